@@ -1,0 +1,1 @@
+"""Frames to rows: one file per network or descriptor, plus the contract, the registry, weights and preprocessing."""

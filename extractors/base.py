@@ -1,0 +1,173 @@
+"""The contract between the pipeline and an extractor.
+
+A worker cuts windows, decodes their frames once for all recipes, applies the recipe's preprocessing geometry in the
+decode child, and hands batches that span videos to `Extractor.forward`. What comes back is split by window and given, in
+window order, to one `Reducer` per clip, which makes the clip's rows.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.model import Model
+from schemas.recipe import Preprocess, Recipe, Sampling
+from schemas.records import Clip, Window
+from schemas.rows import Rows
+
+Outputs = Mapping[str, npt.NDArray[np.generic]]
+"""What one forward pass gives, by name, each ``[N, ...]``; ``values`` is the one the default reducer stores."""
+
+
+class NoOptions(Model):
+    """The options of an extractor that has none."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsCard:
+    """Where weights come from and how frames must be prepared for them.
+
+    Attributes:
+        name: such as ``sports1m-caffe``; recorded in the recipe.
+        layouts: published layouts (see `extractors.weights`) this card is the default for.
+        source: where the file was published (repository or paper), in words.
+        url, num_bytes, sha256: of the published file, where known.
+        licence: SPDX name, or what the publisher says.
+        preprocess: what these weights expect.
+        classes: name of the label list of the last layer, where it has one.
+    """
+
+    name: str
+    layouts: tuple[str, ...]
+    source: str
+    licence: str
+    preprocess: Preprocess
+    url: str | None = None
+    num_bytes: int | None = None
+    sha256: str | None = None
+    classes: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Layer:
+    """One output one can ask for. `dim` is the length of a row's values; `maps` documents the shape before flattening."""
+
+    name: str
+    dim: int
+    dtype: str = "float32"
+    maps: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ExtractorCard:
+    """What an extractor is, without loading it: all that planning needs.
+
+    Attributes:
+        name: registered name.
+        version: raised whenever a change of code changes a number.
+        layers: the outputs; the first is the default.
+        sampling: default windows. `frames` is the number of frames a window has when the user gives none.
+        frames_fixed: whether `sampling.frames` is the only number of frames the network takes.
+        min_frames: fewest frames of a window.
+        weights: the cards of the published weights; the first is also the preprocessing of random weights.
+        options: model of the extractor's own switches.
+        gmac_per_window: cost of one default window, for balanced tasks and the speed-of-light line.
+        batch_windows: hint for a forward pass on a CPU.
+        extras: further per-row columns its reducer makes, name to numpy dtype name.
+    """
+
+    name: str
+    version: int
+    summary: str
+    layers: tuple[Layer, ...]
+    sampling: Sampling
+    weights: tuple[WeightsCard, ...]
+    frames_fixed: bool = False
+    min_frames: int = 1
+    options: type[Model] = NoOptions
+    gmac_per_window: float = 1.0
+    batch_windows: int = 8
+    extras: Mapping[str, str] = field(default_factory=dict)
+
+
+class Extractor(Protocol):
+    """A network or descriptor, built for one recipe on one device."""
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns the outputs of N windows.
+
+        Args:
+            frames: ``uint8[N, T, H, W, C]``, RGB (or one grey channel), already resized and cropped as the recipe's
+                `Preprocess` says. Colour order, scale, mean and std are applied here, on the device.
+
+        N windows in one call give what N calls give, up to the last bits of the arithmetic.
+        """
+        ...
+
+    def reducer(self, clip: Clip) -> "Reducer":
+        """Returns a fresh reducer for one clip."""
+        ...
+
+
+class Reducer(Protocol):
+    """Turns the outputs of a clip's windows, in order, into the clip's rows, in bounded memory."""
+
+    def add(self, window: Window, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Takes the outputs of one window, without the leading N."""
+        ...
+
+    def rows(self) -> Rows:
+        """Returns the clip's rows; called once, after the last window."""
+        ...
+
+
+class Factory(Protocol):
+    """Builds an extractor: loads its weights, moves it to the device."""
+
+    def __call__(self, recipe: Recipe, device: str) -> Extractor: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A card with its factory; `factory` is imported only when a worker builds the extractor, so cards stay light."""
+
+    card: ExtractorCard
+    factory: Factory
+
+
+def options_of(card: ExtractorCard, recipe: Recipe) -> Any:
+    """Returns the recipe's options as the card's options model."""
+    return card.options.model_validate(recipe.options)
+
+
+class EachWindow:
+    """One row per window: the default reducer.
+
+    Args:
+        clip: the clip whose rows these are.
+        dtype: in which values are stored.
+    """
+
+    def __init__(self, clip: Clip, dtype: str) -> None:
+        self._clip = clip
+        self._dtype = np.dtype(dtype)
+        self._values: list[npt.NDArray[np.generic]] = []
+        self._windows: list[Window] = []
+
+    def add(self, window: Window, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
+        """Keeps ``outputs["values"]``, ``[D]``."""
+        self._values.append(np.asarray(outputs["values"], dtype=self._dtype).reshape(-1))
+        self._windows.append(window)
+
+    def rows(self) -> Rows:
+        """Returns one row per window, in window order."""
+        num_rows = len(self._windows)
+        return Rows(
+            values=np.stack(self._values) if num_rows else np.zeros((0, 0), dtype=self._dtype),
+            clip=np.full(num_rows, self._clip.index, dtype=np.int32),
+            start_seconds=np.array([window.start_seconds for window in self._windows], dtype=np.float64),
+            stop_seconds=np.array([window.stop_seconds for window in self._windows], dtype=np.float64),
+            mask=np.ones(num_rows, dtype=np.bool_),
+        )

@@ -1,0 +1,254 @@
+"""The YAML files of the jobs, as models. Key names are part of the command-line contract."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, Field, model_validator
+
+from schemas.errors import ConfigError
+from schemas.model import Model, validate
+from schemas.recipe import ClipRule, Pooling, Sampling
+
+
+class StoreConfig(Model):
+    """Where features are kept. `dataset` names what the store holds; default: the folder's or manifest's name."""
+
+    url: str
+    format: Literal["zarr", "parquet"] = "zarr"
+    dataset: str | None = None
+
+
+class VideosConfig(Model):
+    """Where videos come from: a folder (searched recursively) or a manifest (.csv or .parquet).
+
+    Attributes:
+        label: ``parent_folder`` labels each video of a folder by the name of the folder it lies in.
+        root: folder that relative paths of a manifest start from; default: the manifest's own folder.
+    """
+
+    folder: str | None = None
+    manifest: str | None = None
+    label: Literal["parent_folder"] | None = None
+    root: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "VideosConfig":
+        if (self.folder is None) == (self.manifest is None):
+            raise ValueError("expected exactly one of folder and manifest")
+        if self.label is not None and self.folder is None:
+            raise ValueError("label: parent_folder belongs to folder; give a manifest a column 'label' instead")
+        return self
+
+
+class WeightsConfig(Model):
+    """Which weights: ``{random: <seed>}`` or ``{file: <path>}``; `card` overrides the recognised preprocessing card."""
+
+    random: int | None = None
+    file: str | None = None
+    card: str | None = None
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "WeightsConfig":
+        if (self.random is None) == (self.file is None):
+            raise ValueError("expected exactly one of random and file, such as {random: 0} or {file: c3d.pth}")
+        return self
+
+
+class FeatureConfig(Model):
+    """One feature of a build; its key in `features` is its name. What is left out, the extractor decides."""
+
+    extractor: str | None = None
+    layer: str | None = None
+    sampling: Sampling | None = None
+    weights: WeightsConfig | None = None
+    preprocess: dict[str, Any] = Field(default_factory=dict)
+    options: dict[str, Any] = Field(default_factory=dict)
+    pooling: Pooling = "none"
+    dtype: Literal["float32", "float16", "uint8"] | None = None
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+
+class DecodeConfig(Model):
+    """How videos are decoded: which decoder, how long one may take, how much memory its child process may use."""
+
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+    deadline_seconds: float = Field(default=60.0, gt=0)
+    memory_gib: float = Field(default=4.0, gt=0)
+    videos_per_child: int = Field(default=200, ge=1)
+
+
+class EngineConfig(Model):
+    """What runs the tasks, with its options.
+
+    Attributes:
+        device: ``auto`` picks a GPU where there is one.
+        threads: compute threads of one worker; 0: all cores, divided by `workers`.
+        workers: ray: actors; beam: worker processes of the direct runner; local: always 1.
+        address: ray: of a running cluster; beam: of a Dask scheduler (runner dask) or a job service (runner portable).
+        runner: beam: ``in_process``, ``multi_processing``, ``portable`` or ``dask``.
+        pipeline_options: beam: further options, as on Beam's command line.
+        task_seconds: size of a task: estimated seconds of work.
+        max_attempts: tries for one video before it is quarantined.
+        batch_windows: most windows in one forward pass; None: the extractor's hint.
+    """
+
+    name: Literal["local", "ray", "beam"] = "local"
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0)
+    workers: int = Field(default=1, ge=1)
+    address: str | None = None
+    runner: Literal["in_process", "multi_processing", "portable", "dask"] = "in_process"
+    pipeline_options: tuple[str, ...] = ()
+    task_seconds: float = Field(default=300.0, gt=0)
+    max_attempts: int = Field(default=2, ge=1)
+    batch_windows: int | None = Field(default=None, ge=1)
+
+
+class BuildConfig(Model):
+    """``clipmill build --config FILE``."""
+
+    store: StoreConfig
+    videos: VideosConfig
+    clips: ClipRule = Field(default_factory=ClipRule)
+    features: dict[str, FeatureConfig] = Field(min_length=1)
+    decode: DecodeConfig = Field(default_factory=DecodeConfig)
+    engine: EngineConfig = Field(default_factory=EngineConfig)
+
+
+class SplitConfig(Model):
+    """Which clips train and which test: by video, so that no clip of a training video is ever tested.
+
+    Attributes:
+        from_: ``manifest`` uses its column `split`; ``random`` draws per label (stratified), seeded.
+        test_fraction: share of the videos of each label that is tested.
+    """
+
+    from_: Literal["random", "manifest"] = Field(default="random", alias="from")
+    test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    seed: int = 0
+
+    model_config = Model.model_config | {"populate_by_name": True}
+
+
+class RetrievalDataConfig(Model):
+    """Which stored features are paired: `image` gives the query vector of a clip, `video` its gallery vector (mean)."""
+
+    store: str
+    image: str
+    video: str
+    split: SplitConfig = Field(default_factory=SplitConfig)
+
+
+class ModelConfig(Model):
+    """Which model, and its own options (validated by the model's options class)."""
+
+    name: str
+    options: dict[str, Any] = Field(default_factory=dict)
+
+
+class LoopConfig(Model):
+    """The training loop. Defaults are APIVR's, which MAP-IVR's text does not override (see docs/models)."""
+
+    epochs: int = Field(default=200, ge=1)
+    batch: int = Field(default=70, ge=1)
+    learning_rate: float = Field(default=1e-4, gt=0)
+    seed: int = 0
+    checkpoint_every_epochs: int = Field(default=10, ge=1)
+    device: str = "auto"
+    threads: int = Field(default=0, ge=0)
+
+
+class TrainerConfig(Model):
+    """Where training runs: in this process, or under Ray Train with `workers` processes (the same global batch)."""
+
+    name: Literal["local", "ray"] = "local"
+    workers: int = Field(default=1, ge=1)
+    address: str | None = None
+
+
+class TrainConfig(Model):
+    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report."""
+
+    data: RetrievalDataConfig
+    model: ModelConfig
+    loop: LoopConfig = Field(default_factory=LoopConfig)
+    trainer: TrainerConfig = Field(default_factory=TrainerConfig)
+    out: str
+    resume: bool = True
+
+
+class EvaluateConfig(Model):
+    """``clipmill evaluate --config FILE``: a trained run (`run`), or plain cosine over `data` where no run is given.
+
+    Attributes:
+        at: cut-offs K of mAP@K.
+        examples: how many queries the report shows with their top results.
+        dask: address of a ``distributed`` scheduler; None: threads.
+    """
+
+    run: str | None = None
+    data: RetrievalDataConfig | None = None
+    checkpoint: str | None = None
+    at: tuple[int, ...] = (10, 20, 50, 100)
+    spaces: tuple[str, ...] = ()
+    cosine_baseline: bool = True
+    examples: int = Field(default=12, ge=0)
+    seed: int = 0
+    dask: str | None = None
+    out: str | None = None
+
+    @model_validator(mode="after")
+    def _run_or_data(self) -> "EvaluateConfig":
+        if self.run is None and self.data is None:
+            raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
+        return self
+
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), source: str = "config") -> T:
+    """Returns YAML `text`, with ``a.b=v`` overrides applied, as `model`.
+
+    Raises:
+        ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
+    """
+    try:
+        data = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}" if mark is not None else "text"
+        raise ConfigError(
+            f"{source} {where}: expected YAML, got {getattr(error, 'problem', error)}; correct the file"
+        ) from None
+    if data is None:
+        data = {}
+    if not isinstance(data, dict):
+        raise ConfigError(f"{source}: expected a mapping of keys, got {type(data).__name__}; see docs/configuration.md")
+    for override in overrides:
+        _apply(data, override)
+    return validate(model, data, source)
+
+
+def _apply(data: dict[str, Any], override: str) -> None:
+    path, separator, value = override.partition("=")
+    if not separator or not path:
+        raise ConfigError(f"--set {override}: expected a.b=value, got no '='; write --set engine.name=ray")
+    keys = path.split(".")
+    current = data
+    for key in keys[:-1]:
+        child = current.setdefault(key, {})
+        if not isinstance(child, dict):
+            raise ConfigError(f"--set {override}: expected a mapping at '{key}', got {child!r}; name an existing group")
+        current = child
+    try:
+        current[keys[-1]] = yaml.safe_load(value)
+    except yaml.YAMLError:
+        raise ConfigError(f"--set {override}: expected a YAML value, got {value!r}; quote it") from None
+
+
+def dump_config(config: BaseModel) -> str:
+    """Returns the resolved config as YAML: what is printed once and saved with the run."""
+    data: Mapping[str, Any] = config.model_dump(mode="json", by_alias=True, exclude_none=True)
+    return yaml.safe_dump(dict(data), sort_keys=False, allow_unicode=True)

@@ -1,0 +1,86 @@
+"""The errors a user can cause, each with the exit code it ends a command with.
+
+Exit codes: 0 complete, 2 wrong usage, 3 complete with quarantined items, 4 retryable failure, 1 anything else.
+"""
+
+import difflib
+from collections.abc import Iterable
+
+EXIT_COMPLETE = 0
+EXIT_FAILURE = 1
+EXIT_USAGE = 2
+EXIT_QUARANTINED = 3
+EXIT_RETRYABLE = 4
+
+
+class ClipmillError(Exception):
+    """Base of every domain error; its message is the one line a user reads."""
+
+    exit_code = EXIT_FAILURE
+
+
+class UsageError(ClipmillError, ValueError):
+    """The command, its config or its input cannot be used as given."""
+
+    exit_code = EXIT_USAGE
+
+
+class ConfigError(UsageError):
+    """A config file or a ``--set`` override does not validate."""
+
+
+class ManifestError(UsageError):
+    """A folder, CSV or Parquet manifest cannot be turned into a list of videos."""
+
+
+class StoreError(UsageError):
+    """A store is missing, belongs to another dataset, or has another format."""
+
+
+class WeightsError(UsageError):
+    """A weights file is missing, unsafe, corrupt, or of the wrong layout."""
+
+
+class StorageUnavailableError(ClipmillError):
+    """Storage refused a write (read-only, full, unreachable): nothing is lost, run the command again."""
+
+    exit_code = EXIT_RETRYABLE
+
+
+class EngineError(ClipmillError):
+    """An engine could not finish its tasks; committed tasks stand, run the command again."""
+
+    exit_code = EXIT_RETRYABLE
+
+
+class VideoError(ClipmillError):
+    """One video cannot be processed: it is quarantined with `stage` and `reason`, and the others go on.
+
+    Args:
+        stage: where it happened: ``probe``, ``scan``, ``decode``, ``segment`` or ``extract``.
+        reason: a short stable code one can query and requeue by, such as ``not_a_video``.
+        message: one line: what, expected, got, remedy.
+    """
+
+    def __init__(self, stage: str, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.stage = stage
+        self.reason = reason
+        self.message = message
+
+    def __reduce__(self) -> tuple[type["VideoError"], tuple[str, str, str]]:
+        return type(self), (self.stage, self.reason, self.message)
+
+
+def describe(thing: str, key: str, expected: str, got: str, remedy: str) -> str:
+    """Returns the house's one-line error: ``<thing> <key>: expected <x>, got <y>; <remedy>``."""
+    return f"{thing} {key}: expected {expected}, got {got}; {remedy}"
+
+
+def near(name: str, known: Iterable[str]) -> str:
+    """Returns ``did you mean 'a' or 'b'?``, or the whole list of known names where none is near."""
+    names = sorted(known)
+    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    if close:
+        return "did you mean " + " or ".join(repr(item) for item in close) + "?"
+    return "known: " + ", ".join(names)

@@ -1,0 +1,71 @@
+"""The base of every config model: strict, frozen, and with errors that name the near keys."""
+
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from schemas.errors import ConfigError, near
+
+
+M = TypeVar("M", bound=BaseModel)
+
+
+class Model(BaseModel):
+    """A frozen pydantic model that refuses unknown keys."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+
+def validate(model: type[M], data: Any, source: str) -> M:
+    """Returns `data` as `model`.
+
+    Args:
+        source: what is being read (a file name, ``--set``), for the message.
+
+    Raises:
+        ConfigError: one line per problem; an unknown key lists the near ones.
+    """
+    try:
+        return model.model_validate(data)
+    except ValidationError as error:
+        lines = [_line(model, item, source) for item in error.errors()]
+        raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _line(model: type[BaseModel], item: Any, source: str) -> str:
+    path = [str(part) for part in item["loc"]]
+    where = ".".join(path) or "(top)"
+    if item["type"] == "extra_forbidden":
+        known = _known_keys(model, path[:-1])
+        return f"{source} {where}: unknown key; {near(path[-1], known)}" if known else f"{source} {where}: unknown key"
+    if item["type"] == "missing":
+        return f"{source} {where}: expected a value, got none; add the key"
+    got = repr(item.get("input"))
+    got = got if len(got) <= 80 else got[:77] + "..."
+    message = str(item["msg"])
+    message = message.removeprefix("Value error, ")
+    return f"{source} {where}: {message}; got {got}"
+
+
+def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
+    current: Any = model
+    for part in path:
+        fields = getattr(current, "model_fields", None)
+        if fields is None:
+            return []
+        field = fields.get(part)
+        current = _model_of(field.annotation) if field is not None else current
+        if current is None:
+            return []
+    fields = getattr(current, "model_fields", None)
+    return list(fields) if fields else []
+
+
+def _model_of(annotation: Any) -> Any:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    for argument in getattr(annotation, "__args__", ()):
+        found = _model_of(argument)
+        if found is not None:
+            return found
+    return None

@@ -1,0 +1,176 @@
+"""A recipe: everything that decides a row's value."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from schemas.fingerprint import fingerprint, short
+from schemas.model import Model
+
+Tail = Literal["drop", "repeat", "overlap"]
+Pooling = Literal["none", "mean", "mean_l2"]
+
+
+class Sampling(Model):
+    """Which frames of a clip go into which windows.
+
+    Attributes:
+        fps: resample the clip to this constant rate first (the frame on display at each tick); None: every frame.
+        frames: frames in one window; None: what the extractor needs.
+        step: frames between the starts of two windows; None: `frames` (no overlap).
+        every: take every n-th frame inside a window.
+        random_frames: instead of a grid, this many seeded random frames of each clip, one window each.
+        seed: of `random_frames`; the draw is a function of (seed, video id, clip index) alone.
+        tail: what becomes of the last, incomplete window of a clip: ``drop`` it; ``repeat`` its last frame; or
+            ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated).
+    """
+
+    fps: float | None = Field(default=None, gt=0)
+    frames: int | None = Field(default=None, ge=1)
+    step: int | None = Field(default=None, ge=1)
+    every: int = Field(default=1, ge=1)
+    random_frames: int | None = Field(default=None, ge=1)
+    seed: int = 0
+    tail: Tail = "drop"
+
+    @model_validator(mode="after")
+    def _one_mode(self) -> "Sampling":
+        if self.random_frames is not None and (self.fps is not None or self.step is not None):
+            raise ValueError("expected either random_frames or a grid (fps, step), got both; remove one")
+        return self
+
+
+class Preprocess(Model):
+    """How a decoded frame becomes the network's input: a property of the weights (part of their card).
+
+    The first group is geometry, done on ``uint8`` in the decode child; the second is arithmetic, done on the device.
+
+    Attributes:
+        resize: ``exact`` to `size` (rows, columns) ignoring the aspect; ``short_side`` or ``long_side`` to ``size[0]``
+            keeping it; ``none``.
+        size: rows and columns for ``exact``; one number for ``short_side`` and ``long_side``.
+        resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
+        interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or ``bilinear_antialias`` as
+            Pillow does it (torchvision's on PIL images).
+        crop: rows and columns of the crop; None: no crop.
+        crop_offset: row and column of its top left corner; None: centred with integer division.
+        colour: channel order the weights expect, or ``grey`` (one channel).
+        scale: multiplies the 0-255 values.
+        mean, std: per channel in the order of `colour`, applied after `scale`.
+        mean_cube: SHA-256 of a mean volume to subtract (C3D), already cut to the crop.
+    """
+
+    resize: Literal["exact", "short_side", "long_side", "none"] = "none"
+    size: tuple[int, ...] = ()
+    resize_when: Literal["always", "shrink", "enlarge"] = "always"
+    interpolation: Literal["bilinear", "bilinear_antialias"] = "bilinear"
+    crop: tuple[int, int] | None = None
+    crop_offset: tuple[int, int] | None = None
+    colour: Literal["rgb", "bgr", "grey"] = "rgb"
+    scale: float = 1.0
+    mean: tuple[float, ...] = ()
+    std: tuple[float, ...] = ()
+    mean_cube: str | None = None
+
+    @model_validator(mode="after")
+    def _size_fits_resize(self) -> "Preprocess":
+        wanted = {"exact": 2, "short_side": 1, "long_side": 1, "none": 0}[self.resize]
+        if len(self.size) != wanted:
+            raise ValueError(f"resize {self.resize}: expected {wanted} numbers in size, got {list(self.size)}")
+        return self
+
+
+class Weights(Model):
+    """Which weights, as resolved: a seed or a file, the layout it was recognised as, and its digest.
+
+    Attributes:
+        source: ``random(<seed>)`` or ``file`` or ``none`` (a descriptor without weights); what passports show.
+        seed: of random weights.
+        file: path of the file; not part of the fingerprint (the digest is).
+        sha256: of the file's bytes.
+        layout: name of the published layout the keys match, such as ``c3d_sports1m_jfzhang95``.
+        card: name of the weights card whose preprocessing applies.
+        licence: of the weights, for the passport; not part of the fingerprint.
+    """
+
+    source: str
+    seed: int | None = None
+    file: str | None = None
+    sha256: str | None = None
+    layout: str | None = None
+    card: str
+    licence: str | None = None
+
+
+class ClipRule(Model):
+    """How clips are cut from a video.
+
+    Attributes:
+        from_: ``whole``; ``windows`` of `length_seconds` each `step_seconds`; ``annotations`` of the manifest; or
+            ``shots``.
+        tail: what becomes of the incomplete last window clip: ``drop`` or ``keep`` it (shorter).
+        options: of the shot detector.
+    """
+
+    from_: Literal["whole", "windows", "annotations", "shots"] = Field(default="whole", alias="from")
+    length_seconds: float | None = Field(default=None, gt=0)
+    step_seconds: float | None = Field(default=None, gt=0)
+    tail: Literal["drop", "keep"] | None = None
+    options: dict[str, Any] = Field(default_factory=dict)
+
+    model_config = Model.model_config | {"populate_by_name": True}
+
+    @model_validator(mode="after")
+    def _windows_have_length(self) -> "ClipRule":
+        if self.from_ == "windows" and self.length_seconds is None:
+            raise ValueError("clips from windows: expected length_seconds, got none; add length_seconds: 10")
+        if self.from_ != "windows" and (self.length_seconds or self.step_seconds or self.tail):
+            raise ValueError(f"clips from {self.from_}: length_seconds, step_seconds and tail belong to from: windows")
+        return self
+
+
+class Recipe(Model):
+    """One feature as it will be computed, fully resolved. `name` is what the user calls it, not part of its identity.
+
+    Attributes:
+        extractor_version: raised whenever the extractor's code changes a number.
+        layer: which output of the network.
+        dim, dtype: of one row's values; `dtype` is how they are stored.
+        options: the extractor's own switches, as validated by its options model.
+        pooling: ``none``: one row per window; ``mean``: one row per clip; ``mean_l2``: the same, then L2-normalised.
+        precision: arithmetic of the forward pass.
+        decoder: ``auto`` is decord with PyAV as fallback.
+    """
+
+    name: str
+    extractor: str
+    extractor_version: int
+    layer: str
+    dim: int
+    dtype: Literal["float32", "float16", "uint8"] = "float32"
+    weights: Weights
+    sampling: Sampling
+    preprocess: Preprocess
+    clips: ClipRule
+    options: dict[str, Any] = Field(default_factory=dict)
+    pooling: Pooling = "none"
+    precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    decoder: Literal["auto", "decord", "pyav"] = "auto"
+
+    def identity(self) -> dict[str, Any]:
+        """Returns the part of the recipe that decides a number: what the fingerprint covers."""
+        data = self.model_dump(mode="json", by_alias=True)
+        del data["name"]
+        for key in ("file", "licence"):
+            data["weights"].pop(key)
+        return data
+
+    @property
+    def fingerprint(self) -> str:
+        """32 hex digits over `identity`."""
+        return fingerprint(self.identity())
+
+    @property
+    def key(self) -> str:
+        """``<name>-<fp8>``: the folder of its shards and commits."""
+        return f"{self.name}-{short(self.fingerprint)}"

@@ -1,0 +1,117 @@
+"""Arrow schemas of every table that is written down."""
+
+import pyarrow as pa
+
+FORMAT_VERSION = 1
+
+CLIP = pa.struct(
+    [
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("stop_seconds", pa.float64(), nullable=False),
+        pa.field("label", pa.string()),
+    ]
+)
+
+SEGMENT = pa.struct(
+    [
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("stop_seconds", pa.float64(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("score", pa.float64()),
+    ]
+)
+
+PASSPORT = pa.struct(
+    [
+        pa.field("clipmill_version", pa.string()),
+        pa.field("weights", pa.string()),
+        pa.field("weights_sha256", pa.string()),
+        pa.field("decoder", pa.string()),
+        pa.field("decoder_version", pa.string()),
+        pa.field("decoder_fallback_reason", pa.string()),
+        pa.field("device", pa.string()),
+        pa.field("precision", pa.string()),
+        pa.field("num_threads", pa.int32()),
+        pa.field("batch_windows", pa.int32()),
+        pa.field("torch_version", pa.string()),
+        pa.field("numpy_version", pa.string()),
+        pa.field("opencv_version", pa.string()),
+        pa.field("duration_seconds", pa.float64()),
+        pa.field("num_frames", pa.int64()),
+        pa.field("num_frames_substituted", pa.int64()),
+        pa.field("num_tail_windows_dropped", pa.int64()),
+        pa.field("num_tail_windows_padded", pa.int64()),
+        pa.field("values_sha256", pa.string()),
+    ]
+)
+"""`values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
+Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""
+
+COMMITS = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("video_fingerprint", pa.string(), nullable=False),
+        pa.field("clips_fingerprint", pa.string(), nullable=False),
+        pa.field("recipe_fingerprint", pa.string(), nullable=False),
+        pa.field("shard", pa.string(), nullable=False),
+        pa.field("row_start", pa.int64(), nullable=False),
+        pa.field("row_stop", pa.int64(), nullable=False),
+        pa.field("clips", pa.list_(CLIP), nullable=False),
+        pa.field("passport", PASSPORT, nullable=False),
+    ]
+)
+
+QUARANTINE = pa.schema(
+    [
+        pa.field("run_id", pa.string(), nullable=False),
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("video_fingerprint", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("recipes", pa.list_(pa.string()), nullable=False),
+        pa.field("stage", pa.string(), nullable=False),
+        pa.field("reason", pa.string(), nullable=False),
+        pa.field("message", pa.string(), nullable=False),
+        pa.field("attempts", pa.int32(), nullable=False),
+        pa.field("released", pa.bool_(), nullable=False),
+    ]
+)
+"""`recipes` holds recipe fingerprints. A later row with ``released`` true puts the video back (requeue)."""
+
+MANIFEST = pa.schema(
+    [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("video_fingerprint", pa.string(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("label", pa.string()),
+        pa.field("split", pa.string()),
+        pa.field("segments", pa.list_(SEGMENT), nullable=False),
+        pa.field("duration_seconds", pa.float64()),
+        pa.field("average_fps", pa.float64()),
+        pa.field("width", pa.int32()),
+        pa.field("height", pa.int32()),
+    ]
+)
+
+STANDARD_ROW_COLUMNS = ("values", "clip", "start_seconds", "stop_seconds", "mask")
+
+
+def rows_schema(dim: int, dtype: str, extras: dict[str, str]) -> pa.Schema:
+    """Returns the schema of a Parquet feature shard.
+
+    Args:
+        dim: length of one row's values.
+        dtype: ``float32``, ``float16`` or ``uint8``.
+        extras: further per-row columns an extractor declares, name to numpy dtype name (one number per row).
+    """
+    value_type = pa.from_numpy_dtype(dtype)
+    fields = [
+        pa.field("video_id", pa.string(), nullable=False),
+        pa.field("clip", pa.int32(), nullable=False),
+        pa.field("start_seconds", pa.float64(), nullable=False),
+        pa.field("stop_seconds", pa.float64(), nullable=False),
+        pa.field("mask", pa.bool_(), nullable=False),
+        pa.field("values", pa.list_(pa.field("item", value_type, nullable=False), dim), nullable=False),
+    ]
+    fields += [pa.field(name, pa.from_numpy_dtype(kind), nullable=False) for name, kind in sorted(extras.items())]
+    return pa.schema(fields)

@@ -1,0 +1,107 @@
+"""Shard tasks, what runs them, and what they report."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from schemas.fingerprint import fingerprint
+from schemas.recipe import Recipe
+from schemas.records import Quarantined, Video
+
+
+@dataclass(frozen=True, slots=True)
+class ShardTask:
+    """Some videos x the recipes they lack: the unit of scheduling, retry and commit.
+
+    A function of its description: it reads storage, writes storage, and can be run twice, anywhere, with one result.
+    """
+
+    videos: tuple[Video, ...]
+    recipes: tuple[Recipe, ...]
+    num_windows_estimated: int = 0
+    cost_estimated: float = 0.0
+
+    @property
+    def key(self) -> str:
+        """16 hex digits over the videos (id, bytes, clips) and the recipes."""
+        return fingerprint(
+            {
+                "videos": [[video.id, video.fingerprint, clips_fingerprint(video)] for video in self.videos],
+                "recipes": sorted(recipe.fingerprint for recipe in self.recipes),
+            }
+        )[:16]
+
+
+def clips_fingerprint(video: Video) -> str:
+    """Returns a fingerprint of the annotated segments' times: labels do not change a number."""
+    if not video.segments:
+        return ""
+    return fingerprint([[segment.start_seconds, segment.stop_seconds] for segment in video.segments])
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerSpec:
+    """Everything a worker needs to know; it reads no config.
+
+    Attributes:
+        device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is resolved on the worker.
+        num_threads: compute threads of the forward pass: part of what decides the last bit, so part of the spec.
+        batch_windows: most windows in one forward pass; None: by the extractor's own hint.
+        decode_deadline_seconds: longest wait for a video's decoder beyond `deadline_factor` times its duration.
+        decode_memory_bytes: ceiling of the decode child's address space.
+        decode_videos_per_child: the child is recycled after this many videos.
+        max_attempts: tries for one video before it is quarantined.
+        run_id: names the run's records in the store.
+    """
+
+    store_url: str
+    store_format: str
+    run_id: str
+    device: str = "auto"
+    num_threads: int = 2
+    batch_windows: int | None = None
+    decode_deadline_seconds: float = 60.0
+    deadline_factor: float = 4.0
+    decode_memory_bytes: int = 4 << 30
+    decode_videos_per_child: int = 200
+    max_attempts: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class TaskResult:
+    """What one executed task did. Stored as JSON by the worker, so every engine reports alike.
+
+    Attributes:
+        executed: False when every commit already stood and nothing was done.
+        num_rows: per recipe key.
+        seconds: time per stage (scan, decode_wait, forward, write) and the total.
+        num_frames_decoded: frames that left the decoder.
+        forward: per recipe key, windows that went through the network and the seconds it took.
+    """
+
+    key: str
+    executed: bool
+    num_videos: int
+    num_rows: Mapping[str, int] = field(default_factory=dict)
+    quarantined: tuple[Quarantined, ...] = ()
+    seconds: Mapping[str, float] = field(default_factory=dict)
+    num_frames_decoded: int = 0
+    num_frames_substituted: int = 0
+    num_tail_windows_dropped: int = 0
+    num_tail_windows_padded: int = 0
+    num_windows: Mapping[str, int] = field(default_factory=dict)
+    peak_memory_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class RunReport:
+    """What one run of an engine did."""
+
+    engine: str
+    num_tasks: int
+    results: tuple[TaskResult, ...]
+    seconds: float
+
+    @property
+    def num_executed(self) -> int:
+        """Tasks that did work (the others were already committed)."""
+        return sum(result.executed for result in self.results)
