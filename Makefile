@@ -1,0 +1,51 @@
+# make demo, make test: set everything up, then run. A second time they start at once.
+
+PYTHON ?= python3.11
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+TEST_WORKERS ?= 2
+
+.PHONY: help venv demo test lint bench clean
+
+help:
+	@echo "make demo   set up, then render videos, build features, train, evaluate, write a report"
+	@echo "make test   set up, then run the tests"
+	@echo "make venv   set up alone, in $(VENV)"
+	@echo "make lint   ruff, ruff format, mypy"
+	@echo "make bench  the benchmarks"
+	@echo "make clean  remove $(VENV), out and caches"
+
+venv: $(STAMP)
+
+# setuptools comes first and at its pinned version, so that building the project needs no second, unpinned one.
+$(STAMP): constraints.txt setup.py pyproject.toml
+	@command -v $(PYTHON) >/dev/null || { \
+	  echo "make venv: expected $(PYTHON) on PATH, got none; install Python 3.11 or say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || { \
+	  echo "make venv: expected Python 3.11, got $$($(PYTHON) --version); say make PYTHON=/path/to/python3.11" >&2; exit 2; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo "make venv: expected Python's venv module, got none; install it (Debian, Ubuntu: apt install python3.11-venv)" >&2; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt setuptools wheel
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --no-build-isolation --editable '.[dev]'
+	@touch $(STAMP)
+
+demo: venv
+	@$(BIN)/python examples/demo/demo.py
+
+test: venv
+	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+lint: venv
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+bench: venv
+	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
+
+clean:
+	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,81 @@
+"""The distribution `clipmill`. A setup.py, because Beam ships a pipeline's own code to its workers by calling one."""
+
+from setuptools import setup
+
+PACKAGES = [
+    "extractors",
+    "jobs",
+    "models",
+    "pipelines",
+    "pipelines.evaluation",
+    "pipelines.evaluation.metrics",
+    "pipelines.features",
+    "pipelines.features.decode",
+    "pipelines.features.engines",
+    "pipelines.training",
+    "schemas",
+    "stores",
+]
+"""Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
+
+RUNTIME = [
+    # Records, configs, tables.
+    "numpy>=2.0,<3",
+    "pyarrow>=17",
+    "pydantic>=2.7,<3",
+    "pyyaml>=6,<7",
+    # Decoding. decord 0.6.0 is its last release and the one whose faults the decode child is built around.
+    "decord==0.6.0",
+    "av>=13",
+    # One OpenCV and no second one beside it: both would write the same cv2 folder. contrib has optical flow; headless
+    # needs no display libraries.
+    "opencv-contrib-python-headless>=4.10",
+    "pillow>=10",
+    # Networks and training.
+    "torch>=2.6,<3",
+    # Storage. zarr 3 for sharded arrays.
+    "zarr>=3.0.8,<4",
+    "fsspec>=2024.9",
+    "h5py>=3.11",
+    # Engines and evaluation. Beam's own range is narrow; the dask extra of Beam is dask and distributed.
+    "ray>=2.40,<3",
+    "apache-beam>=2.65,<3",
+    "dask>=2024.9",
+    "distributed>=2024.9",
+    # Command line and reports.
+    "typer>=0.12,<1",
+    "rich>=13",
+    "jinja2>=3.1,<4",
+    "matplotlib>=3.9",
+]
+
+DEVELOPMENT = [
+    "hypothesis>=6.100",
+    "mypy>=1.11",
+    "pre-commit>=3.7",
+    "pytest>=8,<10",
+    "pytest-timeout>=2.3",
+    "pytest-xdist>=3.6",
+    "ruff>=0.6",
+    "types-pyyaml",
+    # Independent implementations that tests compare with.
+    "ranx>=0.3.20",
+    "scikit-learn>=1.5",
+    "torchmetrics>=1.4",
+]
+
+setup(
+    name="clipmill",
+    version="0.1.0",
+    description="An offline batch pipeline: videos in, stored features, trained models and retrieval tables out",
+    license="Apache-2.0",
+    # Driver and workers of Ray and Beam must run one minor version of Python, and constraints.txt is resolved and
+    # tested for this one; the next one comes with its own tested pins.
+    python_requires=">=3.11,<3.12",
+    package_dir={"": "."},
+    packages=PACKAGES,
+    package_data={"": ["py.typed", "*.html", "*.json"]},
+    install_requires=RUNTIME,
+    extras_require={"dev": DEVELOPMENT},
+    entry_points={"console_scripts": ["clipmill=jobs.cli:main"]},
+)

@@ -1,0 +1,23 @@
+"""What every room's tests share."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+# One compute thread per test process unless a test says otherwise: several of them share the machine.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+# Ray would otherwise report usage over the network, and Matplotlib look for a display.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real material beside the checkout; tests that need it are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("the real material of ../shared/data is not here")
+    return folder

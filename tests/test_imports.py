@@ -1,0 +1,220 @@
+"""The rooms of docs/design.md: who may import whom, where each heavy library lives, and what start-up may load."""
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+MAY_IMPORT = {
+    "schemas": set(),
+    "stores": {"schemas"},
+    "extractors": {"schemas"},
+    "models": {"schemas"},
+    "pipelines": set(),
+    "pipelines.features": {"schemas", "stores", "extractors"},
+    "pipelines.training": {"schemas", "stores", "models", "extractors"},
+    "pipelines.evaluation": {"schemas", "stores", "models"},
+    "jobs": {
+        "schemas",
+        "stores",
+        "extractors",
+        "models",
+        "pipelines.features",
+        "pipelines.training",
+        "pipelines.evaluation",
+    },
+}
+"""Room -> rooms it may import, itself aside."""
+
+PACKAGES = sorted({room.split(".")[0] for room in MAY_IMPORT})
+
+HOMES = {
+    "decord": ("pipelines/features/decode/",),
+    "av": ("pipelines/features/decode/",),
+    "ray": ("pipelines/features/engines/ray", "pipelines/training/"),
+    "apache_beam": ("pipelines/features/engines/beam",),
+    "dask": ("pipelines/evaluation/", "stores/reader.py"),
+    "distributed": ("pipelines/evaluation/",),
+    "zarr": ("stores/",),
+    "h5py": ("stores/",),
+}
+"""Heavy library -> the only paths that may import it (prefixes)."""
+
+ONE_METHOD = {("stores/reader.py", "dask")}
+"""Pairs of file and library where the import must stand inside one function, not at the top of the module."""
+
+WITHOUT_TORCH = (
+    "schemas/",
+    "stores/",
+    "pipelines/features/plan",
+    "pipelines/features/windows",
+    "pipelines/features/clips",
+)
+
+SCHEMAS_LIBRARIES = {"numpy", "pyarrow", "pydantic", "yaml"}
+
+VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
+
+
+def room_of(module: str) -> str | None:
+    """Returns the room a dotted module name lies in, or None for another library."""
+    parts = module.split(".")
+    if parts[0] not in PACKAGES:
+        return None
+    two = ".".join(parts[:2])
+    return two if two in MAY_IMPORT else parts[0]
+
+
+def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
+    """Yields line, dotted module and whether it stands at module level, for import statements and constant imports."""
+    nested = {
+        id(inner)
+        for outer in ast.walk(tree)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        for inner in ast.walk(outer)
+    }
+    for node in ast.walk(tree):
+        top = id(node) not in nested
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name, top
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            for alias in node.names:
+                yield node.lineno, f"{node.module}.{alias.name}", top
+        elif isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
+                yield node.lineno, node.args[0].value, top
+
+
+def violations(path: str, source: str) -> list[str]:
+    """Returns each broken rule of one file as ``path:line: what``.
+
+    Args:
+        path: POSIX path relative to the project's root.
+        source: the file's text.
+    """
+    tree = ast.parse(source)
+    module = path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+    room = room_of(module)
+    if room is None:
+        raise ValueError(f"{path}: expected a file of one of {PACKAGES}")
+    found: list[tuple[int, str]] = []
+    for part in module.split("."):
+        if VAGUE & set(part.split("_")):
+            found.append((1, f"module name '{part}' says nothing; name what lives there"))
+    for line, name, top in imports(tree):
+        found += [(line, message) for message in _import_violations(path, room, name, top)]
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            found.append((node.lineno, "relative import; write the room's name"))
+        if isinstance(node, ast.Assert):
+            found.append((node.lineno, "assert outside tests; raise an error of schemas/errors.py"))
+    return [f"{path}:{line}: {message}" for line, message in sorted(set(found))]
+
+
+def _import_violations(path: str, room: str, name: str, top: bool) -> Iterator[str]:
+    other = room_of(name)
+    library = name.split(".")[0]
+    if other is not None:
+        if other != room and other not in MAY_IMPORT[room] and other != "pipelines":
+            yield f"{room} may not import {other}"
+        return
+    homes = HOMES.get(library)
+    if homes is not None and not path.startswith(homes):
+        yield f"{library} lives in {', '.join(homes)} only"
+    if top and (path, library) in ONE_METHOD:
+        yield f"{library} belongs inside the one method that needs it"
+    if library == "torch" and path.startswith(WITHOUT_TORCH):
+        yield "torch may not be imported here"
+    if room == "schemas" and library not in SCHEMAS_LIBRARIES | set(sys.stdlib_module_names):
+        yield f"schemas may not import {library}"
+
+
+def sources() -> list[Path]:
+    return [path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))]
+
+
+def test_every_file_keeps_to_its_room() -> None:
+    paths = sources()
+    found = [line for path in paths for line in violations(path.relative_to(ROOT).as_posix(), path.read_text("utf-8"))]
+    assert not found, "\n" + "\n".join(found)
+    assert {path.relative_to(ROOT).parts[0] for path in paths} == set(PACKAGES)
+
+
+BROKEN = [
+    ("stores/zarr_shards.py", "import extractors.base", "stores may not import extractors"),
+    ("schemas/a.py", "from stores import FeatureStore", "schemas may not import stores"),
+    ("schemas/a.py", "import fsspec", "schemas may not import fsspec"),
+    ("models/a.py", "from stores.reader import FeatureStore", "models may not import stores"),
+    ("pipelines/features/a.py", "from models import map_ivr", "pipelines.features may not import models"),
+    ("pipelines/training/a.py", "from pipelines.features import plan", "may not import pipelines.features"),
+    ("pipelines/evaluation/a.py", "from pipelines.training import loop", "may not import pipelines.training"),
+    ("pipelines/evaluation/a.py", "from pipelines import training", "may not import pipelines.training"),
+    ("pipelines/features/a.py", "def f():\n    import jobs.cli", "pipelines.features may not import jobs"),
+    ("pipelines/features/worker.py", "import decord", "decord lives in"),
+    ("jobs/build.py", "import av", "av lives in"),
+    ("jobs/build.py", "def f():\n    import ray", "ray lives in"),
+    ("jobs/build.py", "import importlib\nimportlib.import_module('ray')", "ray lives in"),
+    ("pipelines/features/engines/local.py", "from ray.util import ActorPool", "ray lives in"),
+    ("pipelines/features/engines/ray.py", "import apache_beam as beam", "apache_beam lives in"),
+    ("stores/store.py", "import dask.array", "dask lives in"),
+    ("stores/reader.py", "import dask.array", "dask belongs inside"),
+    ("stores/reader.py", "def f():\n    from distributed import Client", "distributed lives in"),
+    ("pipelines/evaluation/a.py", "import zarr", "zarr lives in"),
+    ("extractors/weights.py", "import h5py", "h5py lives in"),
+    ("stores/reader.py", "def f():\n    import torch", "torch may not be imported"),
+    ("pipelines/features/plan.py", "from torch import nn", "torch may not be imported"),
+    ("extractors/c3d.py", "from .base import Extractor", "relative import"),
+    ("jobs/utils.py", "", "says nothing"),
+    ("stores/shard_helpers/a.py", "", "says nothing"),
+    ("jobs/build.py", "def f(x):\n    assert x", "assert outside tests"),
+]
+
+
+@pytest.mark.parametrize(("path", "source", "message"), BROKEN, ids=[f"{path}-{text}" for path, _, text in BROKEN])
+def test_a_broken_rule_is_named_with_its_line(path: str, source: str, message: str) -> None:
+    found = violations(path, source)
+    assert len(found) == 1
+    assert found[0].startswith(f"{path}:{max(1, len(source.splitlines()))}: ")
+    assert message in found[0]
+
+
+ALLOWED = [
+    ("stores/reader.py", "from schemas.rows import Rows\n\ndef dask(self):\n    import dask.array\n"),
+    ("pipelines/training/ray_train.py", "import ray.train\nfrom models import map_ivr\n"),
+    ("pipelines/features/engines/beam.py", "import apache_beam as beam\n"),
+    ("jobs/train.py", "from pipelines.training import loop\nimport pipelines.evaluation.report\n"),
+]
+
+
+@pytest.mark.parametrize(("path", "source"), ALLOWED, ids=[path for path, _ in ALLOWED])
+def test_what_the_plan_allows_is_allowed(path: str, source: str) -> None:
+    assert violations(path, source) == []
+
+
+HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"}
+
+
+@pytest.mark.parametrize(
+    "module",
+    [
+        "schemas.config",
+        "schemas.tables",
+        "stores",
+        "extractors.registry",
+        "pipelines.features.plan",
+        "jobs.cli",
+    ],
+)
+def test_starting_up_loads_nothing_heavy(module: str) -> None:
+    code = f"import sys, {module}; print('\\n'.join(sorted(sys.modules)))"
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert result.returncode == 0, result.stderr
+    loaded = {name.split(".")[0] for name in result.stdout.split()}
+    assert not loaded & HEAVY, f"import {module} loads {sorted(loaded & HEAVY)}"
