@@ -33,7 +33,7 @@ $(STAMP): constraints.txt setup.py pyproject.toml
 	@touch $(STAMP)
 
 demo: venv
-	@$(BIN)/python examples/demo/demo.py
+	@$(BIN)/python -m examples.demo.demo
 
 test: venv
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
