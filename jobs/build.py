@@ -1,0 +1,95 @@
+"""``clipmill build`` and ``clipmill plan``: make every feature the store lacks, or say what that would be."""
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+from jobs.configs import read_config
+from jobs.output import Outcome
+from jobs.progress import Progress
+from pipelines.features.build import BuildReport, Planned, build, plan_build
+from schemas.config import BuildConfig, dump_config
+from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
+
+
+def run_build(path: str, overrides: Sequence[str]) -> Outcome:
+    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine."""
+    config = read_config(BuildConfig, path, overrides)
+    _print_config(config)
+    _warn_random(config)
+    progress = Progress()
+    report = build(config, [progress], progress.on_probed)
+    code = EXIT_QUARANTINED if report.num_quarantined else EXIT_COMPLETE
+    return Outcome(report.as_json(), _build_text(report), code)
+
+
+def run_plan(path: str, overrides: Sequence[str]) -> Outcome:
+    """Says what a build would do; decodes nothing, writes nothing."""
+    config = read_config(BuildConfig, path, overrides)
+    _print_config(config)
+    _warn_random(config)
+    planned = plan_build(config, Progress().on_probed)
+    return Outcome(planned.as_json(), _plan_text(planned))
+
+
+def _print_config(config: BuildConfig) -> None:
+    print(dump_config(config).rstrip(), file=sys.stderr)
+
+
+def _warn_random(config: BuildConfig) -> None:
+    random = [name for name, feature in config.features.items() if feature.weights and feature.weights.random is not None]
+    if random:
+        print(
+            f"warning: random weights for {', '.join(random)}: rows are real outputs of an untrained network and are marked "
+            "random(seed) in every passport; use them to try the pipeline, not to judge a method (docs/weights.md)",
+            file=sys.stderr,
+        )
+
+
+def _left_out(counts: dict[str, int]) -> str:
+    return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(counts.items()))
+
+
+def _build_text(report: BuildReport) -> str:
+    lines = [f"run {report.run_id}: dataset {report.dataset} in {report.store}"]
+    lines.append(
+        f"  videos {report.num_videos}; tasks {report.num_tasks_executed} executed of {report.num_tasks}; "
+        f"pairs already complete {report.num_complete}; {report.seconds.get('wall', 0):.1f} s"
+    )
+    if report.num_left_out:
+        lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")
+    for key, rows in report.num_rows.items():
+        lines.append(f"  {key}: {rows} rows")
+    if report.num_frames_substituted:
+        lines.append(f"  substituted frames: {report.num_frames_substituted} of {report.num_frames_decoded}")
+    if report.num_tail_windows_dropped or report.num_tail_windows_padded:
+        lines.append(
+            f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"
+        )
+    if report.num_quarantined:
+        reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
+        lines.append(f"  quarantined {report.num_quarantined}: {reasons}; see clipmill status {report.store}")
+    if report.speed:
+        lines.append(f"  {report.speed.line()}")
+    return "\n".join(lines)
+
+
+def _plan_text(planned: Planned) -> str:
+    data: dict[str, Any] = planned.as_json()
+    lines = [f"dataset {data['dataset']}: {data['num_videos']} videos, {data['num_tasks']} tasks to run"]
+    if data["num_left_out"]:
+        lines.append(f"  left out (no media by their extension): {_left_out(data['num_left_out'])}")
+    lines.append(
+        f"  pairs complete {data['num_complete']}, in quarantine {data['num_quarantined_before']}, "
+        f"unreadable {data['num_unreadable']}"
+    )
+    for name, key in data["recipes"].items():
+        lines.append(f"  {name}: {key}")
+    for item in data["unreadable"]:
+        lines.append(f"  unreadable {item['reason']}: {item['message']}")
+    for task in data["tasks"]:
+        lines.append(
+            f"  task {task['key']}: {task['num_videos']} videos x {'+'.join(task['recipes'])}, "
+            f"about {task['num_windows_estimated']} windows, {task['seconds_estimated']} s"
+        )
+    return "\n".join(lines)

@@ -1,0 +1,146 @@
+"""The command line. Every verb imports what it needs when it runs, so that ``clipmill status`` answers at once."""
+
+from typing import Annotated
+
+import typer
+
+from jobs.output import run_verb
+
+app = typer.Typer(
+    name="clipmill",
+    help="Offline batch pipeline for video features: build, train on them, evaluate.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+Config = Annotated[str, typer.Option("--config", help="YAML file of the job.", metavar="FILE")]
+Overrides = Annotated[
+    list[str] | None, typer.Option("--set", help="Override one key: a.b=value. Repeatable.", metavar="A.B=V")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with the result on standard output.")]
+StoreUrl = Annotated[str, typer.Argument(help="Path or URL of a store.", metavar="STORE")]
+
+GO_ON = "what is committed stands; run the same command again to go on"
+
+
+@app.command()
+def build(
+    config: Config,
+    overrides: Overrides = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="local, ray or beam.")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Make every feature the store lacks."""
+    from jobs.build import run_build, run_plan
+
+    settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
+    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings), as_json, GO_ON)
+
+
+@app.command()
+def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Say what a build would do; decode and write nothing (build --dry-run)."""
+    from jobs.build import run_plan
+
+    run_verb(lambda: run_plan(config, overrides or []), as_json)
+
+
+@app.command()
+def status(store: StoreUrl, as_json: AsJson = False) -> None:
+    """Show what is complete, missing and in quarantine, per recipe."""
+    from jobs.status import run_status
+
+    run_verb(lambda: run_status(store), as_json)
+
+
+@app.command()
+def verify(
+    store: StoreUrl,
+    sample: Annotated[float, typer.Option(help="Share of the videos to compute again (at least one per recipe).")] = 0.001,
+    seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
+    as_json: AsJson = False,
+) -> None:
+    """Check every commit against its bytes, and compute a sample of rows again."""
+    from jobs.verify import run_verify
+
+    run_verb(lambda: run_verify(store, sample, seed), as_json)
+
+
+@app.command()
+def diff(
+    store: StoreUrl, other: Annotated[str, typer.Argument(metavar="STORE", help="The other store.")], as_json: AsJson = False
+) -> None:
+    """Show which part of which recipe and passport differs between two stores."""
+    from jobs.diff import run_diff
+
+    run_verb(lambda: run_diff(store, other), as_json)
+
+
+@app.command()
+def requeue(
+    store: StoreUrl,
+    reason: Annotated[list[str] | None, typer.Option(help="Only videos with this reason code. Repeatable.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Put quarantined videos back, so that the next build tries them again."""
+    from jobs.requeue import run_requeue
+
+    run_verb(lambda: run_requeue(store, reason or []), as_json)
+
+
+@app.command()
+def clean(
+    store: StoreUrl,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Delete what no commit refers to. Run it while no build is writing to the store."""
+    from jobs.clean import run_clean
+
+    run_verb(lambda: run_clean(store, dry_run), as_json)
+
+
+@app.command()
+def export(
+    store: StoreUrl,
+    feature: Annotated[str, typer.Option(help="Name of the feature.")],
+    out: Annotated[str, typer.Option(help="Where to write.")],
+    format: Annotated[str, typer.Option(help="hdf5, npy, parquet or zarr.")] = "hdf5",
+    as_json: AsJson = False,
+) -> None:
+    """Write one feature in a format other tools read."""
+    from jobs.export import run_export
+
+    run_verb(lambda: run_export(store, feature, format, out), as_json)
+
+
+@app.command()
+def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train a model on stored features."""
+    from jobs.train import run_train
+
+    run_verb(lambda: run_train(config, overrides or []), as_json, "the last checkpoint stands; run the same command again to go on")
+
+
+@app.command()
+def evaluate(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Evaluate retrieval and write report.html."""
+    from jobs.evaluate import run_evaluate
+
+    run_verb(lambda: run_evaluate(config, overrides or []), as_json)
+
+
+@app.command()
+def doctor(as_json: AsJson = False) -> None:
+    """Check this machine: libraries, devices, decoders, shared memory."""
+    from jobs.doctor import run_doctor
+
+    run_verb(run_doctor, as_json)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

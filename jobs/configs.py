@@ -1,0 +1,26 @@
+"""Reading a job's config file."""
+
+from collections.abc import Sequence
+from typing import TypeVar
+
+from pydantic import BaseModel
+
+from schemas.config import parse_config
+from schemas.errors import ConfigError, describe
+
+T = TypeVar("T", bound=BaseModel)
+
+
+def read_config(model: type[T], path: str, overrides: Sequence[str]) -> T:
+    """Returns the YAML file at `path`, with ``--set`` overrides, as `model`.
+
+    Raises:
+        ConfigError: the file cannot be read or does not validate.
+    """
+    try:
+        with open(path, encoding="utf-8") as file:
+            text = file.read()
+    except (OSError, UnicodeDecodeError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigError(describe("config", path, "a readable YAML file", reason, "give its path to --config")) from None
+    return parse_config(model, text, overrides, path)

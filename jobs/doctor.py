@@ -1,0 +1,59 @@
+"""``clipmill doctor``: what this machine can do, checked rather than guessed."""
+
+import platform
+import shutil
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+from jobs.output import Outcome
+from pipelines.features.decode.selfcheck import check_decoders
+from pipelines.features.engines.select import num_cores
+from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
+
+LIBRARIES = (
+    "clipmill torch numpy decord av opencv-contrib-python-headless pillow zarr pyarrow ray apache-beam dask distributed "
+    "faiss-cpu scikit-learn pydantic"
+).split()
+NEEDED = frozenset("clipmill torch numpy av decord zarr pyarrow pydantic".split())
+
+
+def run_doctor() -> Outcome:
+    """Lists libraries and devices, and decodes a small video with both decoders; exit code 1 when something needed fails."""
+    versions = {name: _version(name) for name in LIBRARIES}
+    problems = [f"{name}: not installed; pip install clipmill again" for name in NEEDED if versions[name] is None]
+    checks = check_decoders()
+    problems += [f"{check.name}: {check.message}" for check in checks if not check.passed]
+    data: dict[str, Any] = {
+        "python": platform.python_version(),
+        "cores": num_cores(),
+        "devices": _devices(),
+        "shared_memory_free_bytes": _free("/dev/shm"),
+        "libraries": versions,
+        "checks": [{"name": check.name, "passed": check.passed, "message": check.message} for check in checks],
+        "problems": problems,
+    }
+    lines = [f"python {data['python']}, {data['cores']} cores, devices: {', '.join(data['devices'])}"]
+    lines += [f"  {name} {found or '(not installed)'}" for name, found in versions.items()]
+    lines += [f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.message}" for check in checks]
+    lines.append("no problem found" if not problems else f"{len(problems)} problems:\n  " + "\n  ".join(problems))
+    return Outcome(data, "\n".join(lines), EXIT_FAILURE if problems else EXIT_COMPLETE)
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _devices() -> list[str]:
+    import torch
+
+    return ["cpu", *(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))]
+
+
+def _free(path: str) -> int | None:
+    try:
+        return shutil.disk_usage(path).free
+    except OSError:
+        return None

@@ -1,0 +1,69 @@
+"""How every verb ends: its result on standard output, everything else on standard error, and the right exit code."""
+
+import json
+import logging
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NoReturn
+
+from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The result of a verb.
+
+    Attributes:
+        data: what ``--json`` prints.
+        text: what a person reads.
+        exit_code: 0, or 3 when items are in quarantine.
+    """
+
+    data: dict[str, Any]
+    text: str
+    exit_code: int = EXIT_COMPLETE
+
+
+def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoReturn:
+    """Runs `verb`, prints its outcome and exits.
+
+    Args:
+        go_on: what an interrupted user should do next.
+
+    A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
+    again goes on; a traceback is shown only for a bug of ours.
+    """
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        outcome = verb()
+    except ClipmillError as error:
+        _fail(str(error), type(error).__name__, error.exit_code, as_json)
+    except KeyboardInterrupt:
+        print(file=sys.stderr)
+        _fail(f"interrupted; {go_on or 'run the same command again'}", "Interrupted", EXIT_RETRYABLE, as_json)
+    except BrokenPipeError:
+        os._exit(EXIT_FAILURE)
+    except Exception:
+        traceback.print_exc()
+        _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
+    print(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
+    sys.stdout.flush()
+    sys.exit(outcome.exit_code)
+
+
+def _terminate(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _fail(message: str, kind: str, exit_code: int, as_json: bool) -> NoReturn:
+    for line in message.splitlines():
+        print(f"clipmill: {line}", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"error": {"type": kind, "message": message, "exit_code": exit_code}}, sort_keys=True))
+    sys.exit(exit_code)

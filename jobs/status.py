@@ -1,0 +1,74 @@
+"""``clipmill status``: what is complete, missing and in quarantine, per recipe."""
+
+from collections import Counter
+from typing import Any
+
+from jobs.output import Outcome
+from stores.store import Store
+
+
+def run_status(url: str) -> Outcome:
+    """Reads commits and quarantine only; opens no shard."""
+    store = Store.open(url)
+    videos = store.manifest()
+    current = store.current_features()
+    quarantine = store.quarantine().to_pylist()
+    held = [
+        row for row in quarantine if (video := videos.get(row["video_id"])) and video.fingerprint == row["video_fingerprint"]
+    ]
+    features: list[dict[str, Any]] = []
+    for recipe in sorted(store.recipes(), key=lambda recipe: recipe.key):
+        commits = store.commits_in_force(recipe.fingerprint)
+        complete = set(commits.column("video_id").to_pylist())
+        num_rows = sum(
+            stop - start
+            for start, stop in zip(
+                commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
+            )
+        )
+        quarantined = {row["video_id"] for row in held if recipe.fingerprint in row["recipes"]} - complete
+        features.append(
+            {
+                "feature": recipe.name,
+                "key": recipe.key,
+                "current": current.get(recipe.name) == recipe.fingerprint,
+                "weights": recipe.weights.source,
+                "num_complete": len(complete),
+                "num_quarantined": len(quarantined),
+                "num_missing": len(videos) - len(complete) - len(quarantined),
+                "num_rows": num_rows,
+                "dim": recipe.dim,
+            }
+        )
+    items = [
+        {key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")}
+        for row in sorted(held, key=lambda row: (row["reason"], row["video_id"]))
+    ]
+    data = {
+        "store": url,
+        "dataset": store.dataset,
+        "format": store.format,
+        "num_videos": len(videos),
+        "features": features,
+        "reasons": dict(sorted(Counter(item["reason"] for item in items).items())),
+        "quarantine": items,
+        "runs": store.runs(),
+    }
+    return Outcome(data, _text(data))
+
+
+def _text(data: dict[str, Any]) -> str:
+    lines = [f"{data['store']}: dataset {data['dataset']}, {data['format']}, {data['num_videos']} videos, {len(data['runs'])} runs"]
+    if data["features"]:
+        lines.append(f"  {'recipe':<28} {'complete':>9} {'missing':>8} {'quarantine':>11} {'rows':>10}  weights")
+    for item in data["features"]:
+        mark = "" if item["current"] else "  (not in the newest build)"
+        lines.append(
+            f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
+            f"{item['num_rows']:>10}  {item['weights']}{mark}"
+        )
+    if data["quarantine"]:
+        lines.append(f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):")
+        lines += [f"    {item['reason']}: {item['message']}" for item in data["quarantine"]]
+        lines.append(f"  put them back with: clipmill requeue {data['store']}")
+    return "\n".join(lines)

@@ -1,0 +1,79 @@
+"""``clipmill verify``: check every commit against its bytes, and compute a sample of rows again."""
+
+import random
+from typing import Any
+
+import numpy as np
+
+from jobs.output import Outcome
+from pipelines.features.extraction import resolve_device
+from pipelines.features.engines.select import num_cores
+from pipelines.features.probing import content_fingerprint
+from pipelines.features.recompute import recompute
+from pipelines.features.sources import local_copy
+from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
+from schemas.recipe import Recipe
+from schemas.records import Video
+from schemas.rows import Rows
+from stores.reader import FeatureStore
+from stores.store import Store
+from stores.verify import verify_commits
+
+RELATIVE_TOLERANCE = 1e-3
+"""Rows computed again share no batch with the stored ones and may come from another machine's arithmetic: what is
+allowed is this share of the row's length (ours; the last bits of float32 sums over 10^5 terms stay well below it)."""
+
+
+def run_verify(url: str, sample: float, seed: int) -> Outcome:
+    """Checks the whole store's bytes, and recomputes `sample` of the videos of every recipe in force.
+
+    Exit code 1 when anything differs.
+    """
+    if not 0 <= sample <= 1:
+        raise UsageError(describe("verify", "--sample", "a share between 0 and 1", str(sample), "such as 0.001"))
+    store = Store.open(url)
+    problems = [f"{item.shard}: {item.message}" for item in verify_commits(store)]
+    features = FeatureStore(url)
+    device = resolve_device("auto", num_cores())
+    checked: list[dict[str, Any]] = []
+    for name in features.features:
+        feature = features[name]
+        ids = feature.video_ids
+        if not ids or sample == 0:
+            continue
+        chosen = random.Random(seed).sample(ids, max(1, round(sample * len(ids))))
+        for video_id in sorted(chosen):
+            outcome = _check(features.videos()[video_id], feature.recipe, feature[video_id], device)
+            checked.append({"feature": name, "video_id": video_id} | outcome)
+            if outcome["problem"]:
+                problems.append(f"{name} {video_id}: {outcome['problem']}")
+    data = {"store": url, "num_commit_rows": store.commits().num_rows, "recomputed": checked, "problems": problems}
+    worst = max((item["largest_difference"] for item in checked), default=0.0)
+    text = (
+        f"{url}: {data['num_commit_rows']} committed videos checked against their bytes; {len(checked)} computed again, "
+        f"largest relative difference {worst:.2e}; {len(problems)} problems"
+    )
+    return Outcome(data, "\n".join([text, *("  " + line for line in problems)]), EXIT_FAILURE if problems else EXIT_COMPLETE)
+
+
+def _check(video: Video, recipe: Recipe, stored: Rows, device: str) -> dict[str, Any]:
+    try:
+        with local_copy(video.uri) as path:
+            if content_fingerprint(path) != video.fingerprint:
+                return _outcome("the file has changed since; run clipmill build again")
+        rows = recompute(video, recipe, device)
+    except VideoError as error:
+        return _outcome(error.message)
+    if rows.values.shape != stored.values.shape:
+        return _outcome(f"expected rows of shape {stored.values.shape}, got {rows.values.shape}")
+    if rows.values.dtype == np.uint8:
+        return _outcome("" if np.array_equal(rows.values, stored.values) else "rows differ")
+    old, new = stored.values.astype(np.float64), rows.values.astype(np.float64)
+    scale = np.maximum(np.linalg.norm(old, axis=1), np.finfo(np.float32).tiny)
+    largest = float((np.linalg.norm(new - old, axis=1) / scale).max(initial=0.0))
+    problem = f"rows differ by {largest:.2e} of their length" if largest > RELATIVE_TOLERANCE else ""
+    return _outcome(problem, largest)
+
+
+def _outcome(problem: str, largest: float = 0.0) -> dict[str, Any]:
+    return {"problem": problem, "largest_difference": largest}

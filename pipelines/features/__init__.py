@@ -1,0 +1,1 @@
+"""Videos to stored features: probe, plan, decode, segment, extract, write, on one of three engines."""

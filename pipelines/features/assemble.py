@@ -1,0 +1,90 @@
+"""From decoded frames to batches of windows, in bounded memory.
+
+Frames of a view arrive in increasing order. A window is complete when its last frame has come; a frame is dropped when
+no later window starts at or before it. So what is held is bounded by the longest window, not by the video.
+"""
+
+from collections import deque
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.records import Window
+
+Pixels = npt.NDArray[np.uint8]
+
+
+class WindowAssembler:
+    """Turns one video's frames of one view into the windows of one recipe.
+
+    Args:
+        windows: in any order; they come out ordered by their last frame, ties in the order given.
+    """
+
+    def __init__(self, windows: Sequence[Window]) -> None:
+        order = sorted(range(len(windows)), key=lambda index: (windows[index].frames[-1], index))
+        self._waiting = deque((index, windows[index]) for index in order)
+        needed_from = [windows[index].frames[0] for index in order]
+        # For each waiting window: the first frame that it or any later one still needs.
+        self._needed_from = deque(np.minimum.accumulate(needed_from[::-1])[::-1].tolist() if needed_from else [])
+        self._wanted = {frame for window in windows for frame in window.frames}
+        self._held: dict[int, Pixels] = {}
+
+    def add(self, frame: int, pixels: Pixels) -> Iterator[tuple[int, Window, list[Pixels]]]:
+        """Takes frame number `frame`; yields (position in the windows given, window, its frames) of those complete."""
+        if frame not in self._wanted:
+            return
+        self._held[frame] = pixels
+        while self._waiting and self._waiting[0][1].frames[-1] <= frame:
+            index, window = self._waiting.popleft()
+            yield index, window, [self._held[wanted] for wanted in window.frames]
+            self._needed_from.popleft()
+            self._forget()
+
+    def _forget(self) -> None:
+        keep_from = self._needed_from[0] if self._needed_from else None
+        for held in [held for held in self._held if keep_from is None or held < keep_from]:
+            del self._held[held]
+
+    @property
+    def num_held_frames(self) -> int:
+        """How many frames are in memory."""
+        return len(self._held)
+
+
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """Whose window it is: the video's position in its task, the attempt at it, and the window's position."""
+
+    video: int
+    attempt: int
+    window_index: int
+    window: Window
+
+
+class Batcher:
+    """Collects windows of many videos into batches ``uint8[N, T, H, W, C]`` of one shape."""
+
+    def __init__(self, batch_windows: int) -> None:
+        self._batch_windows = batch_windows
+        self._tickets: list[Ticket] = []
+        self._windows: list[Pixels] = []
+
+    def add(self, ticket: Ticket, frames: Sequence[Pixels]) -> Iterator[tuple[list[Ticket], Pixels]]:
+        """Takes one window; yields full batches. A window of another shape first flushes what is there."""
+        stacked = np.stack(frames)
+        if self._windows and self._windows[0].shape != stacked.shape:
+            yield from self.flush()
+        self._tickets.append(ticket)
+        self._windows.append(stacked)
+        if len(self._tickets) >= self._batch_windows:
+            yield from self.flush()
+
+    def flush(self) -> Iterator[tuple[list[Ticket], Pixels]]:
+        """Yields what is left, if anything."""
+        if self._tickets:
+            tickets, windows = self._tickets, self._windows
+            self._tickets, self._windows = [], []
+            yield tickets, np.stack(windows)

@@ -1,0 +1,275 @@
+"""A build: manifest to committed features."""
+
+import json
+import secrets
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from extractors.resolve import resolve_recipe
+from pipelines.features.engines.base import Engine, Observer
+from pipelines.features.engines.select import select_engine, worker_threads
+from pipelines.features.plan import Done, Plan, make_plan
+from pipelines.features.probing import ProbedVideo, probe_videos
+from pipelines.features.speed import SpeedOfLight, speed_of_light
+from schemas.config import BuildConfig, dump_config
+from schemas.errors import StoreError
+from schemas.recipe import Recipe
+from schemas.records import Quarantined, Video
+from schemas.task import RunReport, WorkerSpec
+from stores.manifests import Manifest, read_manifest
+from stores.store import Store
+
+PROBE_TASK_KEY = "probe"
+
+
+@dataclass(frozen=True, slots=True)
+class Planned:
+    """A build up to the point where work would start."""
+
+    config: BuildConfig
+    recipes: tuple[Recipe, ...]
+    manifest: Manifest
+    probed: tuple[ProbedVideo, ...]
+    plan: Plan
+    unreadable: tuple[Quarantined, ...]
+    num_unreadable_known: int
+    learnt: Mapping[Any, Any] = field(default_factory=dict)
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns what ``--dry-run`` prints."""
+        return {
+            "dataset": self.config.store.dataset or self.manifest.dataset,
+            "num_videos": self.plan.num_videos + len(self.unreadable) + self.num_unreadable_known,
+            "num_left_out": dict(self.manifest.num_left_out),
+            "recipes": {recipe.name: recipe.key for recipe in self.recipes},
+            "num_complete": self.plan.num_complete,
+            "num_quarantined_before": self.plan.num_quarantined + self.num_unreadable_known,
+            "num_unreadable": len(self.unreadable),
+            "num_tasks": len(self.plan.tasks),
+            "tasks": [
+                {
+                    "key": task.key,
+                    "num_videos": len(task.videos),
+                    "recipes": [recipe.name for recipe in task.recipes],
+                    "num_windows_estimated": task.num_windows_estimated,
+                    "seconds_estimated": round(task.cost_estimated, 1),
+                }
+                for task in self.plan.tasks
+            ],
+            "unreadable": [asdict(item) for item in self.unreadable],
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class BuildReport:
+    """What a build did, and where the store stands after it.
+
+    Attributes:
+        num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
+        reasons: how many of them for each reason code.
+    """
+
+    run_id: str
+    store: str
+    dataset: str
+    engine: str
+    num_videos: int
+    num_left_out: Mapping[str, int]
+    num_tasks: int
+    num_tasks_executed: int
+    num_rows: Mapping[str, int]
+    num_complete: int
+    num_quarantined: int
+    reasons: Mapping[str, int]
+    num_frames_decoded: int
+    num_frames_substituted: int
+    num_tail_windows_dropped: int
+    num_tail_windows_padded: int
+    seconds: Mapping[str, float]
+    peak_memory_bytes: int
+    speed: SpeedOfLight | None
+
+    def as_json(self) -> dict[str, Any]:
+        """Returns the report as JSON values."""
+        data = asdict(self)
+        data["speed_of_light"] = self.speed.line() if self.speed else None
+        return data
+
+
+def new_run_id() -> str:
+    """Returns an id that sorts by time and is unique without coordination."""
+    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "-" + secrets.token_hex(2)
+
+
+def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None = None) -> Planned:
+    """Returns what a build of `config` would do; writes nothing and decodes nothing.
+
+    Raises:
+        UsageError: config, manifest, weights or store cannot be used as given.
+    """
+    recipes = tuple(
+        resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
+    )
+    manifest = read_manifest(config.videos)
+    store = _existing(config, manifest)
+    known = store.read_probes() if store else {}
+    probed, learnt = probe_videos(manifest.videos, known, on_probed)
+    held = _quarantined(store)
+    unreadable, num_known = _unreadable(probed, recipes, held)
+    plan = make_plan(
+        [item.video for item in probed if item.error is None],
+        recipes,
+        {recipe.fingerprint: _done(store, recipe, held) for recipe in recipes},
+        config.engine.task_seconds,
+    )
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt)
+
+
+def build(
+    config: BuildConfig,
+    observers: Sequence[Observer] = (),
+    on_probed: Callable[[int, int], None] | None = None,
+    engine: Engine | None = None,
+) -> BuildReport:
+    """Makes every feature the store lacks; returns what was done.
+
+    Args:
+        engine: overrides the one `config.engine` names.
+
+    Raises:
+        UsageError: config, manifest, weights or store cannot be used as given.
+        StorageUnavailableError, EngineError: run the build again; what is committed stands.
+    """
+    planned = plan_build(config, on_probed)
+    store = Store.create(config.store.url, config.store.format, config.store.dataset or planned.manifest.dataset)
+    run_id = new_run_id()
+    _record_start(store, run_id, planned)
+    running = engine or select_engine(config.engine)
+    report = RunReport(config.engine.name, 0, (), 0.0)
+    if planned.plan.tasks:
+        report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
+    result = _report(config, store, run_id, planned, report)
+    store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+    return result
+
+
+def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
+    """Returns what a worker of this build needs to know."""
+    return WorkerSpec(
+        store_url=config.store.url,
+        store_format=config.store.format,
+        run_id=run_id,
+        device=config.engine.device,
+        num_threads=worker_threads(config.engine),
+        batch_windows=config.engine.batch_windows,
+        decode_deadline_seconds=config.decode.deadline_seconds,
+        decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
+        decode_videos_per_child=config.decode.videos_per_child,
+        max_attempts=config.engine.max_attempts,
+    )
+
+
+def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
+    """Returns the store if there is one, after checking that it is this dataset's."""
+    try:
+        store = Store.open(config.store.url)
+    except StoreError:
+        return None
+    store.require(config.store.format, config.store.dataset or manifest.dataset)
+    return store
+
+
+def _quarantined(store: Store | None) -> dict[str, set[tuple[str, str]]]:
+    held: dict[str, set[tuple[str, str]]] = {}
+    if store is not None:
+        for row in store.quarantine().to_pylist():
+            for recipe in row["recipes"]:
+                held.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
+    return held
+
+
+def _done(store: Store | None, recipe: Recipe, held: Mapping[str, set[tuple[str, str]]]) -> Done:
+    if store is None:
+        return Done()
+    commits = store.commits(recipe.fingerprint).select(["video_id", "video_fingerprint", "clips_fingerprint"])
+    columns = [commits.column(name).to_pylist() for name in commits.column_names]
+    return Done(frozenset(zip(*columns, strict=True)), frozenset(held.get(recipe.fingerprint, ())))
+
+
+def _unreadable(
+    probed: Sequence[ProbedVideo], recipes: Sequence[Recipe], held: Mapping[str, set[tuple[str, str]]]
+) -> tuple[tuple[Quarantined, ...], int]:
+    """Returns the videos planning itself must quarantine, and how many are in quarantine for it already."""
+    fresh, num_known = [], 0
+    for item in probed:
+        if item.error is None:
+            continue
+        video = item.video
+        missing = tuple(
+            recipe.fingerprint
+            for recipe in recipes
+            if (video.id, video.fingerprint) not in held.get(recipe.fingerprint, ())
+        )
+        if not missing:
+            num_known += 1
+            continue
+        error = item.error
+        fresh.append(
+            Quarantined(video.id, video.fingerprint, video.uri, missing, error.stage, error.reason, error.message, 1)
+        )
+    return tuple(fresh), num_known
+
+
+def _record_start(store: Store, run_id: str, planned: Planned) -> None:
+    videos: list[Video] = [item.video for item in planned.probed]
+    store.write_probes(run_id, planned.learnt)
+    store.write_manifest(run_id, videos)
+    store.write_run_file(run_id, "config.yaml", dump_config(planned.config))
+    for recipe in planned.recipes:
+        store.write_recipe(recipe)
+    features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
+    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    if planned.unreadable:
+        store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
+
+
+def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
+    current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
+    wanted = {recipe.fingerprint for recipe in planned.recipes}
+    reasons: Counter[str] = Counter()
+    quarantined: set[str] = set()
+    for row in store.quarantine().to_pylist():
+        if (row["video_id"], row["video_fingerprint"]) in current and wanted.intersection(row["recipes"]):
+            if row["video_id"] not in quarantined:
+                reasons[row["reason"]] += 1
+            quarantined.add(row["video_id"])
+    seconds: Counter[str] = Counter()
+    rows: Counter[str] = Counter()
+    for result in report.results:
+        seconds.update(result.seconds)
+        rows.update(result.num_rows)
+    seconds["wall"] = report.seconds
+    return BuildReport(
+        run_id=run_id,
+        store=config.store.url,
+        dataset=store.dataset,
+        engine=report.engine,
+        num_videos=len(planned.probed),
+        num_left_out=dict(planned.manifest.num_left_out),
+        num_tasks=report.num_tasks,
+        num_tasks_executed=report.num_executed,
+        num_rows=dict(rows),
+        num_complete=planned.plan.num_complete,
+        num_quarantined=len(quarantined),
+        reasons=dict(sorted(reasons.items())),
+        num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
+        num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
+        num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
+        num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
+        seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
+        speed=speed_of_light(report, planned.plan.tasks),
+    )

@@ -1,0 +1,34 @@
+"""The protocol of an engine, and of those who watch it."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+
+
+class Observer(Protocol):
+    """Is told what happens; must not raise. Progress lines, JSON events and histories are observers."""
+
+    def on_start(self, tasks: Sequence[ShardTask]) -> None:
+        """All tasks are known and none has started."""
+        ...
+
+    def on_video(self, task: ShardTask, video_id: str) -> None:
+        """A video of a running task is done (engines that cannot see inside a task do not call it)."""
+        ...
+
+    def on_task(self, result: TaskResult) -> None:
+        """A task is done."""
+        ...
+
+
+class Engine(Protocol):
+    """Runs shard tasks on workers made from one spec."""
+
+    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
+        """Returns when every task has run.
+
+        Raises:
+            EngineError: tasks remain that could not be run; what is committed stands.
+        """
+        ...

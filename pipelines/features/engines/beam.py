@@ -1,0 +1,152 @@
+"""Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service or a Dask cluster."""
+
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from pipelines.features.engines.base import Observer
+from pipelines.features.worker import Worker
+from schemas.config import EngineConfig
+from schemas.errors import ClipmillError, EngineError, UsageError, describe
+from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+from stores.store import Store
+
+POLL_SECONDS = 1.0
+
+
+class _RunTask(beam.DoFn):  # type: ignore[misc]
+    """Runs shard tasks; setup and teardown bracket the models and the decode child."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._worker: Worker | None = None
+
+    def setup(self) -> None:
+        self._worker = Worker(self._spec)
+        self._worker.__enter__()
+
+    def process(self, task: ShardTask) -> Iterator[str]:
+        if self._worker is None:
+            raise RuntimeError("the runner did not call setup")
+        yield self._worker.run(task).key
+
+    def teardown(self) -> None:
+        if self._worker is not None:
+            self._worker.__exit__(None, None, None)
+        self._worker = None
+
+
+class BeamEngine:
+    """Runs tasks as one Beam pipeline. Results come back through the store, where the workers left them."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+
+    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
+        """Returns the report once the pipeline is done.
+
+        Raises:
+            EngineError: the pipeline failed.
+        """
+        started = time.monotonic()
+        for observer in observers:
+            observer.on_start(tasks)
+        store = Store.open(worker.store_url)
+        watch = _Watch(store, worker.run_id, observers)
+        watch.start()
+        try:
+            with beam.Pipeline(runner=_runner(self._config), options=_options(self._config)) as pipeline:
+                _ = (
+                    pipeline
+                    | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
+                    | "Spread" >> beam.Reshuffle()
+                    | "Run" >> beam.ParDo(_RunTask(worker))
+                )
+        except ClipmillError:
+            raise
+        except Exception as error:
+            cause = _domain_error(error)
+            if cause is not None:
+                raise cause from None
+            raise EngineError(
+                f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
+                "what is committed stands, run the same command again"
+            ) from error
+        finally:
+            watch.stop()
+        found = {result.key: result for result in store.task_results(worker.run_id)}
+        missing = [task.key for task in tasks if task.key not in found]
+        if missing:
+            raise EngineError(f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again")
+        return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
+
+
+class _Watch(threading.Thread):
+    """Tells the observers of every result as it appears in the store."""
+
+    def __init__(self, store: Store, run_id: str, observers: Sequence[Observer]) -> None:
+        super().__init__(daemon=True, name="beam-watch")
+        self._store, self._run_id, self._observers = store, run_id, observers
+        self._seen: set[str] = set()
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            self._tell()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+        self._tell()
+
+    def _tell(self) -> None:
+        fresh: list[TaskResult] = [
+            result for result in self._store.task_results(self._run_id) if result.key not in self._seen
+        ]
+        for result in fresh:
+            self._seen.add(result.key)
+            for observer in self._observers:
+                observer.on_task(result)
+
+
+def _runner(config: EngineConfig) -> Any:
+    if config.runner == "dask":
+        from apache_beam.runners.dask.dask_runner import DaskRunner
+
+        return DaskRunner()
+    return "PortableRunner" if config.runner == "portable" else "DirectRunner"
+
+
+def _options(config: EngineConfig) -> PipelineOptions:
+    flags = list(config.pipeline_options)
+    if config.runner in ("in_process", "multi_processing"):
+        # The Python direct runner; the default "Prism" would need a binary that is downloaded.
+        flags += [f"--direct_running_mode={config.runner}", f"--direct_num_workers={config.workers}"]
+    elif config.address is None and config.runner == "portable":
+        raise UsageError(
+            describe("engine", "address", "host:port of a Beam job service", "none", "set engine.address, such as localhost:8099")
+        )
+    elif config.runner == "portable":
+        flags += [f"--job_endpoint={config.address}"]
+        if not any(flag.startswith("--environment_type") for flag in flags):
+            flags += ["--environment_type=LOOPBACK"]
+    else:
+        flags += [f"--dask_client_address={config.address}"] if config.address else []
+        flags += [f"--dask_npartitions={config.workers}"]
+    return PipelineOptions(flags)
+
+
+def _domain_error(error: BaseException | None) -> ClipmillError | None:
+    while error is not None:
+        if isinstance(error, ClipmillError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _last_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[-1][:200]

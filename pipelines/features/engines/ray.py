@@ -1,0 +1,117 @@
+"""Ray: a pool of actors, each holding its models and its own decode child."""
+
+import os
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from pipelines.features.engines.base import Observer
+from pipelines.features.worker import Worker
+from schemas.config import EngineConfig
+from schemas.errors import ClipmillError, EngineError
+from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+
+# Ray reads these when it is imported: no telemetry leaves the machine, and no runtime environment is rebuilt per worker.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+
+import ray  # noqa: E402
+from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
+
+TASK_ATTEMPTS = 3
+
+
+class _Actor:
+    """One worker on the cluster; its models are loaded once and serve every task it is given."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._worker = Worker(spec)
+        self._worker.__enter__()
+
+    def run(self, task: ShardTask) -> TaskResult:
+        return self._worker.run(task)
+
+
+class RayEngine:
+    """Runs tasks on `workers` actors (one GPU each where there are GPUs); a task whose actor died goes to a fresh one."""
+
+    def __init__(self, config: EngineConfig) -> None:
+        self._config = config
+
+    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
+        """Returns the report once every task has run.
+
+        Raises:
+            EngineError: a task's actor died `TASK_ATTEMPTS` times.
+        """
+        started = time.monotonic()
+        for observer in observers:
+            observer.on_start(tasks)
+        ours = not ray.is_initialized()
+        if ours:
+            _connect(self._config)
+        try:
+            results = self._run(tasks, worker, observers)
+        finally:
+            if ours:
+                ray.shutdown()
+        return RunReport("ray", len(tasks), tuple(results), time.monotonic() - started)
+
+    def _run(self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
+        waiting = deque((task, 1) for task in tasks)
+        idle = [_actor(spec) for _ in range(min(self._config.workers, len(tasks)))]
+        running: dict[Any, tuple[Any, ShardTask, int]] = {}
+        results: dict[str, TaskResult] = {}
+        while waiting or running:
+            while waiting and idle:
+                task, attempt = waiting.popleft()
+                actor = idle.pop()
+                running[actor.run.remote(task)] = (actor, task, attempt)
+            done, _ = ray.wait(list(running), num_returns=1)
+            actor, task, attempt = running.pop(done[0])
+            try:
+                result = ray.get(done[0])
+            except RayActorError as error:
+                if attempt >= TASK_ATTEMPTS:
+                    raise EngineError(
+                        f"task {task.key}: expected a result, got {attempt} dead workers ({_first_line(error)}); "
+                        "what is committed stands, run the same command again"
+                    ) from None
+                waiting.append((task, attempt + 1))
+                idle.append(_actor(spec))
+                continue
+            except RayTaskError as error:
+                # Ray wraps what a worker raised; a domain error keeps its own type and exit code.
+                if isinstance(error.cause, ClipmillError):
+                    raise error.cause from None
+                raise
+            idle.append(actor)
+            results[task.key] = result
+            for observer in observers:
+                observer.on_task(result)
+        return [results[task.key] for task in tasks]
+
+
+def _connect(config: EngineConfig) -> None:
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
+    if config.address is not None:
+        options = {"address": config.address, "log_to_driver": False, "logging_level": "ERROR"}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        raise EngineError(
+            f"engine ray: expected a cluster at {config.address or 'this machine'}, got {_first_line(error)}; "
+            "check engine.address, or leave it out to start one here"
+        ) from None
+
+
+def _actor(spec: WorkerSpec) -> Any:
+    gpus = ray.cluster_resources().get("GPU", 0)
+    wants_gpu = spec.device != "cpu" and gpus > 0
+    cpus = min(float(spec.num_threads), ray.cluster_resources().get("CPU", 1.0))
+    return ray.remote(_Actor).options(num_cpus=cpus, num_gpus=1 if wants_gpu else 0).remote(spec)
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0][:200]

@@ -1,0 +1,198 @@
+"""One recipe over the videos of one task: windows in, rows out."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from extractors import registry
+from extractors.base import Extractor, Outputs, Reducer
+from pipelines.features.assemble import Batcher, Pixels, Ticket, WindowAssembler
+from pipelines.features.pooling import pool
+from pipelines.features.windows import ClipWindows
+from schemas.errors import UsageError, VideoError, describe
+from schemas.recipe import Recipe
+from schemas.records import Clip, Window
+from schemas.rows import Rows, concatenate
+
+
+def resolve_device(device: str, num_threads: int) -> str:
+    """Returns the device to run on (``auto``: a GPU where there is one) and sets the number of compute threads.
+
+    Raises:
+        UsageError: a GPU was asked for where there is none.
+    """
+    import torch
+
+    torch.set_num_threads(num_threads)
+    available = torch.cuda.is_available()
+    if device == "auto":
+        return "cuda" if available else "cpu"
+    if device.startswith("cuda") and not available:
+        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
+    return device
+
+
+@dataclass(slots=True)
+class _VideoState:
+    """What one attempt at one video has come to."""
+
+    clips: Sequence[Clip]
+    groups: Sequence[ClipWindows]
+    attempt: int = 0
+    dropped: bool = False
+    error: VideoError | None = None
+    windows: list[Window] = field(default_factory=list)
+    assembler: WindowAssembler | None = None
+    reducers: dict[int, Reducer] = field(default_factory=dict)
+    # Outputs that came before those of an earlier window of their clip (windows are batched by their last frame).
+    early: dict[int, Mapping[str, npt.NDArray[np.generic]]] = field(default_factory=dict)
+    next_window: int = 0
+    rows: Rows | None = None
+
+    def start(self, extractor: Extractor) -> None:
+        self.windows = [window for group in self.groups for window in group.windows]
+        self.assembler = WindowAssembler(self.windows)
+        self.reducers = {clip.index: extractor.reducer(clip) for clip in self.clips}
+        self.early = {}
+        self.next_window = 0
+        self.error = None
+        self.rows = None
+
+
+class RecipeRun:
+    """Runs one recipe over the videos of a task, in batches that span videos.
+
+    Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
+    its first attempt still has in a batch is thrown away.
+    """
+
+    def __init__(self, recipe: Recipe, extractor: Extractor, batch_windows: int | None) -> None:
+        self.recipe = recipe
+        self.seconds = 0.0
+        self.num_windows = 0
+        self.batch_windows = batch_windows or registry.card(recipe.extractor).batch_windows
+        self._extractor = extractor
+        self._batcher = Batcher(self.batch_windows)
+        self._videos: dict[int, _VideoState] = {}
+
+    def start_video(self, position: int, clips: Sequence[Clip], groups: Sequence[ClipWindows]) -> None:
+        """Begins the video at `position` of the task, with the windows of each of its clips."""
+        state = _VideoState(clips, groups)
+        state.start(self._extractor)
+        self._videos[position] = state
+
+    def restart_video(self, position: int) -> None:
+        """Forgets all that came of the video so far."""
+        state = self._videos[position]
+        state.attempt += 1
+        state.start(self._extractor)
+
+    def drop_video(self, position: int) -> None:
+        """Gives the video up."""
+        self._videos[position].dropped = True
+
+    def add_frame(self, position: int, frame: int, pixels: Pixels) -> None:
+        """Takes one decoded frame; runs the network whenever a batch is full."""
+        state = self._videos[position]
+        if state.assembler is None or state.error is not None:
+            return
+        for index, window, frames in state.assembler.add(frame, pixels):
+            ticket = Ticket(position, state.attempt, index, window)
+            for tickets, batch in self._batcher.add(ticket, frames):
+                self._forward(tickets, batch)
+
+    def flush(self) -> None:
+        """Runs the network over what is left."""
+        for tickets, batch in self._batcher.flush():
+            self._forward(tickets, batch)
+
+    def finished(self) -> dict[int, Rows]:
+        """Returns the rows of every video that is complete, by its position in the task."""
+        return {position: state.rows for position, state in self._videos.items() if state.rows is not None and not state.dropped}
+
+    def failures(self) -> list[tuple[int, VideoError]]:
+        """Returns the videos the extractor could not handle."""
+        return [
+            (position, state.error)
+            for position, state in self._videos.items()
+            if state.error is not None and not state.dropped
+        ]
+
+    def _forward(self, tickets: Sequence[Ticket], batch: Pixels) -> None:
+        live = [index for index, ticket in enumerate(tickets) if self._is_live(ticket)]
+        if not live:
+            return
+        if len(live) < len(tickets):
+            tickets, batch = [tickets[index] for index in live], batch[live]
+        started = time.monotonic()
+        try:
+            outputs = self._extractor.forward(batch)
+        except Exception as error:
+            self.seconds += time.monotonic() - started
+            self._isolate(tickets, batch, error)
+            return
+        self.seconds += time.monotonic() - started
+        self.num_windows += len(tickets)
+        for index, ticket in enumerate(tickets):
+            self._deliver(ticket, outputs, index)
+
+    def _is_live(self, ticket: Ticket) -> bool:
+        state = self._videos[ticket.video]
+        return not state.dropped and state.error is None and state.attempt == ticket.attempt
+
+    def _isolate(self, tickets: Sequence[Ticket], batch: Pixels, error: Exception) -> None:
+        """Halves a batch that failed until the window at fault stands alone; too little GPU memory ends that way too."""
+        if len(tickets) > 1:
+            middle = len(tickets) // 2
+            self._forward(tickets[:middle], batch[:middle])
+            self._forward(tickets[middle:], batch[middle:])
+            return
+        ticket = tickets[0]
+        state = self._videos[ticket.video]
+        state.error = (
+            error
+            if isinstance(error, VideoError)
+            else VideoError(
+                "extract",
+                "extractor_failed",
+                f"{self.recipe.name}: {type(error).__name__} in the window at {ticket.window.start_seconds:.3f} s: "
+                f"{_first_line(error)}; run clipmill requeue after mending it",
+            )
+        )
+
+    def _deliver(self, ticket: Ticket, outputs: Outputs, index: int) -> None:
+        state = self._videos[ticket.video]
+        state.early[ticket.window_index] = {name: array[index] for name, array in outputs.items()}
+        try:
+            while state.next_window in state.early:
+                window = state.windows[state.next_window]
+                state.reducers[window.clip].add(window, state.early.pop(state.next_window))
+                state.next_window += 1
+            if state.next_window == len(state.windows):
+                state.rows = self._rows(state)
+                state.reducers = {}
+        except VideoError as error:
+            state.error = error
+
+    def _rows(self, state: _VideoState) -> Rows:
+        parts = [pool(state.reducers[clip.index].rows(), self.recipe.pooling, clip) for clip in state.clips]
+        parts = [part for part in parts if len(part)]
+        if not parts:
+            raise VideoError("extract", "no_rows", f"{self.recipe.name}: expected rows, got none from this video")
+        rows = concatenate(parts)
+        if not np.isfinite(rows.values).all():
+            bad = int(np.flatnonzero(~np.isfinite(rows.values).all(axis=1))[0])
+            raise VideoError(
+                "extract",
+                "non_finite_values",
+                f"{self.recipe.name}: expected finite numbers, got NaN or infinity in row {bad} "
+                f"({rows.start_seconds[bad]:.3f} s); check the weights, or use precision: float32",
+            )
+        return rows
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or ["no message"])[0][:200]

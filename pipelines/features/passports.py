@@ -1,0 +1,88 @@
+"""Passports: the provenance every committed video carries. Nothing here depends on when, where or on which try."""
+
+import hashlib
+from collections.abc import Sequence
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipelines.features.extraction import RecipeRun
+from pipelines.features.prepare import PreparedVideo
+from schemas.recipe import Recipe
+from schemas.rows import Rows
+from schemas.tables import COMMITS
+from schemas.task import clips_fingerprint
+
+
+def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo, rows: Rows) -> dict[str, Any]:
+    """Returns the passport of one video's rows under one recipe (see `schemas.tables.PASSPORT`)."""
+    if item.summary is None or item.timeline is None:
+        raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
+    recipe = run.recipe
+    groups = item.windows[recipe.fingerprint]
+    return {
+        "clipmill_version": version("clipmill"),
+        "weights": recipe.weights.source,
+        "weights_sha256": recipe.weights.sha256,
+        "decoder": item.summary.decoder,
+        "decoder_version": item.summary.decoder_version,
+        "decoder_fallback_reason": item.summary.fallback_reason,
+        "device": device_name(device),
+        "precision": recipe.precision,
+        "num_threads": num_threads,
+        "batch_windows": run.batch_windows,
+        "torch_version": version("torch"),
+        "numpy_version": version("numpy"),
+        "opencv_version": version("opencv-contrib-python-headless"),
+        "duration_seconds": item.timeline.stop_seconds - float(item.timeline.pts_seconds[0]),
+        "num_frames": len(item.timeline.pts_seconds),
+        "num_frames_substituted": len(item.summary.substituted),
+        "num_tail_windows_dropped": sum(group.num_tail_windows_dropped for group in groups),
+        "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
+        "values_sha256": values_sha256(rows),
+    }
+
+
+def device_name(device: str) -> str:
+    """Returns the kind of device: ``cpu``, or a GPU by its model, since the model decides the last bits."""
+    if not device.startswith("cuda"):
+        return device
+    import torch
+
+    return str(torch.cuda.get_device_name(device))
+
+
+def values_sha256(rows: Rows) -> str:
+    """Returns the SHA-256 of the rows' values as stored (little-endian, C order)."""
+    values = np.ascontiguousarray(rows.values)
+    return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
+
+
+def commit_table(
+    recipe: Recipe,
+    shard: str,
+    items: Sequence[PreparedVideo],
+    spans: Sequence[tuple[str, int, int]],
+    passports: Sequence[dict[str, Any]],
+) -> pa.Table:
+    """Returns the commit of a shard: one row per video (`schemas.tables.COMMITS`)."""
+    rows = [
+        {
+            "video_id": item.video.id,
+            "video_fingerprint": item.video.fingerprint,
+            "clips_fingerprint": clips_fingerprint(item.video) if recipe.clips.from_ == "annotations" else "",
+            "recipe_fingerprint": recipe.fingerprint,
+            "shard": shard,
+            "row_start": start,
+            "row_stop": stop,
+            "clips": [
+                {"start_seconds": clip.start_seconds, "stop_seconds": clip.stop_seconds, "label": clip.label}
+                for clip in item.clips
+            ],
+            "passport": identity,
+        }
+        for item, (_, start, stop), identity in zip(items, spans, passports, strict=True)
+    ]
+    return pa.Table.from_pylist(rows, schema=COMMITS)

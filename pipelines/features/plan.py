@@ -1,0 +1,160 @@
+"""Planning: from headers and hashes alone, which videos lack which recipes, cut into tasks of balanced size.
+
+Decodes nothing. A plan is a function of the manifest, the recipes and what the store already holds; it does not depend on
+the engine or on how many workers there are, so every engine runs the same tasks.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from extractors.registry import card
+from schemas.recipe import Recipe
+from schemas.records import Video
+from schemas.task import ShardTask, clips_fingerprint
+
+DECODE_FRAMES_PER_SECOND = 400.0
+COMPUTE_GMAC_PER_SECOND = 60.0
+MAX_TASK_ROW_BYTES = 256 << 20
+"""Ours: rough speeds of a small machine. They only decide how long a task is, never a number in a row."""
+
+UNKNOWN_DURATION_SECONDS = 60.0
+UNKNOWN_FPS = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What the store already knows of one recipe: keys are (video id, video fingerprint, clips fingerprint)."""
+
+    committed: frozenset[tuple[str, str, str]] = frozenset()
+    quarantined: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a build would do.
+
+    Attributes:
+        num_complete: (video, recipe) pairs that are committed already.
+        num_quarantined: pairs left out because an earlier run quarantined them; `clipmill requeue` puts them back.
+    """
+
+    tasks: tuple[ShardTask, ...]
+    num_videos: int
+    num_complete: int
+    num_quarantined: int
+
+    @property
+    def num_pairs(self) -> int:
+        """(video, recipe) pairs the tasks will make."""
+        return sum(len(task.videos) * len(task.recipes) for task in self.tasks)
+
+
+def video_key(video: Video, recipe: Recipe) -> tuple[str, str, str]:
+    """Returns what identifies a video's rows under `recipe`: its id, its bytes and, if annotated, its clips."""
+    clips = clips_fingerprint(video) if recipe.clips.from_ == "annotations" else ""
+    return video.id, video.fingerprint, clips
+
+
+def make_plan(
+    videos: Sequence[Video], recipes: Sequence[Recipe], done: Mapping[str, Done], task_seconds: float
+) -> Plan:
+    """Returns the tasks that make every missing (video, recipe) pair.
+
+    Args:
+        videos: probed (fingerprint and header), in manifest order.
+        done: by recipe fingerprint.
+        task_seconds: estimated length of a task; all tasks of one kind come out about equally long.
+    """
+    groups: dict[tuple[int, ...], list[Video]] = {}
+    num_complete = num_quarantined = 0
+    for video in videos:
+        missing = []
+        for index, recipe in enumerate(recipes):
+            known = done.get(recipe.fingerprint, Done())
+            if video_key(video, recipe) in known.committed:
+                num_complete += 1
+            elif (video.id, video.fingerprint) in known.quarantined:
+                num_quarantined += 1
+            else:
+                missing.append(index)
+        if missing:
+            groups.setdefault(tuple(missing), []).append(video)
+    tasks: list[ShardTask] = []
+    for missing_indexes, members in groups.items():
+        tasks += cut([recipes[index] for index in missing_indexes], members, task_seconds)
+    return Plan(tuple(tasks), len(videos), num_complete, num_quarantined)
+
+
+def cut(recipes: Sequence[Recipe], videos: Sequence[Video], task_seconds: float) -> list[ShardTask]:
+    """Returns `videos` cut, in order, into tasks of about equal estimated cost and bounded size of shard."""
+    estimates = [estimate(video, recipes) for video in videos]
+    total_seconds = sum(item.seconds for item in estimates)
+    total_bytes = sum(item.row_bytes for item in estimates)
+    wanted = max(round(total_seconds / task_seconds), -(-total_bytes // MAX_TASK_ROW_BYTES), 1)
+    num_tasks = min(int(wanted), len(videos))
+    shares = [max(item.seconds / total_seconds if total_seconds else 0, 1e-12) for item in estimates]
+    scale = sum(shares)
+    bounds = [0]
+    position = 0.0
+    for index, share in enumerate(shares):
+        # A video starts a new task where the running share crosses the next border, or where the videos run out.
+        crossed = position / scale * num_tasks >= len(bounds) - 1e-9
+        needed = len(videos) - index <= num_tasks - len(bounds)
+        if index and len(bounds) < num_tasks and (crossed or needed):
+            bounds.append(index)
+        position += share
+    bounds.append(len(videos))
+    return [
+        ShardTask(
+            videos=tuple(videos[start:stop]),
+            recipes=tuple(recipes),
+            num_windows_estimated=sum(item.num_windows for item in estimates[start:stop]),
+            cost_estimated=sum(item.seconds for item in estimates[start:stop]),
+        )
+        for start, stop in zip(bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """What one video is expected to cost, from its header."""
+
+    num_frames: int
+    num_windows: int
+    row_bytes: int
+    seconds: float
+
+
+def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
+    """Returns the expected cost of `video` under `recipes`."""
+    header = video.header
+    duration = (header.duration_seconds if header else None) or UNKNOWN_DURATION_SECONDS
+    fps = (header.average_fps if header else None) or UNKNOWN_FPS
+    num_frames = (header.num_frames if header else None) or round(duration * fps)
+    num_windows, row_bytes, gmac = 0, 0, 0.0
+    for recipe in recipes:
+        windows = _num_windows(recipe, duration, num_frames)
+        rows = windows if recipe.pooling == "none" else _num_clips(recipe, duration)
+        num_windows += windows
+        row_bytes += rows * recipe.dim * (4 if recipe.dtype == "float32" else 2)
+        gmac += windows * card(recipe.extractor).gmac_per_window
+    seconds = num_frames / DECODE_FRAMES_PER_SECOND + gmac / COMPUTE_GMAC_PER_SECOND
+    return Estimate(num_frames, num_windows, row_bytes, seconds)
+
+
+def _num_clips(recipe: Recipe, duration_seconds: float) -> int:
+    rule = recipe.clips
+    if rule.from_ != "windows" or rule.length_seconds is None:
+        return 1
+    step = rule.step_seconds or rule.length_seconds
+    return max(int((duration_seconds - rule.length_seconds) // step) + 1, 1)
+
+
+def _num_windows(recipe: Recipe, duration_seconds: float, num_frames: int) -> int:
+    sampling = recipe.sampling
+    if sampling.random_frames is not None:
+        return sampling.random_frames * _num_clips(recipe, duration_seconds)
+    length = round(duration_seconds * sampling.fps) if sampling.fps else num_frames
+    frames = sampling.frames or 1
+    span = (frames - 1) * sampling.every + 1
+    return max((length - span) // (sampling.step or frames) + 1, 1)

@@ -1,0 +1,105 @@
+"""Before a frame of a video is decoded: its bytes at hand, its presentation times, its clips and every window."""
+
+import contextlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from extractors.preprocess import geometry_key
+from pipelines.features.clips import clips_of
+from pipelines.features.decode.scan import Timeline, scan
+from pipelines.features.decode.session import DecodeRequest, DecodeSummary, View
+from pipelines.features.sources import local_copy
+from pipelines.features.windows import ClipWindows, clip_windows
+from schemas.errors import VideoError, describe
+from schemas.recipe import Recipe
+from schemas.records import Clip, Video
+
+
+@dataclass(slots=True)
+class PreparedVideo:
+    """One video of a task, positioned.
+
+    Attributes:
+        windows: per recipe fingerprint, the windows of each clip.
+        view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
+        failures: recipes that cannot be made from this video, each with its reason.
+    """
+
+    video: Video
+    timeline: Timeline | None = None
+    clips: tuple[Clip, ...] = ()
+    windows: dict[str, list[ClipWindows]] = field(default_factory=dict)
+    view_recipes: list[list[str]] = field(default_factory=list)
+    request: DecodeRequest | None = None
+    summary: DecodeSummary | None = None
+    failures: list[tuple[Recipe, VideoError]] = field(default_factory=list)
+    _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
+
+    def release(self) -> None:
+        """Deletes the local copy of a remote file, if one was made."""
+        self._files.close()
+
+
+def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
+    """Returns `video` with its windows and one decode request that serves all `recipes`; decodes nothing."""
+    item = PreparedVideo(video)
+    try:
+        path = item._files.enter_context(local_copy(video.uri))
+        item.timeline = scan(path)
+    except VideoError as error:
+        item.failures = [(recipe, error) for recipe in recipes]
+        return item
+    timeline = item.timeline
+    views: dict[tuple[str, str], tuple[Recipe, set[int]]] = {}
+    fed: dict[tuple[str, str], list[str]] = {}
+    for recipe in recipes:
+        try:
+            item.clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds)
+            windows = _windows(video, recipe, item.clips, timeline)
+        except VideoError as error:
+            item.failures.append((recipe, error))
+            continue
+        item.windows[recipe.fingerprint] = windows
+        key = (recipe.decoder, geometry_key(recipe.preprocess))
+        frames = views.setdefault(key, (recipe, set()))[1]
+        frames.update(frame for group in windows for window in group.windows for frame in window.frames)
+        fed.setdefault(key, []).append(recipe.fingerprint)
+    if views:
+        item.view_recipes = [fed[key] for key in views]
+        item.request = DecodeRequest(
+            path=path,
+            timeline=timeline,
+            views=tuple(
+                View(recipe.preprocess, np.array(sorted(frames), dtype=np.int64)) for recipe, frames in views.values()
+            ),
+            decoder=_decoder(recipes),
+            duration_seconds=timeline.stop_seconds - float(timeline.pts_seconds[0]),
+        )
+    return item
+
+
+def _decoder(recipes: Sequence[Recipe]) -> str:
+    """Returns the one decoder of a build: `decode.decoder` is set for all features together."""
+    return recipes[0].decoder
+
+
+def _windows(video: Video, recipe: Recipe, clips: Sequence[Clip], timeline: Timeline) -> list[ClipWindows]:
+    windows = [
+        clip_windows(timeline.pts_seconds, timeline.stop_seconds, clip, recipe.sampling, video.id) for clip in clips
+    ]
+    if not any(group.windows for group in windows):
+        needed = recipe.sampling.frames or 1
+        raise VideoError(
+            "segment",
+            "shorter_than_window",
+            describe(
+                "video",
+                video.id,
+                f"at least one window of {needed} frames for {recipe.name}",
+                f"{len(timeline.pts_seconds)} frames ({timeline.stop_seconds - float(timeline.pts_seconds[0]):.3f} s)",
+                f"set features.{recipe.name}.sampling.tail: repeat to pad short videos, or leave it out",
+            ),
+        )
+    return windows

@@ -1,0 +1,81 @@
+"""Probing a manifest: the fingerprint and the header of every video, read once and remembered in the store."""
+
+import os
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+from pipelines.features.decode.probe import content_fingerprint, probe
+from pipelines.features.sources import is_local, local_copy, local_path
+from schemas.errors import VideoError
+from schemas.records import Video
+from stores.store import Probe
+
+PROBE_THREADS = 4
+"""Hashing releases the interpreter lock; more threads than this only fight for the disk (ours)."""
+
+ProbeKey = tuple[str, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ProbedVideo:
+    """A video with its fingerprint and header, or with the reason it has none."""
+
+    video: Video
+    error: VideoError | None = None
+
+
+def probe_videos(
+    videos: Sequence[Video],
+    known: Mapping[ProbeKey, Probe],
+    on_probed: Callable[[int, int], None] | None = None,
+) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
+    """Returns every video probed, in order, and what was newly learnt (to be remembered by `Store.write_probes`).
+
+    A local file whose path, size and modification time are known is not opened again. Remote objects are always read:
+    they have no modification time one can trust.
+    """
+    learnt: dict[ProbeKey, Probe] = {}
+
+    def one(video: Video) -> ProbedVideo:
+        key = _key(video)
+        found = known.get(key) if key is not None else None
+        if found is None:
+            found = _read(video)
+            if key is not None:
+                learnt[key] = found
+        return _apply(video, found)
+
+    results: list[ProbedVideo] = []
+    with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe") as pool:
+        for result in pool.map(one, videos):
+            results.append(result)
+            if on_probed is not None:
+                on_probed(len(results), len(videos))
+    return results, learnt
+
+
+def _key(video: Video) -> ProbeKey | None:
+    if not is_local(video.uri):
+        return None
+    try:
+        status = os.stat(local_path(video.uri))
+    except OSError:
+        return None
+    return video.uri, status.st_size, status.st_mtime_ns
+
+
+def _read(video: Video) -> Probe:
+    fingerprint = ""
+    try:
+        with local_copy(video.uri) as path:
+            fingerprint = content_fingerprint(path)
+            return Probe(fingerprint, probe(path), None)
+    except VideoError as error:
+        return Probe(fingerprint, None, (error.stage, error.reason, error.message))
+
+
+def _apply(video: Video, found: Probe) -> ProbedVideo:
+    num_bytes = os.stat(local_path(video.uri)).st_size if _key(video) is not None else 0
+    probed = replace(video, fingerprint=found.fingerprint, header=found.header, num_bytes=num_bytes)
+    return ProbedVideo(probed, None if found.failure is None else VideoError(*found.failure))

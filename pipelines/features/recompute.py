@@ -1,0 +1,43 @@
+"""Computing stored rows again, to check that they still come out."""
+
+from extractors import registry
+from pipelines.features.decode.session import DecodedFrame, DecodeSession, Failed, Restarted
+from pipelines.features.extraction import RecipeRun
+from pipelines.features.prepare import prepare
+from schemas.errors import VideoError
+from schemas.recipe import Recipe
+from schemas.records import Video
+from schemas.rows import Rows
+
+
+def recompute(video: Video, recipe: Recipe, device: str) -> Rows:
+    """Returns the rows of `video` under `recipe`, made from its file in this process; writes nothing.
+
+    Rows may differ from stored ones in their last bits: a batch here holds windows of one video only.
+
+    Raises:
+        VideoError: the video can no longer be processed.
+    """
+    item = prepare(video, [recipe])
+    try:
+        if item.request is None:
+            raise item.failures[0][1]
+        run = RecipeRun(recipe, registry.build(recipe, device), None)
+        run.start_video(0, item.clips, item.windows[recipe.fingerprint])
+        with DecodeSession() as session:
+            for event in session.run([item.request]):
+                if isinstance(event, DecodedFrame):
+                    run.add_frame(0, event.frame, event.pixels)
+                elif isinstance(event, Restarted):
+                    run.restart_video(0)
+                elif isinstance(event, Failed):
+                    raise event.error
+        run.flush()
+        for _, error in run.failures():
+            raise error
+        finished = run.finished()
+        if 0 not in finished:
+            raise VideoError("decode", "incomplete", f"video {video.id}: expected all frames, got only some of them")
+        return finished[0]
+    finally:
+        item.release()

@@ -1,0 +1,55 @@
+"""The bytes of a video, wherever they are."""
+
+import contextlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from urllib.parse import unquote, urlsplit
+
+import fsspec
+
+from schemas.errors import VideoError, describe
+
+COPY_CHUNK_BYTES = 4 << 20
+
+
+def is_local(uri: str) -> bool:
+    """Returns whether `uri` is a path or a ``file://`` URL."""
+    return "://" not in uri or uri.startswith("file://")
+
+
+def local_path(uri: str) -> str:
+    """Returns the path of a local `uri`."""
+    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+
+
+@contextlib.contextmanager
+def local_copy(uri: str) -> Iterator[str]:
+    """Yields a path that holds the bytes of `uri`: its own when local, else a temporary file deleted on leaving.
+
+    Raises:
+        VideoError: ``missing_file`` or ``unreadable``.
+    """
+    if is_local(uri):
+        path = local_path(uri)
+        if not os.path.exists(path):
+            raise VideoError(
+                "probe", "missing_file", describe("video", uri, "a file", "nothing at that path", "correct the manifest")
+            )
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
+        path = os.path.join(folder, "video" + os.path.splitext(urlsplit(uri).path)[1])
+        try:
+            with fsspec.open(uri, "rb") as source, open(path, "wb") as target:
+                shutil.copyfileobj(source, target, COPY_CHUNK_BYTES)
+        except FileNotFoundError:
+            raise VideoError(
+                "probe", "missing_file", describe("video", uri, "an object", "nothing at that URL", "correct the manifest")
+            ) from None
+        except OSError as error:
+            raise VideoError(
+                "probe", "unreadable", describe("video", uri, "readable bytes", str(error), "check access and run again")
+            ) from None
+        yield path

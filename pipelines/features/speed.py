@@ -1,0 +1,66 @@
+"""The speed-of-light line: how close a build came to the raw decoder and to the bare model on the same machine."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from pipelines.features.decode.rate import raw_decode_rate
+from pipelines.features.sources import is_local, local_path
+from schemas.errors import VideoError
+from schemas.task import RunReport, ShardTask
+
+SAMPLE_VIDEOS = 3
+SAMPLE_SECONDS = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedOfLight:
+    """Rates of one build. The raw decoder is measured after the run on a few of its videos; the bare model's rate is
+    that of the windows over the time spent inside the networks' forward passes.
+    """
+
+    frames_per_second: float
+    raw_decoder_frames_per_second: float | None
+    windows_per_second: float
+    bare_model_windows_per_second: float
+    limit: str
+
+    def line(self) -> str:
+        """Returns the one line a build ends with."""
+        raw = self.raw_decoder_frames_per_second
+        decoder = f" = {self.frames_per_second / raw:.2f}x the raw decoder ({raw:.0f})" if raw else ""
+        model = self.bare_model_windows_per_second
+        share = f" = {self.windows_per_second / model:.2f}x the bare model ({model:.1f})" if model else ""
+        return (
+            f"speed of light: {self.frames_per_second:.0f} frames/s{decoder}; "
+            f"{self.windows_per_second:.1f} windows/s{share}; limit: {self.limit}"
+        )
+
+
+def speed_of_light(report: RunReport, tasks: Sequence[ShardTask]) -> SpeedOfLight | None:
+    """Returns the rates of a run, or None when it executed nothing."""
+    done = [result for result in report.results if result.executed]
+    num_frames = sum(result.num_frames_decoded for result in done)
+    num_windows = sum(sum(result.num_windows.values()) for result in done)
+    if not num_windows or report.seconds <= 0:
+        return None
+    forward_seconds = sum(result.seconds.get("forward", 0.0) for result in done)
+    decode_seconds = sum(result.seconds.get("decode", 0.0) for result in done)
+    return SpeedOfLight(
+        frames_per_second=num_frames / report.seconds,
+        raw_decoder_frames_per_second=_raw_rate(tasks),
+        windows_per_second=num_windows / report.seconds,
+        bare_model_windows_per_second=num_windows / forward_seconds if forward_seconds else 0.0,
+        limit="model" if forward_seconds >= decode_seconds else "decoder",
+    )
+
+
+def _raw_rate(tasks: Sequence[ShardTask]) -> float | None:
+    local = [video for task in tasks for video in task.videos if is_local(video.uri)]
+    step = max(len(local) // SAMPLE_VIDEOS, 1)
+    rates = []
+    for video in local[::step][:SAMPLE_VIDEOS]:
+        try:
+            rates.append(raw_decode_rate(local_path(video.uri), SAMPLE_SECONDS))
+        except VideoError:
+            continue
+    return sum(rates) / len(rates) if rates else None

@@ -1,0 +1,241 @@
+"""Running one shard task: scan, decode once for every recipe, extract, write, commit.
+
+The same function of (task, spec) on every engine.
+"""
+
+import itertools
+import logging
+import resource
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import TracebackType
+
+from extractors import registry
+from extractors.base import Extractor
+from pipelines.features.decode.session import (
+    DecodedFrame,
+    DecodeRequest,
+    DecodeSession,
+    Failed,
+    Finished,
+    Restarted,
+)
+from pipelines.features.extraction import RecipeRun, resolve_device
+from pipelines.features.passports import commit_table, passport
+from pipelines.features.prepare import PreparedVideo, prepare
+from schemas.errors import VideoError
+from schemas.recipe import Recipe
+from schemas.records import Quarantined
+from schemas.rows import concatenate
+from schemas.task import ShardTask, TaskResult, WorkerSpec
+from stores.store import Store
+
+logger = logging.getLogger("clipmill.worker")
+
+
+@dataclass(slots=True)
+class _Tally:
+    """What a running task counts."""
+
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
+    num_frames_decoded: int = 0
+    num_frames_substituted: int = 0
+    quarantined: dict[tuple[str, str, str], Quarantined] = field(default_factory=dict)
+
+    def quarantine(self, prepared: PreparedVideo, recipes: Sequence[Recipe], error: VideoError, attempts: int) -> None:
+        video = prepared.video
+        key = (video.id, error.stage, error.reason)
+        before = self.quarantined[key].recipes if key in self.quarantined else ()
+        named = tuple(dict.fromkeys([*before, *(recipe.fingerprint for recipe in recipes)]))
+        self.quarantined[key] = Quarantined(
+            video.id, video.fingerprint, video.uri, named, error.stage, error.reason, error.message, attempts
+        )
+
+
+class Worker:
+    """Holds what outlives a task: the models and the decode child. Use it as a context manager."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._device = ""
+        self._extractors: dict[str, Extractor] = {}
+        self._session: DecodeSession | None = None
+        self._store: Store | None = None
+
+    def __enter__(self) -> "Worker":
+        spec = self._spec
+        self._device = resolve_device(spec.device, spec.num_threads)
+        self._store = Store.open(spec.store_url)
+        self._session = DecodeSession(
+            deadline_seconds=spec.decode_deadline_seconds,
+            deadline_factor=spec.deadline_factor,
+            memory_bytes=spec.decode_memory_bytes,
+            videos_per_child=spec.decode_videos_per_child,
+            max_attempts=spec.max_attempts,
+        )
+        self._session.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        if self._session is not None:
+            self._session.__exit__(kind, error, traceback)
+        self._session = None
+        self._extractors.clear()
+
+    def run(self, task: ShardTask, on_video: Callable[[str], None] | None = None) -> TaskResult:
+        """Returns what was done; when every commit of the task already stands, nothing is done.
+
+        Raises:
+            StorageUnavailableError: storage refused a write; nothing of this task is committed for that recipe.
+        """
+        store = self._open_store()
+        recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
+        if not recipes:
+            result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
+            store.write_task_result(self._spec.run_id, result)
+            return result
+        started = time.monotonic()
+        tally = _Tally()
+        runs = {recipe.fingerprint: RecipeRun(recipe, self._extractor(recipe), self._spec.batch_windows) for recipe in recipes}
+        prepared: list[PreparedVideo] = []
+        try:
+            self._decode_and_extract(task, prepared, runs, tally, on_video)
+        finally:
+            for item in prepared:
+                item.release()
+        write_started = time.monotonic()
+        num_rows = {
+            run.recipe.key: self._write(task, run, prepared) for run in runs.values()
+        }
+        if tally.quarantined:
+            store.write_quarantine(self._spec.run_id, task.key, list(tally.quarantined.values()))
+        tally.seconds["write"] = time.monotonic() - write_started
+        tally.seconds["total"] = time.monotonic() - started
+        result = self._result(task, runs, prepared, tally, num_rows)
+        store.write_task_result(self._spec.run_id, result)
+        return result
+
+    def _open_store(self) -> Store:
+        if self._store is None:
+            raise RuntimeError("Worker must be entered before run")
+        return self._store
+
+    def _extractor(self, recipe: Recipe) -> Extractor:
+        if recipe.fingerprint not in self._extractors:
+            self._extractors[recipe.fingerprint] = registry.build(recipe, self._device)
+        return self._extractors[recipe.fingerprint]
+
+    def _requests(
+        self, task: ShardTask, prepared: list[PreparedVideo], runs: dict[str, RecipeRun], tally: _Tally
+    ) -> Iterator[DecodeRequest]:
+        """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
+        for video in task.videos:
+            started = time.monotonic()
+            item = prepare(video, [run.recipe for run in runs.values()])
+            for recipe, error in item.failures:
+                tally.quarantine(item, [recipe], error, attempts=1)
+            tally.seconds["scan"] += time.monotonic() - started
+            if item.request is None:
+                item.release()
+                continue
+            for fingerprint, windows in item.windows.items():
+                runs[fingerprint].start_video(len(prepared), item.clips, windows)
+            prepared.append(item)
+            yield item.request
+
+    def _decode_and_extract(
+        self,
+        task: ShardTask,
+        prepared: list[PreparedVideo],
+        runs: dict[str, RecipeRun],
+        tally: _Tally,
+        on_video: Callable[[str], None] | None,
+    ) -> None:
+        if self._session is None:
+            raise RuntimeError("Worker must be entered before run")
+        events = self._session.run(self._requests(task, prepared, runs, tally))
+        while True:
+            waiting = time.monotonic()
+            event = next(events, None)
+            tally.seconds["decode_wait"] += time.monotonic() - waiting
+            if event is None:
+                break
+            item = prepared[event.request]
+            if isinstance(event, DecodedFrame):
+                for fingerprint in item.view_recipes[event.view]:
+                    runs[fingerprint].add_frame(event.request, event.frame, event.pixels)
+            elif isinstance(event, Restarted):
+                logger.info("video %s: restarted with the second decoder: %s", item.video.id, event.reason)
+                for fingerprint in item.windows:
+                    runs[fingerprint].restart_video(event.request)
+            else:
+                self._end_video(item, event, runs, tally)
+                if on_video is not None:
+                    on_video(item.video.id)
+        for run in runs.values():
+            run.flush()
+            for position, error in run.failures():
+                tally.quarantine(prepared[position], [run.recipe], error, attempts=1)
+            tally.seconds["forward"] += run.seconds
+
+    def _end_video(
+        self, item: PreparedVideo, event: Failed | Finished, runs: dict[str, RecipeRun], tally: _Tally
+    ) -> None:
+        item.release()
+        if isinstance(event, Failed):
+            for fingerprint in item.windows:
+                runs[fingerprint].drop_video(event.request)
+            tally.quarantine(item, [runs[key].recipe for key in item.windows], event.error, event.attempts)
+            return
+        item.summary = event.summary
+        tally.num_frames_decoded += event.summary.num_frames_decoded
+        tally.num_frames_substituted += len(event.summary.substituted)
+        tally.seconds["decode"] += event.summary.seconds
+
+    def _write(self, task: ShardTask, run: RecipeRun, prepared: Sequence[PreparedVideo]) -> int:
+        """Writes the shard, then its commit: the one step that makes it true. Returns the number of rows."""
+        finished = run.finished()
+        if not finished:
+            return 0
+        store = self._open_store()
+        items = [prepared[position] for position in finished]
+        stops = list(itertools.accumulate(len(rows) for rows in finished.values()))
+        spans = [
+            (item.video.id, start, stop) for item, start, stop in zip(items, [0, *stops[:-1]], stops, strict=True)
+        ]
+        store.write_recipe(run.recipe)
+        shard = store.write_shard(run.recipe, task.key, concatenate(list(finished.values())), spans)
+        passports = [
+            passport(run, self._device, self._spec.num_threads, item, rows)
+            for item, rows in zip(items, finished.values(), strict=True)
+        ]
+        store.write_commit(run.recipe, task.key, commit_table(run.recipe, shard, items, spans, passports))
+        return stops[-1]
+
+    def _result(
+        self,
+        task: ShardTask,
+        runs: dict[str, RecipeRun],
+        prepared: Sequence[PreparedVideo],
+        tally: _Tally,
+        num_rows: dict[str, int],
+    ) -> TaskResult:
+        tails = [windows for item in prepared for windows in item.windows.values()]
+        return TaskResult(
+            key=task.key,
+            executed=True,
+            num_videos=len(task.videos),
+            num_rows=num_rows,
+            quarantined=tuple(tally.quarantined.values()),
+            seconds=dict(tally.seconds) | {f"forward/{run.recipe.key}": run.seconds for run in runs.values()},
+            num_frames_decoded=tally.num_frames_decoded,
+            num_frames_substituted=tally.num_frames_substituted,
+            num_tail_windows_dropped=sum(item.num_tail_windows_dropped for group in tails for item in group),
+            num_tail_windows_padded=sum(item.num_tail_windows_padded for group in tails for item in group),
+            num_windows={run.recipe.key: run.num_windows for run in runs.values()},
+            peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        )

@@ -1,0 +1,57 @@
+import numpy as np
+import pytest
+
+from pipelines.features.clips import clips_of
+from schemas.errors import VideoError
+from schemas.recipe import ClipRule
+from schemas.records import Segment, Video
+
+PTS = np.arange(100) / 10
+
+
+def _spans(rule: ClipRule, video: Video | None = None) -> list[tuple[float, float]]:
+    clips = clips_of(rule, video or Video("v", "v.mp4"), PTS, 10.0)
+    assert [clip.index for clip in clips] == list(range(len(clips)))
+    return [(clip.start_seconds, clip.stop_seconds) for clip in clips]
+
+
+def test_whole_is_the_video_from_its_first_frame() -> None:
+    clips = clips_of(ClipRule(), Video("v", "v.mp4", label="a"), PTS + 3, 13.0)
+    assert [(clip.start_seconds, clip.stop_seconds, clip.label) for clip in clips] == [(3.0, 13.0, "a")]
+
+
+def test_windows_drop_or_keep_the_tail() -> None:
+    assert _spans(ClipRule(from_="windows", length_seconds=4)) == [(0, 4), (4, 8)]
+    assert _spans(ClipRule(from_="windows", length_seconds=4, tail="keep")) == [(0, 4), (4, 8), (8, 10)]
+
+
+def test_windows_overlap_by_their_step() -> None:
+    assert _spans(ClipRule(from_="windows", length_seconds=4, step_seconds=3)) == [(0, 4), (3, 7), (6, 10)]
+
+
+def test_windows_that_fit_exactly_have_no_tail() -> None:
+    assert _spans(ClipRule(from_="windows", length_seconds=5, tail="keep")) == [(0, 5), (5, 10)]
+
+
+def test_video_shorter_than_a_clip_is_refused_by_name() -> None:
+    with pytest.raises(VideoError, match="shorter_than_clip|at least 20 s") as caught:
+        _spans(ClipRule(from_="windows", length_seconds=20))
+    assert caught.value.reason == "shorter_than_clip"
+
+
+def test_annotations_are_cut_at_the_ends_of_the_video() -> None:
+    video = Video("v", "v.mp4", label="video", segments=(Segment(8.0, 12.0, "jump"), Segment(1.0, 2.0)))
+    clips = clips_of(ClipRule(from_="annotations"), video, PTS, 10.0)
+    assert [(clip.start_seconds, clip.stop_seconds, clip.label) for clip in clips] == [(8, 10, "jump"), (1, 2, "video")]
+
+
+def test_video_without_annotations_is_refused_by_name() -> None:
+    with pytest.raises(VideoError) as caught:
+        _spans(ClipRule(from_="annotations"))
+    assert caught.value.reason == "no_annotations"
+
+
+def test_annotations_all_outside_are_refused_by_name() -> None:
+    with pytest.raises(VideoError) as caught:
+        _spans(ClipRule(from_="annotations"), Video("v", "v.mp4", segments=(Segment(20.0, 30.0),)))
+    assert caught.value.reason == "annotation_outside"
