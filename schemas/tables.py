@@ -21,6 +21,19 @@ SEGMENT = pa.struct(
     ]
 )
 
+HEADER = pa.struct(
+    [
+        pa.field("container", pa.string(), nullable=False),
+        pa.field("codec", pa.string(), nullable=False),
+        pa.field("width", pa.int32(), nullable=False),
+        pa.field("height", pa.int32(), nullable=False),
+        pa.field("rotation_degrees", pa.int32(), nullable=False),
+        pa.field("duration_seconds", pa.float64()),
+        pa.field("average_fps", pa.float64()),
+        pa.field("num_frames", pa.int64()),
+    ]
+)
+
 PASSPORT = pa.struct(
     [
         pa.field("clipmill_version", pa.string()),
@@ -90,8 +103,27 @@ MANIFEST = pa.schema(
         pa.field("average_fps", pa.float64()),
         pa.field("width", pa.int32()),
         pa.field("height", pa.int32()),
+        pa.field("container", pa.string()),
+        pa.field("codec", pa.string()),
+        pa.field("rotation_degrees", pa.int32()),
+        pa.field("num_frames", pa.int64()),
     ]
 )
+"""The columns from `duration_seconds` on are the header's claims; all null where the file was not probed."""
+
+PROBES = pa.schema(
+    [
+        pa.field("uri", pa.string(), nullable=False),
+        pa.field("num_bytes", pa.int64(), nullable=False),
+        pa.field("modified_ns", pa.int64(), nullable=False),
+        pa.field("video_fingerprint", pa.string(), nullable=False),
+        pa.field("header", HEADER),
+        pa.field("stage", pa.string()),
+        pa.field("reason", pa.string()),
+        pa.field("message", pa.string()),
+    ]
+)
+"""What planning has once read of a file: either `header`, or why there is none (`stage`, `reason`, `message`)."""
 
 STANDARD_ROW_COLUMNS = ("values", "clip", "start_seconds", "stop_seconds", "mask")
 

@@ -1,0 +1,232 @@
+"""Objects under one root of any fsspec file system: whole-object atomic writes, range reads, listing."""
+
+import contextlib
+import errno
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, TypeVar, cast
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from schemas.errors import StorageUnavailableError, StoreError, describe
+
+TEMPORARY_SUFFIX = ".tmp"
+_NUM_READ_THREADS = 16
+"""ours: hides the latency of an object store; on a local disk it costs nothing."""
+
+T = TypeVar("T")
+U = TypeVar("U")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """One object: its path relative to the root, its size, when it was last written (Unix seconds, if known)."""
+
+    path: str
+    num_bytes: int
+    modified_seconds: float | None
+
+
+class Objects:
+    """The objects under `url`. Paths are relative to it, with ``/``.
+
+    A write is one atomic object: on a local disk a temporary file beside it, synced and moved into place; elsewhere one
+    put, which object stores make visible whole or not at all.
+
+    Args:
+        url: a path or any fsspec URL.
+
+    Raises:
+        StoreError: the URL's protocol is unknown, or its driver is not installed.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        try:
+            # Listings are never cached: other workers write to the same store.
+            self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+        except (ValueError, ImportError) as error:
+            raise StoreError(
+                describe(
+                    "store",
+                    url,
+                    "a path or a URL fsspec can open",
+                    _first_line(error),
+                    "install its driver or correct the URL",
+                )
+            ) from None
+        self._root = self._root.rstrip("/") or "/"
+        self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    def full(self, path: str) -> str:
+        """Returns `path` as the file system knows it."""
+        return f"{self._root.rstrip('/')}/{path}" if path else self._root
+
+    def write(self, path: str, data: bytes | memoryview) -> None:
+        """Writes one whole object; whoever reads meanwhile sees the old one, the new one or none, never a part.
+
+        Raises:
+            StorageUnavailableError: storage is read-only, full, unreachable or refuses access.
+        """
+        target = self.full(path)
+        try:
+            if self.is_local:
+                _write_local(target, data)
+            else:
+                self._fs.pipe_file(target, bytes(data))
+        except OSError as error:
+            raise unavailable(f"{self.url}", f"cannot write {path}", error) from None
+
+    def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
+        """Returns the bytes ``[start, stop)`` of an object; a negative `start` counts from its end.
+
+        Raises:
+            FileNotFoundError: there is no such object.
+            StorageUnavailableError: storage cannot be read.
+        """
+        try:
+            return cast(bytes, self._fs.cat_file(self.full(path), start=start, end=stop))
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
+        except OSError as error:
+            raise unavailable(self.url, f"cannot read {path}", error) from None
+
+    def read_many(self, paths: Iterable[str]) -> list[bytes]:
+        """Returns the bytes of several objects, in order, read side by side."""
+        return side_by_side(self.read, paths)
+
+    def open(self, path: str) -> BinaryIO:
+        """Returns a seekable reader that fetches only what is asked of it."""
+        try:
+            if self.is_local:
+                return open(self.full(path), "rb")
+            return cast(BinaryIO, self._fs.open(self.full(path), "rb", cache_type="none"))
+        except FileNotFoundError:
+            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
+        except OSError as error:
+            raise unavailable(self.url, f"cannot read {path}", error) from None
+
+    def exists(self, path: str) -> bool:
+        """Returns whether there is an object (not a folder) at `path`."""
+        return self.kind(path) == "file"
+
+    def kind(self, path: str = "") -> str | None:
+        """Returns ``file``, ``directory`` or None for what lies at `path`."""
+        try:
+            return cast(str, self._fs.info(self.full(path))["type"])
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        except OSError as error:
+            raise unavailable(self.url, f"cannot read {path or self.url}", error) from None
+
+    def names(self, folder: str = "") -> list[str]:
+        """Returns the sorted names directly in `folder`, hidden ones (temporary files) left out."""
+        try:
+            found = self._fs.ls(self.full(folder), detail=False)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
+        return sorted(name for name in names if not name.startswith("."))
+
+    def find(self, folder: str = "") -> list[StoredObject]:
+        """Returns every object below `folder`, sorted by path, temporary files included."""
+        try:
+            found: Mapping[str, Mapping[str, Any]] = self._fs.find(self.full(folder), detail=True)
+        except FileNotFoundError:
+            return []
+        except OSError as error:
+            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        skip = len(self._root.rstrip("/")) + 1
+        objects = [
+            StoredObject(path[skip:], int(info.get("size") or 0), _modified(info)) for path, info in found.items()
+        ]
+        return sorted(objects, key=lambda item: item.path)
+
+    def delete(self, path: str) -> None:
+        """Deletes one object; deleting what is not there is no error. Local folders it leaves empty go too."""
+        target = self.full(path)
+        try:
+            self._fs.rm_file(target)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise unavailable(self.url, f"cannot delete {path}", error) from None
+        if self.is_local:
+            with contextlib.suppress(OSError):
+                folder = os.path.dirname(target)
+                while folder != self._root:
+                    os.rmdir(folder)
+                    folder = os.path.dirname(folder)
+
+    def check_writable(self) -> None:
+        """Raises StorageUnavailableError where a local root can be known, without writing, to refuse writes."""
+        if self.is_local and not os.access(self._root, os.W_OK | os.X_OK):
+            error = OSError(errno.EACCES, "no write access")
+            raise unavailable(self.url, "cannot write", error)
+
+
+def side_by_side(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+    """Returns `function` of every item, in order, from a pool of threads."""
+    items = list(items)
+    if len(items) <= 1:
+        return [function(item) for item in items]
+    with ThreadPoolExecutor(min(_NUM_READ_THREADS, len(items))) as pool:
+        return list(pool.map(function, items))
+
+
+def is_temporary(name: str) -> bool:
+    """Returns whether `name` is that of a write that has not (or never) finished."""
+    return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
+
+
+def unavailable(url: str, what: str, error: OSError) -> StorageUnavailableError:
+    """Returns the one-line error for an OSError of the storage under `url`."""
+    remedies = {
+        errno.ENOSPC: "free some space and run the same command again; what is committed stands",
+        errno.EDQUOT: "free some space and run the same command again; what is committed stands",
+        errno.EROFS: "make it writable or choose another store url",
+        errno.EACCES: "make it writable or choose another store url",
+        errno.EPERM: "make it writable or choose another store url",
+    }
+    remedy = remedies.get(error.errno or 0, "run the same command again when storage answers; what is committed stands")
+    reason = (error.strerror or _first_line(error)).lower()
+    return StorageUnavailableError(describe("store", url, "storage that answers", f"{what}: {reason}", remedy))
+
+
+def _first_line(error: BaseException) -> str:
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__
+
+
+def _write_local(target: str, data: bytes | memoryview) -> None:
+    folder, name = os.path.split(target)
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}{TEMPORARY_SUFFIX}")
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            # A commit must not outlive, over a power cut, the shard it speaks of.
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def _modified(info: Mapping[str, Any]) -> float | None:
+    for key in ("mtime", "LastModified", "last_modified", "updated", "modified", "created"):
+        value = info.get(key)
+        if isinstance(value, datetime):
+            return value.timestamp()
+        if isinstance(value, int | float):
+            return float(value)
+    return None

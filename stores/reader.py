@@ -1,0 +1,353 @@
+"""Reading features: `FeatureStore` and `Feature`. What counts is decided by commits and the manifest, nothing else."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from schemas.errors import StoreError, near
+from schemas.fingerprint import short
+from schemas.recipe import Recipe
+from schemas.records import Video
+from schemas.rows import Rows
+from schemas.task import clips_fingerprint
+from stores.objects import Objects
+from stores.shards import ShardCache, open_shard, slice_rows
+from stores.store import Store
+
+if TYPE_CHECKING:
+    import dask.array
+
+_SLAB_BYTES = 64 << 20
+"""ours: most bytes of values `clip_means` holds at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClipRows:
+    """One clip whose rows are stored. `clip` is its index within its video."""
+
+    video_id: str
+    clip: int
+    start_seconds: float
+    stop_seconds: float
+    label: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    shard: str
+    start: int
+    stop: int
+
+
+class FeatureStore:
+    """The features in the store at `url`.
+
+    ``FeatureStore(url)["c3d"]["video id"]`` gives `Rows`: ``values float32[T, D]``, ``start_seconds[T]``,
+    ``stop_seconds[T]``, ``mask[T]``. What it shows is the store at the time it was opened.
+
+    Raises:
+        StoreError: there is no store at `url`.
+    """
+
+    def __init__(self, url: str) -> None:
+        self.store = Store.open(url)
+        self._opened: dict[str, Feature] = {}
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self.store.url
+
+    @cached_property
+    def features(self) -> list[str]:
+        """The names of the features, sorted."""
+        return list(self._meanings)
+
+    @cached_property
+    def recipes(self) -> dict[str, Recipe]:
+        """Every recipe rows may exist for, by its key (``c3d-1a2b3c4d``)."""
+        return {recipe.key: recipe for recipe in self.store.recipes()}
+
+    @cached_property
+    def _meanings(self) -> dict[str, str]:
+        return self.store.features()
+
+    @cached_property
+    def _manifest(self) -> dict[str, Video]:
+        return self.store.manifest()
+
+    def videos(self) -> dict[str, Video]:
+        """Returns the manifest: every video of the dataset by id, whether or not it has rows."""
+        return dict(self._manifest)
+
+    def __getitem__(self, name: str) -> "Feature":
+        """Returns the feature `name`, or that of a recipe's key, such as ``c3d-1a2b3c4d``.
+
+        Raises:
+            StoreError: there is none; the message lists near names.
+        """
+        if name not in self._opened:
+            recipe = self._recipe(name)
+            self._opened[name] = Feature(self.store, recipe, self._manifest)
+        return self._opened[name]
+
+    def _recipe(self, name: str) -> Recipe:
+        wanted = self._meanings.get(name)
+        if wanted is None:
+            if name in self.recipes:
+                return self.recipes[name]
+            known = [*self._meanings, *self.recipes]
+            hint = near(name, known) if known else "the store holds none yet; run clipmill build"
+            raise StoreError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
+        found = [recipe for recipe in self.recipes.values() if recipe.fingerprint == wanted]
+        if not found:
+            raise StoreError(
+                f"feature {name}: expected its recipe {short(wanted)} in store {self.url}, got none; "
+                "its file below recipes/ was deleted, run clipmill build again"
+            )
+        return next((recipe for recipe in found if recipe.name == name), found[0])
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._meanings or name in self.recipes
+
+
+class Feature:
+    """The rows of one recipe. Build it with ``FeatureStore(url)[name]``.
+
+    A commit's rows count for a video when they were made from the bytes and the clips its newest manifest entry names.
+    `index` and `dask` share one order (by shard, as stored); `video_ids` and `clips` are sorted by video id, so that
+    they do not depend on how the work was cut.
+
+    Attributes:
+        recipe: everything that decided the values.
+        dim: length of one row's values.
+    """
+
+    def __init__(self, store: Store, recipe: Recipe, manifest: Mapping[str, Video]) -> None:
+        self._store = store
+        self._manifest = manifest
+        self._shards = ShardCache(store.objects)
+        self.recipe = recipe
+        self.dim = recipe.dim
+
+    @cached_property
+    def _index(self) -> pa.Table:
+        table = counting_rows(self._store.commits(self.recipe.fingerprint), self._manifest)
+        num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
+        first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
+        labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
+        table = table.append_column("label", pa.array(labels, pa.string()))
+        return table.append_column("num_rows", num_rows).append_column("first_row", first_row)
+
+    @cached_property
+    def _places(self) -> dict[str, _Place]:
+        columns = (self._index.column(name).to_pylist() for name in ("video_id", "shard", "row_start", "row_stop"))
+        places = {name: _Place(shard, start, stop) for name, shard, start, stop in zip(*columns, strict=True)}
+        return {name: places[name] for name in sorted(places)}
+
+    @property
+    def video_ids(self) -> list[str]:
+        """The ids of the videos that have rows (be they none, for a video too short), sorted."""
+        return list(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def __contains__(self, video_id: object) -> bool:
+        return video_id in self._places
+
+    def index(self) -> pa.Table:
+        """Returns one row per video: the COMMITS columns with its passport, its `label`, `num_rows`, `first_row`.
+
+        Rows stand in the order of `dask`; a video's rows there are ``[first_row, first_row + num_rows)``.
+        """
+        return self._index
+
+    def __getitem__(self, video_id: str) -> Rows:
+        """Returns the video's rows, ``values`` as ``float32[T, D]``.
+
+        Raises:
+            StoreError: the video has no rows, or its shard is damaged.
+        """
+        return _as_float32(self.stored(video_id))
+
+    def stored(self, video_id: str) -> Rows:
+        """Returns the video's rows with ``values`` in the dtype they are stored in."""
+        place = self._place(video_id)
+        return slice_rows(self._shards.shard(place.shard), place.start, place.stop, self._shards.columns(place.shard))
+
+    def _place(self, video_id: str) -> _Place:
+        try:
+            return self._places[video_id]
+        except KeyError:
+            pass
+        if video_id in self._manifest:
+            raise StoreError(
+                f"video {video_id}: expected rows of {self.recipe.key}, got none yet; "
+                f"see clipmill status {self._store.url} (missing or quarantined), or run clipmill build"
+            )
+        hint = near(video_id, self._places) if len(self._places) <= 100_000 else "see video_ids"
+        raise StoreError(f"video {video_id}: expected an id of store {self._store.url}, got an unknown one; {hint}")
+
+    def clips(self) -> list[ClipRows]:
+        """Returns the clips of all videos, by video id and index, without reading a shard.
+
+        A clip's label is its own annotation's, else its video's, both from the newest manifest.
+        """
+        columns = zip(self._index.column("video_id").to_pylist(), self._index.column("clips").to_pylist(), strict=True)
+        found = []
+        for video_id, clips in sorted(columns, key=lambda item: item[0]):
+            video = self._manifest[video_id]
+            labels = self._labels(video, clips)
+            for index, (clip, label) in enumerate(zip(clips, labels, strict=True)):
+                start, stop = clip["start_seconds"], clip["stop_seconds"]
+                found.append(ClipRows(video_id, index, start, stop, label if label is not None else video.label))
+        return found
+
+    def _labels(self, video: Video, clips: Sequence[Mapping[str, Any]]) -> list[str | None]:
+        # Labels are not part of the fingerprint: a corrected annotation must show without a rebuild.
+        if self.recipe.clips.from_ == "annotations" and len(clips) == len(video.segments):
+            return [segment.label for segment in video.segments]
+        return [clip["label"] for clip in clips]
+
+    def clip_rows(self, video_id: str, clip: int) -> Rows:
+        """Returns the rows of one clip, ``values`` as ``float32[T, D]``; only the chunks they lie in are read.
+
+        Raises:
+            StoreError: the video has no rows, or no clip of that index.
+        """
+        place = self._place(video_id)
+        columns = self._shards.columns(place.shard)
+        rows = np.flatnonzero(columns.clip[place.start : place.stop] == clip) + place.start
+        if not rows.size:
+            self._check_clip(video_id, clip)
+            return _as_float32(slice_rows(self._shards.shard(place.shard), place.start, place.start, columns))
+        first, last = int(rows[0]), int(rows[-1]) + 1
+        found = _as_float32(slice_rows(self._shards.shard(place.shard), first, last, columns))
+        return found if last - first == rows.size else _take(found, rows - first)
+
+    def _check_clip(self, video_id: str, clip: int) -> None:
+        at = self._index.column("video_id").index(video_id).as_py()
+        num_clips = len(self._index.column("clips")[at])
+        if not 0 <= clip < num_clips:
+            raise StoreError(
+                f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
+            )
+
+    def clip_means(self, clips: Sequence[ClipRows]) -> npt.NDArray[np.float32]:
+        """Returns ``float32[n, D]``: the mean over each clip's rows whose mask is set; NaN where it has none.
+
+        Sums run in float64 in row order, shard by shard in bounded memory, whatever the order of `clips`.
+        """
+        means = np.full((len(clips), self.dim), np.nan, dtype=np.float32)
+        by_shard: dict[str, list[int]] = {}
+        for number, clip in enumerate(clips):
+            by_shard.setdefault(self._place(clip.video_id).shard, []).append(number)
+        for shard, numbers in sorted(by_shard.items()):
+            columns = self._shards.columns(shard)
+            wanted = []
+            for number in numbers:
+                place = self._place(clips[number].video_id)
+                span = slice(place.start, place.stop)
+                rows = np.flatnonzero((columns.clip[span] == clips[number].clip) & columns.mask[span]) + place.start
+                if rows.size:
+                    wanted.append((number, rows))
+                else:
+                    self._check_clip(clips[number].video_id, clips[number].clip)
+            self._add_means(shard, sorted(wanted, key=lambda item: int(item[1][0])), means)
+        return means
+
+    def _add_means(
+        self, shard: str, wanted: list[tuple[int, npt.NDArray[np.int64]]], means: npt.NDArray[np.float32]
+    ) -> None:
+        most = max(1, _SLAB_BYTES // (self.dim * np.dtype(self.recipe.dtype).itemsize))
+        position = 0
+        while position < len(wanted):
+            first = int(wanted[position][1][0])
+            # Clips of one slab are read in one go, so that a chunk is not decompressed once per clip.
+            until = position + 1
+            stop = int(wanted[position][1][-1]) + 1
+            while until < len(wanted) and int(wanted[until][1][-1]) + 1 - first <= most:
+                stop = max(stop, int(wanted[until][1][-1]) + 1)
+                until += 1
+            values = self._shards.shard(shard).values(first, stop)
+            for number, rows in wanted[position:until]:
+                means[number] = values[rows - first].astype(np.float64).mean(axis=0)
+            position = until
+
+    def dask(self) -> "dask.array.Array":
+        """Returns ``float32[N, D]``, lazy, one block per shard, its rows in the order of `index`."""
+        import dask
+        import dask.array
+
+        spans: dict[str, list[tuple[int, int]]] = {}
+        for place in self._storage_order():
+            if place.stop > place.start:
+                spans.setdefault(place.shard, []).append((place.start, place.stop))
+        blocks = []
+        for shard, parts in spans.items():
+            rows: Any = dask.delayed(_block, pure=True)(self._store.url, shard, _merged(parts))  # type: ignore[attr-defined]
+            shape = (sum(stop - start for start, stop in parts), self.dim)
+            blocks.append(dask.array.from_delayed(rows, shape=shape, dtype=np.float32))  # type: ignore[no-untyped-call]
+        if not blocks:
+            blocks = [dask.array.zeros((0, self.dim), dtype=np.float32)]
+        return dask.array.concatenate(blocks, axis=0)  # type: ignore[no-untyped-call,no-any-return]
+
+    def _storage_order(self) -> list[_Place]:
+        return [self._places[video_id] for video_id in self._index.column("video_id").to_pylist()]
+
+
+def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
+    """Returns the COMMITS rows that count, by shard and row: one per video at most.
+
+    A row counts when its video's bytes and clips are those of `manifest`. Two that do hold the same values (a video
+    committed by two plans that cut the work differently); the first by shard path is taken.
+    """
+    wanted = {video_id: (video.fingerprint, clips_fingerprint(video)) for video_id, video in manifest.items()}
+    names = ("video_id", "video_fingerprint", "clips_fingerprint", "shard", "row_start")
+    columns = [commits.column(name).to_pylist() for name in names]
+    keyed = sorted(
+        (shard, start, number, video_id)
+        for number, (video_id, video, clips, shard, start) in enumerate(zip(*columns, strict=True))
+        if wanted.get(video_id) == (video, clips)
+    )
+    taken: dict[str, int] = {}
+    for _, _, number, video_id in keyed:
+        taken.setdefault(video_id, number)
+    return commits.take(pa.array(list(taken.values()), pa.int64()))
+
+
+def _as_float32(rows: Rows) -> Rows:
+    return replace(rows, values=rows.values.astype(np.float32, copy=False))
+
+
+def _take(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:
+    return Rows(
+        rows.values[chosen],
+        rows.clip[chosen],
+        rows.start_seconds[chosen],
+        rows.stop_seconds[chosen],
+        rows.mask[chosen],
+        {name: column[chosen] for name, column in rows.extras.items()},
+    )
+
+
+def _merged(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
+    merged: list[tuple[int, int]] = []
+    for start, stop in parts:
+        if merged and merged[-1][1] == start:
+            merged[-1] = (merged[-1][0], stop)
+        else:
+            merged.append((start, stop))
+    return merged
+
+
+def _block(url: str, shard: str, parts: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
+    opened = open_shard(Objects(url), shard)
+    found = [opened.values(start, stop).astype(np.float32, copy=False) for start, stop in parts]
+    return found[0] if len(found) == 1 else np.concatenate(found)

@@ -1,0 +1,141 @@
+"""What a shard is to its readers, whichever format holds it."""
+
+import threading
+from collections import OrderedDict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from schemas.errors import StoreError, describe
+from schemas.rows import Rows
+from stores.objects import Objects
+
+CHUNK_BYTES = 1 << 20
+"""ours: what one random read of a shard fetches and decompresses at most, plus one row."""
+
+ZSTD_LEVEL = 1
+"""ours: on features of networks higher levels gain a few per cent of size for several times the time."""
+
+Span = tuple[str, int, int]
+"""A video's rows in a shard: id, row_start, row_stop."""
+
+
+@dataclass(frozen=True, slots=True)
+class RowColumns:
+    """The narrow columns of a shard: all of `Rows` but the values."""
+
+    clip: npt.NDArray[np.int32]
+    start_seconds: npt.NDArray[np.float64]
+    stop_seconds: npt.NDArray[np.float64]
+    mask: npt.NDArray[np.bool_]
+    extras: Mapping[str, npt.NDArray[np.generic]] = field(default_factory=dict)
+
+
+class Shard(Protocol):
+    """One shard, opened for reading. Safe to use from several threads."""
+
+    num_rows: int
+
+    def values(self, start: int, stop: int) -> npt.NDArray[np.generic]:
+        """Returns ``[stop - start, D]`` in the stored dtype, reading only the chunks that overlap."""
+        ...
+
+    def columns(self) -> RowColumns:
+        """Returns the narrow columns of every row."""
+        ...
+
+    def videos(self) -> list[Span]:
+        """Returns whose rows these are, as the shard itself says."""
+        ...
+
+
+def chunk_rows(row_bytes: int, num_rows: int) -> int:
+    """Returns how many rows of `row_bytes` one chunk holds."""
+    return max(1, min(num_rows, CHUNK_BYTES // max(1, row_bytes)))
+
+
+def open_shard(objects: Objects, path: str) -> Shard:
+    """Returns the shard at `path`, in the format its suffix names.
+
+    Raises:
+        StoreError: it is gone or damaged.
+    """
+    if path.endswith(".zarr"):
+        from stores.shards_zarr import ZarrShard
+
+        return ZarrShard(objects, path)
+    from stores.shards_parquet import ParquetShard
+
+    return ParquetShard(objects, path)
+
+
+def damaged(path: str, got: str) -> StoreError:
+    """Returns the error for a shard that is not what its commit says."""
+    return StoreError(
+        describe(
+            "shard",
+            path,
+            "the rows its commit names",
+            got,
+            "delete that shard's commit and build again (see clipmill verify)",
+        )
+    )
+
+
+def slice_rows(shard: Shard, start: int, stop: int, columns: RowColumns) -> Rows:
+    """Returns rows ``[start, stop)`` of `shard`, given its `columns`."""
+    span = slice(start, stop)
+    return Rows(
+        values=shard.values(start, stop),
+        clip=columns.clip[span],
+        start_seconds=columns.start_seconds[span],
+        stop_seconds=columns.stop_seconds[span],
+        mask=columns.mask[span],
+        extras={name: column[span] for name, column in columns.extras.items()},
+    )
+
+
+class ShardCache:
+    """Shards that stay opened, with their narrow columns, the most recently used first to stay.
+
+    Safe to use from several threads; a copy that travels to another process starts empty.
+    """
+
+    def __init__(self, objects: Objects, num_shards: int = 256) -> None:
+        self._objects = objects
+        self._num_shards = num_shards
+        self._held: OrderedDict[str, tuple[Shard, RowColumns | None]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[type["ShardCache"], tuple[Objects, int]]:
+        return type(self), (self._objects, self._num_shards)
+
+    def shard(self, path: str) -> Shard:
+        """Returns the opened shard at `path`."""
+        with self._lock:
+            if path in self._held:
+                self._held.move_to_end(path)
+                return self._held[path][0]
+        opened = open_shard(self._objects, path)
+        self._hold(path, opened, None)
+        return opened
+
+    def columns(self, path: str) -> RowColumns:
+        """Returns the narrow columns of the shard at `path`."""
+        opened = self.shard(path)
+        with self._lock:
+            held = self._held.get(path, (opened, None))[1]
+        if held is None:
+            held = opened.columns()
+            self._hold(path, opened, held)
+        return held
+
+    def _hold(self, path: str, opened: Shard, columns: RowColumns | None) -> None:
+        with self._lock:
+            self._held[path] = (opened, columns)
+            self._held.move_to_end(path)
+            while len(self._held) > self._num_shards:
+                self._held.popitem(last=False)

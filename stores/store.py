@@ -1,0 +1,370 @@
+"""A store: writing shards and commits, and reading the tables that say what is true."""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Literal, cast
+from urllib.parse import quote
+
+import pyarrow as pa
+
+from schemas.errors import StorageUnavailableError, StoreError, describe
+from schemas.fingerprint import short
+from schemas.recipe import Recipe
+from schemas.records import Quarantined, Video
+from schemas.rows import Rows
+from schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
+from schemas.task import TaskResult
+from stores.objects import Objects, side_by_side
+from stores.shards import Span
+from stores.tables import (
+    Probe,
+    ProbeKey,
+    from_parquet,
+    gather,
+    in_force,
+    manifest_table,
+    manifest_videos,
+    probes_of,
+    probes_table,
+    quarantine_table,
+    task_result_json,
+    task_result_of,
+    to_parquet,
+)
+
+ShardFormat = Literal["zarr", "parquet"]
+
+_MARKER = "store.json"
+_SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
+
+
+class Store:
+    """The features of one dataset at one URL. Build it with `create` or `open`.
+
+    Every write is one atomic object, and nothing is ever changed in place: see docs/store.md.
+
+    Attributes:
+        url: where it is, as given.
+        format: of its shards.
+        dataset: what it holds.
+        objects: its bytes.
+    """
+
+    def __init__(self, objects: Objects, format: ShardFormat, dataset: str) -> None:
+        self.objects = objects
+        self.url = objects.url
+        self.format = format
+        self.dataset = dataset
+
+    @classmethod
+    def create(cls, url: str, format: ShardFormat, dataset: str) -> "Store":
+        """Returns the store at `url`, made if there is none.
+
+        Raises:
+            StoreError: another dataset's or another format's store is there, or something that is no store.
+            StorageUnavailableError: it cannot be written.
+        """
+        objects = Objects(url)
+        if not objects.exists(_MARKER):
+            _check_free(objects)
+            marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
+            objects.write(_MARKER, json.dumps(marker, ensure_ascii=False, indent=1).encode())
+        # Read back even what was just written: of two that create at once, one is told the truth.
+        store = cls.open(url)
+        if store.dataset != dataset:
+            raise StoreError(
+                describe(
+                    "store",
+                    url,
+                    f"dataset {dataset!r}",
+                    f"a store of {store.dataset!r}",
+                    f"choose another store url, or set store.dataset to {store.dataset!r} to add these videos to it",
+                )
+            )
+        if store.format != format:
+            raise StoreError(
+                describe(
+                    "store",
+                    url,
+                    f"format {format}",
+                    f"a store of format {store.format}",
+                    f"choose another store url, or set store.format to {store.format}",
+                )
+            )
+        objects.check_writable()
+        return store
+
+    @classmethod
+    def open(cls, url: str) -> "Store":
+        """Returns the store at `url`.
+
+        Raises:
+            StoreError: there is none, or a newer version of clipmill made it.
+        """
+        objects = Objects(url)
+        try:
+            marker = json.loads(objects.read(_MARKER))
+            version, dataset, form = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
+        except (FileNotFoundError, NotADirectoryError):
+            got = {None: "nothing", "file": "a file", "directory": "a folder without store.json"}[objects.kind()]
+            raise StoreError(
+                describe("store", url, "a clipmill store", got, "check the path, or make one with clipmill build")
+            ) from None
+        except (ValueError, KeyError, TypeError):
+            raise StoreError(
+                describe(
+                    "store", url, "a readable store.json", "a damaged one", "restore it or choose another store url"
+                )
+            ) from None
+        if version > FORMAT_VERSION or form not in ("zarr", "parquet"):
+            raise StoreError(
+                describe(
+                    "store",
+                    url,
+                    f"format version {FORMAT_VERSION} with zarr or parquet shards",
+                    f"version {version} with {form}",
+                    "read it with the newer clipmill that made it",
+                )
+            )
+        return cls(objects, cast(ShardFormat, form), dataset)
+
+    # Recipes and features.
+
+    def write_recipe(self, recipe: Recipe) -> None:
+        """Keeps the full recipe; one that stands is left as it is."""
+        path = f"recipes/{folder(recipe)}.json"
+        if not self.objects.exists(path):
+            text = json.dumps(recipe.model_dump(mode="json", by_alias=True), ensure_ascii=False, indent=1)
+            self.objects.write(path, text.encode())
+
+    def recipes(self) -> list[Recipe]:
+        """Returns every recipe anything was ever built with, by file name."""
+        paths = [f"recipes/{name}" for name in self.objects.names("recipes")]
+        return [Recipe.model_validate_json(data) for data in self.objects.read_many(paths)]
+
+    # Shards and commits.
+
+    def has_commit(self, recipe: Recipe, task_key: str) -> bool:
+        """Returns whether the task's rows of this recipe are committed."""
+        return self.objects.exists(_commit_path(recipe, task_key))
+
+    def write_shard(self, recipe: Recipe, task_key: str, rows: Rows, videos: Sequence[Span]) -> str:
+        """Writes the task's rows of one recipe and returns the shard's path.
+
+        Args:
+            rows: of all `videos`, one after the other; ``values`` are ``[N, recipe.dim]`` in ``recipe.dtype``.
+            videos: (video id, row_start, row_stop), covering the rows without gap; a span may be empty.
+
+        Running it again writes the same bytes to the same names, whoever runs it.
+
+        Raises:
+            ValueError: the rows are not what the recipe says.
+            StorageUnavailableError: storage refuses.
+        """
+        rows = _checked(recipe, rows, videos)
+        path = f"shards/{folder(recipe)}/{task_key}.{self.format}"
+        if self.format == "parquet":
+            from stores.shards_parquet import encode as encode_parquet
+
+            self.objects.write(path, encode_parquet(rows, videos))
+            return path
+        from stores.shards_zarr import encode as encode_zarr
+
+        for name, data in encode_zarr(rows, videos).items():
+            self.objects.write(f"{path}/{name}", data)
+        return path
+
+    def write_commit(self, recipe: Recipe, task_key: str, table: pa.Table) -> None:
+        """Makes the task's rows of one recipe true: the last write, and the only one a reader follows.
+
+        Raises:
+            StorageUnavailableError: storage refuses, or a shard the commit names has been deleted meanwhile.
+        """
+        table = gather(COMMITS, [table])
+        for shard in sorted(set(table.column("shard").to_pylist())):
+            if not self.objects.exists(f"{shard}/zarr.json" if shard.endswith(".zarr") else shard):
+                raise StorageUnavailableError(
+                    describe(
+                        "shard",
+                        shard,
+                        "the shard written a moment ago",
+                        "nothing (deleted by clipmill clean?)",
+                        "run the same command again",
+                    )
+                )
+        self.objects.write(_commit_path(recipe, task_key), to_parquet(table))
+
+    def commit_paths(self, recipe_fingerprint: str | None = None) -> list[str]:
+        """Returns the sorted paths of all commit objects, or those that can be of one recipe."""
+        # A recipe keeps its rows when its feature is renamed: any folder that ends in its digits may hold some.
+        ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
+        folders = [name for name in self.objects.names("commits") if name.endswith(ending)]
+        listed = side_by_side(lambda name: self.objects.names(f"commits/{name}"), folders)
+        return [f"commits/{name}/{item}" for name, items in zip(folders, listed, strict=True) for item in items]
+
+    def commits(self, recipe_fingerprint: str | None = None) -> pa.Table:
+        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths."""
+        table = gather(COMMITS, self._tables(self.commit_paths(recipe_fingerprint)))
+        if recipe_fingerprint is None:
+            return table
+        return table.filter(pa.compute.equal(table.column("recipe_fingerprint"), recipe_fingerprint))
+
+    def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
+        return side_by_side(lambda path: from_parquet(self.objects.read(path)), paths)
+
+    # Quarantine.
+
+    def write_quarantine(
+        self, run_id: str, task_key: str, items: Sequence[Quarantined], released: bool = False
+    ) -> None:
+        """Records videos that did not work, or, with `released`, puts them back; nothing is written for no items."""
+        if items:
+            path = f"quarantine/{run_id}-{task_key}{'-released' if released else ''}.parquet"
+            self.objects.write(path, to_parquet(quarantine_table(run_id, items, released)))
+
+    def quarantine(self) -> pa.Table:
+        """Returns the quarantine rows in force (QUARANTINE schema), by video id."""
+        return in_force(self.quarantine_history())
+
+    def quarantine_history(self) -> pa.Table:
+        """Returns every quarantine row ever written, releases included."""
+        paths = [f"quarantine/{name}" for name in self.objects.names("quarantine")]
+        return gather(QUARANTINE, self._tables(paths))
+
+    # Runs.
+
+    def write_manifest(self, run_id: str, videos: Sequence[Video]) -> None:
+        """Keeps the videos a run was given."""
+        self.objects.write(f"runs/{run_id}/manifest.parquet", to_parquet(manifest_table(videos)))
+
+    def manifest(self) -> dict[str, Video]:
+        """Returns every video any run was given, by id; of several entries the newest run's counts."""
+        paths = [f"runs/{run}/manifest.parquet" for run in self.runs()]
+        parts = side_by_side(self._manifest_part, paths)
+        return {video.id: video for part in parts for video in part}
+
+    def _manifest_part(self, path: str) -> list[Video]:
+        try:
+            return manifest_videos(gather(MANIFEST, [from_parquet(self.objects.read(path))]))
+        except FileNotFoundError:
+            return []
+
+    def write_task_result(self, run_id: str, result: TaskResult) -> None:
+        """Keeps what a task did."""
+        self.objects.write(f"runs/{run_id}/tasks/{result.key}.json", task_result_json(result).encode())
+
+    def task_results(self, run_id: str) -> list[TaskResult]:
+        """Returns what the tasks of a run did, by task key."""
+        paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
+        return [task_result_of(data) for data in self.objects.read_many(paths)]
+
+    def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
+        """Writes a file of a run and returns where it is."""
+        path = f"runs/{run_id}/{name}"
+        self.objects.write(path, data.encode() if isinstance(data, str) else data)
+        return f"{self.url.rstrip('/')}/{path}"
+
+    def read_run_file(self, run_id: str, name: str) -> bytes:
+        """Returns a file of a run.
+
+        Raises:
+            FileNotFoundError: the run has no such file.
+        """
+        return self.objects.read(f"runs/{run_id}/{name}")
+
+    def runs(self) -> list[str]:
+        """Returns the ids of all runs, oldest first (run ids sort by time)."""
+        return self.objects.names("runs")
+
+    def features(self) -> dict[str, str]:
+        """Returns what each feature name means: the recipe fingerprint the newest build gave it.
+
+        A name no build.json speaks of (its build was killed at once) means the one recipe that carries it, if only one
+        does.
+        """
+        carried: dict[str, set[str]] = {}
+        for recipe in self.recipes():
+            carried.setdefault(recipe.name, set()).add(recipe.fingerprint)
+        features = {name: next(iter(found)) for name, found in carried.items() if len(found) == 1}
+        for part in side_by_side(self._build_features, self.runs()):
+            features.update(part)
+        return dict(sorted(features.items()))
+
+    def _build_features(self, run_id: str) -> dict[str, str]:
+        try:
+            return cast(dict[str, str], json.loads(self.read_run_file(run_id, "build.json"))["features"])
+        except FileNotFoundError:
+            return {}
+
+    # Probes.
+
+    def write_probes(self, run_id: str, probes: Mapping[ProbeKey, Probe]) -> None:
+        """Keeps what planning read of files, so that the next plan reads them no more; nothing for no probes."""
+        if probes:
+            self.objects.write(f"probes/{run_id}.parquet", to_parquet(probes_table(probes)))
+
+    def read_probes(self) -> dict[ProbeKey, Probe]:
+        """Returns all probes kept, by (uri, num_bytes, modified_ns)."""
+        paths = [f"probes/{name}" for name in self.objects.names("probes")]
+        return probes_of(gather(PROBES, self._tables(paths)))
+
+
+def folder(recipe: Recipe) -> str:
+    """Returns the name of the recipe's folders: its key, with a feature name that is no plain file name quoted."""
+    name = recipe.name
+    if not _SAFE.fullmatch(name):
+        digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
+        name = f"{quote(name, safe='')[:60].replace('%', '_').replace('~', '_')}-{digest}"
+    return f"{name}-{short(recipe.fingerprint)}"
+
+
+def _commit_path(recipe: Recipe, task_key: str) -> str:
+    return f"commits/{folder(recipe)}/{task_key}.parquet"
+
+
+def _check_free(objects: Objects) -> None:
+    kind = objects.kind()
+    if kind == "file":
+        raise StoreError(describe("store", objects.url, "a folder or a new path", "a file", "choose another store url"))
+    if kind == "directory" and (names := objects.names()):
+        shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
+        raise StoreError(
+            describe(
+                "store",
+                objects.url,
+                "a clipmill store, an empty folder or a new path",
+                f"a folder without store.json that holds {shown}",
+                "choose another store url",
+            )
+        )
+
+
+def _checked(recipe: Recipe, rows: Rows, videos: Sequence[Span]) -> Rows:
+    num_rows = len(rows)
+    values = rows.values if num_rows else rows.values.reshape(0, recipe.dim).astype(recipe.dtype, copy=False)
+    if values.shape != (num_rows, recipe.dim) or values.dtype.name != recipe.dtype:
+        raise ValueError(
+            f"rows of {recipe.key}: expected {recipe.dtype}[{num_rows}, {recipe.dim}], "
+            f"got {values.dtype}{list(values.shape)}"
+        )
+    position = 0
+    for name, start, stop in videos:
+        if start != position or stop < start:
+            raise ValueError(f"rows of {recipe.key}: expected video {name!r} to start at row {position}, got {start}")
+        position = stop
+    if position != num_rows:
+        raise ValueError(f"rows of {recipe.key}: expected spans over {num_rows} rows, got {position}")
+    columns = {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS if name != "values"}
+    for name, column in (columns | dict(rows.extras)).items():
+        if column.shape != (num_rows,) or name in rows.extras and name in (*STANDARD_ROW_COLUMNS, "video_id"):
+            raise ValueError(f"rows of {recipe.key}: expected a further column {name}[{num_rows}], got {column.shape}")
+    return Rows(
+        values=values,
+        clip=rows.clip.astype("<i4", copy=False),
+        start_seconds=rows.start_seconds.astype("<f8", copy=False),
+        stop_seconds=rows.stop_seconds.astype("<f8", copy=False),
+        mask=rows.mask.astype(bool, copy=False),
+        extras=rows.extras,
+    )

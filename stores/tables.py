@@ -1,0 +1,172 @@
+"""Records to the tables they are kept in, and back."""
+
+import io
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.records import Quarantined, Segment, Video, VideoHeader
+from schemas.tables import MANIFEST, PROBES, QUARANTINE
+from schemas.task import TaskResult
+
+ProbeKey = tuple[str, int, int]
+"""uri, num_bytes, modified_ns: while none of the three changes, a file is not read again."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProbeFailure:
+    """Why a file has no header: the parts of a `VideoError`."""
+
+    stage: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """What planning read of one file: the fingerprint of its bytes, and its header or why it has none."""
+
+    fingerprint: str
+    header: VideoHeader | None = None
+    failure: ProbeFailure | None = None
+
+
+def to_parquet(table: pa.Table) -> bytes:
+    """Returns `table` as a Parquet file: the same rows give the same bytes."""
+    sink = pa.BufferOutputStream()
+    # Small tables with many columns: statistics and dictionaries would be most of the file.
+    pq.write_table(table, sink, compression="zstd", use_dictionary=False, write_statistics=False)
+    return bytes(sink.getvalue().to_pybytes())
+
+
+def from_parquet(data: bytes) -> pa.Table:
+    """Returns the table of a file made by `to_parquet`."""
+    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+
+
+def gather(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
+    """Returns the rows of all `parts` under `schema`; columns an older version did not write yet are null."""
+    fitted = []
+    for part in parts:
+        missing = [name for name in schema.names if name not in part.schema.names]
+        for name in missing:
+            part = part.append_column(schema.field(name), pa.nulls(part.num_rows, schema.field(name).type))
+        fitted.append(part.select(schema.names).cast(schema))
+    return pa.concat_tables(fitted) if fitted else schema.empty_table()
+
+
+def manifest_table(videos: Sequence[Video]) -> pa.Table:
+    """Returns `videos` as a MANIFEST table."""
+    return pa.Table.from_pylist([_manifest_row(video) for video in videos], schema=MANIFEST)
+
+
+def _manifest_row(video: Video) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "video_id": video.id,
+        "uri": video.uri,
+        "video_fingerprint": video.fingerprint,
+        "num_bytes": video.num_bytes,
+        "label": video.label,
+        "split": video.split,
+        "segments": [asdict(segment) for segment in video.segments],
+    }
+    return row | (asdict(video.header) if video.header is not None else {})
+
+
+def manifest_videos(table: pa.Table) -> list[Video]:
+    """Returns the videos of a MANIFEST table."""
+    return [
+        Video(
+            id=row["video_id"],
+            uri=row["uri"],
+            fingerprint=row["video_fingerprint"],
+            num_bytes=row["num_bytes"],
+            header=_header(row),
+            label=row["label"],
+            split=row["split"],
+            segments=tuple(Segment(**segment) for segment in row["segments"]),
+        )
+        for row in table.to_pylist()
+    ]
+
+
+def _header(row: Mapping[str, Any]) -> VideoHeader | None:
+    if row["container"] is None:
+        return None
+    return VideoHeader(
+        container=row["container"],
+        codec=row["codec"],
+        width=row["width"],
+        height=row["height"],
+        rotation_degrees=row["rotation_degrees"],
+        duration_seconds=row["duration_seconds"],
+        average_fps=row["average_fps"],
+        num_frames=row["num_frames"],
+    )
+
+
+def quarantine_table(run_id: str, items: Sequence[Quarantined], released: bool) -> pa.Table:
+    """Returns `items` as a QUARANTINE table."""
+    rows = [asdict(item) | {"recipes": list(item.recipes), "run_id": run_id, "released": released} for item in items]
+    return pa.Table.from_pylist(rows, schema=QUARANTINE)
+
+
+def in_force(table: pa.Table) -> pa.Table:
+    """Returns the rows of a QUARANTINE table that hold now.
+
+    Per video, bytes and recipe the newest run's row counts, and not when it is a release; `recipes` of a returned row
+    lists only those it still holds for. Within one run a failure outweighs a release (a build that puts videos back
+    and meets the same failure again).
+    """
+    rows = sorted(table.to_pylist(), key=lambda row: (row["run_id"], not row["released"]))
+    newest: dict[tuple[str, str, str], int] = {}
+    for index, row in enumerate(rows):
+        for recipe in row["recipes"]:
+            newest[row["video_id"], row["video_fingerprint"], recipe] = index
+    holding: dict[int, list[str]] = {}
+    for (_, _, recipe), index in newest.items():
+        if not rows[index]["released"]:
+            holding.setdefault(index, []).append(recipe)
+    kept = [rows[index] | {"recipes": sorted(recipes)} for index, recipes in sorted(holding.items())]
+    kept.sort(key=lambda row: (row["video_id"], row["run_id"], row["recipes"]))
+    return pa.Table.from_pylist(kept, schema=QUARANTINE)
+
+
+def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:
+    """Returns `probes` as a PROBES table."""
+    rows = []
+    for (uri, num_bytes, modified_ns), probe in sorted(probes.items()):
+        row: dict[str, Any] = {"uri": uri, "num_bytes": num_bytes, "modified_ns": modified_ns}
+        row["video_fingerprint"] = probe.fingerprint
+        row["header"] = asdict(probe.header) if probe.header is not None else None
+        rows.append(row | (asdict(probe.failure) if probe.failure is not None else {}))
+    return pa.Table.from_pylist(rows, schema=PROBES)
+
+
+def probes_of(table: pa.Table) -> dict[ProbeKey, Probe]:
+    """Returns the probes of a PROBES table; a later row replaces an earlier one of the same file."""
+    probes = {}
+    for row in table.to_pylist():
+        failed = row["stage"] is not None
+        probes[row["uri"], row["num_bytes"], row["modified_ns"]] = Probe(
+            fingerprint=row["video_fingerprint"],
+            header=VideoHeader(**row["header"]) if row["header"] is not None else None,
+            failure=ProbeFailure(row["stage"], row["reason"], row["message"]) if failed else None,
+        )
+    return probes
+
+
+def task_result_json(result: TaskResult) -> str:
+    """Returns `result` as JSON text."""
+    return json.dumps(asdict(result), ensure_ascii=False, indent=1, sort_keys=True)
+
+
+def task_result_of(text: str | bytes) -> TaskResult:
+    """Returns the TaskResult of JSON text."""
+    data = json.loads(text)
+    items = tuple(Quarantined(**item | {"recipes": tuple(item["recipes"])}) for item in data.pop("quarantined"))
+    return TaskResult(**data, quarantined=items)
