@@ -208,6 +208,17 @@ class EvaluateConfig(Model):
 T = TypeVar("T", bound=BaseModel)
 
 
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses a key given twice, of which PyYAML would silently keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        for index, (key, _) in enumerate(node.value):
+            if key.value in keys[:index]:
+                raise yaml.MarkedYAMLError(problem=f"the key {key.value!r} twice", problem_mark=key.start_mark)
+        return super().construct_mapping(node, deep)
+
+
 def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), source: str = "config") -> T:
     """Returns YAML `text`, with ``a.b=v`` overrides applied, as `model`.
 
@@ -215,7 +226,7 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
         ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
     """
     try:
-        data = yaml.safe_load(text)
+        data = yaml.load(text, Loader=_Loader)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else "text"

@@ -6,7 +6,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from schemas.errors import ConfigError, near
 
-
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -53,12 +52,17 @@ def _known_keys(model: type[BaseModel], path: list[str]) -> list[str]:
         fields = getattr(current, "model_fields", None)
         if fields is None:
             return []
-        field = fields.get(part)
+        field = _by_key(fields).get(part)
         current = _model_of(field.annotation) if field is not None else current
         if current is None:
             return []
     fields = getattr(current, "model_fields", None)
-    return list(fields) if fields else []
+    return list(_by_key(fields)) if fields else []
+
+
+def _by_key(fields: Any) -> dict[str, Any]:
+    """Returns the fields by the key a file uses: the alias, where the name is a word of Python's (``from``)."""
+    return {field.alias or name: field for name, field in fields.items()}
 
 
 def _model_of(annotation: Any) -> Any:
