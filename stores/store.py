@@ -19,8 +19,13 @@ from schemas.task import TaskResult
 from stores.objects import Objects, side_by_side
 from stores.shards import Span
 from stores.tables import (
-    Probe,
-    ProbeKey,
+    Probe as Probe,
+)
+from stores.tables import (
+    ProbeKey as ProbeKey,
+)
+from stores.tables import (
+    counting_rows,
     from_parquet,
     gather,
     in_force,
@@ -73,26 +78,7 @@ class Store:
             objects.write(_MARKER, json.dumps(marker, ensure_ascii=False, indent=1).encode())
         # Read back even what was just written: of two that create at once, one is told the truth.
         store = cls.open(url)
-        if store.dataset != dataset:
-            raise StoreError(
-                describe(
-                    "store",
-                    url,
-                    f"dataset {dataset!r}",
-                    f"a store of {store.dataset!r}",
-                    f"choose another store url, or set store.dataset to {store.dataset!r} to add these videos to it",
-                )
-            )
-        if store.format != format:
-            raise StoreError(
-                describe(
-                    "store",
-                    url,
-                    f"format {format}",
-                    f"a store of format {store.format}",
-                    f"choose another store url, or set store.format to {store.format}",
-                )
-            )
+        store.require(format, dataset)
         objects.check_writable()
         return store
 
@@ -129,6 +115,33 @@ class Store:
                 )
             )
         return cls(objects, cast(ShardFormat, form), dataset)
+
+    def require(self, format: ShardFormat, dataset: str) -> None:
+        """Checks that this store is the one that is meant.
+
+        Raises:
+            StoreError: it holds another dataset, or shards of another format.
+        """
+        if self.dataset != dataset:
+            raise StoreError(
+                describe(
+                    "store",
+                    self.url,
+                    f"dataset {dataset!r}",
+                    f"a store of {self.dataset!r}",
+                    f"choose another store url, or set store.dataset to {self.dataset!r} to add these videos to it",
+                )
+            )
+        if self.format != format:
+            raise StoreError(
+                describe(
+                    "store",
+                    self.url,
+                    f"format {format}",
+                    f"a store of format {self.format}",
+                    f"choose another store url, or set store.format to {self.format}",
+                )
+            )
 
     # Recipes and features.
 
@@ -211,6 +224,11 @@ class Store:
             return table
         return table.filter(pa.compute.equal(table.column("recipe_fingerprint"), recipe_fingerprint))
 
+    def commits_in_force(self, recipe_fingerprint: str, manifest: Mapping[str, Video] | None = None) -> pa.Table:
+        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`."""
+        manifest = self.manifest() if manifest is None else manifest
+        return counting_rows(self.commits(recipe_fingerprint), manifest)
+
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
         return side_by_side(lambda path: from_parquet(self.objects.read(path)), paths)
 
@@ -278,7 +296,7 @@ class Store:
         """Returns the ids of all runs, oldest first (run ids sort by time)."""
         return self.objects.names("runs")
 
-    def features(self) -> dict[str, str]:
+    def current_features(self) -> dict[str, str]:
         """Returns what each feature name means: the recipe fingerprint the newest build gave it.
 
         A name no build.json speaks of (its build was killed at once) means the one recipe that carries it, if only one
