@@ -91,7 +91,7 @@ class Objects:
         """
         try:
             return cast(bytes, self._fs.cat_file(self.full(path), start=start, end=stop))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
         except OSError as error:
             raise unavailable(self.url, f"cannot read {path}", error) from None
@@ -106,7 +106,7 @@ class Objects:
             if self.is_local:
                 return open(self.full(path), "rb")
             return cast(BinaryIO, self._fs.open(self.full(path), "rb", cache_type="none"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
         except OSError as error:
             raise unavailable(self.url, f"cannot read {path}", error) from None

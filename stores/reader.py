@@ -14,7 +14,6 @@ from schemas.fingerprint import short
 from schemas.recipe import Recipe
 from schemas.records import Video
 from schemas.rows import Rows
-from schemas.task import clips_fingerprint
 from stores.objects import Objects
 from stores.shards import ShardCache, open_shard, slice_rows
 from stores.store import Store
@@ -75,7 +74,7 @@ class FeatureStore:
 
     @cached_property
     def _meanings(self) -> dict[str, str]:
-        return self.store.features()
+        return self.store.current_features()
 
     @cached_property
     def _manifest(self) -> dict[str, Video]:
@@ -137,7 +136,7 @@ class Feature:
 
     @cached_property
     def _index(self) -> pa.Table:
-        table = counting_rows(self._store.commits(self.recipe.fingerprint), self._manifest)
+        table = self._store.commits_in_force(self.recipe.fingerprint, self._manifest)
         num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
         first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
         labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
@@ -300,26 +299,6 @@ class Feature:
 
     def _storage_order(self) -> list[_Place]:
         return [self._places[video_id] for video_id in self._index.column("video_id").to_pylist()]
-
-
-def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
-    """Returns the COMMITS rows that count, by shard and row: one per video at most.
-
-    A row counts when its video's bytes and clips are those of `manifest`. Two that do hold the same values (a video
-    committed by two plans that cut the work differently); the first by shard path is taken.
-    """
-    wanted = {video_id: (video.fingerprint, clips_fingerprint(video)) for video_id, video in manifest.items()}
-    names = ("video_id", "video_fingerprint", "clips_fingerprint", "shard", "row_start")
-    columns = [commits.column(name).to_pylist() for name in names]
-    keyed = sorted(
-        (shard, start, number, video_id)
-        for number, (video_id, video, clips, shard, start) in enumerate(zip(*columns, strict=True))
-        if wanted.get(video_id) == (video, clips)
-    )
-    taken: dict[str, int] = {}
-    for _, _, number, video_id in keyed:
-        taken.setdefault(video_id, number)
-    return commits.take(pa.array(list(taken.values()), pa.int64()))
 
 
 def _as_float32(rows: Rows) -> Rows:

@@ -11,28 +11,23 @@ import pyarrow.parquet as pq
 
 from schemas.records import Quarantined, Segment, Video, VideoHeader
 from schemas.tables import MANIFEST, PROBES, QUARANTINE
-from schemas.task import TaskResult
+from schemas.task import TaskResult, clips_fingerprint
 
 ProbeKey = tuple[str, int, int]
 """uri, num_bytes, modified_ns: while none of the three changes, a file is not read again."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProbeFailure:
-    """Why a file has no header: the parts of a `VideoError`."""
-
-    stage: str
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True)
 class Probe:
-    """What planning read of one file: the fingerprint of its bytes, and its header or why it has none."""
+    """What planning read of one file: the fingerprint of its bytes, and its header or why it has none.
+
+    Attributes:
+        failure: stage, reason and message of the `VideoError` the file met.
+    """
 
     fingerprint: str
     header: VideoHeader | None = None
-    failure: ProbeFailure | None = None
+    failure: tuple[str, str, str] | None = None
 
 
 def to_parquet(table: pa.Table) -> bytes:
@@ -136,6 +131,26 @@ def in_force(table: pa.Table) -> pa.Table:
     return pa.Table.from_pylist(kept, schema=QUARANTINE)
 
 
+def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
+    """Returns the COMMITS rows that count, by shard and row: one per video at most.
+
+    A row counts when its video's bytes and clips are those of `manifest`. Two that do hold the same values (a video
+    committed by two plans that cut the work differently); the first by shard path is taken.
+    """
+    wanted = {video_id: (video.fingerprint, clips_fingerprint(video)) for video_id, video in manifest.items()}
+    names = ("video_id", "video_fingerprint", "clips_fingerprint", "shard", "row_start")
+    columns = [commits.column(name).to_pylist() for name in names]
+    keyed = sorted(
+        (shard, start, number, video_id)
+        for number, (video_id, video, clips, shard, start) in enumerate(zip(*columns, strict=True))
+        if wanted.get(video_id) == (video, clips)
+    )
+    taken: dict[str, int] = {}
+    for _, _, number, video_id in keyed:
+        taken.setdefault(video_id, number)
+    return commits.take(pa.array(list(taken.values()), pa.int64()))
+
+
 def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:
     """Returns `probes` as a PROBES table."""
     rows = []
@@ -143,7 +158,7 @@ def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:
         row: dict[str, Any] = {"uri": uri, "num_bytes": num_bytes, "modified_ns": modified_ns}
         row["video_fingerprint"] = probe.fingerprint
         row["header"] = asdict(probe.header) if probe.header is not None else None
-        rows.append(row | (asdict(probe.failure) if probe.failure is not None else {}))
+        rows.append(row | dict(zip(("stage", "reason", "message"), probe.failure or (None,) * 3, strict=True)))
     return pa.Table.from_pylist(rows, schema=PROBES)
 
 
@@ -155,7 +170,7 @@ def probes_of(table: pa.Table) -> dict[ProbeKey, Probe]:
         probes[row["uri"], row["num_bytes"], row["modified_ns"]] = Probe(
             fingerprint=row["video_fingerprint"],
             header=VideoHeader(**row["header"]) if row["header"] is not None else None,
-            failure=ProbeFailure(row["stage"], row["reason"], row["message"]) if failed else None,
+            failure=(row["stage"], row["reason"], row["message"]) if failed else None,
         )
     return probes
 
