@@ -15,6 +15,7 @@ PACKAGES = [
     "pipelines.training",
     "schemas",
     "stores",
+    "stores.formats",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 

@@ -71,11 +71,11 @@ def room_of(module: str) -> str | None:
 
 
 def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
-    """Yields line, dotted module and whether it stands at module level, for import statements and constant imports."""
+    """Yields line, dotted module and whether importing the file runs it, for import statements and constant imports."""
     nested = {
         id(inner)
         for outer in ast.walk(tree)
-        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(outer, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda) or _is_for_types_only(outer)
         for inner in ast.walk(outer)
     }
     for node in ast.walk(tree):
@@ -90,6 +90,10 @@ def imports(tree: ast.AST) -> Iterator[tuple[int, str, bool]]:
             name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
             if name in {"import_module", "__import__"} and isinstance(node.args[0].value, str):
                 yield node.lineno, node.args[0].value, top
+
+
+def _is_for_types_only(node: ast.AST) -> bool:
+    return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
 def violations(path: str, source: str) -> list[str]:
@@ -187,6 +191,7 @@ def test_a_broken_rule_is_named_with_its_line(path: str, source: str, message: s
 
 ALLOWED = [
     ("stores/reader.py", "from schemas.rows import Rows\n\ndef dask(self):\n    import dask.array\n"),
+    ("stores/reader.py", "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import dask.array as da\n"),
     ("pipelines/training/ray_train.py", "import ray.train\nfrom models import map_ivr\n"),
     ("pipelines/features/engines/beam.py", "import apache_beam as beam\n"),
     ("jobs/train.py", "from pipelines.training import loop\nimport pipelines.evaluation.report\n"),

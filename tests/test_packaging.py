@@ -1,0 +1,140 @@
+"""What is shipped: every package, every pin, an image without leftovers, and nothing that ties it to one machine."""
+
+import ast
+import re
+import sys
+import tomllib
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+ROOMS = ("extractors", "jobs", "models", "pipelines", "schemas", "stores")
+
+
+def setup_constants() -> dict[str, Any]:
+    """Returns the literal constants of setup.py without running it."""
+    tree = ast.parse((ROOT / "setup.py").read_text())
+    return {
+        node.targets[0].id: ast.literal_eval(node.value)
+        for node in tree.body
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
+    }
+
+
+def pins() -> dict[str, str]:
+    """Returns name (normalised) to version of every line of constraints.txt."""
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if line and not line.startswith("#")]
+    assert all(re.fullmatch(r"[A-Za-z0-9_.-]+==[0-9][A-Za-z0-9_.]*", line) for line in lines), "a pin is name==version"
+    names = [re.sub(r"[-_.]+", "-", line.split("==")[0]).lower() for line in lines]
+    assert len(set(names)) == len(names), "a package is pinned twice"
+    return dict(zip(names, [line.split("==")[1] for line in lines], strict=True))
+
+
+def requirement_name(requirement: str) -> str:
+    found = re.match(r"[A-Za-z0-9_.-]+", requirement)
+    assert found is not None
+    return re.sub(r"[-_.]+", "-", found.group()).lower()
+
+
+def test_setup_lists_every_package() -> None:
+    folders = {
+        path.parent.relative_to(ROOT).as_posix().replace("/", ".")
+        for room in ROOMS
+        for path in (ROOT / room).rglob("__init__.py")
+    }
+    assert setup_constants()["PACKAGES"] == sorted(folders)
+
+
+def test_every_python_file_lies_in_a_package() -> None:
+    strays = [
+        path.relative_to(ROOT).as_posix()
+        for room in ROOMS
+        for path in (ROOT / room).rglob("*.py")
+        if not (path.parent / "__init__.py").exists()
+    ]
+    assert strays == []
+
+
+def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
+    constants = setup_constants()
+    wanted = {requirement_name(item) for item in constants["RUNTIME"] + constants["DEVELOPMENT"]}
+    pinned = pins()
+    assert wanted <= set(pinned)
+    assert not any("+" in version for version in pinned.values())
+
+
+DISTRIBUTIONS = {
+    "cv2": "opencv-contrib-python-headless",
+    "PIL": "pillow",
+    "yaml": "pyyaml",
+    "apache_beam": "apache-beam",
+}
+"""Import name -> distribution, where they differ."""
+
+
+def test_what_the_packages_import_is_required_and_what_is_required_is_imported() -> None:
+    imported: set[str] = set()
+    for room in ROOMS:
+        for path in (ROOT / room).rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.Import):
+                    imported |= {alias.name.split(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module:
+                    imported.add(node.module.split(".")[0])
+    libraries = imported - set(sys.stdlib_module_names) - set(ROOMS)
+    wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
+    assert wanted == {requirement_name(item) for item in setup_constants()["RUNTIME"]}
+
+
+def test_there_is_one_opencv() -> None:
+    assert [name for name in pins() if name.startswith("opencv")] == ["opencv-contrib-python-headless"]
+
+
+def test_every_marker_is_described_and_slow_tests_are_left_out_by_default() -> None:
+    options = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["pytest"]["ini_options"]
+    assert {marker.split(":")[0] for marker in options["markers"]} == {"slow", "ray", "beam", "gpu", "browser"}
+    assert "-m 'not slow'" in options["addopts"]
+
+
+def dockerfile() -> list[list[str]]:
+    """Returns the instructions as words, with continued lines joined and comments left out."""
+    lines = [line for line in (ROOT / "Dockerfile").read_text().splitlines() if not line.lstrip().startswith("#")]
+    text = re.sub(r"\\\n\s*", " ", "\n".join(lines))
+    return [line.split() for line in text.splitlines() if line.strip()]
+
+
+def test_the_image_runs_clipmill_as_an_ordinary_user() -> None:
+    last_stage = dockerfile()[max(i for i, words in enumerate(dockerfile()) if words[0] == "FROM") :]
+    users = [words[1] for words in last_stage if words[0] == "USER"]
+    assert users
+    assert users[-1].split(":")[0] not in {"root", "0"}
+    assert last_stage[-1] == ["ENTRYPOINT", '["clipmill"]'] or last_stage[-2] == ["ENTRYPOINT", '["clipmill"]']
+
+
+def test_the_image_has_no_development_leftovers() -> None:
+    instructions = dockerfile()
+    starts = [index for index, words in enumerate(instructions) if words[0] == "FROM"]
+    assert len(starts) >= 2, "expected a stage that builds and one that runs"
+    for words in instructions[starts[-1] :]:
+        assert words[0] not in {"ADD"}
+        assert words[0] != "COPY" or any(word.startswith("--from=") for word in words), f"copies the tree: {words}"
+        assert not {"pip", "gcc", "build-essential", "git", "make"} & set(words), f"installs tools: {words}"
+    for words in instructions:
+        assert words[0] != "COPY" or words[1] != ".", "copies the whole working copy"
+        if "pip" in words and "install" in words:
+            assert "--no-cache-dir" in words
+            assert not any("[dev]" in word for word in words)
+    lines = (ROOT / ".dockerignore").read_text().splitlines()
+    ignored = [line for line in lines if line and not line.startswith("#")]
+    assert ignored[0] == "*", "expected everything to be left out and rooms to be named"
+    assert {f"!{room}" for room in ROOMS} <= set(ignored)
+    assert not {"!tests", "!.git", "!.venv"} & set(ignored)
+
+
+@pytest.mark.parametrize("name", ["setup.py", "Makefile", "constraints.txt", "Dockerfile", ".ci/run", "README.md"])
+def test_nothing_names_a_host_or_a_folder_of_one_machine(name: str) -> None:
+    text = (ROOT / name).read_text()
+    found = re.findall(r"(?:/root/|/home/\w+|index-url[ =]+https?://\S+|https?://\S*(?:pypi|whl)\S*)", text)
+    assert found == []
