@@ -186,8 +186,8 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
-def unavailable(url: str, what: str, error: OSError) -> StorageUnavailableError:
-    """Returns the one-line error for an OSError of the storage under `url`."""
+def unavailable(url: str, what: str, error: OSError, thing: str = "store") -> StorageUnavailableError:
+    """Returns the one-line error for an OSError of the storage under `url`, which is a `thing`."""
     remedies = {
         errno.ENOSPC: "free some space and run the same command again; what is committed stands",
         errno.EDQUOT: "free some space and run the same command again; what is committed stands",
@@ -197,7 +197,7 @@ def unavailable(url: str, what: str, error: OSError) -> StorageUnavailableError:
     }
     remedy = remedies.get(error.errno or 0, "run the same command again when storage answers; what is committed stands")
     reason = (error.strerror or _first_line(error)).lower()
-    return StorageUnavailableError(describe("store", url, "storage that answers", f"{what}: {reason}", remedy))
+    return StorageUnavailableError(describe(thing, url, "storage that answers", f"{what}: {reason}", remedy))
 
 
 def _first_line(error: BaseException) -> str:

@@ -20,22 +20,8 @@ VIDEOS_KEY = b"clipmill.videos"
 def encode(rows: Rows, videos: Sequence[Span]) -> bytes:
     """Returns the file of a shard. The same rows give the same bytes."""
     num_rows, dim = rows.values.shape
-    schema = rows_schema(dim, rows.values.dtype.name, {name: item.dtype.name for name, item in rows.extras.items()})
     spans = [[name, int(start), int(stop)] for name, start, stop in videos]
-    schema = schema.with_metadata({VIDEOS_KEY: json.dumps(spans, ensure_ascii=False)})
-    ids: list[str | None] = [None] * num_rows
-    for name, start, stop in videos:
-        ids[start:stop] = [name] * (stop - start)
-    flat = pa.array(np.ascontiguousarray(rows.values).reshape(-1))
-    columns: dict[str, Any] = {
-        "video_id": pa.array(ids, pa.string()),
-        "values": pa.FixedSizeListArray.from_arrays(flat, type=schema.field("values").type),
-    }
-    for name in STANDARD_ROW_COLUMNS:
-        if name != "values":
-            columns[name] = pa.array(getattr(rows, name))
-    columns |= {name: pa.array(column) for name, column in rows.extras.items()}
-    table = pa.table([columns[name] for name in schema.names], schema=schema)
+    table = rows_table(rows, videos).replace_schema_metadata({VIDEOS_KEY: json.dumps(spans, ensure_ascii=False)})
     sink = pa.BufferOutputStream()
     pq.write_table(
         table,
@@ -50,6 +36,23 @@ def encode(rows: Rows, videos: Sequence[Span]) -> bytes:
         write_page_checksum=True,
     )
     return bytes(sink.getvalue().to_pybytes())
+
+
+def rows_table(rows: Rows, videos: Sequence[Span]) -> pa.Table:
+    """Returns `rows` in the columns of `schemas.tables.rows_schema`."""
+    num_rows, dim = rows.values.shape
+    schema = rows_schema(dim, rows.values.dtype.name, {name: item.dtype.name for name, item in rows.extras.items()})
+    ids: list[str | None] = [None] * num_rows
+    for name, start, stop in videos:
+        ids[start:stop] = [name] * (stop - start)
+    flat = pa.array(np.ascontiguousarray(rows.values).reshape(-1))
+    columns: dict[str, Any] = {
+        "video_id": pa.array(ids, pa.string()),
+        "values": pa.FixedSizeListArray.from_arrays(flat, type=schema.field("values").type),
+    }
+    columns |= {name: pa.array(getattr(rows, name)) for name in STANDARD_ROW_COLUMNS if name != "values"}
+    columns |= {name: pa.array(column) for name, column in rows.extras.items()}
+    return pa.table([columns[name] for name in schema.names], schema=schema)
 
 
 class ParquetShard:

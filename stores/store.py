@@ -230,7 +230,24 @@ class Store:
         return counting_rows(self.commits(recipe_fingerprint), manifest)
 
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
-        return side_by_side(lambda path: from_parquet(self.objects.read(path)), paths)
+        return side_by_side(self.read_table, paths)
+
+    def read_table(self, path: str) -> pa.Table:
+        """Returns one Parquet table of the store (a commit, a quarantine list).
+
+        Raises:
+            StoreError: it is damaged.
+            FileNotFoundError: there is none.
+        """
+        try:
+            return from_parquet(self.objects.read(path))
+        except (pa.ArrowException, OSError) as error:
+            if isinstance(error, FileNotFoundError):
+                raise
+            remedy = "restore that file, or delete it and run clipmill build again"
+            raise StoreError(
+                describe("store", f"{self.url}/{path}", "a Parquet table", "a damaged file", remedy)
+            ) from None
 
     # Quarantine.
 
@@ -265,7 +282,7 @@ class Store:
 
     def _manifest_part(self, path: str) -> list[Video]:
         try:
-            return manifest_videos(gather(MANIFEST, [from_parquet(self.objects.read(path))]))
+            return manifest_videos(gather(MANIFEST, [self.read_table(path)]))
         except FileNotFoundError:
             return []
 

@@ -1,0 +1,202 @@
+"""A feature written out in formats other tools read: HDF5, npy, Parquet, Zarr."""
+
+import csv
+import hashlib
+import os
+import shutil
+import uuid
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from itertools import chain
+from typing import Any
+from urllib.parse import quote
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from schemas.errors import UsageError, describe, near
+from schemas.rows import Rows, concatenate
+from schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
+from stores.objects import unavailable
+from stores.reader import Feature
+from stores.shards import Span, chunk_rows
+from stores.shards_parquet import rows_table
+
+INDEX_NAME = "index.csv"
+_MOST_NAME_BYTES = 200
+"""ours: file systems take 255 bytes; the rest is room for a suffix."""
+_BATCH_BYTES = 32 << 20
+"""ours: bytes of values held at a time."""
+_HDF5_QUOTED = {"%": "%25", "/": "%2F", ".": "%2E", "\0": "%00"}
+
+
+def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
+    """Writes every video's rows of `feature` to the local path `out`; returns ``num_videos``, ``num_rows``, ``format``.
+
+    Values keep the dtype they are stored in. Videos come in the order of their ids.
+
+    - ``hdf5``: one file; one group per video (see `group_names`; the id itself is its attribute ``video_id``) with
+      ``values``, ``start_seconds``, ``stop_seconds``, ``mask``, ``clip``.
+    - ``npy``: a folder; per video one ``.npy`` of its values under a safely quoted name, and ``index.csv``.
+    - ``parquet``: one file with one row per row, in the columns of a Parquet shard.
+    - ``zarr``: one Zarr v3 group with one array per column over all videos, and ``row_start``, ``row_stop``.
+
+    Raises:
+        UsageError: an unknown format, or `out` exists.
+        StorageUnavailableError: `out` cannot be written.
+    """
+    writers: dict[str, Callable[[Feature, str], None]] = {
+        "hdf5": _write_hdf5,
+        "npy": _write_npy,
+        "parquet": _write_parquet,
+        "zarr": _write_zarr,
+    }
+    if format not in writers:
+        raise UsageError(
+            describe("export", "format", "hdf5, npy, parquet or zarr", repr(format), near(format, writers))
+        )
+    if "://" in out:
+        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
+    if os.path.lexists(out):
+        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
+    try:
+        with _whole(out) as temporary:
+            writers[format](feature, temporary)
+    except OSError as error:
+        raise unavailable(out, "cannot write", error, "export") from None
+    return {"format": format, "num_videos": len(feature), "num_rows": _num_rows(feature)}
+
+
+def _num_rows(feature: Feature) -> int:
+    return int(pa.compute.sum(feature.index().column("num_rows")).as_py() or 0)
+
+
+@contextmanager
+def _whole(out: str) -> Iterator[str]:
+    """Yields a path beside `out` that becomes `out` at the end, or goes away: an export is there whole or not at all."""
+    folder, name = os.path.split(os.path.abspath(out))
+    os.makedirs(folder, exist_ok=True)
+    temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
+    try:
+        yield temporary
+        os.replace(temporary, out)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def safe_name(video_id: str) -> str:
+    """Returns a file name for any video id: percent-quoted, distinct for distinct ids, at most 200 bytes.
+
+    A name too long is cut and ends in ``~`` and a digest of the id.
+    """
+    quoted = quote(video_id, safe=" ()[]{}+,;=@!&'").replace("~", "%7E")
+    if quoted.startswith((".", " ", "-")):
+        quoted = f"%{ord(quoted[0]):02X}{quoted[1:]}"
+    if len(quoted) <= _MOST_NAME_BYTES:
+        return quoted
+    digest = hashlib.blake2b(video_id.encode(), digest_size=8).hexdigest()
+    return f"{quoted[: _MOST_NAME_BYTES - 17]}~{digest}"
+
+
+def _columns(rows: Rows) -> dict[str, Any]:
+    return {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS} | dict(rows.extras)
+
+
+def group_names(video_ids: Sequence[str]) -> dict[str, str]:
+    """Returns the HDF5 path of each video's group: the id itself wherever HDF5 can hold it, so ``file[id]`` works.
+
+    Slashes of an id make groups within groups. Where that would be ambiguous (an id below another id, an empty part,
+    a part ``.``, a ``%`` or zero byte), the id is percent-quoted instead; no id's own path has a ``%``.
+    """
+    known = set(video_ids)
+    names = {}
+    for video_id in video_ids:
+        parts = video_id.split("/")
+        above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
+        plain = not ({"%", "\0"} & set(video_id) or {"", "."} & set(parts) or any(name in known for name in above))
+        names[video_id] = video_id if plain else "".join(_HDF5_QUOTED.get(letter, letter) for letter in video_id)
+    return names
+
+
+def _write_hdf5(feature: Feature, path: str) -> None:
+    import h5py
+
+    with h5py.File(path, "w") as file:
+        file.attrs["recipe"] = feature.recipe.model_dump_json(by_alias=True)
+        for video_id, name in group_names(feature.video_ids).items():
+            group = file.create_group(name)
+            group.attrs["video_id"] = video_id
+            for column, data in _columns(feature.stored(video_id)).items():
+                group.create_dataset(column, data=data)
+
+
+def _write_npy(feature: Feature, path: str) -> None:
+    os.mkdir(path)
+    labels = dict(zip(*(feature.index().column(name).to_pylist() for name in ("video_id", "label")), strict=True))
+    with open(os.path.join(path, INDEX_NAME), "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["video_id", "file", "row", "clip", "start_seconds", "stop_seconds", "mask", "label"])
+        for video_id in feature.video_ids:
+            rows = feature.stored(video_id)
+            name = f"{safe_name(video_id)}.npy"
+            np.save(os.path.join(path, name), rows.values)
+            times = zip(rows.clip, rows.start_seconds, rows.stop_seconds, rows.mask, strict=True)
+            for row, (clip, start, stop, mask) in enumerate(times):
+                label = labels[video_id]
+                writer.writerow([video_id, name, row, int(clip), float(start), float(stop), int(mask), label or ""])
+            if not len(rows):
+                writer.writerow([video_id, name, "", "", "", "", "", labels[video_id] or ""])
+
+
+def _batches(feature: Feature) -> Iterator[tuple[Rows, list[Span]]]:
+    """Yields the rows of all videos in the order of their ids, some videos together in bounded memory."""
+    parts: list[Rows] = []
+    spans: list[Span] = []
+    for video_id in feature.video_ids:
+        rows = feature.stored(video_id)
+        position = spans[-1][2] if spans else 0
+        parts.append(rows)
+        spans.append((video_id, position, position + len(rows)))
+        if spans[-1][2] * rows.values.shape[1] * rows.values.itemsize >= _BATCH_BYTES:
+            yield concatenate(parts), spans
+            parts, spans = [], []
+    if parts:
+        yield concatenate(parts), spans
+
+
+def _write_parquet(feature: Feature, path: str) -> None:
+    dim, dtype = feature.dim, feature.recipe.dtype
+    tables = (rows_table(rows, spans) for rows, spans in _batches(feature))
+    first = next(tables, rows_schema(dim, dtype, {}).empty_table())
+    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=chunk_rows(dim * np.dtype(dtype).itemsize, 1 << 20))
+
+
+def _write_zarr(feature: Feature, path: str) -> None:
+    import zarr
+
+    num_rows = _num_rows(feature)
+    attributes = {"recipe": feature.recipe.model_dump(mode="json", by_alias=True), "video_ids": feature.video_ids}
+    group = zarr.create_group(path, attributes=attributes)
+    arrays: dict[str, Any] = {}
+    row_starts: list[int] = []
+    position = 0
+    for rows, spans in _batches(feature):
+        for name, column in _columns(rows).items():
+            if name not in arrays:
+                shape = (num_rows, *column.shape[1:])
+                # Not sharded, so that batches append without reading back: chunks of eight times a shard's.
+                most = 8 * chunk_rows(column.itemsize * int(np.prod(shape[1:])), max(1, num_rows))
+                chunks = (min(most, max(1, num_rows)), *shape[1:])
+                arrays[name] = group.create_array(name, shape=shape, dtype=column.dtype, chunks=chunks)
+            if len(rows):
+                arrays[name][position : position + len(rows)] = column
+        row_starts += [position + start for _, start, _ in spans]
+        position += len(rows)
+    group.create_array("row_start", data=np.array(row_starts, dtype=np.int64))
+    group.create_array("row_stop", data=np.array([*row_starts[1:], position][: len(row_starts)], dtype=np.int64))
