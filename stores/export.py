@@ -74,7 +74,7 @@ def _num_rows(feature: Feature) -> int:
 
 @contextmanager
 def _whole(out: str) -> Iterator[str]:
-    """Yields a path beside `out` that becomes `out` at the end, or goes away: an export is there whole or not at all."""
+    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all."""
     folder, name = os.path.split(os.path.abspath(out))
     os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")

@@ -14,15 +14,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from schemas.config import VideosConfig
-from schemas.errors import ManifestError, describe, near
+from schemas.errors import ManifestError, describe
 from schemas.records import Segment, Video
 
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg "
-    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .qt .rm .rmvb .tod .ts .vob .webm "
-    ".wmv .wtv .y4m".split()
+    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .qt .rm .rmvb .tod .ts .vob "
+    ".webm .wmv .wtv .y4m".split()
 )
-"""ours: suffixes under which videos are kept; a folder's other files are left out and counted. Compared in lower case."""
+"""ours: suffixes of video files, in lower case; a folder's other files are left out and counted."""
 
 NOT_UTF8 = "(file name that is no UTF-8)"
 """The key under which `Manifest.num_left_out` counts files whose name cannot be written down."""
@@ -66,7 +66,7 @@ def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
     if kind != "directory":
         got = "nothing there" if kind is None else "a file"
         remedy = "check the path" if kind is None else "name its folder, or give a list of videos as videos.manifest"
-        raise ManifestError(describe("videos.folder", folder, "a folder of videos", got, remedy))
+        raise _problem("videos.folder", folder, "a folder of videos", got, remedy)
     names = sorted(_local_files(root) if is_local else _remote_files(fs, root))
     videos: list[Video] = []
     left_out: Counter[str] = Counter()
@@ -85,7 +85,7 @@ def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
         counts = ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in sorted(left_out.items()))
         got = f"none (left out: {counts})" if counts else "an empty folder"
         remedy = "check the path, or list the files in a manifest, which takes any suffix"
-        raise ManifestError(describe("videos.folder", folder, "at least one video file", got, remedy))
+        raise _problem("videos.folder", folder, "at least one video file", got, remedy)
     return Manifest(tuple(videos), _base_name(root), dict(sorted(left_out.items())))
 
 
@@ -97,10 +97,8 @@ def _local_files(root: str) -> Iterator[str]:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise ManifestError(
-                describe(
-                    "videos.folder", _shown(folder), "a readable folder", reason, "make it readable or move it away"
-                )
+            raise _problem(
+                "videos.folder", _shown(folder), "a readable folder", reason, "make it readable or move it away"
             ) from None
         here = (status.st_dev, status.st_ino)
         if here in above:
@@ -141,27 +139,25 @@ def _read_table(path: str, root: str | None) -> Manifest:
     if kind != "file":
         got = "nothing there" if kind is None else "a folder"
         remedy = "check the path" if kind is None else "use videos.folder for a folder of videos"
-        raise ManifestError(describe("videos.manifest", path, "a .csv or .parquet file", got, remedy))
+        raise _problem("videos.manifest", path, "a .csv or .parquet file", got, remedy)
     suffix = PurePosixPath(full).suffix.lower()
     if suffix not in (".csv", ".parquet"):
         got = suffix or "a file without suffix"
-        raise ManifestError(
-            describe("videos.manifest", path, "a .csv or .parquet file", got, "save it as CSV with commas, or Parquet")
+        raise _problem(
+            "videos.manifest", path, "a .csv or .parquet file", got, "save it as CSV with commas, or Parquet"
         )
     data = fs.cat_file(full)
     columns, rows = _csv_rows(path, data) if suffix == ".csv" else _parquet_rows(path, data)
     used = [name for name in _PATHS if name in columns]
     if not used:
         known = ", ".join(columns) or "none"
-        raise ManifestError(
-            describe(
-                "videos.manifest", path, "a column path (or uri)", f"columns {known}", "rename the column of paths"
-            )
+        raise _problem(
+            "videos.manifest", path, "a column path (or uri)", f"columns {known}", "rename that of the paths"
         )
     folder = root if root is not None else (full.rpartition("/")[0] or "/")
     videos = _videos(path, used[0], rows, folder, fs if root is None else None)
     if not videos:
-        raise ManifestError(describe("videos.manifest", path, "at least one row", "none", "add a row for each video"))
+        raise _problem("videos.manifest", path, "at least one row", "none", "add a row for each video")
     return Manifest(videos, PurePosixPath(full).stem)
 
 
@@ -170,35 +166,31 @@ def _csv_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data[: error.start].count(b"\n") + 1
-        raise ManifestError(
-            describe("videos.manifest", f"{path} line {line}", "UTF-8", "other bytes", "save it as CSV UTF-8")
+        raise _problem(
+            "videos.manifest", f"{path} line {line}", "UTF-8", "other bytes", "save it as CSV UTF-8"
         ) from None
     header = text.partition("\n")[0]
     for name, separator in (("semicolons", ";"), ("tabs", "\t")):
         if separator in header and "," not in header:
             got = f"columns separated by {name}"
-            raise ManifestError(
-                describe("videos.manifest", path, "columns separated by commas", got, "save it as CSV with commas")
-            )
+            raise _problem("videos.manifest", path, "columns separated by commas", got, "save it as CSV with commas")
     try:
         reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        lines = [line for line in reader if line]
+        table = [line for line in reader if line]
     except csv.Error as error:
-        raise ManifestError(
-            describe("videos.manifest", path, "CSV", f"{error} (line {reader.line_num})", "correct the line")
+        raise _problem(
+            "videos.manifest", path, "CSV", f"{error} (line {reader.line_num})", "correct the line"
         ) from None
-    if not lines:
-        raise ManifestError(describe("videos.manifest", path, "a header and rows", "an empty file", "add them"))
-    columns = [name.strip() for name in lines[0]]
+    if not table:
+        raise _problem("videos.manifest", path, "a header and rows", "an empty file", "add them")
+    columns = [name.strip() for name in table[0]]
     _check_columns(path, columns)
     rows = []
-    for number, line in enumerate(lines[1:], start=1):
+    for number, line in enumerate(table[1:], start=1):
         if len(line) != len(columns):
             got = f"{len(line)} fields"
-            raise ManifestError(
-                describe(
-                    "videos.manifest", f"{path} row {number}", f"{len(columns)} fields", got, "quote fields with commas"
-                )
+            raise _problem(
+                "videos.manifest", f"{path} row {number}", f"{len(columns)} fields", got, "quote fields with commas"
             )
         rows.append({name: value if value.strip() else None for name, value in zip(columns, line, strict=True)})
     return columns, rows
@@ -208,8 +200,8 @@ def _parquet_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any
     try:
         table = pq.ParquetFile(io.BytesIO(data)).read()
     except (pa.ArrowException, OSError):
-        raise ManifestError(
-            describe("videos.manifest", path, "a Parquet file", "other bytes", "write it again with pandas or pyarrow")
+        raise _problem(
+            "videos.manifest", path, "a Parquet file", "other bytes", "write it again with pandas or pyarrow"
         ) from None
     _check_columns(path, table.column_names)
     return table.column_names, table.to_pylist()
@@ -218,16 +210,12 @@ def _parquet_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any
 def _check_columns(path: str, columns: Sequence[str]) -> None:
     twice = [name for name, count in Counter(columns).items() if count > 1]
     if twice:
-        raise ManifestError(describe("videos.manifest", path, "each column once", f"{twice[0]!r} twice", "remove one"))
+        raise _problem("videos.manifest", path, "each column once", f"{twice[0]!r} twice", "remove one")
     # A misspelt optional column would otherwise be ignored in silence, and with it every label or segment.
     for name in columns:
         close = [known for known in _COLUMNS if known != name and name.strip().lower().replace(" ", "_") == known]
         if close and close[0] not in columns:
-            raise ManifestError(
-                describe(
-                    "videos.manifest", path, f"a column {close[0]}", f"{name!r}", f"rename it; {near(name, _COLUMNS)}"
-                )
-            )
+            raise _problem("videos.manifest", path, f"a column {close[0]}", f"{name!r}", "rename the column")
 
 
 def _videos(
@@ -239,7 +227,7 @@ def _videos(
         place = f"{path} row {number}"
         written = _text(place, path_column, row.get(path_column))
         if written is None:
-            raise ManifestError(describe(place, path_column, "the path of a video", "nothing", "fill it in"))
+            raise _problem(place, path_column, "the path of a video", "nothing", "fill it in")
         video_id = _text(place, _ID, row.get(_ID)) or written
         segment = _segment(place, row)
         video = Video(
@@ -260,12 +248,12 @@ def _joined(place: str, first: int, known: Video, video: Video) -> Video:
     if not (known.segments and video.segments):
         got = f"{video.id!r}, the id of row {first} as well"
         remedy = "give each video its own id, or each of its rows a segment (start_seconds, stop_seconds)"
-        raise ManifestError(describe(place, "id", "an id of its own", got, remedy))
+        raise _problem(place, "id", "an id of its own", got, remedy)
     for name in ("uri", "label", "split"):
         old, new = getattr(known, name), getattr(video, name)
         if old != new:
             expected = f"{old!r} as in row {first} of the same id"
-            raise ManifestError(describe(place, name, expected, repr(new), "make the rows of one video agree"))
+            raise _problem(place, name, expected, repr(new), "make the rows of one video agree")
     return Video(known.id, known.uri, label=known.label, split=known.split, segments=known.segments + video.segments)
 
 
@@ -274,15 +262,13 @@ def _segment(place: str, row: Mapping[str, Any]) -> Segment | None:
     label = _text(place, "segment_label", row.get("segment_label"))
     if start is None and stop is None:
         if label is not None:
-            raise ManifestError(describe(place, "start_seconds", "the start of the segment", "nothing", "fill it in"))
+            raise _problem(place, "start_seconds", "the start of the segment", "nothing", "fill it in")
         return None
     if start is None or stop is None:
         missing = "start_seconds" if start is None else "stop_seconds"
-        raise ManifestError(describe(place, missing, "a number of seconds", "nothing", "give both ends of a segment"))
+        raise _problem(place, missing, "a number of seconds", "nothing", "give both ends of a segment")
     if start < 0 or stop <= start:
-        raise ManifestError(
-            describe(place, "stop_seconds", f"0 <= start < stop (start is {start})", str(stop), "correct the segment")
-        )
+        raise _problem(place, "stop_seconds", f"0 <= start < stop (start is {start})", str(stop), "correct the segment")
     return Segment(start, stop, label)
 
 
@@ -294,7 +280,7 @@ def _seconds(place: str, column: str, value: Any) -> float | None:
     except (TypeError, ValueError):
         number = float("nan")
     if not abs(number) < float("inf"):
-        raise ManifestError(describe(place, column, "a number of seconds", repr(value), "write such as 12.5"))
+        raise _problem(place, column, "a number of seconds", repr(value), "write such as 12.5")
     return number
 
 
@@ -303,9 +289,9 @@ def _text(place: str, column: str, value: Any) -> str | None:
         return None
     if not isinstance(value, str | int) or isinstance(value, bool):
         got = f"{type(value).__name__} {value!r}"
-        raise ManifestError(describe(place, column, "text", got, "store the column as strings"))
+        raise _problem(place, column, "text", got, "store the column as strings")
     if "\0" in str(value):
-        raise ManifestError(describe(place, column, "text", "a zero byte", "remove it"))
+        raise _problem(place, column, "text", "a zero byte", "remove it")
     return str(value) or None
 
 
@@ -318,12 +304,16 @@ def _resolve(written: str, folder: str, fs: Any | None) -> str:
     return os.path.abspath(joined) if "file" in _protocols(fs) else str(fs.unstrip_protocol(joined))
 
 
+def _problem(thing: str, key: str, expected: str, got: str, remedy: str) -> ManifestError:
+    return ManifestError(describe(thing, key, expected, got, remedy))
+
+
 def _file_system(url: str) -> tuple[Any, str]:
     try:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
-        raise ManifestError(
-            describe("videos", url, "a path or a URL fsspec opens", str(error), "correct it or install its driver")
+        raise _problem(
+            "videos", url, "a path or a URL fsspec opens", str(error), "correct it or install its driver"
         ) from None
     return fs, path.rstrip("/") or "/"
 
@@ -335,7 +325,7 @@ def _kind(fs: Any, path: str, key: str, shown: str) -> str | None:
         return None
     except OSError as error:
         reason = error.strerror or str(error)
-        raise ManifestError(describe(f"videos.{key}", shown, "something readable", reason, "check access")) from None
+        raise _problem(f"videos.{key}", shown, "something readable", reason, "check access") from None
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:

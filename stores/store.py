@@ -95,24 +95,20 @@ class Store:
             version, dataset, form = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
         except (FileNotFoundError, NotADirectoryError):
             got = {None: "nothing", "file": "a file", "directory": "a folder without store.json"}[objects.kind()]
-            raise StoreError(
-                describe("store", url, "a clipmill store", got, "check the path, or make one with clipmill build")
+            raise _problem(
+                "store", url, "a clipmill store", got, "check the path, or make one with clipmill build"
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise StoreError(
-                describe(
-                    "store", url, "a readable store.json", "a damaged one", "restore it or choose another store url"
-                )
+            raise _problem(
+                "store", url, "a readable store.json", "a damaged one", "restore it or choose another store url"
             ) from None
         if version > FORMAT_VERSION or form not in ("zarr", "parquet"):
-            raise StoreError(
-                describe(
-                    "store",
-                    url,
-                    f"format version {FORMAT_VERSION} with zarr or parquet shards",
-                    f"version {version} with {form}",
-                    "read it with the newer clipmill that made it",
-                )
+            raise _problem(
+                "store",
+                url,
+                f"format version {FORMAT_VERSION} with zarr or parquet shards",
+                f"version {version} with {form}",
+                "read it with the newer clipmill that made it",
             )
         return cls(objects, cast(ShardFormat, form), dataset)
 
@@ -123,24 +119,20 @@ class Store:
             StoreError: it holds another dataset, or shards of another format.
         """
         if self.dataset != dataset:
-            raise StoreError(
-                describe(
-                    "store",
-                    self.url,
-                    f"dataset {dataset!r}",
-                    f"a store of {self.dataset!r}",
-                    f"choose another store url, or set store.dataset to {self.dataset!r} to add these videos to it",
-                )
+            raise _problem(
+                "store",
+                self.url,
+                f"dataset {dataset!r}",
+                f"a store of {self.dataset!r}",
+                f"choose another store url, or set store.dataset to {self.dataset!r} to add these videos to it",
             )
         if self.format != format:
-            raise StoreError(
-                describe(
-                    "store",
-                    self.url,
-                    f"format {format}",
-                    f"a store of format {self.format}",
-                    f"choose another store url, or set store.format to {self.format}",
-                )
+            raise _problem(
+                "store",
+                self.url,
+                f"format {format}",
+                f"a store of format {self.format}",
+                f"choose another store url, or set store.format to {self.format}",
             )
 
     # Recipes and features.
@@ -245,9 +237,7 @@ class Store:
             if isinstance(error, FileNotFoundError):
                 raise
             remedy = "restore that file, or delete it and run clipmill build again"
-            raise StoreError(
-                describe("store", f"{self.url}/{path}", "a Parquet table", "a damaged file", remedy)
-            ) from None
+            raise _problem("store", f"{self.url}/{path}", "a Parquet table", "a damaged file", remedy) from None
 
     # Quarantine.
 
@@ -362,18 +352,20 @@ def _commit_path(recipe: Recipe, task_key: str) -> str:
 def _check_free(objects: Objects) -> None:
     kind = objects.kind()
     if kind == "file":
-        raise StoreError(describe("store", objects.url, "a folder or a new path", "a file", "choose another store url"))
+        raise _problem("store", objects.url, "a folder or a new path", "a file", "choose another store url")
     if kind == "directory" and (names := objects.names()):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        raise StoreError(
-            describe(
-                "store",
-                objects.url,
-                "a clipmill store, an empty folder or a new path",
-                f"a folder without store.json that holds {shown}",
-                "choose another store url",
-            )
+        raise _problem(
+            "store",
+            objects.url,
+            "a clipmill store, an empty folder or a new path",
+            f"a folder without store.json that holds {shown}",
+            "choose another store url",
         )
+
+
+def _problem(thing: str, key: str, expected: str, got: str, remedy: str) -> StoreError:
+    return StoreError(describe(thing, key, expected, got, remedy))
 
 
 def _checked(recipe: Recipe, rows: Rows, videos: Sequence[Span]) -> Rows:
