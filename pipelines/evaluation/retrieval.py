@@ -1,0 +1,344 @@
+"""Exact retrieval evaluation: queries against a gallery, in any number of spaces, from vectors to metrics and curves.
+
+    result = evaluate_retrieval(
+        Queries(ids, labels, {"image": u}), Gallery(ids, labels, {"video": v}), {"cosine": Cosine("image", "video")}
+    )
+    result.space("cosine").metrics["map@10"]
+
+An item is relevant to a query when their labels are equal. A query's own clip, where it is in the gallery, counts like
+any other (as in the released APIVR evaluator). Ties: descending score, then ascending gallery id
+(`metrics.retrieval_rank`).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pipelines.evaluation.bootstrap import Interval, bootstrap_mean
+from pipelines.evaluation.metrics.retrieval import measure
+from pipelines.evaluation.metrics.retrieval_average_precision import average_precision_curve, cumulative_k
+from pipelines.evaluation.metrics.retrieval_chance import (
+    chance_average_precision,
+    chance_precision,
+    chance_recall,
+)
+from pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
+from pipelines.evaluation.metrics.retrieval_rank import RankedHits, key_scores, tie_order
+from pipelines.evaluation.metrics.retrieval_state import PerQuery
+from pipelines.evaluation.retrieval_blocks import Cut, Found, Items, computing, count_before, find, top_positions
+from pipelines.evaluation.retrieval_scorers import Block, Combined, Scorer
+from schemas.errors import UsageError, describe, near
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+AT = (10, 20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What is searched with.
+
+    Attributes:
+        ids, labels: one per query; ids are unique, a label of None is refused.
+        vectors: named arrays ``[Q, ...]``, NumPy or Dask: what the scorers (or `prepare`) read.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str | None]
+    vectors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What is searched in.
+
+    Attributes:
+        ids, labels: one per item; ids are unique, for they break ties.
+        vectors: named arrays ``[N, ...]``, NumPy or Dask (larger than memory).
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str | None]
+    vectors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """The headline metric of the queries of one label."""
+
+    label: str
+    num_queries: int
+    num_relevant: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceResult:
+    """One space's numbers.
+
+    Attributes:
+        metrics: by name, such as ``map@10``; see docs/metrics/retrieval.md.
+        intervals: 95 % bootstrap intervals over queries of the ``map@K``.
+        per_query: by metric name, ``float64[Q]`` in query order.
+        cumulative_k: what the released evaluator with its never-cleared list would print, by K.
+        top: ``int64[Q, min(K, N)]``, gallery positions, best first.
+        top_scores: ``float32[Q, min(K, N)]``.
+        map_curve: ``float64[K]``, mAP@k for k = 1 .. K.
+        precision_curve: ``float64[101]``, mean interpolated precision at recall 0, 0.01, ..., 1; None without full
+            ranks.
+        per_label: headline metric by label, in label order.
+    """
+
+    space: str
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    per_query: Mapping[str, Floats]
+    cumulative_k: Mapping[int, float]
+    top: Ints
+    top_scores: npt.NDArray[np.float32]
+    map_curve: Floats
+    precision_curve: Floats | None
+    per_label: tuple[LabelScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalResult:
+    """What `evaluate_retrieval` found.
+
+    Attributes:
+        chance: expected metrics of a random ranking, exact, averaged over the queries.
+        chance_map_curve: ``float64[K]``, expected mAP@k of a random ranking.
+        seconds: wall time; never part of `results_json`.
+    """
+
+    query_ids: tuple[str, ...]
+    query_labels: tuple[str, ...]
+    gallery_ids: tuple[str, ...]
+    gallery_labels: tuple[str, ...]
+    at: tuple[int, ...]
+    spaces: tuple[SpaceResult, ...]
+    chance: Mapping[str, float]
+    chance_map_curve: Floats
+    cut: Cut
+    seconds: float
+
+    @property
+    def headline(self) -> str:
+        """The metric that plots and examples go by: mAP at the first cut-off."""
+        return f"map@{self.at[0]}"
+
+    def space(self, name: str) -> SpaceResult:
+        """Returns the space called `name`; UsageError where there is none."""
+        for space in self.spaces:
+            if space.space == name:
+                return space
+        known = [space.space for space in self.spaces]
+        raise UsageError(describe("space", name, "a space of this result", f"'{name}'", near(name, known)))
+
+
+def evaluate_retrieval(
+    queries: Queries,
+    gallery: Gallery,
+    scorers: Mapping[str, Scorer | Combined],
+    at: Sequence[int] = AT,
+    *,
+    prepare: Callable[[Block], Block] | None = None,
+    full_ranks: bool = True,
+    cut: Cut | None = None,
+    dask_address: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> RetrievalResult:
+    """Returns exact metrics of every space, the same bits however the work is cut (`retrieval_scorers` on rounding).
+
+    Args:
+        scorers: by space; a `Combined` space is made of the others' scores. Order is kept in the result.
+        at: cut-offs K of the metrics.
+        prepare: turns a block of query vectors into what the scorers read, once per block: encoding, decoding samples.
+        full_ranks: also rank every relevant item in the whole gallery, a second pass: precision-recall, hit@K, median
+            rank.
+        cut: block sizes.
+        dask_address: of a ``distributed`` scheduler; None: threads of this process.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: nothing to search with or in, a missing label, an id twice, lengths that differ, no space, a bad
+            cut-off, or scores that are NaN.
+        EngineError: the Dask scheduler cannot be reached.
+    """
+    started = time.perf_counter()
+    cut = cut or Cut()
+    at = tuple(sorted(set(at)))
+    if not at or at[0] < 1:
+        raise UsageError(
+            describe("evaluation", "at", "positive cut-offs", str(list(at)), "write at: [10, 20, 50, 100]")
+        )
+    if not scorers:
+        raise UsageError(describe("evaluation", "spaces", "at least one", "none", "name a space"))
+    left, right = _coded(queries, gallery)
+    with computing(dask_address, threads) as compute:
+        found = find(left, right, scorers, at[-1], cut, compute, prepare)
+        counts = None
+        if full_ranks:
+            limits = {space: [_limits(keys) for keys in item.relevant] for space, item in found.items()}
+            counts = count_before(left, right, scorers, limits, cut, compute, prepare)
+    labels = _labels("queries", queries)
+    spaces = tuple(
+        _space_result(space, found[space], None if counts is None else counts[space], left, right, labels, at, seed)
+        for space in scorers
+    )
+    chance, chance_curve = _chance(left, right, at)
+    return RetrievalResult(
+        query_ids=tuple(queries.ids),
+        query_labels=labels,
+        gallery_ids=tuple(gallery.ids),
+        gallery_labels=_labels("gallery", gallery),
+        at=at,
+        spaces=spaces,
+        chance=chance,
+        chance_map_curve=chance_curve,
+        cut=cut,
+        seconds=time.perf_counter() - started,
+    )
+
+
+def _coded(queries: Queries, gallery: Gallery) -> tuple[Items, Items]:
+    """Returns both sides with labels as shared numbers; UsageError for what cannot be evaluated."""
+    for thing, side in (("queries", queries), ("gallery", gallery)):
+        if len(side.ids) == 0:
+            raise UsageError(describe(thing, "items", "at least one", "none", "check the split and the store"))
+        lengths = {"labels": len(side.labels)} | {name: int(array.shape[0]) for name, array in side.vectors.items()}
+        for name, length in lengths.items():
+            if length != len(side.ids):
+                raise UsageError(describe(thing, name, f"{len(side.ids)} (one per id)", str(length), "pass one per id"))
+    names = _labels("queries", queries), _labels("gallery", gallery)
+    codes = {label: i for i, label in enumerate(sorted({*names[0], *names[1]}))}
+    sides = []
+    for thing, side, labels in (("queries", queries, names[0]), ("gallery", gallery, names[1])):
+        try:
+            tie = tie_order(side.ids)
+        except ValueError as error:
+            raise UsageError(f"{thing} {error}") from None
+        sides.append(Items(side.vectors, np.array([codes[label] for label in labels], np.int64), tie))
+    return sides[0], sides[1]
+
+
+def _labels(thing: str, side: Queries | Gallery) -> tuple[str, ...]:
+    """Returns the labels; UsageError where one is missing."""
+    labels = tuple(label for label in side.labels if label is not None)
+    if len(labels) < len(side.labels):
+        item = next(item for item, label in zip(side.ids, side.labels, strict=True) if label is None)
+        remedy = "label the videos or clips, or leave those without a label out"
+        raise UsageError(describe(thing, f"'{item}'", "a label", "none", remedy))
+    return labels
+
+
+def _limits(relevant: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Returns the keys to count items before: each relevant item's, and the end of the best one's score.
+
+    Everything before that end scores at least as high as the best relevant item: its pessimistic rank.
+    """
+    if len(relevant) == 0:
+        return relevant
+    end = ((relevant[0] >> np.uint64(32)) + np.uint64(1)) << np.uint64(32)
+    return np.append(relevant, end)
+
+
+def _first_ranks(found: Found, counts: tuple[Ints, ...]) -> Ints:
+    ranks = np.zeros(len(counts), np.int64)
+    for i, (keys, before) in enumerate(zip(found.relevant, counts, strict=True)):
+        if len(keys):
+            same_score = int(np.sum(keys >> np.uint64(32) == keys[0] >> np.uint64(32)))
+            ranks[i] = before[-1] - same_score + 1
+    return ranks
+
+
+def _space_result(
+    space: str,
+    found: Found,
+    counts: tuple[Ints, ...] | None,
+    left: Items,
+    right: Items,
+    labels: Sequence[str],
+    at: tuple[int, ...],
+    seed: int,
+) -> SpaceResult:
+    top = top_positions(found.top, np.argsort(right.tie))
+    num_relevant = np.array([len(keys) for keys in found.relevant], np.int64)
+    hits = RankedHits(
+        right.codes[top] == left.codes[:, None], num_relevant, None if counts is None else _first_ranks(found, counts)
+    )
+    names = [f"{name}@{k}" for name in ("map", "map_min", "recall", "p", "ndcg") for k in at]
+    names += [] if counts is None else [*(f"hit@{k}" for k in at), "median_rank"]
+    everyone = np.arange(len(left))
+    states = {name: PerQuery().update(everyone, measure(name).values(hits)) for name in names}
+    curve = average_precision_curve(hits.relevant, at[-1])
+    precision = None
+    if counts is not None:
+        rows = [interpolated_precision(before[:-1]) for before in counts]
+        precision = _column_means(np.stack(rows))
+    headline = states[f"map@{at[0]}"].values
+    return SpaceResult(
+        space=space,
+        metrics={name: measure(name).reduce(state) for name, state in states.items()},
+        intervals={f"map@{k}": bootstrap_mean(states[f"map@{k}"].values, seed) for k in at},
+        per_query={name: state.values for name, state in states.items()},
+        cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in at}),
+        top=top,
+        top_scores=key_scores(found.top),
+        map_curve=_column_means(curve),
+        precision_curve=precision,
+        per_label=_per_label(labels, headline, num_relevant),
+    )
+
+
+def _column_means(rows: Floats) -> Floats:
+    everyone = np.arange(len(rows))
+    return np.array([PerQuery().update(everyone, rows[:, i]).result() for i in range(rows.shape[1])])
+
+
+def _per_label(labels: Sequence[str], values: Floats, num_relevant: Ints) -> tuple[LabelScore, ...]:
+    scores = []
+    names = np.asarray(labels, dtype=object)
+    for label in sorted(set(labels)):
+        mine = np.flatnonzero(names == label)
+        mean = PerQuery().update(mine, values[mine]).result()
+        scores.append(LabelScore(label, len(mine), int(num_relevant[mine[0]]), mean))
+    return tuple(scores)
+
+
+def _chance(left: Items, right: Items, at: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
+    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(at)."""
+    num_items = len(right)
+    relevant_of = {int(code): int(np.sum(right.codes == code)) for code in np.unique(left.codes)}
+    weights = np.array([np.sum(left.codes == code) for code in relevant_of]) / len(left)
+    metrics: dict[str, float] = {}
+    curve = np.zeros(at[-1])
+    for k in range(1, at[-1] + 1):
+        pairs = [chance_average_precision(num_items, num, k) for num in relevant_of.values()]
+        curve[k - 1] = float(np.dot(weights, [plain for plain, _ in pairs]))
+        if k in at:
+            metrics[f"map@{k}"] = float(curve[k - 1])
+            metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
+            metrics[f"recall@{k}"] = chance_recall(num_items, k)
+            shares = [chance_precision(num_items, num, k) for num in relevant_of.values()]
+            metrics[f"p@{k}"] = float(np.dot(weights, shares))
+    return metrics, curve
+
+
+__all__ = [
+    "AT",
+    "RECALL_LEVELS",
+    "Combined",
+    "Cut",
+    "Gallery",
+    "LabelScore",
+    "Queries",
+    "RetrievalResult",
+    "SpaceResult",
+    "evaluate_retrieval",
+]
