@@ -41,6 +41,10 @@ class WeightsError(UsageError):
     """A weights file is missing, unsafe, corrupt, or of the wrong layout."""
 
 
+class FormatError(UsageError):
+    """An annotation, prediction or ranking file is not of the expected format, or its ids do not match."""
+
+
 class StorageUnavailableError(ClipmillError):
     """Storage refused a write (read-only, full, unreachable): nothing is lost, run the command again."""
 
