@@ -166,9 +166,7 @@ def _csv_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         at = data[: error.start].count(b"\n") + 1
-        raise _problem(
-            "videos.manifest", f"{path} line {at}", "UTF-8", "other bytes", "save it as CSV UTF-8"
-        ) from None
+        raise _problem("videos.manifest", f"{path} line {at}", "UTF-8", "other bytes", "save it as CSV UTF-8") from None
     header = text.partition("\n")[0]
     for name, separator in (("semicolons", ";"), ("tabs", "\t")):
         if separator in header and "," not in header:

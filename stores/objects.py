@@ -135,6 +135,17 @@ class Objects:
         names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
         return sorted(name for name in names if not name.startswith("."))
 
+    def entries(self, folder: str = "") -> list[StoredObject]:
+        """Returns the objects directly in `folder`, sorted by path, hidden ones (temporary files) left out."""
+        try:
+            found: list[dict[str, Any]] = self._fs.ls(self.full(folder), detail=True)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        objects = [self._object(info["name"], info) for info in found if info["type"] == "file"]
+        return sorted((item for item in objects if not _is_hidden(item.path)), key=lambda item: item.path)
+
     def find(self, folder: str = "") -> list[StoredObject]:
         """Returns every object below `folder`, sorted by path, temporary files included."""
         try:
@@ -143,11 +154,11 @@ class Objects:
             return []
         except OSError as error:
             raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        return sorted((self._object(path, info) for path, info in found.items()), key=lambda item: item.path)
+
+    def _object(self, path: str, info: Mapping[str, Any]) -> StoredObject:
         skip = len(self._root.rstrip("/")) + 1
-        objects = [
-            StoredObject(path[skip:], int(info.get("size") or 0), _modified(info)) for path, info in found.items()
-        ]
-        return sorted(objects, key=lambda item: item.path)
+        return StoredObject(path[skip:], int(info.get("size") or 0), _modified(info))
 
     def delete(self, path: str) -> None:
         """Deletes one object; deleting what is not there is no error. Local folders it leaves empty go too."""
@@ -179,6 +190,10 @@ def side_by_side(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
         return [function(item) for item in items]
     with ThreadPoolExecutor(min(_NUM_READ_THREADS, len(items))) as pool:
         return list(pool.map(function, items))
+
+
+def _is_hidden(path: str) -> bool:
+    return path.rpartition("/")[2].startswith(".")
 
 
 def is_temporary(name: str) -> bool:

@@ -2,7 +2,7 @@
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import StoreError, describe
+from schemas.recipe import Recipe
 from schemas.rows import Rows
+from schemas.tables import STANDARD_ROW_COLUMNS
 from stores.objects import Objects
 
 CHUNK_BYTES = 1 << 20
@@ -82,6 +84,40 @@ def damaged(path: str, got: str) -> StoreError:
             got,
             "delete that shard's commit and build again (see clipmill verify)",
         )
+    )
+
+
+def checked_rows(recipe: Recipe, rows: Rows, videos: Sequence[Span]) -> Rows:
+    """Returns `rows` as they are stored: the recipe's shape, little-endian columns.
+
+    Raises:
+        ValueError: they are not what the recipe says, or `videos` leaves rows out.
+    """
+    num_rows = len(rows)
+    values = rows.values if num_rows else rows.values.reshape(0, recipe.dim).astype(recipe.dtype, copy=False)
+    if values.shape != (num_rows, recipe.dim) or values.dtype.name != recipe.dtype:
+        raise ValueError(
+            f"rows of {recipe.key}: expected {recipe.dtype}[{num_rows}, {recipe.dim}], "
+            f"got {values.dtype}{list(values.shape)}"
+        )
+    position = 0
+    for name, start, stop in videos:
+        if start != position or stop < start:
+            raise ValueError(f"rows of {recipe.key}: expected video {name!r} to start at row {position}, got {start}")
+        position = stop
+    if position != num_rows:
+        raise ValueError(f"rows of {recipe.key}: expected spans over {num_rows} rows, got {position}")
+    columns = {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS if name != "values"}
+    for name, column in (columns | dict(rows.extras)).items():
+        if column.shape != (num_rows,) or name in rows.extras and name in (*STANDARD_ROW_COLUMNS, "video_id"):
+            raise ValueError(f"rows of {recipe.key}: expected a further column {name}[{num_rows}], got {column.shape}")
+    return Rows(
+        values=values,
+        clip=rows.clip.astype("<i4", copy=False),
+        start_seconds=rows.start_seconds.astype("<f8", copy=False),
+        stop_seconds=rows.stop_seconds.astype("<f8", copy=False),
+        mask=rows.mask.astype(bool, copy=False),
+        extras=rows.extras,
     )
 
 

@@ -14,10 +14,11 @@ from schemas.fingerprint import short
 from schemas.recipe import Recipe
 from schemas.records import Quarantined, Video
 from schemas.rows import Rows
-from schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
+from schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE
 from schemas.task import TaskResult
+from stores.catalog import read_commits, write_catalog
 from stores.objects import Objects, side_by_side
-from stores.shards import Span
+from stores.shards import Span, checked_rows
 from stores.tables import (
     Probe as Probe,
 )
@@ -168,7 +169,7 @@ class Store:
             ValueError: the rows are not what the recipe says.
             StorageUnavailableError: storage refuses.
         """
-        rows = _checked(recipe, rows, videos)
+        rows = checked_rows(recipe, rows, videos)
         path = f"shards/{folder(recipe)}/{task_key}.{self.format}"
         if self.format == "parquet":
             from stores.shards_parquet import encode as encode_parquet
@@ -201,20 +202,29 @@ class Store:
                 )
         self.objects.write(_commit_path(recipe, task_key), to_parquet(table))
 
-    def commit_paths(self, recipe_fingerprint: str | None = None) -> list[str]:
-        """Returns the sorted paths of all commit objects, or those that can be of one recipe."""
-        # A recipe keeps its rows when its feature is renamed: any folder that ends in its digits may hold some.
-        ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
-        folders = [name for name in self.objects.names("commits") if name.endswith(ending)]
+    def commit_paths(self) -> list[str]:
+        """Returns the sorted paths of all commit objects."""
+        folders = self._commit_folders(None)
         listed = side_by_side(lambda name: self.objects.names(f"commits/{name}"), folders)
         return [f"commits/{name}/{item}" for name, items in zip(folders, listed, strict=True) for item in items]
 
+    def _commit_folders(self, recipe_fingerprint: str | None) -> list[str]:
+        # A recipe keeps its rows when its feature is renamed: any folder that ends in its digits may hold some.
+        ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
+        return [name for name in self.objects.names("commits") if name.endswith(ending)]
+
     def commits(self, recipe_fingerprint: str | None = None) -> pa.Table:
         """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths."""
-        table = gather(COMMITS, self._tables(self.commit_paths(recipe_fingerprint)))
+        folders = self._commit_folders(recipe_fingerprint)
+        table = gather(COMMITS, [read_commits(self.objects, name, self.read_table) for name in folders])
         if recipe_fingerprint is None:
             return table
         return table.filter(pa.compute.equal(table.column("recipe_fingerprint"), recipe_fingerprint))
+
+    def write_catalog(self) -> None:
+        """Compacts the commits for quicker reading; what a reader sees is the same with and without it."""
+        for name in self._commit_folders(None):
+            write_catalog(self.objects, name, self.read_table)
 
     def commits_in_force(self, recipe_fingerprint: str, manifest: Mapping[str, Video] | None = None) -> pa.Table:
         """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`."""
@@ -366,32 +376,3 @@ def _check_free(objects: Objects) -> None:
 
 def _problem(thing: str, key: str, expected: str, got: str, remedy: str) -> StoreError:
     return StoreError(describe(thing, key, expected, got, remedy))
-
-
-def _checked(recipe: Recipe, rows: Rows, videos: Sequence[Span]) -> Rows:
-    num_rows = len(rows)
-    values = rows.values if num_rows else rows.values.reshape(0, recipe.dim).astype(recipe.dtype, copy=False)
-    if values.shape != (num_rows, recipe.dim) or values.dtype.name != recipe.dtype:
-        raise ValueError(
-            f"rows of {recipe.key}: expected {recipe.dtype}[{num_rows}, {recipe.dim}], "
-            f"got {values.dtype}{list(values.shape)}"
-        )
-    position = 0
-    for name, start, stop in videos:
-        if start != position or stop < start:
-            raise ValueError(f"rows of {recipe.key}: expected video {name!r} to start at row {position}, got {start}")
-        position = stop
-    if position != num_rows:
-        raise ValueError(f"rows of {recipe.key}: expected spans over {num_rows} rows, got {position}")
-    columns = {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS if name != "values"}
-    for name, column in (columns | dict(rows.extras)).items():
-        if column.shape != (num_rows,) or name in rows.extras and name in (*STANDARD_ROW_COLUMNS, "video_id"):
-            raise ValueError(f"rows of {recipe.key}: expected a further column {name}[{num_rows}], got {column.shape}")
-    return Rows(
-        values=values,
-        clip=rows.clip.astype("<i4", copy=False),
-        start_seconds=rows.start_seconds.astype("<f8", copy=False),
-        stop_seconds=rows.stop_seconds.astype("<f8", copy=False),
-        mask=rows.mask.astype(bool, copy=False),
-        extras=rows.extras,
-    )

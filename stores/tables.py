@@ -47,6 +47,9 @@ def gather(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Returns the rows of all `parts` under `schema`; columns an older version did not write yet are null."""
     fitted = []
     for part in parts:
+        if part.schema.equals(schema):
+            fitted.append(part)
+            continue
         missing = [name for name in schema.names if name not in part.schema.names]
         for name in missing:
             part = part.append_column(schema.field(name), pa.nulls(part.num_rows, schema.field(name).type))

@@ -1,0 +1,69 @@
+"""The commits of one recipe as one table, helped by a catalog: a compacted copy that saves opening each commit.
+
+The catalog is a cache and never an authority. A commit's rows are taken from it only while the commit object is still
+listed and is older than the catalog; anything else is read from the commit itself. So a catalog may be stale, missing,
+damaged or deleted at any time without changing what a reader sees.
+"""
+
+from collections.abc import Callable
+
+import pyarrow as pa
+
+from schemas.tables import COMMITS
+from stores.objects import Objects, side_by_side
+from stores.tables import from_parquet, gather, to_parquet
+
+_NAME = "commit"
+_CATALOG = COMMITS.append(pa.field(_NAME, pa.string(), nullable=False))
+_WORTH_IT = 32
+"""ours: below as many commits that are not yet in the catalog, reading them is quicker than writing it again."""
+
+
+def read_commits(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> pa.Table:
+    """Returns the rows of all commits in ``commits/<folder>`` (COMMITS schema), in the order of their names."""
+    return _read(objects, folder, read_table)[0].select(COMMITS.names)
+
+
+def write_catalog(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> bool:
+    """Brings the catalog of ``commits/<folder>`` up to date where that is worth it; returns whether it was written."""
+    table, num_fresh = _read(objects, folder, read_table)
+    if num_fresh < _WORTH_IT:
+        return False
+    objects.write(_path(folder), to_parquet(table))
+    return True
+
+
+def _path(folder: str) -> str:
+    return f"catalog/{folder}.parquet"
+
+
+def _read(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> tuple[pa.Table, int]:
+    listed = {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
+    catalog, made = _read_catalog(objects, folder)
+    held = set(catalog.column(_NAME).to_pylist())
+    # Strictly older: where times are whole seconds, a commit of the same second may have come after.
+    known = {name for name, time in listed.items() if name in held and time is not None and time < made}
+    catalog = catalog.filter(pa.compute.is_in(catalog.column(_NAME), pa.array(sorted(known), pa.string())))
+    fresh = sorted(set(listed) - known)
+
+    def read(name: str) -> pa.Table:
+        table = read_table(f"commits/{folder}/{name}")
+        return table.append_column(_CATALOG.field(_NAME), pa.array([name] * table.num_rows, pa.string()))
+
+    table = gather(_CATALOG, [catalog, *side_by_side(read, fresh)])
+    if fresh and catalog.num_rows:
+        names = table.column(_NAME).to_pylist()
+        table = table.take(pa.array(sorted(range(len(names)), key=names.__getitem__), pa.int64()))
+    return table, len(fresh)
+
+
+def _read_catalog(objects: Objects, folder: str) -> tuple[pa.Table, float]:
+    path = _path(folder)
+    made = next((item.modified_seconds for item in objects.entries("catalog") if item.path == path), None)
+    if made is not None:
+        try:
+            table = gather(_CATALOG, [from_parquet(objects.read(path))])
+        except (FileNotFoundError, pa.ArrowException, OSError):
+            return _CATALOG.empty_table(), 0.0
+        return table, made
+    return _CATALOG.empty_table(), 0.0
