@@ -298,12 +298,13 @@ def score_blocks(blocks: tuple[Matched, ...], thresholds: tuple[float, ...], int
         group_average_precision(hit[t][order], ranked, num_positive, interpolated) for t in range(len(thresholds))
     ]
     table = np.array(values, np.float64).reshape(len(thresholds), len(labels))[:, scored]
-    counts = _sum_counts([block.counts for block in blocks], int((~scored[label]).sum()))
+    counts = sum_counts([block.counts for block in blocks], int((~scored[label]).sum()))
     kept = tuple(name for name, position in labels.items() if scored[position])
     return DetectionScore(thresholds, kept, table, num_positive[scored], counts)
 
 
-def _sum_counts(parts: list[DetectionCounts], num_unknown_label: int) -> DetectionCounts:
+def sum_counts(parts: list[DetectionCounts], num_unknown_label: int) -> DetectionCounts:
+    """Returns the counts of blocks of different videos together; which classes are unknown is only known at the end."""
     names = [name for name in DetectionCounts.__slots__ if name != "num_unknown_label"]
     sums = {name: sum(getattr(part, name) for part in parts) for name in names}
     return DetectionCounts(**sums, num_unknown_label=num_unknown_label)

@@ -208,3 +208,9 @@ def test_segments_of_videos_keeps_videos_without_segments() -> None:
     assert part.video_ids == ("empty", "w")
     assert part.start_seconds.tolist() == [2.0]
     assert part.video.tolist() == [1]
+
+
+def test_two_equal_empty_segments_overlap_fully_as_in_the_official_tool() -> None:
+    rows: list[Row] = [("v", 5, 5, "a")]
+    assert score(rows, [("v", 5, 5, "a", 1.0)], (0.5, 0.95)).average == 1.0
+    assert score(rows, [("v", 4, 4, "a", 1.0)], (0.5, 0.95)).average == 0.0
