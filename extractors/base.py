@@ -5,7 +5,7 @@ decode child, and hands batches that span videos to `Extractor.forward`. What co
 window order, to one `Reducer` per clip, which makes the clip's rows.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -76,6 +76,8 @@ class ExtractorCard:
         gmac_per_window: cost of one default window, for balanced tasks and the speed-of-light line.
         batch_windows: hint for a forward pass on a CPU.
         extras: further per-row columns its reducer makes, name to numpy dtype name.
+        variant: the card as given options make it (other windows, layers, weights or preprocessing), from an instance
+            of `options`; None where options change none of these. Planning resolves a recipe against the result.
     """
 
     name: str
@@ -90,6 +92,12 @@ class ExtractorCard:
     gmac_per_window: float = 1.0
     batch_windows: int = 8
     extras: Mapping[str, str] = field(default_factory=dict)
+    variant: "Callable[[Any], ExtractorCard] | None" = None
+
+
+def card_for(card: ExtractorCard, options: Any) -> ExtractorCard:
+    """Returns the card as `options` (an instance of ``card.options``) make it."""
+    return card.variant(options) if card.variant is not None else card
 
 
 class Extractor(Protocol):
