@@ -1,0 +1,67 @@
+"""ActivityNet Captions JSON: timed sentences per video.
+
+::
+
+    {"v_uqiMw7tQ1Cc": {"duration": 55.15, "timestamps": [[0.28, 55.15], ...], "sentences": ["...", ...]}, ...}
+
+Three protocols are in use and differ by up to six points: testing on val_1, on val_2, or on both together; always print
+which. Source: R. Krishna et al., Dense-Captioning Events in Videos, ICCV 2017.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from schemas.errors import FormatError, describe
+from schemas.segments import segments_from_columns
+from stores.formats.moments import MomentQueries
+from stores.formats.sniff import read_json_object, seconds, wrong_format
+
+_CAPTIONS = "ActivityNet Captions: a JSON object of videos with 'duration', 'timestamps' and 'sentences'"
+
+
+def read_activitynet_captions(path: str | Path) -> MomentQueries:
+    """Returns the queries in `path`, in its order; a query's id is ``<video>#<number of the sentence>``, from 0.
+
+    Raises:
+        FormatError: the file is something else, or a video's lists do not fit together.
+    """
+    data = read_json_object(path, _CAPTIONS)
+    rows = []
+    for number, (video, item) in enumerate(data.items()):
+        keys = {"duration", "timestamps", "sentences"}
+        if not isinstance(item, dict) or not keys <= set(item):
+            raise wrong_format(path, _CAPTIONS) if number == 0 else _bad(path, video, f"the keys {sorted(keys)}", item)
+        duration, times, sentences = seconds(item["duration"]), item["timestamps"], item["sentences"]
+        if duration is None or len(times) != len(sentences):
+            raise _bad(path, video, "a duration, and as many timestamps as sentences", item)
+        for index, (pair, sentence) in enumerate(zip(times, sentences, strict=True)):
+            values = [seconds(value) for value in pair] if isinstance(pair, list) else []
+            if len(values) != 2 or None in values:
+                raise _bad(path, video, "timestamps as [start, stop] in seconds", pair)
+            rows.append((f"{video}#{index}", video, str(sentence).strip(), duration, *values))
+    query, videos, text, durations, start, stop = zip(*rows, strict=True) if rows else ((), (), (), (), (), ())
+    windows = segments_from_columns(query, start, stop, video_ids=query)
+    return MomentQueries(query, videos, text, np.array(durations, np.float64), windows)
+
+
+def write_activitynet_captions(path: str | Path, queries: MomentQueries) -> None:
+    """Writes `queries` so that `read_activitynet_captions` returns them again; each must have one window."""
+    videos: dict[str, dict[str, Any]] = {}
+    table = queries.windows
+    columns = (table.video, table.start_seconds, table.stop_seconds)
+    for query, start, stop in zip(*(column.tolist() for column in columns), strict=True):
+        entry = videos.setdefault(
+            queries.video_ids[query],
+            {"duration": float(queries.duration_seconds[query]), "timestamps": [], "sentences": []},
+        )
+        entry["timestamps"].append([start, stop])
+        entry["sentences"].append(queries.sentences[query])
+    Path(path).write_text(json.dumps(videos, ensure_ascii=False), encoding="utf-8")
+
+
+def _bad(path: str | Path, video: str, expected: str, got: Any) -> FormatError:
+    text = json.dumps(got, ensure_ascii=False)[:80]
+    return FormatError(describe("file", f"{path} video {video}", expected, text, "correct the entry"))
