@@ -5,7 +5,7 @@ decode child, and hands batches that span videos to `Extractor.forward`. What co
 window order, to one `Reducer` per clip, which makes the clip's rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -139,10 +139,16 @@ class Factory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A card with its factory; `factory` is imported only when a worker builds the extractor, so cards stay light."""
+    """A card with its factory; `factory` is imported only when a worker builds the extractor, so cards stay light.
+
+    Attributes:
+        layouts: returns the published layouts (`extractors.weights.Layout`) its weights files may have; None: it reads
+            no weights files.
+    """
 
     card: ExtractorCard
     factory: Factory
+    layouts: Callable[[], Sequence[Any]] | None = None
 
 
 def options_of(card: ExtractorCard, recipe: Recipe) -> Any:

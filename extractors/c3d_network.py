@@ -1,0 +1,117 @@
+"""The C3D network and the layouts of its published weights."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from extractors.base import options_of
+from extractors.c3d import CARD
+from extractors.torch_extractor import TorchExtractor, seeded
+from extractors.weights import Layout, Shape, load_network
+from schemas.recipe import Recipe
+
+CONVOLUTIONS = (
+    ("conv1a", 3, 64),
+    ("conv2a", 64, 128),
+    ("conv3a", 128, 256),
+    ("conv3b", 256, 256),
+    ("conv4a", 256, 512),
+    ("conv4b", 512, 512),
+    ("conv5a", 512, 512),
+    ("conv5b", 512, 512),
+)
+LINEARS: tuple[tuple[str, int | None, int], ...] = (("fc6", 4096, 8192), ("fc7", 4096, 4096), ("fc8", None, 4096))
+SPORTS1M_CLASSES = 487
+
+
+class C3D(nn.Module):
+    """C3D up to `layer`; ``float[N, 3, 16, 112, 112]`` to ``float[N, D]``. fc6 and fc7 are read after their ReLU."""
+
+    def __init__(self, layer: str = "fc6", pool5: str = "caffe", num_classes: int = SPORTS1M_CLASSES) -> None:
+        super().__init__()
+        self._layer, self._pool5 = layer, pool5
+        for name, channels_in, channels_out in CONVOLUTIONS:
+            setattr(self, name, nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1))
+        self.fc6 = nn.Linear(8192, 4096)
+        self.fc7 = nn.Linear(4096, 4096)
+        self.fc8 = nn.Linear(4096, num_classes)
+
+    def resize_classes(self, num_classes: int) -> None:
+        """Replaces the last layer."""
+        self.fc8 = nn.Linear(4096, num_classes)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = F.max_pool3d(F.relu_(self.conv1a(clips)), (1, 2, 2))
+        x = F.max_pool3d(F.relu_(self.conv2a(x)), 2)
+        x = F.max_pool3d(F.relu_(self.conv3b(F.relu_(self.conv3a(x)))), 2)
+        x = F.max_pool3d(F.relu_(self.conv4b(F.relu_(self.conv4a(x)))), 2)
+        x = F.relu_(self.conv5b(F.relu_(self.conv5a(x))))
+        if self._pool5 == "caffe":
+            x = F.max_pool3d(x, 2, ceil_mode=True)
+        else:
+            x = F.max_pool3d(x, 2, padding=(0, 1, 1))
+        x = torch.flatten(x, 1)
+        if self._layer == "pool5":
+            return x
+        x = F.relu_(self.fc6(x))
+        if self._layer == "fc6":
+            return x
+        x = F.relu_(self.fc7(x))
+        return x if self._layer == "fc7" else self.fc8(x)
+
+
+def _keys(
+    names: dict[str, str], suffixes: tuple[str, str] = (".weight", ".bias"), classes: int | None = None
+) -> dict[str, tuple[str, Shape]]:
+    """Returns published key to (our key, shape), for our layer name to published layer name."""
+    shapes: dict[str, tuple[Shape, Shape]] = {
+        name: ((channels_out, channels_in, 3, 3, 3), (channels_out,)) for name, channels_in, channels_out in CONVOLUTIONS
+    }
+    shapes |= {name: ((rows or classes, columns), (rows or classes,)) for name, rows, columns in LINEARS}
+    return {
+        published + suffix: (f"{name}.{kind}", shapes[name][index])
+        for name, published in names.items()
+        for index, (kind, suffix) in enumerate(zip(("weight", "bias"), suffixes, strict=True))
+    }
+
+
+_NAMES = [name for name, *_ in CONVOLUTIONS]
+_LINEAR = {"fc6": "fc6", "fc7": "fc7", "fc8": "fc8"}
+_SHORT = {name: name.removesuffix("a") if name in ("conv1a", "conv2a") else name for name in _NAMES}
+_INDEXED = dict(zip(_NAMES, (f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
+
+LAYOUTS = (
+    # The same names serve Sports-1M weights and the port's own UCF-101 training: the number of classes tells them apart.
+    Layout("c3d_sports1m_davidea", "sports1m-caffe", _keys(_SHORT | _LINEAR, classes=SPORTS1M_CLASSES)),
+    Layout("c3d_ucf101_jfzhang95", "ucf101-jfzhang95", _keys(_SHORT | _LINEAR)),
+    Layout(
+        "c3d_sports1m_jfzhang95",
+        "sports1m-caffe",
+        _keys(_INDEXED | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}),
+    ),
+    Layout("c3d_sports1m_mmaction2", "mmaction2", _keys({n: f"{n}.conv" for n in _NAMES} | {"fc6": "fc6", "fc7": "fc7"})),
+    Layout(
+        "c3d_ucf101_mmaction2",
+        "mmaction2",
+        _keys(
+            {n: f"backbone.{n}.conv" for n in _NAMES}
+            | {"fc6": "backbone.fc6", "fc7": "backbone.fc7", "fc8": "cls_head.fc_cls"}
+        ),
+    ),
+    Layout(
+        "c3d_sports1m_caffe",
+        "sports1m-caffe",
+        _keys({n: n for n in _NAMES} | {"fc6": "fc6-1", "fc7": "fc7-1", "fc8": "fc8-1"}, ("[0]", "[1]")),
+    ),
+)
+
+
+def build(recipe: Recipe, device: str) -> TorchExtractor:
+    """Returns the extractor with the recipe's weights."""
+    options = options_of(CARD, recipe)
+    if recipe.weights.file is not None:
+        network = C3D(recipe.layer, options.pool5)
+        load_network(network, recipe.weights.file, LAYOUTS)
+    else:
+        network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, options.pool5))
+    return TorchExtractor(network, recipe, device, network.conv1a, single_frames=False)

@@ -1,0 +1,65 @@
+"""Which extractors there are. To add one: a module with a `Registration`, and one line in `BUILT_IN`.
+
+One from outside the project registers under the entry point group ``clipmill.extractors``.
+"""
+
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+
+from extractors.base import Extractor, ExtractorCard, Registration
+from schemas.errors import UsageError, describe, near
+from schemas.recipe import Recipe
+
+ENTRY_POINT_GROUP = "clipmill.extractors"
+
+BUILT_IN = {
+    "c3d": "extractors.c3d",
+    "squeezenet": "extractors.squeezenet",
+    "vgg16": "extractors.vgg16",
+}
+
+
+@cache
+def _outside() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+
+
+def names() -> tuple[str, ...]:
+    """Returns the registered names, sorted."""
+    return tuple(sorted({*BUILT_IN, *_outside()}))
+
+
+@cache
+def registration(name: str) -> Registration:
+    """Returns the card and factory of an extractor; a card is light, torch comes with the factory.
+
+    Raises:
+        UsageError: there is no such extractor (near names are listed), or the package that brings it is broken.
+    """
+    if name in BUILT_IN:
+        found: object = import_module(BUILT_IN[name]).REGISTRATION
+    elif name in _outside():
+        try:
+            found = _outside()[name].load()
+        except Exception as error:
+            raise UsageError(
+                describe("extractor", name, "a package that imports", f"{type(error).__name__}: {error}", "mend or remove it")
+            ) from error
+    else:
+        raise UsageError(f"extractor {name}: expected a registered name, got an unknown one; {near(name, names())}")
+    if not isinstance(found, Registration):
+        raise UsageError(
+            describe("extractor", name, "an extractors.base.Registration", type(found).__name__, "see docs/extending.md")
+        )
+    return found
+
+
+def card(name: str) -> ExtractorCard:
+    """Returns the card of an extractor."""
+    return registration(name).card
+
+
+def build(recipe: Recipe, device: str) -> Extractor:
+    """Returns the extractor a recipe describes, on `device`, with its weights loaded."""
+    return registration(recipe.extractor).factory(recipe, device)

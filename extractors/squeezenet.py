@@ -1,0 +1,48 @@
+"""SqueezeNet 1.0 (Iandola et al., 2016): a small image network, one row per frame."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from schemas.recipe import Preprocess, Recipe, Sampling
+
+CARDS = (
+    WeightsCard(
+        name="imagenet-caffe",
+        layouts=("squeezenet1_0",),
+        source="songhan/SqueezeNet-Deep-Compression, decoded, torchvision key names",
+        licence="BSD",
+        # Published: 227 x 227, BGR, 0-255, mean (104, 117, 123). ours: the whole frame is squeezed to 256 x 256 before
+        # the centre crop, as Caffe's ImageNet preparation does.
+        preprocess=Preprocess(
+            resize="exact", size=(256, 256), crop=(227, 227), colour="bgr", mean=(104.0, 117.0, 123.0)
+        ),
+    ),
+)
+
+CARD = ExtractorCard(
+    name="squeezenet",
+    version=1,
+    summary="small image classification network, one row per frame (ImageNet)",
+    layers=(Layer("features", 512), Layer("logits", 1000)),
+    sampling=Sampling(fps=1, frames=1),
+    weights=CARDS,
+    frames_fixed=True,
+    gmac_per_window=0.82,
+    batch_windows=16,
+)
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from extractors.squeezenet_network import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from extractors.squeezenet_network import LAYOUTS
+
+    return LAYOUTS
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)

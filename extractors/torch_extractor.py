@@ -1,0 +1,102 @@
+"""What every torch network shares: from ``uint8`` windows to rows, on a device, in a precision."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from extractors.base import EachWindow, Outputs
+from schemas.recipe import Preprocess, Recipe
+from schemas.records import Clip
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+
+class TorchExtractor:
+    """Runs a network on batches of windows.
+
+    Args:
+        network: takes ``float[N, C, T, H, W]`` (`frames_first` False) or ``float[N, C, H, W]`` for windows of one frame
+            (`frames_first` True), already scaled; returns ``[N, D]``.
+        first_conv: the network's first convolution. Weights that expect BGR have its input channels reversed once, so
+            frames stay RGB and the colour order costs nothing per frame.
+    """
+
+    def __init__(
+        self, network: nn.Module, recipe: Recipe, device: str, first_conv: nn.Module, single_frames: bool
+    ) -> None:
+        preprocess = recipe.preprocess
+        if preprocess.colour == "bgr":
+            reverse_input_channels(first_conv)
+        self._recipe = recipe
+        self._device = torch.device(device)
+        self._dtype = PRECISIONS[recipe.precision]
+        self._single_frames = single_frames
+        self._network = network.to(self._device, self._dtype).eval()
+        self._scale, self._shift = affine(preprocess, 4 if single_frames else 5)
+        self._scale, self._shift = self._scale.to(self._device), self._shift.to(self._device)
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
+        with torch.inference_mode():
+            values = self._network(self.prepare(frames))
+        return {"values": values.flatten(1).float().cpu().numpy()}
+
+    def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns the network's input: channels first, scaled, in the recipe's precision."""
+        tensor = torch.from_numpy(frames).to(self._device, non_blocking=True)
+        tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
+        scaled = tensor.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
+        return scaled.to(self._dtype)
+
+    def reducer(self, clip: Clip) -> EachWindow:
+        """Returns a reducer that makes one row per window."""
+        return EachWindow(clip, self._recipe.dtype)
+
+
+def affine(preprocess: Preprocess, num_axes: int) -> tuple[Tensor, Tensor]:
+    """Returns scale and shift, in RGB order, such that ``x * scale + shift`` is ``(x * preprocess.scale - mean) / std``.
+
+    Shapes are ``[1, C, 1, ...]`` with `num_axes` axes, the channels second.
+    """
+    channels = 1 if preprocess.colour == "grey" else 3
+    mean = preprocess.mean or (0.0,) * channels
+    std = preprocess.std or (1.0,) * channels
+    if preprocess.colour == "bgr":
+        mean, std = mean[::-1], std[::-1]
+    shape = (1, channels, *([1] * (num_axes - 2)))
+    mean_tensor, std_tensor = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
+    scale = preprocess.scale / std_tensor
+    return scale.float().reshape(shape), (-mean_tensor / std_tensor).float().reshape(shape)
+
+
+def reverse_input_channels(convolution: nn.Module) -> None:
+    """Reverses the input channels of a convolution in place: BGR weights become RGB weights."""
+    weight: Any = convolution.weight
+    with torch.no_grad():
+        weight.copy_(weight.flip(1))
+
+
+def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
+    """Returns a network with He-normal weights and zero biases, a function of `seed` alone.
+
+    Ours: He's scale keeps features of an untrained ReLU network from vanishing with depth.
+    """
+    with torch.device("meta"):
+        network = make()
+    network = network.to_empty(device="cpu")
+    generator = torch.Generator().manual_seed(seed)
+    for module in network.modules():
+        for name, parameter in module.named_parameters(recurse=False):
+            with torch.no_grad():
+                if parameter.dim() > 1:
+                    fan_in = parameter[0].numel()
+                    parameter.normal_(0.0, (2.0 / fan_in) ** 0.5, generator=generator)
+                else:
+                    parameter.fill_(1.0 if name == "weight" else 0.0)
+        for name, buffer in module.named_buffers(recurse=False):
+            buffer.fill_(1.0 if name == "running_var" else 0)
+    return network

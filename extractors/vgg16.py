@@ -1,0 +1,69 @@
+"""VGG-16 (Simonyan and Zisserman, ICLR 2015): one row per frame."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from schemas.recipe import Preprocess, Recipe, Sampling
+
+TORCHVISION = Preprocess(
+    resize="short_side",
+    size=(256,),
+    interpolation="bilinear_antialias",
+    crop=(224, 224),
+    colour="rgb",
+    scale=1 / 255,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+CARDS = (
+    WeightsCard(
+        name="imagenet-torchvision",
+        layouts=("vgg16_torchvision",),
+        source="pytorch/vision, vgg16-397923af.pth (VGG16_Weights.IMAGENET1K_V1)",
+        licence="BSD-3-Clause",
+        preprocess=TORCHVISION,
+    ),
+    WeightsCard(
+        name="imagenet-caffe",
+        layouts=(),
+        source="the authors' Caffe model, converted to the same key names; choose it with weights.card",
+        licence="CC-BY-4.0",
+        preprocess=TORCHVISION.model_copy(
+            update={"interpolation": "bilinear", "colour": "bgr", "scale": 1.0, "mean": (103.939, 116.779, 123.68), "std": ()}
+        ),
+    ),
+)
+
+CARD = ExtractorCard(
+    name="vgg16",
+    version=1,
+    summary="image classification network, one row per frame (ImageNet)",
+    layers=(
+        Layer("fc7", 4096),
+        Layer("fc6", 4096),
+        Layer("pool5", 25088, maps=(512, 7, 7)),
+        Layer("logits", 1000),
+    ),
+    sampling=Sampling(fps=1, frames=1),
+    weights=CARDS,
+    frames_fixed=True,
+    gmac_per_window=15.47,
+    batch_windows=8,
+)
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from extractors.vgg16_network import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from extractors.vgg16_network import LAYOUTS
+
+    return LAYOUTS
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)
