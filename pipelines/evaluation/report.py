@@ -152,7 +152,7 @@ def render_report(report: RetrievalReport) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["number"] = lambda value: f"{value:,}".replace(",", "\u202f")
+    environment.filters["number"] = lambda value: f"{value:,}"
     environment.filters["score"] = score_text
     environment.filters["duration"] = duration_text
     return environment.get_template("report_template.html").render(_context(report))

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-CHROMIUM = next((path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name))), None)
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 FLAGS = (
     "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-background-networking "
@@ -88,7 +88,7 @@ def browser(profile: Path) -> Iterator[Page]:
     out_read, out_write = os.pipe()
 
     def wire() -> None:
-        # Chromium reads commands from descriptor 3 and writes answers to 4; copies first, for they may be 3 or 4 already.
+        # Chromium reads commands from descriptor 3 and writes to 4; copies first, for ours may be 3 or 4 already.
         source, sink = os.dup2(in_read, 20), os.dup2(out_write, 21)
         os.dup2(source, 3)
         os.dup2(sink, 4)
