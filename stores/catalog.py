@@ -10,8 +10,8 @@ from collections.abc import Callable
 import pyarrow as pa
 
 from schemas.tables import COMMITS
-from stores.objects import Objects, side_by_side
-from stores.tables import from_parquet, gather, to_parquet
+from stores.objects import Objects
+from stores.tables import from_parquet, gather, take, to_parquet
 
 _NAME = "commit"
 _CATALOG = COMMITS.append(pa.field(_NAME, pa.string(), nullable=False))
@@ -40,20 +40,21 @@ def _path(folder: str) -> str:
 def _read(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> tuple[pa.Table, int]:
     listed = {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
     catalog, made = _read_catalog(objects, folder)
-    held = set(catalog.column(_NAME).to_pylist())
+    held = catalog.column(_NAME).to_pylist()
     # Strictly older: where times are whole seconds, a commit of the same second may have come after.
-    known = {name for name, time in listed.items() if name in held and time is not None and time < made}
-    catalog = catalog.filter(pa.compute.is_in(catalog.column(_NAME), pa.array(sorted(known), pa.string())))
+    older = {name for name, time in listed.items() if time is not None and time < made}
+    known = older.intersection(held)
+    catalog = take(catalog, [row for row, name in enumerate(held) if name in known])
     fresh = sorted(set(listed) - known)
 
     def read(name: str) -> pa.Table:
         table = read_table(f"commits/{folder}/{name}")
-        return table.append_column(_CATALOG.field(_NAME), pa.array([name] * table.num_rows, pa.string()))
+        return table.append_column(_CATALOG.field(_NAME), pa.repeat(name, table.num_rows))
 
-    table = gather(_CATALOG, [catalog, *side_by_side(read, fresh)])
+    table = gather(_CATALOG, [catalog, *objects.each(read, fresh)])
     if fresh and catalog.num_rows:
         names = table.column(_NAME).to_pylist()
-        table = table.take(pa.array(sorted(range(len(names)), key=names.__getitem__), pa.int64()))
+        table = take(table, sorted(range(len(names)), key=names.__getitem__))
     return table, len(fresh)
 
 
@@ -64,6 +65,6 @@ def _read_catalog(objects: Objects, folder: str) -> tuple[pa.Table, float]:
         try:
             table = gather(_CATALOG, [from_parquet(objects.read(path))])
         except (FileNotFoundError, pa.ArrowException, OSError):
-            return _CATALOG.empty_table(), 0.0
+            return gather(_CATALOG, []), 0.0
         return table, made
-    return _CATALOG.empty_table(), 0.0
+    return gather(_CATALOG, []), 0.0

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from stores.objects import StoredObject, is_temporary
 from stores.store import Store
 
+_OTHER_FOLDERS = ("commits", "catalog", "quarantine", "runs", "recipes", "probes")
+
 
 def find_garbage(store: Store, min_age_seconds: float = 0.0) -> list[StoredObject]:
     """Returns the objects of shards without a commit, and what writes that were killed left behind, sorted by path.
@@ -19,9 +21,7 @@ def find_garbage(store: Store, min_age_seconds: float = 0.0) -> list[StoredObjec
         StorageUnavailableError: storage cannot be listed.
     """
     shard_objects = store.objects.find("shards")
-    others = [
-        item for folder in ("commits", "quarantine", "runs", "recipes", "probes") for item in store.objects.find(folder)
-    ]
+    others = [item for folder in _OTHER_FOLDERS for item in store.objects.find(folder)]
     committed = set(store.commits().column("shard").to_pylist())
     garbage = [item for item in shard_objects if _is_temporary(item) or shard_of(item.path) not in committed]
     garbage += [item for item in others if _is_temporary(item)]

@@ -16,8 +16,9 @@ from fsspec.implementations.local import LocalFileSystem
 from schemas.errors import StorageUnavailableError, StoreError, describe
 
 TEMPORARY_SUFFIX = ".tmp"
-_NUM_READ_THREADS = 16
-"""ours: hides the latency of an object store; on a local disk it costs nothing."""
+_NUM_REMOTE_THREADS = 16
+_NUM_LOCAL_THREADS = 4
+"""ours: many hide the latency of an object store; on a local disk more than a few only wait for one another."""
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -96,9 +97,14 @@ class Objects:
         except OSError as error:
             raise unavailable(self.url, f"cannot read {path}", error) from None
 
-    def read_many(self, paths: Iterable[str]) -> list[bytes]:
-        """Returns the bytes of several objects, in order, read side by side."""
-        return side_by_side(self.read, paths)
+    def each(self, function: Callable[[T], U], items: Iterable[T]) -> list[U]:
+        """Returns `function` of every item, in order, from a pool of threads: for functions that read objects."""
+        items = list(items)
+        if len(items) <= 1:
+            return [function(item) for item in items]
+        most = _NUM_LOCAL_THREADS if self.is_local else _NUM_REMOTE_THREADS
+        with ThreadPoolExecutor(min(most, len(items))) as pool:
+            return list(pool.map(function, items))
 
     def open(self, path: str) -> BinaryIO:
         """Returns a seekable reader that fetches only what is asked of it."""
@@ -181,15 +187,6 @@ class Objects:
         if self.is_local and not os.access(self._root, os.W_OK | os.X_OK):
             error = OSError(errno.EACCES, "no write access")
             raise unavailable(self.url, "cannot write", error)
-
-
-def side_by_side(function: Callable[[T], U], items: Iterable[T]) -> list[U]:
-    """Returns `function` of every item, in order, from a pool of threads."""
-    items = list(items)
-    if len(items) <= 1:
-        return [function(item) for item in items]
-    with ThreadPoolExecutor(min(_NUM_READ_THREADS, len(items))) as pool:
-        return list(pool.map(function, items))
 
 
 def _is_hidden(path: str) -> bool:

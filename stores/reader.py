@@ -100,6 +100,12 @@ class FeatureStore:
         if wanted is None:
             if name in self.recipes:
                 return self.recipes[name]
+            carrying = sorted(key for key, recipe in self.recipes.items() if recipe.name == name)
+            if carrying:
+                raise StoreError(
+                    f"feature {name}: expected one recipe in store {self.url}, got {len(carrying)} and no build that "
+                    f"chooses; name {' or '.join(carrying)}"
+                )
             known = [*self._meanings, *self.recipes]
             hint = near(name, known) if known else "the store holds none yet; run clipmill build"
             raise StoreError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
@@ -135,8 +141,12 @@ class Feature:
         self.dim = recipe.dim
 
     @cached_property
+    def _committed(self) -> pa.Table:
+        return self._store.commits_in_force(self.recipe.fingerprint, self._manifest)
+
+    @cached_property
     def _index(self) -> pa.Table:
-        table = self._store.commits_in_force(self.recipe.fingerprint, self._manifest)
+        table = self._committed
         num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
         first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
         labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
@@ -145,7 +155,7 @@ class Feature:
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
-        columns = (self._index.column(name).to_pylist() for name in ("video_id", "shard", "row_start", "row_stop"))
+        columns = (self._committed.column(name).to_pylist() for name in ("video_id", "shard", "row_start", "row_stop"))
         places = {name: _Place(shard, start, stop) for name, shard, start, stop in zip(*columns, strict=True)}
         return {name: places[name] for name in sorted(places)}
 
@@ -198,7 +208,9 @@ class Feature:
 
         A clip's label is its own annotation's, else its video's, both from the newest manifest.
         """
-        columns = zip(self._index.column("video_id").to_pylist(), self._index.column("clips").to_pylist(), strict=True)
+        columns = zip(
+            self._committed.column("video_id").to_pylist(), self._committed.column("clips").to_pylist(), strict=True
+        )
         found = []
         for video_id, clips in sorted(columns, key=lambda item: item[0]):
             video = self._manifest[video_id]
@@ -231,8 +243,8 @@ class Feature:
         return found if last - first == rows.size else _take(found, rows - first)
 
     def _check_clip(self, video_id: str, clip: int) -> None:
-        at = self._index.column("video_id").index(video_id).as_py()
-        num_clips = len(self._index.column("clips")[at])
+        at = self._committed.column("video_id").index(video_id).as_py()
+        num_clips = len(self._committed.column("clips")[at])
         if not 0 <= clip < num_clips:
             raise StoreError(
                 f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
@@ -298,7 +310,7 @@ class Feature:
         return dask.array.concatenate(blocks, axis=0)  # type: ignore[no-untyped-call,no-any-return]
 
     def _storage_order(self) -> list[_Place]:
-        return [self._places[video_id] for video_id in self._index.column("video_id").to_pylist()]
+        return [self._places[video_id] for video_id in self._committed.column("video_id").to_pylist()]
 
 
 def _as_float32(rows: Rows) -> Rows:

@@ -17,7 +17,7 @@ from schemas.rows import Rows
 from schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE
 from schemas.task import TaskResult
 from stores.catalog import read_commits, write_catalog
-from stores.objects import Objects, side_by_side
+from stores.objects import Objects
 from stores.shards import Span, checked_rows
 from stores.tables import (
     Probe as Probe,
@@ -148,7 +148,7 @@ class Store:
     def recipes(self) -> list[Recipe]:
         """Returns every recipe anything was ever built with, by file name."""
         paths = [f"recipes/{name}" for name in self.objects.names("recipes")]
-        return [Recipe.model_validate_json(data) for data in self.objects.read_many(paths)]
+        return [Recipe.model_validate_json(data) for data in self.objects.each(self.objects.read, paths)]
 
     # Shards and commits.
 
@@ -205,7 +205,7 @@ class Store:
     def commit_paths(self) -> list[str]:
         """Returns the sorted paths of all commit objects."""
         folders = self._commit_folders(None)
-        listed = side_by_side(lambda name: self.objects.names(f"commits/{name}"), folders)
+        listed = self.objects.each(lambda name: self.objects.names(f"commits/{name}"), folders)
         return [f"commits/{name}/{item}" for name, items in zip(folders, listed, strict=True) for item in items]
 
     def _commit_folders(self, recipe_fingerprint: str | None) -> list[str]:
@@ -232,7 +232,7 @@ class Store:
         return counting_rows(self.commits(recipe_fingerprint), manifest)
 
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
-        return side_by_side(self.read_table, paths)
+        return self.objects.each(self.read_table, paths)
 
     def read_table(self, path: str) -> pa.Table:
         """Returns one Parquet table of the store (a commit, a quarantine list).
@@ -277,7 +277,7 @@ class Store:
     def manifest(self) -> dict[str, Video]:
         """Returns every video any run was given, by id; of several entries the newest run's counts."""
         paths = [f"runs/{run}/manifest.parquet" for run in self.runs()]
-        parts = side_by_side(self._manifest_part, paths)
+        parts = self.objects.each(self._manifest_part, paths)
         return {video.id: video for part in parts for video in part}
 
     def _manifest_part(self, path: str) -> list[Video]:
@@ -293,7 +293,7 @@ class Store:
     def task_results(self, run_id: str) -> list[TaskResult]:
         """Returns what the tasks of a run did, by task key."""
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
-        return [task_result_of(data) for data in self.objects.read_many(paths)]
+        return [task_result_of(data) for data in self.objects.each(self.objects.read, paths)]
 
     def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
         """Writes a file of a run and returns where it is."""
@@ -323,7 +323,7 @@ class Store:
         for recipe in self.recipes():
             carried.setdefault(recipe.name, set()).add(recipe.fingerprint)
         features = {name: next(iter(found)) for name, found in carried.items() if len(found) == 1}
-        for part in side_by_side(self._build_features, self.runs()):
+        for part in self.objects.each(self._build_features, self.runs()):
             features.update(part)
         return dict(sorted(features.items()))
 

@@ -4,8 +4,10 @@ import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -43,6 +45,17 @@ def from_parquet(data: bytes) -> pa.Table:
     return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
 
 
+def integers(numbers: Sequence[int], kind: pa.DataType) -> pa.Array:
+    """Returns `numbers` as an Arrow array, without ``pa.array``: that imports pandas where it is installed."""
+    data = np.array(numbers, dtype=kind.to_pandas_dtype())
+    return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+
+
+def take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+    """Returns the `rows` of `table`, in the order given."""
+    return table.take(integers(rows, pa.int64()))
+
+
 def gather(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
     """Returns the rows of all `parts` under `schema`; columns an older version did not write yet are null."""
     fitted = []
@@ -54,7 +67,7 @@ def gather(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
         for name in missing:
             part = part.append_column(schema.field(name), pa.nulls(part.num_rows, schema.field(name).type))
         fitted.append(part.select(schema.names).cast(schema))
-    return pa.concat_tables(fitted) if fitted else schema.empty_table()
+    return pa.concat_tables(fitted) if fitted else pa.Table.from_batches([], schema)
 
 
 def manifest_table(videos: Sequence[Video]) -> pa.Table:
@@ -120,18 +133,28 @@ def in_force(table: pa.Table) -> pa.Table:
     lists only those it still holds for. Within one run a failure outweighs a release (a build that puts videos back
     and meets the same failure again).
     """
-    rows = sorted(table.to_pylist(), key=lambda row: (row["run_id"], not row["released"]))
-    newest: dict[tuple[str, str, str], int] = {}
-    for index, row in enumerate(rows):
-        for recipe in row["recipes"]:
-            newest[row["video_id"], row["video_fingerprint"], recipe] = index
-    holding: dict[int, list[str]] = {}
-    for (_, _, recipe), index in newest.items():
-        if not rows[index]["released"]:
-            holding.setdefault(index, []).append(recipe)
-    kept = [rows[index] | {"recipes": sorted(recipes)} for index, recipes in sorted(holding.items())]
-    kept.sort(key=lambda row: (row["video_id"], row["run_id"], row["recipes"]))
-    return pa.Table.from_pylist(kept, schema=QUARANTINE)
+    table = table.combine_chunks()
+    keys = [
+        table.column(name).to_pylist() for name in ("video_id", "video_fingerprint", "run_id", "released", "recipes")
+    ]
+    rows = list(zip(*keys, strict=True))
+    starts = list(accumulate((len(row[-1]) for row in rows), initial=0))
+    newest: dict[tuple[str, str, str], tuple[int, int]] = {}
+    for number in sorted(range(len(rows)), key=lambda number: (rows[number][2], not rows[number][3])):
+        video_id, video, _, _, recipes = rows[number]
+        for place, recipe in enumerate(recipes, start=starts[number]):
+            newest[video_id, video, recipe] = (number, place)
+    holding: dict[int, list[tuple[str, int]]] = {}
+    for (_, _, recipe), (number, place) in newest.items():
+        if not rows[number][3]:
+            holding.setdefault(number, []).append((recipe, place))
+    kept = sorted(holding, key=lambda number: (rows[number][0], rows[number][2], sorted(holding[number])))
+    places = [place for number in kept for _, place in sorted(holding[number])]
+    offsets = list(accumulate((len(holding[number]) for number in kept), initial=0))
+    column = QUARANTINE.get_field_index("recipes")
+    held = table.column(column).combine_chunks().flatten().take(integers(places, pa.int64()))
+    lists = pa.ListArray.from_arrays(integers(offsets, pa.int32()), held)
+    return take(table, kept).set_column(column, QUARANTINE.field(column), lists)
 
 
 def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
@@ -151,7 +174,7 @@ def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     taken: dict[str, int] = {}
     for _, _, number, video_id in keyed:
         taken.setdefault(video_id, number)
-    return commits.take(pa.array(list(taken.values()), pa.int64()))
+    return take(commits, list(taken.values()))
 
 
 def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:
