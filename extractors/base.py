@@ -78,6 +78,7 @@ class ExtractorCard:
         extras: further per-row columns its reducer makes, name to numpy dtype name.
         variant: the card as given options make it (other windows, layers, weights or preprocessing), from an instance
             of `options`; None where options change none of these. Planning resolves a recipe against the result.
+        check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
     """
 
     name: str
@@ -93,6 +94,7 @@ class ExtractorCard:
     batch_windows: int = 8
     extras: Mapping[str, str] = field(default_factory=dict)
     variant: "Callable[[Any], ExtractorCard] | None" = None
+    check: Callable[[Recipe], None] | None = None
 
 
 def card_for(card: ExtractorCard, options: Any) -> ExtractorCard:

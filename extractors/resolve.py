@@ -3,7 +3,7 @@
 from typing import Any
 
 from extractors import registry
-from extractors.base import ExtractorCard, Layer, WeightsCard
+from extractors.base import ExtractorCard, Layer, WeightsCard, card_for
 from extractors.weights import digest, match_layout, read_state_dict
 from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from schemas.errors import UsageError, WeightsError, describe, near
@@ -21,25 +21,29 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     """
     where = f"features.{name}"
     card = registry.card(feature.extractor or name)
+    options = validate(card.options, feature.options, f"{where}.options")
+    card = card_for(card, options)
     layer = _layer(card, feature.layer, where)
-    weights, weights_card = _weights(card, feature.weights, layer, where)
-    options = validate(card.options, feature.options, f"{where}.options").model_dump(mode="json")
-    return Recipe(
+    weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
+    recipe = Recipe(
         name=name,
         extractor=card.name,
         extractor_version=card.version,
         layer=layer.name,
-        dim=layer.dim,
+        dim=num_classes if layer.name == "logits" and num_classes is not None else layer.dim,
         dtype=feature.dtype or layer.dtype,
         weights=weights,
         sampling=_sampling(card, feature.sampling, where),
         preprocess=_preprocess(weights_card, feature.preprocess, where),
         clips=clips,
-        options=options,
+        options=options.model_dump(mode="json"),
         pooling=feature.pooling,
         precision=feature.precision,
         decoder=decode.decoder,
     )
+    if card.check is not None:
+        card.check(recipe)
+    return recipe
 
 
 def _layer(card: ExtractorCard, wanted: str | None, where: str) -> Layer:
@@ -74,7 +78,8 @@ def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Prepr
 
 def _weights(
     card: ExtractorCard, given: WeightsConfig | None, layer: Layer, where: str
-) -> tuple[Weights, WeightsCard]:
+) -> tuple[Weights, WeightsCard, int | None]:
+    """Returns the weights, their card, and the number of classes of the file's last layer where it tells."""
     if given is None:
         raise UsageError(
             describe(
@@ -83,20 +88,21 @@ def _weights(
         )
     if given.file is None:
         chosen = _card_named(card, given.card, where) if given.card else card.weights[0]
-        return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name, licence=None), chosen
+        return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name, licence=None), chosen, None
     registration = registry.registration(card.name)
     if registration.layouts is None:
         raise WeightsError(describe(where, "weights", "{random: SEED}: it reads no file", given.file, "leave file out"))
     sha256 = digest(given.file)
     shapes = {key: tuple(value.shape) for key, value in read_state_dict(given.file).items()}
-    layout = match_layout(given.file, shapes, registration.layouts())
+    named = {item.name for item in card.weights}
+    layout = match_layout(given.file, shapes, [item for item in registration.layouts() if item.card in named])
     if layer.name == "logits" and not any(None in shape or len(shape) == 1 for _, shape in layout.keys.values()):
         raise WeightsError(describe(where, "layer", "a layer the file holds", layer.name, "choose another layer or file"))
     chosen = _card_named(card, given.card or layout.card, where)
     weights = Weights(
         source="file", file=given.file, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
     )
-    return weights, chosen
+    return weights, chosen, layout.count_classes(shapes)
 
 
 def _card_named(card: ExtractorCard, name: str, where: str) -> WeightsCard:

@@ -32,11 +32,18 @@ class Layout:
         name: such as ``c3d_sports1m_jfzhang95``; recorded in the recipe.
         card: name of the weights card whose preprocessing applies.
         keys: published key to (our key, shape); None in a shape stands for any number (classes).
+        num_classes: rows of the last layer, where the layout fixes another number than the extractor's card says.
     """
 
     name: str
     card: str
     keys: Mapping[str, tuple[str, Shape]]
+    num_classes: int | None = None
+
+    def count_classes(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
+        """Returns the number of classes of a file with this layout, or None where it does not tell."""
+        free = {shapes[key][0] for key, (_, shape) in self.keys.items() if shape and shape[0] is None}
+        return free.pop() if len(free) == 1 else self.num_classes
 
 
 def digest(path: str) -> str:
