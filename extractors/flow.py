@@ -1,0 +1,203 @@
+"""Dense optical flow behind one interface: ``flow(previous, next) -> float32[2, H, W]`` in pixels, x in channel 0.
+
+Three methods: DIS (Kroeger et al., ECCV 2016; the default, real time on a CPU), TV-L1 (Zach et al., DAGM 2007; what I3D's
+flow weights were trained on) and RAFT (Teed and Deng, ECCV 2020; where torchvision is installed). They shift the
+distribution of what follows, so the method and its parameters are options of the recipe and part of its fingerprint.
+"""
+
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import Field, model_validator
+
+from schemas.errors import UsageError, VideoError, WeightsError, describe
+from schemas.model import Model
+
+if TYPE_CHECKING:
+    from torch import nn
+
+Pixels = npt.NDArray[np.uint8]
+FlowField = npt.NDArray[np.float32]
+Flow = Callable[[Pixels, Pixels], FlowField]
+"""``(previous uint8[H, W, 3] RGB, next) -> float32[2, H, W]``: where each pixel of `previous` went, in pixels."""
+
+BOUND_PIXELS = 20.0
+"""Displacements beyond this are clamped before I3D sees them (kinetics-i3d)."""
+
+RAFT_MIN_SIDE_PIXELS = 128
+RAFT_STRIDE_PIXELS = 8
+
+
+class FlowOptions(Model):
+    """Which optical flow.
+
+    Attributes:
+        method: ``dis``, ``tvl1`` or ``raft``.
+        preset: of DIS.
+        values: ``exact``: clamp to 20 pixels and divide by 20; ``uint8``: round to 256 levels first, as the original
+            JPEG pipeline of I3D did.
+        raft: size of the RAFT network.
+        weights: path of RAFT's state dict (torchvision's key names).
+        sha256: of that file; it is checked, so the recipe's fingerprint covers the bytes.
+    """
+
+    method: Literal["dis", "tvl1", "raft"] = "dis"
+    preset: Literal["ultrafast", "fast", "medium"] = "medium"
+    values: Literal["exact", "uint8"] = "exact"
+    raft: Literal["large", "small"] = "large"
+    weights: str | None = None
+    sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+
+    @model_validator(mode="after")
+    def _raft_has_weights(self) -> "FlowOptions":
+        if self.method == "raft" and (self.weights is None or self.sha256 is None):
+            raise ValueError("flow raft: expected weights (a file) and its sha256, got none; add both")
+        if self.method != "raft" and (self.weights is not None or self.sha256 is not None):
+            raise ValueError(f"flow {self.method}: weights and sha256 belong to method: raft; remove them")
+        return self
+
+
+def make_flow(options: FlowOptions, device: str) -> Flow:
+    """Returns the flow `options` name; RAFT runs on `device`, the others on the CPU.
+
+    Raises:
+        UsageError: the library a method needs is not installed.
+        WeightsError: RAFT's weights file is missing, another one, or does not fit.
+    """
+    if options.method == "raft":
+        return _raft(options, device)
+    return _dis(options.preset) if options.method == "dis" else _tvl1()
+
+
+def _grey(frame: Pixels) -> Pixels:
+    import cv2
+
+    return np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)
+
+
+def _on_grey(calculate: Callable[[Pixels, Pixels, None], npt.NDArray[np.float32]]) -> Flow:
+    def flow(previous: Pixels, following: Pixels) -> FlowField:
+        field = calculate(_grey(previous), _grey(following), None)
+        return np.ascontiguousarray(np.asarray(field, dtype=np.float32).transpose(2, 0, 1))
+
+    return flow
+
+
+def _dis(preset: str) -> Flow:
+    import cv2
+
+    presets = {
+        "ultrafast": cv2.DISOPTICAL_FLOW_PRESET_ULTRAFAST,
+        "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
+        "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
+    }
+    return _on_grey(cv2.DISOpticalFlow_create(presets[preset]).calc)
+
+
+def _tvl1() -> Flow:
+    import cv2
+
+    if not hasattr(cv2, "optflow"):
+        remedy = "pip install opencv-contrib-python-headless in place of the OpenCV that is there, or use method: dis"
+        raise UsageError(describe("flow", "tvl1", "OpenCV's contrib modules", "an OpenCV without cv2.optflow", remedy))
+    return _on_grey(cv2.optflow.DualTVL1OpticalFlow_create().calc)
+
+
+def _raft(options: FlowOptions, device: str) -> Flow:
+    import torch
+
+    network = _raft_network(options).to(device).eval()
+
+    def flow(previous: Pixels, following: Pixels) -> FlowField:
+        height, width = previous.shape[:2]
+        if min(height, width) < RAFT_MIN_SIDE_PIXELS:
+            expected = f"frames of at least {RAFT_MIN_SIDE_PIXELS} pixels a side"
+            message = describe("flow", "raft", expected, f"{width}x{height}", "resize larger, or use method: dis")
+            raise VideoError("extract", "frame_too_small", message)
+        # Edge-padded at the bottom and right to the stride of the network; the padding's flow is cut off again.
+        padding = ((0, -height % RAFT_STRIDE_PIXELS), (0, -width % RAFT_STRIDE_PIXELS), (0, 0))
+        pair = np.stack([np.pad(frame, padding, mode="edge") for frame in (previous, following)])
+        scaled = torch.from_numpy(pair).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
+        with torch.inference_mode():
+            field = network(scaled[:1], scaled[1:])[-1]
+        return np.ascontiguousarray(field[0, :, :height, :width].float().cpu().numpy())
+
+    return flow
+
+
+def _raft_network(options: FlowOptions) -> "nn.Module":
+    from extractors.weights import digest, read_state_dict
+
+    try:
+        from torchvision.models import optical_flow
+    except (ImportError, RuntimeError) as error:
+        remedy = "pip install torchvision in the version that belongs to your torch, or use method: dis"
+        raise UsageError(describe("flow", "raft", "torchvision", f"none ({error})", remedy)) from None
+    path = str(options.weights)
+    found = digest(path)
+    if found != options.sha256:
+        remedy = "give the file the recipe names, or its own digest"
+        raise WeightsError(describe("flow weights", path, f"SHA-256 {options.sha256}", found, remedy))
+    make: dict[str, Any] = {"large": optical_flow.raft_large, "small": optical_flow.raft_small}
+    network: nn.Module = make[options.raft](weights=None, progress=False)
+    state = read_state_dict(path)
+    wanted = {key for key in network.state_dict() if not key.endswith("num_batches_tracked")}
+    if state.keys() != wanted:
+        got = f"{len(wanted - state.keys())} keys missing and {len(state.keys() - wanted)} unexpected"
+        remedy = "princeton-vl's own checkpoints do not fit; give torchvision's file"
+        raise WeightsError(describe("flow weights", path, f"torchvision's raft_{options.raft}", got, remedy))
+    network.load_state_dict(state, strict=False)
+    return network
+
+
+class WindowFlows:
+    """Flows of whole windows, each pair of frames computed once while it is remembered.
+
+    Overlapping windows share most of their pairs; a pair is recognised by its bytes, so the result is a function of the
+    pixels alone.
+
+    Args:
+        flow: computes one pair.
+        num_remembered: how many pairs are kept; as many as a window has is enough for windows that overlap.
+    """
+
+    def __init__(self, flow: Flow, num_remembered: int) -> None:
+        self._flow = flow
+        self._num_remembered = num_remembered
+        self._known: OrderedDict[tuple[bytes, bytes], FlowField] = OrderedDict()
+
+    def of(self, frames: Pixels) -> FlowField:
+        """Returns ``float32[T, 2, H, W]`` in pixels, for the ``uint8[T + 1, H, W, 3]`` frames of one window."""
+        keys = [hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest() for frame in frames]
+        return np.stack(
+            [
+                self._pair((keys[index], keys[index + 1]), frames[index], frames[index + 1])
+                for index in range(len(frames) - 1)
+            ]
+        )
+
+    def _pair(self, key: tuple[bytes, bytes], previous: Pixels, following: Pixels) -> FlowField:
+        known = self._known.pop(key, None)
+        field = self._flow(previous, following) if known is None or known.shape[1:] != previous.shape[:2] else known
+        self._known[key] = field
+        if len(self._known) > self._num_remembered:
+            self._known.popitem(last=False)
+        return field
+
+
+def network_values(flows: FlowField, values: str) -> FlowField:
+    """Returns flows in pixels as a flow network expects them, in [-1, 1]: clamped to 20 pixels and divided by 20.
+
+    Args:
+        values: ``exact``, or ``uint8``: the interval is first rounded to the levels 0 to 255 (zero flow then becomes
+            +1/255, level 128).
+    """
+    clamped = np.clip(flows, -BOUND_PIXELS, BOUND_PIXELS)
+    if values == "exact":
+        return np.asarray(clamped / BOUND_PIXELS, dtype=np.float32)
+    levels = np.floor((clamped + BOUND_PIXELS) * (255.0 / (2 * BOUND_PIXELS)) + 0.5)
+    return np.asarray(levels * (2.0 / 255.0) - 1.0, dtype=np.float32)
