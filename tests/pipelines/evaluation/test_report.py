@@ -276,6 +276,8 @@ def test_it_works_in_a_browser_wide_and_narrow(tmp_path: Path) -> None:
             assert page.evaluate("innerWidth") == width
             assert page.evaluate("document.documentElement.scrollWidth") <= width, width
             assert page.evaluate("document.querySelectorAll('svg.chart').length") == 2
+            # A column squeezed to one letter per line does not overflow, and cannot be read.
+            assert page.evaluate("Math.min(...[...document.querySelectorAll('tbody th')].map(e => e.offsetWidth))") > 60
         picture = page.evaluate("getComputedStyle(document.querySelector('.query .pic')).backgroundImage")
         assert picture.startswith("url(")
 

@@ -1,0 +1,1 @@
+"""Metrics as update, merge and result; exact retrieval over Dask; reports."""
