@@ -13,23 +13,25 @@ from schemas.tables import COMMITS
 from stores.objects import Objects
 from stores.tables import from_parquet, gather, take, to_parquet
 
+ReadTable = Callable[[str], pa.Table]
+
 _NAME = "commit"
 _CATALOG = COMMITS.append(pa.field(_NAME, pa.string(), nullable=False))
 _WORTH_IT = 32
 """ours: below as many commits that are not yet in the catalog, reading them is quicker than writing it again."""
 
 
-def read_commits(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> pa.Table:
+def read_commits(objects: Objects, folder: str, read_table: ReadTable) -> pa.Table:
     """Returns the rows of all commits in ``commits/<folder>`` (COMMITS schema), in the order of their names."""
-    return _read(objects, folder, read_table)[0].select(COMMITS.names)
+    return _read(objects, folder, read_table)[0]
 
 
-def write_catalog(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> bool:
+def write_catalog(objects: Objects, folder: str, read_table: ReadTable) -> bool:
     """Brings the catalog of ``commits/<folder>`` up to date where that is worth it; returns whether it was written."""
-    table, num_fresh = _read(objects, folder, read_table)
+    table, names, num_fresh = _read(objects, folder, read_table)
     if num_fresh < _WORTH_IT:
         return False
-    objects.write(_path(folder), to_parquet(table))
+    objects.write(_path(folder), to_parquet(table.append_column(_CATALOG.field(_NAME), pa.array(names, pa.string()))))
     return True
 
 
@@ -37,25 +39,23 @@ def _path(folder: str) -> str:
     return f"catalog/{folder}.parquet"
 
 
-def _read(objects: Objects, folder: str, read_table: Callable[[str], pa.Table]) -> tuple[pa.Table, int]:
+def _read(objects: Objects, folder: str, read_table: ReadTable) -> tuple[pa.Table, list[str], int]:
+    """Returns the commits' rows, the commit each row is from, and how many commits the catalog did not have."""
     listed = {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
     catalog, made = _read_catalog(objects, folder)
     held = catalog.column(_NAME).to_pylist()
     # Strictly older: where times are whole seconds, a commit of the same second may have come after.
     older = {name for name, time in listed.items() if time is not None and time < made}
     known = older.intersection(held)
-    catalog = take(catalog, [row for row, name in enumerate(held) if name in known])
+    kept = [row for row, name in enumerate(held) if name in known]
     fresh = sorted(set(listed) - known)
-
-    def read(name: str) -> pa.Table:
-        table = read_table(f"commits/{folder}/{name}")
-        return table.append_column(_CATALOG.field(_NAME), pa.repeat(name, table.num_rows))
-
-    table = gather(_CATALOG, [catalog, *objects.each(read, fresh)])
-    if fresh and catalog.num_rows:
-        names = table.column(_NAME).to_pylist()
-        table = take(table, sorted(range(len(names)), key=names.__getitem__))
-    return table, len(fresh)
+    parts = objects.each(lambda name: read_table(f"commits/{folder}/{name}"), fresh)
+    table = gather(COMMITS, [take(catalog.select(COMMITS.names), kept), *parts])
+    names = [held[row] for row in kept]
+    for name, part in zip(fresh, parts, strict=True):
+        names += [name] * part.num_rows
+    order = sorted(range(len(names)), key=names.__getitem__)
+    return take(table, order), [names[row] for row in order], len(fresh)
 
 
 def _read_catalog(objects: Objects, folder: str) -> tuple[pa.Table, float]:

@@ -208,9 +208,7 @@ class Feature:
 
         A clip's label is its own annotation's, else its video's, both from the newest manifest.
         """
-        columns = zip(
-            self._committed.column("video_id").to_pylist(), self._committed.column("clips").to_pylist(), strict=True
-        )
+        columns = zip(*(self._committed.column(name).to_pylist() for name in ("video_id", "clips")), strict=True)
         found = []
         for video_id, clips in sorted(columns, key=lambda item: item[0]):
             video = self._manifest[video_id]

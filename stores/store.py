@@ -35,6 +35,7 @@ from stores.tables import (
     probes_of,
     probes_table,
     quarantine_table,
+    take,
     task_result_json,
     task_result_of,
     to_parquet,
@@ -219,7 +220,8 @@ class Store:
         table = gather(COMMITS, [read_commits(self.objects, name, self.read_table) for name in folders])
         if recipe_fingerprint is None:
             return table
-        return table.filter(pa.compute.equal(table.column("recipe_fingerprint"), recipe_fingerprint))
+        found = table.column("recipe_fingerprint").to_pylist()
+        return take(table, [row for row, value in enumerate(found) if value == recipe_fingerprint])
 
     def write_catalog(self) -> None:
         """Compacts the commits for quicker reading; what a reader sees is the same with and without it."""
