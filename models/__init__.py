@@ -1,0 +1,1 @@
+"""What is trained on stored features, one file per published system."""
