@@ -148,11 +148,18 @@ class ModelConfig(Model):
 
 
 class LoopConfig(Model):
-    """The training loop. Defaults are APIVR's, which MAP-IVR's text does not override (see docs/models)."""
+    """The training loop. Defaults are APIVR's, which MAP-IVR's text does not override (see docs/models).
+
+    Attributes:
+        batch: pairs of one step, over all workers together.
+        beta1: of Adam.
+        threads: compute threads; 0: as many as PyTorch takes, divided by the workers of a machine.
+    """
 
     epochs: int = Field(default=200, ge=1)
     batch: int = Field(default=70, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
+    beta1: float = Field(default=0.7, ge=0, lt=1)
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=10, ge=1)
     device: str = "auto"
