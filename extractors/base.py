@@ -158,6 +158,17 @@ def options_of(card: ExtractorCard, recipe: Recipe) -> Any:
     return card.options.model_validate(recipe.options)
 
 
+def frame_spacing_seconds(window: Window, sampling: Sampling) -> float:
+    """Returns the time between two neighbouring frames of a window, for outputs that describe a part of it.
+
+    Exact for resampled clips and for constant frame rates; the mean over the window where the rate varies.
+    """
+    if sampling.fps is not None:
+        return sampling.every / sampling.fps
+    num_spanned = window.frames[-1] - window.frames[0] + 1
+    return (window.stop_seconds - window.start_seconds) / num_spanned * sampling.every
+
+
 class EachWindow:
     """One row per window: the default reducer.
 

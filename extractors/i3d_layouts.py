@@ -132,7 +132,8 @@ def layouts(stream: str) -> tuple[Layout, ...]:
         (f"i3d_{stream}", "kinetics", "key", None),
     )
     return tuple(
-        Layout(name, f"{card}-{stream}", _keys(stream, which, num_classes)) for name, card, which, num_classes in named
+        Layout(name, f"{card}-{stream}", _keys(stream, which, num_classes), num_classes)
+        for name, card, which, num_classes in named
     )
 
 
@@ -152,4 +153,4 @@ def _joined(name: str, which: str, num_classes: int | None) -> Layout:
         prefix = "" if which == "tensorflow" else f"{stream}."
         for published, (ours, shape) in _keys(stream, which, num_classes).items():
             keys[prefix + published] = (f"{stream}.{ours}", shape)
-    return Layout(name, "kinetics-both", keys)
+    return Layout(name, "kinetics-both", keys, num_classes)

@@ -15,6 +15,7 @@ ENTRY_POINT_GROUP = "clipmill.extractors"
 
 BUILT_IN = {
     "c3d": "extractors.c3d",
+    "i3d": "extractors.i3d",
     "squeezenet": "extractors.squeezenet",
     "vgg16": "extractors.vgg16",
 }
