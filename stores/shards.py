@@ -42,7 +42,7 @@ class Shard(Protocol):
     num_rows: int
 
     def values(self, start: int, stop: int) -> npt.NDArray[np.generic]:
-        """Returns ``[stop - start, D]`` in the stored dtype, reading only the chunks that overlap."""
+        """Returns ``[stop - start, D]``, writable, in the stored dtype; reads only the chunks that overlap."""
         ...
 
     def columns(self) -> RowColumns:
@@ -124,13 +124,14 @@ def checked_rows(recipe: Recipe, rows: Rows, videos: Sequence[Span]) -> Rows:
 def slice_rows(shard: Shard, start: int, stop: int, columns: RowColumns) -> Rows:
     """Returns rows ``[start, stop)`` of `shard`, given its `columns`."""
     span = slice(start, stop)
+    # Copies: what a caller changes in place must not change what the cached columns say.
     return Rows(
         values=shard.values(start, stop),
-        clip=columns.clip[span],
-        start_seconds=columns.start_seconds[span],
-        stop_seconds=columns.stop_seconds[span],
-        mask=columns.mask[span],
-        extras={name: column[span] for name, column in columns.extras.items()},
+        clip=columns.clip[span].copy(),
+        start_seconds=columns.start_seconds[span].copy(),
+        stop_seconds=columns.stop_seconds[span].copy(),
+        mask=columns.mask[span].copy(),
+        extras={name: column[span].copy() for name, column in columns.extras.items()},
     )
 
 

@@ -104,7 +104,8 @@ class ParquetShard:
         last = int(np.searchsorted(self._bounds, stop, side="left"))
         table = self._read(["values"], list(range(first, last)))
         offset = start - int(self._bounds[first])
-        return _matrix(table.column("values"), kind.list_size)[offset : offset + stop - start]
+        # A copy: Arrow's memory is read-only, and holds whole row groups.
+        return _matrix(table.column("values"), kind.list_size)[offset : offset + stop - start].copy()
 
     def columns(self) -> RowColumns:
         """Returns the narrow columns of every row."""

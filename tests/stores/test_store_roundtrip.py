@@ -318,3 +318,17 @@ def test_a_feature_travels_to_other_processes(
     feature = FeatureStore(str(tmp_path))["c3d"]
     assert_rows_equal(feature["v"], rows)
     assert_rows_equal(pickle.loads(pickle.dumps(feature))["v"], rows)
+
+
+def test_rows_are_the_callers_to_change(
+    tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any
+) -> None:
+    store = Store.create(str(tmp_path), shard_format, "d")
+    rows = make_rows(3)
+    commit(store, make_recipe(), "a", {Video("v", "/", "f"): rows})
+    store.write_manifest("r1", [Video("v", "/", "f")])
+    feature = FeatureStore(str(tmp_path))["c3d"]
+    for found in (feature["v"], feature.clip_rows("v", 0)):
+        for name in _COLUMNS:
+            getattr(found, name)[...] = 0
+    assert_rows_equal(feature["v"], rows)
