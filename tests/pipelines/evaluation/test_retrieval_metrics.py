@@ -235,6 +235,10 @@ def test_pessimistic_rank_puts_equal_irrelevant_items_first() -> None:
     assert pessimistic_first_rank(scores, relevant).tolist() == [3, 1, 0]
 
 
+def test_a_query_without_relevant_items_is_never_a_hit() -> None:
+    assert hit_at([0, 1, 5, 6], 5).tolist() == [0.0, 1.0, 1.0, 0.0]
+
+
 # --- junk ------------------------------------------------------------------------------------------
 
 LISTED = ["J1", "P1", "N1", "P2", "J2", "N2", "N3", "P3", "N4"]
