@@ -80,10 +80,10 @@ class MomentScore:
             for n, row in zip(self.at, self.recall, strict=True)
             for threshold, value in zip(self.thresholds, row, strict=True)
         ]
-        return (
-            f"{', '.join(each)}; mIoU {100 * self.mean_iou:.2f}; mAP {100 * self.average:.2f}; "
-            f"{self.num_queries} queries ({self.num_missing} without predictions); {self.num_unknown} predicted queries not in the ground truth"
-        )
+        counts = f"{self.num_queries} queries ({self.num_missing} without predictions)"
+        unknown = f"{self.num_unknown} predicted queries not in the ground truth"
+        means = f"mIoU {100 * self.mean_iou:.2f}; mAP {100 * self.average:.2f}"
+        return f"{', '.join(each)}; {means}; {counts}; {unknown}"
 
 
 @dataclass(frozen=True, slots=True)

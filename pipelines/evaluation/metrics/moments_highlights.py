@@ -74,7 +74,7 @@ class Highlights:
             each = clip_average_precision(columns, fitted).reshape(len(self.levels), -1)
             precision.append(np.asarray(each.mean(axis=1), np.float64))
             hit = positive[:, best].any(axis=1) if best < len(scores) else np.zeros(len(self.levels), np.bool_)
-            hits.append(hit.astype(np.float64))
+            hits.append(np.asarray(hit, np.float64))
         return replace(
             self,
             queries=(*self.queries, *saliency),
