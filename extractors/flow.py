@@ -1,13 +1,14 @@
 """Dense optical flow behind one interface: ``flow(previous, next) -> float32[2, H, W]`` in pixels, x in channel 0.
 
-Three methods: DIS (Kroeger et al., ECCV 2016; the default, real time on a CPU), TV-L1 (Zach et al., DAGM 2007; what I3D's
-flow weights were trained on) and RAFT (Teed and Deng, ECCV 2020; where torchvision is installed). They shift the
+Three methods: DIS (Kroeger et al., ECCV 2016; the default, real time on a CPU), TV-L1 (Zach et al., DAGM 2007; what
+I3D's flow weights were trained on) and RAFT (Teed and Deng, ECCV 2020; where torchvision is installed). They shift the
 distribution of what follows, so the method and its parameters are options of the recipe and part of its fingerprint.
 """
 
 import hashlib
 from collections import OrderedDict
 from collections.abc import Callable
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
@@ -95,7 +96,8 @@ def _dis(preset: str) -> Flow:
         "fast": cv2.DISOPTICAL_FLOW_PRESET_FAST,
         "medium": cv2.DISOPTICAL_FLOW_PRESET_MEDIUM,
     }
-    return _on_grey(cv2.DISOpticalFlow_create(presets[preset]).calc)
+    create: Any = cv2.DISOpticalFlow_create  # type: ignore[attr-defined]
+    return _on_grey(create(presets[preset]).calc)
 
 
 def _tvl1() -> Flow:
@@ -104,7 +106,8 @@ def _tvl1() -> Flow:
     if not hasattr(cv2, "optflow"):
         remedy = "pip install opencv-contrib-python-headless in place of the OpenCV that is there, or use method: dis"
         raise UsageError(describe("flow", "tvl1", "OpenCV's contrib modules", "an OpenCV without cv2.optflow", remedy))
-    return _on_grey(cv2.optflow.DualTVL1OpticalFlow_create().calc)
+    create: Any = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
+    return _on_grey(create().calc)
 
 
 def _raft(options: FlowOptions, device: str) -> Flow:
@@ -133,7 +136,7 @@ def _raft_network(options: FlowOptions) -> "nn.Module":
     from extractors.weights import digest, read_state_dict
 
     try:
-        from torchvision.models import optical_flow
+        optical_flow: Any = import_module("torchvision.models.optical_flow")
     except (ImportError, RuntimeError) as error:
         remedy = "pip install torchvision in the version that belongs to your torch, or use method: dis"
         raise UsageError(describe("flow", "raft", "torchvision", f"none ({error})", remedy)) from None
@@ -172,7 +175,7 @@ class WindowFlows:
 
     def of(self, frames: Pixels) -> FlowField:
         """Returns ``float32[T, 2, H, W]`` in pixels, for the ``uint8[T + 1, H, W, 3]`` frames of one window."""
-        keys = [hashlib.blake2b(np.ascontiguousarray(frame), digest_size=16).digest() for frame in frames]
+        keys = [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in frames]
         return np.stack(
             [
                 self._pair((keys[index], keys[index + 1]), frames[index], frames[index + 1])

@@ -106,8 +106,8 @@ def _variant(options: I3DOptions) -> ExtractorCard:
             Layer("features", 2048 if options.stream == "both" else 1024),
             Layer("logits", 400),
         ),
-        # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a clip
-        # of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
+        # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
+        # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
         sampling=Sampling(fps=25, frames=frames + extra_frame, step=step, tail="repeat"),
         weights=_weights(options.stream),
         min_frames=MIN_FRAMES + extra_frame,

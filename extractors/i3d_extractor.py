@@ -52,8 +52,8 @@ class I3DExtractor:
             if options.fold_batch_norm:
                 network.fold_batch_norm()
             # Channels last is how the frames lie in memory, and the faster layout of these convolutions.
-            network.to(self._device, self._dtype, memory_format=torch.channels_last_3d)
-            self._networks[name] = network.eval()
+            placed = network.to(self._device, self._dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            self._networks[name] = placed.eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._flows: WindowFlows | None = None
         if options.flow is not None:

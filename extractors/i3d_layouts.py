@@ -1,7 +1,7 @@
 """Names and shapes of I3D's published weights: one table of layers, from which every layout's keys follow.
 
-Our own keys are piergiaj's. Shapes are torch's ``(out, in, T, H, W)``; TensorFlow's ``(T, H, W, in, out)`` are transposed
-when a file is loaded.
+Our own keys are piergiaj's. Shapes are torch's ``(out, in, T, H, W)``; TensorFlow's ``(T, H, W, in, out)`` are
+transposed when a file is loaded.
 """
 
 from collections.abc import Iterator

@@ -1,7 +1,7 @@
 """I3D: Inception-v1 inflated to 3D (Carreira and Zisserman, CVPR 2017), as a torch module.
 
-Every convolution is followed by batch norm (eps 1e-3) and ReLU, but for the last; every convolution and max-pool pads as
-TensorFlow's ``SAME`` does, on all three axes.
+Every convolution is followed by batch norm (eps 1e-3) and ReLU, but for the last; every convolution and max-pool pads
+as TensorFlow's ``SAME`` does, on all three axes.
 """
 
 from collections.abc import Sequence
@@ -59,8 +59,8 @@ def _paddings(size: Sequence[int], kernel: Triple, stride: Triple) -> list[tuple
 def max_pool_same(maps: Tensor, kernel: Triple, stride: Triple) -> Tensor:
     """Returns the ``SAME`` max-pool of ``[N, C, T, H, W]``.
 
-    The front padding is symmetric padding; where the back gets one cell more, rounding up supplies it. Padded cells count
-    as minus infinity, as in TensorFlow. No copy of the map is made.
+    The front padding is symmetric padding; where the back gets one cell more, rounding up supplies it. Padded cells
+    count as minus infinity, as in TensorFlow. No copy of the map is made.
     """
     front = [before for before, _ in _paddings(maps.shape[2:], kernel, stride)]
     return functional.max_pool3d(maps, kernel, stride, padding=front, ceil_mode=True)
@@ -161,8 +161,8 @@ class InceptionI3D(nn.Module):
     def features(self, clips: Tensor) -> Tensor:
         """Returns ``[N, 1024, S]``: the average pool over two steps and the whole map.
 
-        ``S = ceil(T / 8) - 1``: 7 for 64 frames, 1 for 16. At 224 x 224 the map is the published 7 x 7; at other sizes the
-        pool still covers all of it (ours: the published kernel is 7 x 7).
+        ``S = ceil(T / 8) - 1``: 7 for 64 frames, 1 for 16. At 224 x 224 the map is the published 7 x 7; at other sizes
+        the pool still covers all of it (ours: the published kernel is 7 x 7).
 
         Args:
             clips: ``float[N, C, T, H, W]`` in [-1, 1], with ``T >= 9``.

@@ -1,8 +1,9 @@
 """One row per 8 frames from I3D, over clips of any length in bounded memory.
 
-The network has no dense layer, so one pass over a whole clip of n frames gives ``ceil(n / 8) - 1`` feature steps. A step
-depends on 107 frames: step j on frames ``[8 j - 44, 8 j + 62]``. Windows that overlap by 104 frames therefore give, but
-for 6 steps at each inner border, exactly the steps of one long pass; those 6 come from the neighbouring window.
+The network has no dense layer, so one pass over a whole clip of n frames gives ``ceil(n / 8) - 1`` feature steps. A
+step depends on 107 frames: step j on frames ``[8 j - 44, 8 j + 62]``. Windows that overlap by 104 frames therefore
+give, but for 6 steps at each inner border, exactly the steps of one long pass; those 6 come from the neighbouring
+window.
 """
 
 from collections.abc import Mapping
@@ -25,8 +26,8 @@ class StepRows:
 
     Where two windows have the same step, the cut lies in the middle of what they share: the earlier window gives the
     first half. With the default 256 frames every 152 that is exact; with less overlap, steps near a cut have seen zeros
-    where the neighbouring window has frames. The clip's end is padded by repeating its last frame to the end of the last
-    window; steps that begin in the padding are left out.
+    where the neighbouring window has frames. The clip's end is padded by repeating its last frame to the end of the
+    last window; steps that begin in the padding are left out.
 
     A row describes the 16 frames whose two steps the last pool averages: ``[8 j, 8 j + 16)``, so rows overlap by half.
     """
@@ -62,7 +63,7 @@ class StepRows:
         self._num_windows += 1
 
     def rows(self) -> Rows:
-        """Returns ``ceil(n / 8) - 1`` rows for the n frames the windows cover; a clip of up to 8 frames still has one."""
+        """Returns ``ceil(n / 8) - 1`` rows for the n frames of the windows; a clip of up to 8 frames still has one."""
         num_rows = min(max(self._num_rows, 1), len(self._values))
         values = np.stack(self._values[:num_rows]) if num_rows else np.zeros((0, 0), dtype=self._dtype)
         return Rows(

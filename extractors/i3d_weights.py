@@ -16,7 +16,7 @@ TENSORFLOW_AXES = (4, 3, 0, 1, 2)
 
 
 def read_streams(path: str, stream: str) -> dict[str, dict[str, Tensor]]:
-    """Returns, per stream (``rgb``, ``flow``), the tensors of the file under our keys, whatever published layout it has.
+    """Returns, per stream (``rgb``, ``flow``), the tensors of the file under our keys, whatever its layout.
 
     Batch norm scales, which TensorFlow's files lack, are ones.
 
@@ -75,7 +75,7 @@ def join_streams(rgb: str, flow: str, path: str) -> None:
         WeightsError: one of the files cannot be read or has another layout.
     """
     streams: Sequence[tuple[str, str]] = (("rgb", rgb), ("flow", flow))
-    joined = {}
+    joined: dict[str, Tensor] = {}
     for stream, source in streams:
         joined |= {f"{stream}.{key}": value for key, value in read_streams(source, stream)[stream].items()}
     torch.save(joined, path)

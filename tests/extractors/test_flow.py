@@ -1,0 +1,121 @@
+"""Optical flow: a known translation, the pixel order of its channels, what the network sees, and what is refused."""
+
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from pydantic import ValidationError
+
+from extractors.flow import FlowOptions, WindowFlows, make_flow, network_values
+from extractors.weights import digest
+from schemas.errors import UsageError, WeightsError
+
+Pixels = npt.NDArray[np.uint8]
+RIGHT, UP = 3, -2
+
+
+def texture(height: int = 128, width: int = 160, seed: int = 0) -> Pixels:
+    """A smooth random texture with structure at several scales."""
+    generator = np.random.default_rng(seed)
+    total = np.zeros((height, width, 3), dtype=np.float32)
+    for cells in (8, 16, 32):
+        coarse = generator.random((cells, cells, 3), dtype=np.float32)
+        total += cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+    return np.asarray(np.clip(total / 3 * 255, 0, 255), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        FlowOptions(),
+        FlowOptions(preset="fast"),
+        FlowOptions(preset="ultrafast"),
+        FlowOptions(method="tvl1"),
+    ],
+    ids=lambda options: f"{options.method}-{options.preset}",
+)
+def test_a_translated_texture_flows_by_its_translation_x_first(options: FlowOptions) -> None:
+    previous = texture()
+    following = np.roll(previous, (UP, RIGHT), axis=(0, 1))
+    field = make_flow(options, "cpu")(previous, following)
+    assert field.dtype == np.float32
+    assert field.shape == (2, 128, 160)
+    inside = field[:, 24:-24, 24:-24]
+    assert abs(float(inside[0].mean()) - RIGHT) < 0.3
+    assert abs(float(inside[1].mean()) - UP) < 0.3
+
+
+def test_a_still_frame_does_not_flow() -> None:
+    frame = texture()
+    assert float(np.abs(make_flow(FlowOptions(), "cpu")(frame, frame)).max()) < 1e-3
+
+
+def test_one_pair_is_computed_once_and_forgotten_in_time() -> None:
+    computed: list[tuple[int, int]] = []
+
+    def count(previous: Pixels, following: Pixels) -> npt.NDArray[np.float32]:
+        computed.append((int(previous[0, 0, 0]), int(following[0, 0, 0])))
+        return np.full((2, 4, 5), len(computed), dtype=np.float32)
+
+    frames = np.arange(8, dtype=np.uint8)[:, None, None, None] * np.ones((1, 4, 5, 3), dtype=np.uint8)
+    flows = WindowFlows(count, num_remembered=3)
+    first = flows.of(frames[0:5])
+    assert first.shape == (4, 2, 4, 5)
+    second = flows.of(frames[2:7])
+    assert computed == [(0, 1), (1, 2), (2, 3), (3, 4), (4, 5), (5, 6)]
+    np.testing.assert_array_equal(second[:2], first[2:])
+    flows.of(frames[0:2])
+    assert computed[-1] == (0, 1)
+
+
+def test_frames_of_equal_bytes_but_other_shape_are_not_confused() -> None:
+    flows = WindowFlows(make_flow(FlowOptions(), "cpu"), num_remembered=8)
+    flat = np.zeros((2, 32, 64, 3), dtype=np.uint8)
+    assert flows.of(flat).shape == (1, 2, 32, 64)
+    assert flows.of(flat.reshape(2, 64, 32, 3)).shape == (1, 2, 64, 32)
+
+
+def test_the_network_sees_twenty_pixels_as_one() -> None:
+    flows = np.array([-40.0, -20.0, -5.0, 0.0, 10.0, 20.0, 25.0], dtype=np.float32)
+    np.testing.assert_allclose(network_values(flows, "exact"), [-1, -1, -0.25, 0, 0.5, 1, 1])
+    levels = (network_values(flows, "uint8") + 1) * 255 / 2
+    np.testing.assert_allclose(levels, [0, 0, 96, 128, 191, 255, 255], atol=1e-4)
+
+
+def test_raft_needs_its_file_and_digest() -> None:
+    with pytest.raises(ValidationError, match="expected weights"):
+        FlowOptions(method="raft")
+    with pytest.raises(ValidationError, match="belong to method: raft"):
+        FlowOptions(method="dis", weights="raft.pth")
+
+
+@pytest.mark.skipif(find_spec("torchvision") is not None, reason="torchvision is installed")
+def test_raft_without_torchvision_says_what_to_install() -> None:
+    options = FlowOptions(method="raft", weights="raft.pth", sha256="0" * 64)
+    with pytest.raises(UsageError, match="pip install torchvision"):
+        make_flow(options, "cpu")
+
+
+def test_raft_refuses_other_files(tmp_path: Path) -> None:
+    pytest.importorskip("torchvision", reason="RAFT comes with torchvision")
+    path = tmp_path / "raft.pth"
+    torch.save({"a": torch.zeros(1)}, path)
+    options = FlowOptions(method="raft", raft="small", weights=str(path), sha256="0" * 64)
+    with pytest.raises(WeightsError, match="SHA-256"):
+        make_flow(options, "cpu")
+    options = options.model_copy(update={"sha256": digest(str(path))})
+    with pytest.raises(WeightsError, match="torchvision's raft_small"):
+        make_flow(options, "cpu")
+
+
+def test_raft_gives_pixels_of_the_frame_whatever_its_size(tmp_path: Path) -> None:
+    optical_flow = pytest.importorskip("torchvision.models.optical_flow", reason="RAFT comes with torchvision")
+    path = tmp_path / "raft.pth"
+    torch.save(optical_flow.raft_small(weights=None).state_dict(), path)
+    options = FlowOptions(method="raft", raft="small", weights=str(path), sha256=digest(str(path)))
+    flow = make_flow(options, "cpu")
+    assert flow(texture(130, 161), texture(130, 161, seed=1)).shape == (2, 130, 161)
