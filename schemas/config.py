@@ -153,6 +153,7 @@ class LoopConfig(Model):
     Attributes:
         batch: pairs of one step, over all workers together.
         beta1: of Adam.
+        keep_checkpoints: the newest so many are kept, older ones deleted.
         threads: compute threads; 0: as many as PyTorch takes, divided by the workers of a machine.
     """
 
@@ -162,6 +163,7 @@ class LoopConfig(Model):
     beta1: float = Field(default=0.7, ge=0, lt=1)
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=10, ge=1)
+    keep_checkpoints: int = Field(default=2, ge=1)
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
 

@@ -121,9 +121,9 @@ def read_pairs(config: RetrievalDataConfig) -> PairedFeatures:
     clips = {(clip.video_id, clip.clip): clip for clip in video.clips()}
     keys = sorted(image_rows.keys() & clips.keys())
     means = video.clip_means([clips[key] for key in keys]) if keys else np.zeros((0, video.dim), np.float32)
-    whole = ~np.isnan(means).any(axis=1)
+    whole: npt.NDArray[np.bool_] = np.logical_not(np.isnan(means).any(axis=1))
     num_video = len(clips) - int(np.count_nonzero(~whole))
-    keys = [key for key, kept in zip(keys, whole, strict=True) if kept]
+    keys = [key for key, kept in zip(keys, whole.tolist(), strict=True) if kept]
     if not keys:
         raise UsageError(
             describe(

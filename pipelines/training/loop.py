@@ -1,7 +1,7 @@
 """The training loop. Everything random is a function of (seed, epoch, batch), so it can stop and go on at any epoch.
 
-Order of the pairs: a permutation drawn per epoch. Noise of the latent samples: drawn per global batch. Each worker draws
-the whole of both and takes its share, so the numbers of one global batch do not depend on how many workers there are.
+Order of the pairs: a permutation drawn per epoch. Noise of the latent samples: drawn per global batch. Each worker
+draws the whole of both and takes its share, so the numbers of a global batch do not depend on the number of workers.
 """
 
 import hashlib

@@ -1,7 +1,7 @@
 """How a global batch is shared: one process, or several that add up gradients.
 
-Each worker computes the sum of its pairs' losses over the size of the *global* batch; adding the workers' gradients then
-gives the gradient of the global mean, however unevenly the batch was cut. (Averaging per-worker means, as
+Each worker divides the sum of its pairs' losses by the size of the *global* batch; adding up the workers' gradients
+then gives the gradient of the global mean, however unevenly the batch was cut. (Averaging per-worker means, as
 DistributedDataParallel does, would weigh the pairs of a short share more.)
 """
 

@@ -22,6 +22,7 @@ MAY_CHANGE = (
     "data.store",
     "loop.epochs",
     "loop.checkpoint_every_epochs",
+    "loop.keep_checkpoints",
     "loop.device",
     "loop.threads",
 )
@@ -42,7 +43,7 @@ def data_fingerprint(pairs: PairedFeatures) -> str:
 
 
 def identity(config: TrainConfig, options: Mapping[str, Any], pairs: PairedFeatures) -> dict[str, Any]:
-    """Returns what must be equal for a run to go on from a checkpoint, as flat plain types for a readable comparison."""
+    """Returns what must be equal for a run to go on from a checkpoint: flat and plain, so that it compares readably."""
     plain = config.model_dump(mode="json", by_alias=True)
     plain["model"]["options"] = dict(options)
     flat = _flat(plain)

@@ -1,9 +1,9 @@
 """What every training worker does, alone or among others: start or go on, train, write down."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import torch
@@ -17,6 +17,7 @@ from pipelines.training.loop import TrainingRows, make_optimiser, train
 from pipelines.training.parallel import Parallel
 from pipelines.training.run_folder import RunFolder, data_fingerprint
 from schemas.config import TrainConfig
+from schemas.errors import UsageError, describe
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,20 +112,35 @@ def work(
         nonlocal began
         flag = torch.tensor(float(parallel.rank == 0 and stop_requested()), device=device)
         stopping = bool(parallel.add_up(flag) > 0)
+        _check_finite(epoch, losses)
         if parallel.rank == 0:
+            done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(rows))
+            # Before the checkpoint: a line too many is dropped when the run goes on, a missing one could not be filled.
+            folder.add_metrics({"epoch": epoch, "seconds": round(done.seconds, 6), "losses": losses})
             if stopping or epoch == config.epochs or epoch % config.checkpoint_every_epochs == 0:
                 _save(job, trained, optimiser, epoch)
-            done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(rows))
-            began = time.monotonic()
-            folder.add_metrics({"epoch": epoch, "seconds": round(done.seconds, 6), "losses": losses})
             on_epoch(done)
+            began = time.monotonic()
         return not stopping
 
     return train(trained.model, optimiser, rows, config, parallel, after_epoch, trained.epoch)
 
 
-def _save(job: TrainJob, trained: TrainedModel, optimiser: torch.optim.Optimizer, epoch: int) -> Path:
-    path = checkpoint_path(job.folder, epoch)
+def _check_finite(epoch: int, losses: Mapping[str, float]) -> None:
+    wrong = [name for name, value in losses.items() if not math.isfinite(value)]
+    if wrong:
+        raise UsageError(
+            describe(
+                "loss",
+                wrong[0],
+                "a finite number",
+                f"{losses[wrong[0]]} in epoch {epoch}",
+                "lower loop.learning_rate or set model.options.scaling; the last checkpoint stands",
+            )
+        )
+
+
+def _save(job: TrainJob, trained: TrainedModel, optimiser: torch.optim.Optimizer, epoch: int) -> None:
     training = {
         "optimiser": optimiser.state_dict(),
         # The order of the pairs and the noise of epoch e are drawn from (seed, e): this is the whole position.
@@ -132,17 +148,6 @@ def _save(job: TrainJob, trained: TrainedModel, optimiser: torch.optim.Optimizer
         "torch_rng": torch.get_rng_state(),
         "identity": dict(job.identity),
     }
-    save(
-        path,
-        TrainedModel(
-            trained.name,
-            trained.options,
-            trained.model,
-            trained.image_scaling,
-            trained.video_scaling,
-            trained.origin,
-            epoch,
-            training,
-        ),
-    )
-    return path
+    save(checkpoint_path(job.folder, epoch), replace(trained, epoch=epoch, training=training))
+    for older in list(checkpoints(job.folder).values())[: -job.config.loop.keep_checkpoints]:
+        older.unlink(missing_ok=True)

@@ -1,0 +1,155 @@
+"""Training under Ray Train: the same worker, in several processes joined by gloo (CPU) or nccl (GPU)."""
+
+import concurrent.futures
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+# Ray reads these when it is imported: no telemetry leaves the machine, no runtime environment is rebuilt per worker.
+os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Otherwise Ray starts metric exporters that nobody reads.
+os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
+
+import ray  # noqa: E402
+import ray.train  # noqa: E402
+import ray.train.torch  # noqa: E402
+import torch  # noqa: E402
+
+from models.checkpoints import checkpoints  # noqa: E402
+from pipelines.training.interruption import Interruption  # noqa: E402
+from pipelines.training.parallel import ProcessGroup  # noqa: E402
+from pipelines.training.run_folder import RunFolder  # noqa: E402
+from pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
+from schemas.config import TrainerConfig  # noqa: E402
+from schemas.errors import ClipmillError, EngineError, UsageError, describe  # noqa: E402
+
+STOP_FILE = ".stop-requested"
+_STATE = ".ray"
+_POLL_SECONDS = 0.2
+
+
+def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
+    """Trains on `trainer.workers` processes and returns the last epoch done and the kind of device.
+
+    The run's folder must be reachable from every worker: it carries checkpoints, metrics and the request to stop.
+
+    Raises:
+        EngineError: no cluster there, or a worker died; the last checkpoint stands.
+        UsageError: the cluster has fewer CPUs (or GPUs, where GPUs are asked for) than workers.
+    """
+    stop = Path(job.folder) / STOP_FILE
+    stop.unlink(missing_ok=True)
+    with _cluster(job.config.trainer):
+        wants_gpu = _wants_gpu(job)
+        trainer = _trainer(job, wants_gpu)
+        try:
+            # In a thread of its own: Ray would take over Ctrl-C, and end this process with exit code 0.
+            with Interruption(stop.touch), concurrent.futures.ThreadPoolExecutor(1) as pool:
+                try:
+                    _follow(job, pool.submit(trainer.fit), on_epoch)
+                except KeyboardInterrupt:
+                    # Ends `fit` in its thread, which would otherwise keep this process.
+                    ray.shutdown()
+                    raise
+        finally:
+            stop.unlink(missing_ok=True)
+            shutil.rmtree(Path(job.folder) / _STATE, ignore_errors=True)
+    return max(checkpoints(job.folder), default=0), "cuda" if wants_gpu else "cpu"
+
+
+def _trainer(job: TrainJob, wants_gpu: bool) -> Any:
+    trainer = job.config.trainer
+    return ray.train.torch.TorchTrainer(
+        _worker,
+        # By reference, so that the rows are stored once per machine however many workers it has.
+        train_loop_config={"job": ray.put(job)},
+        torch_config=ray.train.torch.TorchConfig(backend="nccl" if wants_gpu else "gloo"),
+        scaling_config=ray.train.ScalingConfig(num_workers=trainer.workers, use_gpu=wants_gpu),
+        run_config=ray.train.RunConfig(name=_STATE, storage_path=job.folder),
+    )
+
+
+def _worker(config: dict[str, Any]) -> None:
+    job: TrainJob = ray.get(config["job"])
+    device = ray.train.torch.get_device()
+    context = ray.train.get_context()
+    on_this_machine = max(1, context.get_local_world_size())
+    torch.set_num_threads(job.config.loop.threads or max(1, (os.cpu_count() or 1) // on_this_machine))
+    stop = Path(job.folder) / STOP_FILE
+    work(job, ProcessGroup(), device, stop.exists)
+
+
+def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: Callable[[EpochDone], None]) -> None:
+    folder, seen = RunFolder(job.folder), job.start_epoch
+    num_pairs = len(job.pairs) - len(job.pairs.test_clip_ids)
+    while True:
+        finished = running.done()
+        for line in folder.metrics()[seen:]:
+            seen = line["epoch"]
+            on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], num_pairs))
+        if finished:
+            break
+        time.sleep(_POLL_SECONDS)
+    error = running.exception()
+    if error is not None:
+        raise _cause(error) from None
+
+
+def _cause(error: BaseException) -> BaseException:
+    """Returns the domain error a worker raised, else an EngineError."""
+    failures = getattr(error, "worker_failures", {})
+    for failure in [*failures.values(), error]:
+        cause = getattr(failure, "cause", None) or failure
+        if isinstance(cause, ClipmillError):
+            return cause
+    first = next(iter(str(next(iter(failures.values()), error)).strip().splitlines()[-1:]), type(error).__name__)
+    return EngineError(
+        describe("trainer", "ray", "workers that finish", first[:200], "the last checkpoint stands; run it again")
+    )
+
+
+def _wants_gpu(job: TrainJob) -> bool:
+    device, workers = job.config.loop.device, job.config.trainer.workers
+    resources = ray.cluster_resources()
+    num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))
+    wants_gpu = device.startswith("cuda") or (device == "auto" and num_gpus >= workers)
+    if wants_gpu and num_gpus < workers:
+        raise UsageError(
+            describe("trainer.workers", str(workers), f"at most the cluster's {num_gpus} GPUs", "more", "lower it")
+        )
+    if num_cpus < workers:
+        raise UsageError(
+            describe("trainer.workers", str(workers), f"at most the cluster's {num_cpus} CPUs", "more", "lower it")
+        )
+    return wants_gpu
+
+
+@contextmanager
+def _cluster(config: TrainerConfig) -> Iterator[None]:
+    if ray.is_initialized():
+        yield
+        return
+    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
+    options |= {"address": config.address} if config.address else {"include_dashboard": False}
+    try:
+        ray.init(**options)
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        first = next(iter(str(error).splitlines()), "no message")[:200]
+        raise EngineError(
+            describe(
+                "trainer",
+                "ray",
+                f"a cluster at {config.address or 'this machine'}",
+                first,
+                "check trainer.address, or leave it out to start one here",
+            )
+        ) from None
+    try:
+        yield
+    finally:
+        ray.shutdown()
