@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "clipmill.extractors"
 BUILT_IN = {
     "c3d": "extractors.c3d",
     "i3d": "extractors.i3d",
+    "resnet50": "extractors.resnet50",
     "squeezenet": "extractors.squeezenet",
     "vgg16": "extractors.vgg16",
 }

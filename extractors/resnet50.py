@@ -1,0 +1,83 @@
+"""ResNet-50 (He et al., CVPR 2016), as torchvision has it: one row per frame."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from schemas.model import Model
+from schemas.recipe import Preprocess, Recipe, Sampling
+
+
+class ResNet50Options(Model):
+    """Switches of ResNet-50.
+
+    Attributes:
+        fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+    """
+
+    fold_batch_norm: bool = True
+
+
+IMAGENET_V1 = Preprocess(
+    resize="short_side",
+    size=(256,),
+    interpolation="bilinear_antialias",
+    crop=(224, 224),
+    colour="rgb",
+    scale=1 / 255,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+)
+
+CARDS = (
+    WeightsCard(
+        name="imagenet-v1",
+        layouts=("resnet50_torchvision",),
+        source="pytorch/vision, resnet50-0676ba61.pth (ResNet50_Weights.IMAGENET1K_V1)",
+        licence="BSD-3-Clause",
+        preprocess=IMAGENET_V1,
+        url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        classes="imagenet1k",
+    ),
+    # The same keys; only the resize differs, so it is chosen with weights.card.
+    WeightsCard(
+        name="imagenet-v2",
+        layouts=(),
+        source="pytorch/vision, resnet50-11ad3fa6.pth (ResNet50_Weights.IMAGENET1K_V2)",
+        licence="BSD-3-Clause",
+        preprocess=IMAGENET_V1.model_copy(update={"size": (232,)}),
+        url="https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+        classes="imagenet1k",
+    ),
+)
+
+CARD = ExtractorCard(
+    name="resnet50",
+    version=1,
+    summary="image classification network, one row per frame (ImageNet)",
+    layers=(
+        Layer("features", 2048),
+        Layer("logits", 1000),
+    ),
+    sampling=Sampling(fps=1, frames=1),
+    weights=CARDS,
+    frames_fixed=True,
+    options=ResNet50Options,
+    gmac_per_window=4.09,
+    batch_windows=16,
+)
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from extractors.resnet50_network import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from extractors.resnet50_network import LAYOUTS
+
+    return LAYOUTS
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)
