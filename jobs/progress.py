@@ -88,7 +88,7 @@ class Progress:
         quarantined = f", {self._num_quarantined} quarantined" if self._num_quarantined else ""
         return (
             f"{percent:3.0f}%  {videos}/{self._num_videos} videos, {self._tasks_done}/{self._num_tasks} tasks{quarantined}  "
-            f"{rate:.2f} videos/s  ETA {_duration(eta)}"
+            f"{rate:.2f} videos/s  ETA {duration(eta)}"
         )
 
     def _draw(self, line: str, final: bool = False) -> None:
@@ -108,7 +108,8 @@ class Progress:
         print(json.dumps({"event": event} | values, ensure_ascii=False), file=self._stream, flush=True)
 
 
-def _duration(seconds: float | None) -> str:
+def duration(seconds: float | None) -> str:
+    """Returns ``mm:ss`` or ``h:mm:ss``; ``--:--`` where it is not known."""
     if seconds is None:
         return "--:--"
     minutes, rest = divmod(round(seconds), 60)

@@ -1,0 +1,70 @@
+"""``clipmill train``: train a model on stored features."""
+
+import json
+import sys
+import time
+from collections.abc import Sequence
+from typing import TextIO
+
+from jobs.configs import read_config
+from jobs.output import Outcome
+from jobs.progress import duration
+from pipelines.training.train import TrainReport, train
+from pipelines.training.worker import EpochDone
+from schemas.config import TrainConfig, dump_config
+
+
+def run_train(path: str, overrides: Sequence[str]) -> Outcome:
+    """Trains as the config at `path` says, going on from the newest checkpoint where there is one."""
+    config = read_config(TrainConfig, path, overrides)
+    print(dump_config(config).rstrip(), file=sys.stderr)
+    report = train(config, [EpochProgress(sys.stderr)])
+    return Outcome(report.to_plain(), _text(report))
+
+
+class EpochProgress:
+    """Tells of epochs: one rewritten line with rate and ETA on a terminal, one JSON line per epoch elsewhere."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream = stream
+        self._started = time.monotonic()
+        self._first: int | None = None
+
+    def __call__(self, done: EpochDone) -> None:
+        """An epoch is done."""
+        if self._first is None:
+            self._first = done.epoch - 1
+            self._started = time.monotonic() - done.seconds
+        rate = (done.epoch - self._first) / max(time.monotonic() - self._started, 1e-9)
+        eta = (done.num_epochs - done.epoch) / rate
+        total = sum(done.losses.values())
+        if self._stream.isatty():
+            end = "\n" if done.epoch == done.num_epochs else ""
+            line = f"epoch {done.epoch}/{done.num_epochs}  loss {total:.4f}  {rate:.1f} epochs/s  ETA {duration(eta)}"
+            self._stream.write("\r" + line.ljust(78) + end)
+            self._stream.flush()
+            return
+        event = {
+            "event": "epoch",
+            "epoch": done.epoch,
+            "num_epochs": done.num_epochs,
+            "losses": {name: round(value, 6) for name, value in done.losses.items()},
+            "epochs_per_second": round(rate, 3),
+            "eta_seconds": round(eta, 1),
+        }
+        print(json.dumps(event), file=self._stream, flush=True)
+
+
+def _text(report: TrainReport) -> str:
+    lines = [
+        f"{report.out}: {report.model}, epoch {report.epoch} ({report.epoch - report.start_epoch} now), "
+        f"{report.seconds:.1f} s on {report.device}",
+        f"  clips: {report.num_train} train, {report.num_test} test, {report.num_labels} labels",
+        f"  checkpoint: {report.checkpoint}",
+    ]
+    if report.losses:
+        last = "  ".join(f"{name} {value:.4f}" for name, value in report.losses[-1].items())
+        lines.append(f"  losses of the last epoch: {last}")
+    if report.labels_without_training:
+        lines.append(f"  labels without a training clip: {', '.join(report.labels_without_training)}")
+    return "\n".join(lines)

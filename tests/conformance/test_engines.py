@@ -1,0 +1,149 @@
+"""Every engine: same plan, same bytes; a killed task changes nothing; a second run executes nothing."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipelines.features.build import BuildReport, build
+from schemas.config import BuildConfig, parse_config
+from stores import FeatureStore
+from tests.conformance.conftest import ENGINES, POISON, digests, serving, write_config
+
+MARKS = {"ray": pytest.mark.ray, "local": ()}
+PARAMS = [pytest.param(name, marks=MARKS.get(name, pytest.mark.beam)) for name in ENGINES]
+
+
+def _build(path: Path) -> BuildReport:
+    return build(parse_config(BuildConfig, path.read_text()))
+
+
+@pytest.fixture(scope="session")
+def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The bytes the local engine writes."""
+    root = tmp_path_factory.mktemp("reference")
+    _build(write_config(root / "build.yaml", folder, root / "store", ENGINES["local"]))
+    return digests(root / "store")
+
+
+@pytest.mark.parametrize("name", PARAMS)
+def test_same_plan_same_bytes_and_a_second_run_executes_nothing(
+    name: str, folder: Path, tmp_path: Path, reference: dict[str, str]
+) -> None:
+    with serving(ENGINES[name]) as engine:
+        config = write_config(tmp_path / "build.yaml", folder, tmp_path / "store", engine)
+        report = _build(config)
+        assert report.num_tasks_executed == report.num_tasks >= 3
+        assert digests(tmp_path / "store") == reference
+        assert report.num_quarantined == len(POISON)
+        assert report.reasons == {reason: 1 for reason in POISON.values()}
+
+        again = _build(config)
+    assert (again.num_tasks, again.num_tasks_executed) == (0, 0)
+    assert again.num_quarantined == len(POISON)
+    assert digests(tmp_path / "store") == reference
+    quarantine = sorted((tmp_path / "store" / "quarantine").iterdir())
+    assert len(quarantine) == 1, "a poisonous file is quarantined once"
+
+
+def test_every_video_has_rows_or_a_reason(folder: Path, tmp_path: Path) -> None:
+    _build(write_config(tmp_path / "build.yaml", folder, tmp_path / "store", ENGINES["local"]))
+    store = FeatureStore(str(tmp_path / "store"))
+    assert set(store["squeezenet"].video_ids) == {f"{label}/{index}.mp4" for label in ("left", "right") for index in range(3)}
+    assert set(store.videos()) - set(store["squeezenet"].video_ids) == set(POISON)
+
+
+KILLER = '''
+"""An extractor from outside the project that kills its own process once."""
+
+import os
+import signal
+
+import numpy as np
+
+from extractors.base import EachWindow, ExtractorCard, Layer, Registration, WeightsCard
+from schemas.recipe import Preprocess, Sampling
+
+
+class Killer:
+    def __init__(self, recipe, device):
+        self._recipe = recipe
+
+    def forward(self, frames):
+        marker = os.environ["CLIPMILL_TEST_MARKER"]
+        try:
+            os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
+        except FileExistsError:
+            return {"values": frames.reshape(len(frames), -1).astype(np.float32).mean(axis=1, keepdims=True)}
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def reducer(self, clip):
+        return EachWindow(clip, "float32")
+
+
+KILLER = Registration(
+    ExtractorCard(
+        name="killer",
+        version=1,
+        summary="kills its process once",
+        layers=(Layer("mean", 1),),
+        sampling=Sampling(frames=1),
+        weights=(WeightsCard("none", (), "none", "none", Preprocess()),),
+    ),
+    Killer,
+)
+'''
+
+
+@pytest.fixture
+def killer_path(tmp_path: Path) -> Path:
+    """A folder that, on the Python path, provides the extractor through an entry point."""
+    root = tmp_path / "plugin"
+    info = root / "killer-1.0.dist-info"
+    info.mkdir(parents=True)
+    (root / "killer_extractor.py").write_text(KILLER)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: killer\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[clipmill.extractors]\nkiller = killer_extractor:KILLER\n")
+    return root
+
+
+def _run(config: Path, plugin: Path, marker: Path) -> "subprocess.CompletedProcess[str]":
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(plugin), os.getcwd()]),
+        "CLIPMILL_TEST_MARKER": str(marker),
+    }
+    command = [sys.executable, "-m", "jobs", "build", "--config", str(config), "--json"]
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+
+
+KILLED: dict[str, dict[str, Any]] = {name: ENGINES[name] for name in ("local", "ray", "beam-multi-processing")}
+
+
+@pytest.mark.parametrize("name", [param for param in PARAMS if param.values[0] in KILLED])
+def test_a_task_killed_on_its_first_attempt_changes_nothing(
+    name: str, folder: Path, tmp_path: Path, killer_path: Path
+) -> None:
+    features = {"killer": {"weights": {"random": 0}, "sampling": {"frames": 1, "step": 5}}}
+    spared = tmp_path / "spared"
+    spared.touch()
+    clean = _run(
+        write_config(tmp_path / "clean.yaml", folder, tmp_path / "clean", ENGINES["local"], features), killer_path, spared
+    )
+    assert clean.returncode == 3, clean.stderr
+
+    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", ENGINES[name], features)
+    marker = tmp_path / "marker"
+    first = _run(config, killer_path, marker)
+    assert marker.exists(), "the extractor never ran"
+    if first.returncode != 3:
+        # Where the worker is the process itself, or its runner does not replace it, the run dies: the next goes on.
+        assert first.returncode in (-signal.SIGKILL, 4), first.stderr
+        second = _run(config, killer_path, marker)
+        assert second.returncode == 3, second.stderr
+    assert digests(tmp_path / "killed") == digests(tmp_path / "clean")
+    assert json.loads(_run(config, killer_path, marker).stdout)["num_tasks"] == 0

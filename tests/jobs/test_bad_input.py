@@ -1,0 +1,263 @@
+"""Bad input meets one clear line, the right exit code, and loses nothing. Each case runs the command as a user does."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from stores import FeatureStore
+from tests.encoded_videos import encode_video
+
+ROOT = Path(__file__).resolve().parents[2]
+SQUEEZENET = {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}}
+
+
+def clipmill(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
+    """Runs the command line; every failure of ours must be one line, so no traceback may appear."""
+    done = subprocess.run(
+        [sys.executable, "-m", "jobs", *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        timeout=120,
+        check=False,
+        **options,
+    )
+    assert "Traceback" not in done.stderr, done.stderr
+    return done
+
+
+def config(folder: Path, features: dict[str, Any] | None = None, **changes: Any) -> str:
+    """Writes a build config over ``folder/videos`` and returns its path."""
+    data = {
+        "store": {"url": str(folder / "store")},
+        "videos": {"folder": str(folder / "videos")},
+        "features": features or SQUEEZENET,
+        "engine": {"device": "cpu", "threads": 1},
+    }
+    path = folder / "build.yaml"
+    path.write_text(yaml.safe_dump(data | changes, allow_unicode=True))
+    return str(path)
+
+
+def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
+    """Asserts wrong usage, told in one line that holds all `words`."""
+    assert done.returncode == 2, done.stderr
+    line = next(line for line in done.stderr.splitlines() if line.startswith("clipmill: "))
+    for word in words:
+        assert word in line
+
+
+@pytest.fixture
+def videos(tmp_path: Path) -> Path:
+    """A folder with one good video."""
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    encode_video(folder / "good.mp4", num_frames=20, fps=10)
+    return folder
+
+
+def outcome(done: "subprocess.CompletedProcess[str]") -> dict[str, Any]:
+    """Returns the one JSON object of a command that quarantined something."""
+    assert done.returncode == 3, done.stderr
+    return json.loads(done.stdout)
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    refused(clipmill("build", "--config", config(tmp_path)), str(tmp_path / "videos"))
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    (tmp_path / "videos").mkdir()
+    refused(clipmill("build", "--config", config(tmp_path)), str(tmp_path / "videos"))
+
+
+def test_missing_config_file() -> None:
+    refused(clipmill("build", "--config", "nowhere.yaml"), "nowhere.yaml", "No such file")
+
+
+def test_broken_files_are_quarantined_each_with_its_reason_and_the_good_one_is_complete(videos: Path) -> None:
+    whole = (videos / "good.mp4").read_bytes()
+    (videos / "garbage.mp4").write_bytes(os.urandom(5000))
+    (videos / "empty.mp4").write_bytes(b"")
+    (videos / "truncated.mp4").write_bytes(whole[: len(whole) // 3])
+    (videos / "text.mp4").write_text("this is no video")
+    _sound_only(videos / "sound.mp4")
+    report = outcome(clipmill("build", "--config", config(videos.parent), "--json"))
+    status = json.loads(clipmill("status", str(videos.parent / "store"), "--json").stdout)
+    reasons = {item["video_id"]: item["reason"] for item in status["quarantine"]}
+    assert set(reasons) == {"garbage.mp4", "empty.mp4", "truncated.mp4", "text.mp4", "sound.mp4"}
+    assert reasons["empty.mp4"] == "empty_file"
+    assert reasons["sound.mp4"] == "no_video_stream"
+    assert reasons["text.mp4"] == "not_a_video"
+    assert report["num_quarantined"] == 5
+    assert FeatureStore(str(videos.parent / "store"))["squeezenet"].video_ids == ["good.mp4"]
+
+
+def _sound_only(path: Path) -> None:
+    import av
+    import numpy as np
+
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("aac", rate=44100)
+        frame = av.AudioFrame.from_ndarray(np.zeros((1, 1024), dtype=np.float32), format="fltp", layout="mono")
+        frame.sample_rate = 44100
+        for packet in [*stream.encode(frame), *stream.encode(None)]:
+            container.mux(packet)
+
+
+def test_video_shorter_than_one_window_loses_only_that_recipe(videos: Path) -> None:
+    features = SQUEEZENET | {"long": {"extractor": "squeezenet", "weights": {"random": 0}, "sampling": {"fps": 2}}}
+    encode_video(videos / "long.mp4", num_frames=100, fps=10)
+    path = config(videos.parent, features, clips={"from": "windows", "length_seconds": 5})
+    report = outcome(clipmill("build", "--config", path, "--json"))
+    assert report["reasons"] == {"shorter_than_clip": 1}
+    assert FeatureStore(str(videos.parent / "store"))["long"].video_ids == ["long.mp4"]
+
+
+def test_equal_file_names_in_two_folders_and_ids_of_any_script(videos: Path) -> None:
+    names = ["a/clip.mp4", "b/clip.mp4", "with space/лыжи снег.mp4", "日本/映像 #1 100%.mp4"]
+    for name in names:
+        (videos / name).parent.mkdir(exist_ok=True)
+        (videos / name).write_bytes((videos / "good.mp4").read_bytes())
+    done = clipmill("build", "--config", config(videos.parent))
+    assert done.returncode == 0, done.stderr
+    feature = FeatureStore(str(videos.parent / "store"))["squeezenet"]
+    assert set(feature.video_ids) == {"good.mp4", *names}
+    for name in names:
+        assert feature[name].values.shape == (4, feature.dim)
+
+
+def _manifest(folder: Path, text: str) -> str:
+    (folder / "videos.csv").write_text(text)
+    return config(folder, videos={"manifest": str(folder / "videos.csv")})
+
+
+def test_manifest_without_a_needed_column(videos: Path) -> None:
+    path = _manifest(videos.parent, "name,label\ngood.mp4,a\n")
+    refused(clipmill("build", "--config", path), "videos.csv", "path", "name")
+
+
+def test_manifest_with_a_duplicated_id(videos: Path) -> None:
+    path = _manifest(videos.parent, "id,path\nx,videos/good.mp4\nx,videos/good.mp4\n")
+    refused(clipmill("build", "--config", path), "videos.csv", "x")
+
+
+def test_manifest_that_names_a_missing_file(videos: Path) -> None:
+    path = _manifest(videos.parent, "path\nvideos/good.mp4\nvideos/gone.mp4\n")
+    assert outcome(clipmill("build", "--config", path, "--json"))["reasons"] == {"missing_file": 1}
+
+
+def test_unknown_extractor_layer_and_key_name_the_near_ones(videos: Path) -> None:
+    folder = videos.parent
+    refused(clipmill("build", "--config", config(folder, {"squeezent": {"weights": {"random": 0}}})), "squeezenet")
+    wrong_layer = {"squeezenet": {"weights": {"random": 0}, "layer": "logitz"}}
+    refused(clipmill("build", "--config", config(folder, wrong_layer)), "logitz", "logits")
+    refused(clipmill("build", "--config", config(folder), "--set", "engine.nmae=ray"), "engine.nmae", "name")
+    refused(clipmill("build", "--config", config(folder), "--set", "store"), "--set store")
+
+
+def test_weights_of_the_wrong_layout_say_which_keys(videos: Path) -> None:
+    weights = videos.parent / "wrong.pth"
+    torch.save({"features.0.weight": torch.zeros(96, 3, 7, 7), "head.weight": torch.zeros(5, 5)}, weights)
+    path = config(videos.parent, {"squeezenet": {"weights": {"file": str(weights)}}})
+    refused(clipmill("build", "--config", path), "missing", "unexpected", "head.weight")
+
+
+class _RunsCode:
+    def __init__(self, path: str) -> None:
+        self._path = path
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.system, (f"touch {self._path}",)
+
+
+def test_weights_that_try_to_run_code_are_refused_and_nothing_runs(videos: Path) -> None:
+    weights, trace = videos.parent / "evil.pth", videos.parent / "trace"
+    torch.save({"weight": _RunsCode(str(trace))}, weights)
+    path = config(videos.parent, {"squeezenet": {"weights": {"file": str(weights)}}})
+    refused(clipmill("build", "--config", path), "evil.pth")
+    assert not trace.exists()
+
+
+def test_store_of_another_dataset(videos: Path) -> None:
+    assert clipmill("build", "--config", config(videos.parent, store={"url": str(videos.parent / "s"), "dataset": "one"})).returncode == 0
+    other = config(videos.parent, store={"url": str(videos.parent / "s"), "dataset": "two"})
+    for arguments in (["--dry-run"], []):
+        refused(clipmill("build", "--config", other, *arguments), "one", "two")
+
+
+def test_status_of_no_store(tmp_path: Path) -> None:
+    refused(clipmill("status", str(tmp_path / "nothing")), "nothing")
+
+
+def test_read_only_disk_is_retryable_and_says_so(videos: Path) -> None:
+    mount = videos.parent / "mount"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "ro", "tmpfs", mount], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a read-only file system needs root")
+    try:
+        done = clipmill("build", "--config", config(videos.parent, store={"url": str(mount / "store")}))
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert done.returncode == 4, done.stderr
+    assert "clipmill: " in done.stderr
+    assert "Read-only" in done.stderr or "read-only" in done.stderr
+
+
+def test_full_disk_loses_nothing_that_is_committed(videos: Path) -> None:
+    for index in range(8):
+        encode_video(videos / f"{index}.mp4", num_frames=200, fps=10)
+    mount = videos.parent / "mount"
+    mount.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=600k", "tmpfs", mount], capture_output=True, check=False).returncode:
+        pytest.skip("mounting a small file system needs root")
+    features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 10}, "layer": "logits"}}
+    try:
+        settings = {"engine": {"device": "cpu", "threads": 1, "task_seconds": 0.5}, "store": {"url": str(mount / "store")}}
+        path = config(videos.parent, features, **settings)
+        full = clipmill("build", "--config", path)
+        assert full.returncode == 4, full.stderr
+        assert "No space left" in full.stderr
+        kept = json.loads(clipmill("status", str(mount / "store"), "--json").stdout)["features"][0]["num_complete"]
+        subprocess.run(["mount", "-o", "remount,size=64m", mount], check=True)
+        assert clipmill("build", "--config", path).returncode == 0
+        assert json.loads(clipmill("verify", str(mount / "store"), "--json").stdout)["problems"] == []
+    finally:
+        subprocess.run(["umount", mount], check=True)
+    assert 0 <= kept < 9
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(videos: Path, number: signal.Signals) -> None:
+    for index in range(12):
+        encode_video(videos / f"{index}.mp4", num_frames=200, fps=10)
+    features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 10}}}
+    path = config(videos.parent, features, engine={"device": "cpu", "threads": 1, "task_seconds": 0.3})
+    command = [sys.executable, "-m", "jobs", "build", "--config", path]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
+    commits = videos.parent / "store" / "commits"
+    deadline = time.monotonic() + 60
+    while not list(commits.glob("*/*.parquet")) and running.poll() is None and time.monotonic() < deadline:
+        time.sleep(0.02)
+    running.send_signal(number)
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 4, stderr
+    assert "interrupted" in stderr
+    assert "run the same command again" in stderr
+    assert "Traceback" not in stderr
+    committed = len(list(commits.glob("*/*.parquet")))
+    assert committed >= 1
+    finished = clipmill("build", "--config", path, "--json")
+    assert finished.returncode == 0, finished.stderr
+    assert json.loads(finished.stdout)["num_complete"] >= 1
+    assert len(FeatureStore(str(videos.parent / "store"))["squeezenet"].video_ids) == 13

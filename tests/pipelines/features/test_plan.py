@@ -1,0 +1,111 @@
+"""Planning: what is missing, cut into tasks of balanced size."""
+
+from dataclasses import replace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extractors.resolve import resolve_recipe
+from pipelines.features.plan import MAX_TASK_ROW_BYTES, Done, cut, estimate, make_plan, video_key
+from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from schemas.recipe import ClipRule, Recipe, Sampling
+from schemas.records import Segment, Video, VideoHeader
+
+
+def _recipe(name: str = "squeezenet", fps: float = 1, clips: ClipRule | None = None) -> Recipe:
+    feature = FeatureConfig(extractor="squeezenet", sampling=Sampling(fps=fps), weights=WeightsConfig(random=0))
+    return resolve_recipe(name, feature, clips or ClipRule(), DecodeConfig())
+
+
+def _video(index: int, duration_seconds: float = 10.0) -> Video:
+    header = VideoHeader("mp4", "h264", 320, 240, 0, duration_seconds, 25.0, round(duration_seconds * 25))
+    return Video(f"v{index:03d}", f"v{index:03d}.mp4", f"{index:032x}", 1000, header)
+
+
+def test_everything_is_planned_once_in_manifest_order() -> None:
+    videos = [_video(index) for index in range(20)]
+    plan = make_plan(videos, [_recipe()], {}, task_seconds=1.0)
+    assert [video.id for task in plan.tasks for video in task.videos] == [video.id for video in videos]
+    assert plan.num_pairs == 20
+    assert len({task.key for task in plan.tasks}) == len(plan.tasks) > 1
+
+
+def test_what_is_committed_or_quarantined_is_not_planned() -> None:
+    videos = [_video(index) for index in range(4)]
+    recipe = _recipe()
+    done = Done(frozenset({video_key(videos[0], recipe)}), frozenset({(videos[1].id, videos[1].fingerprint)}))
+    plan = make_plan(videos, [recipe], {recipe.fingerprint: done}, 100)
+    assert [video.id for task in plan.tasks for video in task.videos] == ["v002", "v003"]
+    assert (plan.num_complete, plan.num_quarantined) == (1, 1)
+
+
+def test_changed_bytes_are_planned_again() -> None:
+    video, recipe = _video(0), _recipe()
+    done = {recipe.fingerprint: Done(frozenset({video_key(video, recipe)}), frozenset())}
+    assert make_plan([video], [recipe], done, 100).tasks == ()
+    assert make_plan([replace(video, fingerprint="f" * 32)], [recipe], done, 100).num_pairs == 1
+
+
+def test_changed_annotations_are_planned_again_but_changed_labels_are_not() -> None:
+    recipe = _recipe(clips=ClipRule(from_="annotations"))
+    video = replace(_video(0), segments=(Segment(1.0, 2.0, "a"),))
+    done = {recipe.fingerprint: Done(frozenset({video_key(video, recipe)}), frozenset())}
+    assert make_plan([replace(video, segments=(Segment(1.0, 2.0, "b"),))], [recipe], done, 100).tasks == ()
+    assert make_plan([replace(video, segments=(Segment(1.0, 2.5, "a"),))], [recipe], done, 100).num_pairs == 1
+
+
+def test_videos_that_lack_different_recipes_go_to_different_tasks() -> None:
+    videos = [_video(index) for index in range(4)]
+    one, two = _recipe("one", 1), _recipe("two", 2)
+    done = {one.fingerprint: Done(frozenset({video_key(videos[2], one)}), frozenset())}
+    plan = make_plan(videos, [one, two], done, 100)
+    made = [([video.id for video in task.videos], [recipe.name for recipe in task.recipes]) for task in plan.tasks]
+    assert made == [(["v000", "v001", "v003"], ["one", "two"]), (["v002"], ["two"])]
+
+
+def test_the_key_of_a_task_covers_bytes_clips_and_recipes() -> None:
+    def key(video: Video, recipe: Recipe) -> str:
+        return make_plan([video], [recipe], {}, 100).tasks[0].key
+
+    video = _video(0)
+    keys = {
+        key(video, _recipe()),
+        key(replace(video, fingerprint="e" * 32), _recipe()),
+        key(replace(video, id="other"), _recipe()),
+        key(replace(video, segments=(Segment(0, 1),)), _recipe()),
+        key(video, _recipe(fps=2)),
+    }
+    assert len(keys) == 5
+    assert key(video, _recipe("renamed")) == key(video, _recipe())
+
+
+@given(st.lists(st.floats(0.5, 4000), min_size=1, max_size=40), st.floats(0.05, 50))
+@settings(max_examples=150, deadline=None)
+def test_tasks_are_balanced(durations: list[float], task_seconds: float) -> None:
+    recipe = _recipe()
+    videos = [_video(index, duration) for index, duration in enumerate(durations)]
+    tasks = cut([recipe], videos, task_seconds)
+    assert [video for task in tasks for video in task.videos] == videos
+    assert all(task.videos for task in tasks)
+    costs = [estimate(video, [recipe]).seconds for video in videos]
+    # Cut at the borders of equal shares: no task is longer than its share by more than its longest video.
+    share = sum(costs) / len(tasks)
+    for task in tasks:
+        longest = max(estimate(video, [recipe]).seconds for video in task.videos)
+        assert task.cost_estimated <= share + longest + 1e-6
+
+
+def test_a_shard_stays_of_bounded_size() -> None:
+    feature = FeatureConfig(layer="pool5", sampling=Sampling(fps=25), weights=WeightsConfig(random=0))
+    recipe = resolve_recipe("vgg16", feature, ClipRule(), DecodeConfig())
+    videos = [_video(index, 60.0) for index in range(20)]
+    tasks = cut([recipe], videos, task_seconds=1e9)
+    largest = max(sum(estimate(video, [recipe]).row_bytes for video in task.videos) for task in tasks)
+    assert largest <= MAX_TASK_ROW_BYTES + estimate(videos[0], [recipe]).row_bytes
+
+
+@pytest.mark.parametrize("duration", [None, 0.0])
+def test_a_header_without_duration_still_gets_an_estimate(duration: float | None) -> None:
+    header = VideoHeader("mkv", "h264", 320, 240, 0, duration, None, None)
+    assert estimate(replace(_video(0), header=header), [_recipe()]).seconds > 0
