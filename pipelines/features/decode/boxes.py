@@ -7,7 +7,7 @@ import struct
 from collections.abc import Iterator
 from typing import BinaryIO
 
-SIGNATURES = ((b"\x1aE\xdf\xa3", 0, "matroska"), (b"RIFF", 0, "avi"), (b"OggS", 0, "ogg"), (b"FLV", 0, "flv"))
+SIGNATURES = ((b"\x1aE\xdf\xa3", 0, "matroska"), (b"AVI ", 8, "avi"), (b"OggS", 0, "ogg"), (b"FLV", 0, "flv"))
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"styp", b"pnot"})
 MAX_BOXES = 10_000
 """A broken file may claim any number of boxes; more than this at one level are not looked at (ours)."""

@@ -42,7 +42,8 @@ def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads
     if request.data["operation"] == "rate":
         from pipelines.features.decode.rate import measure
 
-        return lambda: pack(DONE, {"frames_per_second": measure(path, request.data["seconds"], num_threads)})
+        seconds, threads = request.data["seconds"], request.data["num_threads"]
+        return lambda: pack(DONE, {"frames_per_second": measure(path, seconds, threads)})
     from pipelines.features.decode.serving import serve
 
     return lambda: serve(request, channel, ring, num_threads)

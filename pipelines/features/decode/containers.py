@@ -3,6 +3,7 @@
 Runs in the child process only (`inspection`, `session`). The reason codes of its `VideoError`s:
 
 ===================== =========================================================================================
+missing_file          gone since it was planned (`inspection` tells it, and ``empty_file``, before a child is asked)
 not_a_video           no container format we read recognises it (pictures and playlists count as none)
 truncated             an MP4 or MOV file without its index (moov)
 unreadable            a container whose header is broken
@@ -30,7 +31,7 @@ from schemas.errors import VideoError
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf,mxf,rm,dv,nut,"
-    "yuv4mpegpipe,gif,apng,swf,wtv,av1,obu,nsv,vc1,vc1test,h263,h261,mjpeg,rawvideo,r3d,bink,smk,roq,film_cpk,4xm,ea"
+    "yuv4mpegpipe,gif,apng,swf,wtv,av1,obu,nsv,vc1,vc1test,h263,h261,r3d,bink,smk,roq,film_cpk,4xm,ea"
 )
 """Demuxers that read one file of video. Not among them: pictures, playlists (which name other files), text."""
 
@@ -86,7 +87,11 @@ def open_video(path: str) -> Iterator[OpenVideo]:
 
 
 def _cannot_open(path: str, error: Exception) -> Refused:
-    kind = boxes.signature(path)
+    try:
+        kind = boxes.signature(path)
+    except OSError as problem:
+        reason = "missing_file" if isinstance(problem, FileNotFoundError) else "unreadable"
+        return refusal(path, reason, "a readable file", str(problem.strerror), "correct its path or permissions")
     if kind is None:
         return refusal(path, "not_a_video", "a video", "a file no video format recognises", "remove it from the input")
     if kind == "mp4" and not boxes.has_index(path):

@@ -5,6 +5,7 @@ end of the file, where it repeats its last frame. A fault tolerance below one fr
 are not used: they are wrong where pictures are shown before the key frame they follow (open groups of pictures).
 """
 
+import functools
 import os
 import re
 import sys
@@ -46,7 +47,7 @@ def decord_frames(
     position, size = 0, 1
     while position < len(steps):
         chunk = steps[position : position + size]
-        batch = _ask(lambda chunk=chunk: reader.get_batch(chunk).asnumpy())
+        batch = _ask(functools.partial(_batch, reader, chunk))
         counts.num_decoded = int(chunk[-1]) + 1
         for place in np.flatnonzero(np.isin(chunk, wanted)):
             yield int(chunk[place]), batch[place]
@@ -69,6 +70,11 @@ def _open(path: str, timeline: Timeline, num_threads: int) -> decord.VideoReader
         if apart.max() > max(shortest / 4, FLOAT32_SECONDS):
             raise FaultError(f"decord places frame {int(apart.argmax())} {apart.max():.3f} s away from the packet scan")
     return reader
+
+
+def _batch(reader: decord.VideoReader, frames: npt.NDArray[np.int64]) -> Pixels:
+    batch: Pixels = reader.get_batch(frames).asnumpy()
+    return batch
 
 
 def _steps(reader: decord.VideoReader, wanted: npt.NDArray[np.int64], num_frames: int) -> npt.NDArray[np.int64]:

@@ -36,7 +36,7 @@ def inspect(stage: str, path: str, operation: str, options: Mapping[str, Any] | 
     child = _borrow()
     sound = False
     try:
-        child.send(pack(REQUEST, {"operation": operation, "path": path, **(options or {})}))
+        child.send(pack(REQUEST, {"operation": operation, "path": os.path.abspath(path), **(options or {})}))
         child.num_requests += 1
         limit = DEADLINE_SECONDS + num_bytes / READ_BYTES_PER_SECOND
         answer = child.receive(limit)

@@ -20,6 +20,8 @@ ROOT = Path(__file__).resolve().parents[3]
 READ_BYTES = 1 << 16
 STDERR_TAIL_BYTES = 4096
 GOODBYE_SECONDS = 2.0
+MAX_DECODE_THREADS = 4
+"""More threads than this gain little on the small videos features are made from, and each costs memory (ours)."""
 
 ENVIRONMENT = {
     # One compute thread: what runs in the child is copying and resizing single frames beside a decoder with its own.
@@ -37,6 +39,11 @@ ENVIRONMENT = {
 
 _living: "weakref.WeakSet[ChildProcess]" = weakref.WeakSet()
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
+
+
+def decoder_threads() -> int:
+    """Returns how many threads a decoder is given: the processors this process may use, within a small limit."""
+    return min(len(os.sched_getaffinity(0)), MAX_DECODE_THREADS)
 
 
 class ChildDiedError(Exception):

@@ -77,7 +77,7 @@ def pyav_frames(
         context = video.stream.codec_context
         context.thread_type = "SLICE" if careful or num_threads == 1 else "AUTO"
         context.thread_count = 1 if careful else num_threads
-        reader = _Reader(video, timeline, careful, counts)
+        reader = _Reader(video, timeline, None if careful else wanted, counts)
         try:
             if careful:
                 yield from _substituting(reader, path, wanted, counts)
@@ -140,14 +140,15 @@ def _count_missing(path: str, index: int, wanted: Indices, counts: PassCounts) -
 class _Reader:
     """Decodes a stream and tells which frame is which."""
 
-    def __init__(self, video: OpenVideo, timeline: Timeline, careful: bool, counts: PassCounts) -> None:
+    def __init__(self, video: OpenVideo, timeline: Timeline, only: Indices | None, counts: PassCounts) -> None:
         self._video = video
-        self._careful = careful
+        self._careful = only is None
         self._counts = counts
         base = video.stream.time_base
         self._ticks = np.rint(timeline.pts_seconds * (base.denominator / base.numerator)).astype(np.int64)
         self._counted = timeline.counted
         self._key_frames = timeline.key_frames
+        self._only = set(self._ticks[only].tolist()) if only is not None and not timeline.counted else None
         self._turns = video.rotation_degrees // 90
 
     def seek(self, key_frame: int) -> Iterator[tuple[int, Any]]:
@@ -204,6 +205,9 @@ class _Reader:
                 if not self._careful:
                     raise FaultError(f"the container breaks off ({error.strerror})") from None
                 packet = None
+            if self._only is not None and packet is not None and packet.size:
+                # Unwanted frames that no other frame depends on need not be decoded at all.
+                stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._only else "NONREF"
             try:
                 frames = stream.codec_context.decode(packet)
             except av.error.MemoryError:

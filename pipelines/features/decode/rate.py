@@ -3,6 +3,7 @@
 import time
 
 from pipelines.features.decode.inspection import inspect
+from pipelines.features.decode.process import decoder_threads
 
 CHUNK_FRAMES = 32
 
@@ -16,7 +17,11 @@ def raw_decode_rate(path: str, seconds: float = 2.0) -> float:
     Raises:
         VideoError: the video cannot be decoded.
     """
-    return float(inspect("decode", path, "rate", {"seconds": seconds}).data["frames_per_second"])
+    return float(
+        inspect("decode", path, "rate", {"seconds": seconds, "num_threads": decoder_threads()}).data[
+            "frames_per_second"
+        ]
+    )
 
 
 def measure(path: str, seconds: float, num_threads: int) -> float:
@@ -51,6 +56,8 @@ def _with_decord(path: str, seconds: float, num_threads: int) -> tuple[int, floa
 
 
 def _with_pyav(path: str, seconds: float, num_threads: int) -> tuple[int, float]:
+    import av.error
+
     from pipelines.features.decode.containers import open_video, refusal
 
     with open_video(path) as video:
@@ -58,11 +65,15 @@ def _with_pyav(path: str, seconds: float, num_threads: int) -> tuple[int, float]
         video.stream.codec_context.thread_count = num_threads
         started = time.perf_counter()
         count = 0
-        for frame in video.container.decode(video.stream):
-            frame.to_ndarray(format="rgb24")
-            count += 1
-            if time.perf_counter() - started >= seconds:
-                break
+        try:
+            for frame in video.container.decode(video.stream):
+                frame.to_ndarray(format="rgb24")
+                count += 1
+                if time.perf_counter() - started >= seconds:
+                    break
+        except av.error.FFmpegError:
+            # A damaged end does not make the frames before it slower.
+            pass
         if not count:
             raise refusal(path, "undecodable", "frames", "none that decodes", "re-encode or replace it")
         return count, time.perf_counter() - started

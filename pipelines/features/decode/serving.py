@@ -22,7 +22,9 @@ BATCH_FRAMES = 256
 BATCH_SECONDS = 0.05
 """A batch of frames is announced when it is this large, or this old (ours)."""
 DECORD_SHARE = 0.5
-"""decord walks the whole video; where seeking decodes less than this share of it, PyAV seeks (ours)."""
+"""decord walks the whole video; where seeking passes over more than the rest of it, PyAV seeks (ours)."""
+SPARSE_SHARE = 0.25
+"""Where fewer of the frames are wanted than this, PyAV skips what nothing depends on, which decord cannot (ours)."""
 DECORD_AHEAD_BYTES = 1 << 30
 """decord decodes ahead of its consumer without bound: videos whose RGB frames exceed this go to PyAV (ours)."""
 
@@ -31,7 +33,11 @@ class Emitter:
     """Applies each view's geometry and sends frames through the ring, announced in batches."""
 
     def __init__(
-        self, channel: Channel, ring: RingWriter, views: Sequence[tuple[Preprocess, npt.NDArray[np.int64]]]
+        self,
+        path: str,
+        channel: Channel,
+        ring: RingWriter,
+        views: Sequence[tuple[Preprocess, npt.NDArray[np.int64]]],
     ) -> None:
         self._channel = channel
         self._ring = ring
@@ -40,15 +46,29 @@ class Emitter:
         for number, (_, frames) in enumerate(views):
             for frame in frames.tolist():
                 self._views_of.setdefault(frame, []).append(number)
+        self._path = path
+        self._shapes: dict[int, tuple[int, ...]] = {}
         self._pending: list[tuple[int, ...]] = []
         self._since = 0.0
         self.wanted = np.array(sorted(self._views_of), dtype=np.int64)
         self.num_emitted = 0
 
     def emit(self, frame: int, pixels: Pixels) -> None:
-        """Sends one frame to every view that wants it; waits while the ring is full."""
+        """Sends one frame to every view that wants it; waits while the ring is full.
+
+        Raises:
+            VideoError: ``size_changes``: the frames of a view are not all of one size.
+        """
         for view in self._views_of[frame]:
             prepared = np.ascontiguousarray(apply_geometry(pixels, self._preprocess[view]))
+            shape = self._shapes.setdefault(view, prepared.shape)
+            if shape != prepared.shape:
+                raise VideoError(
+                    "decode",
+                    "size_changes",
+                    f"video {self._path}: expected frames of {shape[1]} x {shape[0]} throughout, got "
+                    f"{prepared.shape[1]} x {prepared.shape[0]} at frame {frame}; resize to an exact size",
+                )
             offset = self._place(prepared)
             if not self._pending:
                 self._since = time.monotonic()
@@ -74,6 +94,7 @@ class Emitter:
         if self.num_emitted:
             self._channel.send(pack(RESTARTED, {"reason": reason}))
             self.num_emitted = 0
+        self._shapes.clear()
 
     def _place(self, pixels: Pixels) -> int:
         for _ in range(self._channel.freed()):
@@ -102,7 +123,9 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
     path, asked = data["path"], data["decoder"]
     timeline = Timeline(request.arrays["pts_seconds"], 0.0, request.arrays["key_frames"], **data["timeline"])
     views = [Preprocess.model_validate(preprocess) for preprocess in data["views"]]
-    emitter = Emitter(channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)])
+    emitter = Emitter(
+        path, channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)]
+    )
     reason = data["fallback_reason"] or _why_not_decord(asked, timeline, emitter.wanted)
     decoder = "pyav" if reason or asked == "pyav" else "decord"
     careful = bool(data["careful"])
@@ -144,7 +167,8 @@ def _why_not_decord(asked: str, timeline: Timeline, wanted: npt.NDArray[np.int64
         return timeline.decord_refusal
     if timeline.num_frames * timeline.frame_bytes > DECORD_AHEAD_BYTES:
         return f"more than {DECORD_AHEAD_BYTES >> 20} MiB of frames, which decord does not bound"
-    if seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
+    sparse = len(wanted) < SPARSE_SHARE * timeline.num_frames
+    if sparse or seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
         return f"sparse: {len(wanted)} of {timeline.num_frames} frames"
     return None
 

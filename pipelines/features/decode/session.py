@@ -11,7 +11,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.features.decode.process import ChildDiedError, ChildProcess
+from pipelines.features.decode.process import ChildDiedError, ChildProcess, decoder_threads
 from pipelines.features.decode.scan import Timeline
 from pipelines.features.decode.wire import DONE, FAILED, FRAMES, FREE, REQUEST, RESTARTED, Message, pack
 from schemas.errors import VideoError
@@ -19,8 +19,6 @@ from schemas.recipe import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
 
-MAX_DECODE_THREADS = 4
-"""More threads than this gain little on the small videos features are made from, and each costs memory (ours)."""
 REQUESTS_AHEAD = 1
 """So many further requests the child may begin while the consumer is busy with one."""
 POLL_SECONDS = 1.0
@@ -53,7 +51,7 @@ class DecodeSummary:
         decoder: ``decord`` or ``pyav``.
         fallback_reason: why it was not decord; None where it was, or where PyAV was asked for.
         num_frames_decoded: frames that left the decoder, wanted or not.
-        substituted: indices of wanted frames that do not decode; each was replaced by the nearest earlier one that does.
+        substituted: indices of wanted frames that do not decode, each replaced by the nearest earlier one that does.
         seconds: wall time in the child, waiting for the consumer included.
     """
 
@@ -133,7 +131,7 @@ class DecodeSession:
         videos_per_child: the child is replaced after this many videos.
         ring_bytes: shared memory for frames; what the child can be ahead of the consumer.
         max_attempts: tries for one video; from the second on with PyAV, in a fresh child.
-        num_threads: of the decoder; None: the processors this process may use, at most `MAX_DECODE_THREADS`.
+        num_threads: of the decoder; None: as `decoder_threads` says.
     """
 
     def __init__(
@@ -152,7 +150,7 @@ class DecodeSession:
         self._videos_per_child = videos_per_child
         self._ring_bytes = ring_bytes
         self._max_attempts = max_attempts
-        self._num_threads = num_threads or min(len(os.sched_getaffinity(0)), MAX_DECODE_THREADS)
+        self._num_threads = num_threads or decoder_threads()
         self._child: ChildProcess | None = None
 
     def __enter__(self) -> "DecodeSession":
@@ -299,7 +297,7 @@ def _message(pending: _Pending) -> bytes:
         REQUEST,
         {
             "operation": "decode",
-            "path": request.path,
+            "path": os.path.abspath(request.path),
             "decoder": request.decoder if pending.crash is None else "pyav",
             "careful": pending.crash is not None,
             "fallback_reason": pending.crash,
