@@ -253,13 +253,13 @@ def _rank_biased(r: Rankings) -> Floats:
     highest = np.ones(len(r))
     np.maximum.at(highest, r.judged_query, r.judged.astype(np.float64))
     discount = np.asarray(_RBP_P ** (r.rank - 1.0), np.float64)
-    return (1.0 - _RBP_P) * r.total(r.gain / highest[r.query] * discount)
+    return (1.0 - _RBP_P) * r.total(np.asarray(r.gain / highest[r.query] * discount, np.float64))
 
 
 def _rank_biased_residual(r: Rankings) -> Floats:
     unjudged = r.judgement < 0
     any_unjudged = np.bincount(r.query[unjudged], minlength=len(r)) > 0
-    rest = _RBP_P**r.num_retrieved + (1 - _RBP_P) * r.total(_RBP_P ** (r.rank - 1.0), unjudged)
+    rest = _RBP_P**r.num_retrieved + (1 - _RBP_P) * r.total(np.asarray(_RBP_P ** (r.rank - 1.0), np.float64), unjudged)
     return np.where(any_unjudged, rest, 0.0)
 
 
