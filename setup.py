@@ -43,6 +43,8 @@ RUNTIME = [
     "apache-beam>=2.65,<3",
     "dask>=2024.9",
     "distributed>=2024.9",
+    # Finding the worker processes of Beam's direct runner.
+    "psutil>=5.9",
     # Command line and reports.
     "typer>=0.12,<1",
     "rich>=13",

@@ -37,11 +37,13 @@ def _print_config(config: BuildConfig) -> None:
 
 
 def _warn_random(config: BuildConfig) -> None:
-    random = [name for name, feature in config.features.items() if feature.weights and feature.weights.random is not None]
+    random = [
+        name for name, feature in config.features.items() if feature.weights and feature.weights.random is not None
+    ]
     if random:
         print(
-            f"warning: random weights for {', '.join(random)}: rows are real outputs of an untrained network and are marked "
-            "random(seed) in every passport; use them to try the pipeline, not to judge a method (docs/weights.md)",
+            f"warning: random weights for {', '.join(random)}: rows are real outputs of an untrained network and are "
+            "marked random(seed) in every passport; use them to try the pipeline, not to judge a method (docs/weights.md)",
             file=sys.stderr,
         )
 

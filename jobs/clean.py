@@ -13,6 +13,8 @@ def run_clean(url: str, dry_run: bool) -> Outcome:
         delete_garbage(store, garbage)
     num_bytes = sum(item.num_bytes for item in garbage)
     verb = "would delete" if dry_run else "deleted"
-    text = "\n".join([f"{url}: {verb} {len(garbage)} objects, {num_bytes} bytes", *(f"  {item.path}" for item in garbage)])
+    text = "\n".join(
+        [f"{url}: {verb} {len(garbage)} objects, {num_bytes} bytes", *(f"  {item.path}" for item in garbage)]
+    )
     data = {"store": url, "dry_run": dry_run, "num_bytes": num_bytes, "paths": [item.path for item in garbage]}
     return Outcome(data, text)

@@ -30,7 +30,9 @@ def build(
     config: Config,
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option("--engine", help="local, ray or beam.")] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
@@ -59,7 +61,9 @@ def status(store: StoreUrl, as_json: AsJson = False) -> None:
 @app.command()
 def verify(
     store: StoreUrl,
-    sample: Annotated[float, typer.Option(help="Share of the videos to compute again (at least one per recipe).")] = 0.001,
+    sample: Annotated[
+        float, typer.Option(help="Share of the videos to compute again (at least one per recipe).")
+    ] = 0.001,
     seed: Annotated[int, typer.Option(help="Of the sample.")] = 0,
     as_json: AsJson = False,
 ) -> None:
@@ -71,7 +75,9 @@ def verify(
 
 @app.command()
 def diff(
-    store: StoreUrl, other: Annotated[str, typer.Argument(metavar="STORE", help="The other store.")], as_json: AsJson = False
+    store: StoreUrl,
+    other: Annotated[str, typer.Argument(metavar="STORE", help="The other store.")],
+    as_json: AsJson = False,
 ) -> None:
     """Show which part of which recipe and passport differs between two stores."""
     from jobs.diff import run_diff
@@ -122,7 +128,11 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
     """Train a model on stored features."""
     from jobs.train import run_train
 
-    run_verb(lambda: run_train(config, overrides or []), as_json, "the last checkpoint stands; run the same command again to go on")
+    run_verb(
+        lambda: run_train(config, overrides or []),
+        as_json,
+        "the last checkpoint stands; run the same command again to go on",
+    )
 
 
 @app.command()

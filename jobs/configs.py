@@ -22,5 +22,7 @@ def read_config(model: type[T], path: str, overrides: Sequence[str]) -> T:
             text = file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(describe("config", path, "a readable YAML file", reason, "give its path to --config")) from None
+        raise ConfigError(
+            describe("config", path, "a readable YAML file", reason, "give its path to --config")
+        ) from None
     return parse_config(model, text, overrides, path)

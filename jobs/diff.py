@@ -42,7 +42,10 @@ def _feature(name: str, left: FeatureStore, right: FeatureStore) -> dict[str, An
         for key, change in _video(rows[0][video_id], rows[1][video_id]):
             changes[key, change] += 1
     passport = [(key, change, count) for (key, change), count in sorted(changes.items())]
-    summary = f"{len(only[0])} videos only left, {len(only[1])} only right, {len(recipe)} recipe keys and {len(passport)} passport changes"
+    summary = (
+        f"{len(only[0])} videos only left, {len(only[1])} only right, {len(recipe)} recipe keys and "
+        f"{len(passport)} passport changes"
+    )
     return {
         "feature": name,
         "same": not (recipe or passport or only[0] or only[1]),

@@ -11,14 +11,14 @@ from pipelines.features.engines.select import num_cores
 from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
 
 LIBRARIES = (
-    "clipmill torch numpy decord av opencv-contrib-python-headless pillow zarr pyarrow ray apache-beam dask distributed "
-    "faiss-cpu scikit-learn pydantic"
+    "clipmill torch numpy decord av opencv-contrib-python-headless pillow zarr pyarrow ray apache-beam dask "
+    "distributed pydantic"
 ).split()
 NEEDED = frozenset("clipmill torch numpy av decord zarr pyarrow pydantic".split())
 
 
 def run_doctor() -> Outcome:
-    """Lists libraries and devices, and decodes a small video with both decoders; exit code 1 when something needed fails."""
+    """Lists libraries and devices, and decodes a small video with both decoders; exit code 1 when a check fails."""
     versions = {name: _version(name) for name in LIBRARIES}
     problems = [f"{name}: not installed; pip install clipmill again" for name in NEEDED if versions[name] is None]
     checks = check_decoders()

@@ -51,7 +51,13 @@ def run_evaluate(path: str, overrides: Sequence[str]) -> Outcome:
         (out / "results.json").write_bytes(results)
     except OSError as error:
         raise StorageUnavailableError(
-            describe("evaluation", str(out), "a folder that can be written", error.strerror or str(error), "choose another out")
+            describe(
+                "evaluation",
+                str(out),
+                "a folder that can be written",
+                error.strerror or str(error),
+                "choose another out",
+            )
         ) from None
     num_bytes = write_report(str(out / "report.html"), report)
     data = json.loads(results)
@@ -188,7 +194,9 @@ def _weights(recipe: Recipe) -> Weights:
 def _chosen(scorers: dict[str, Scorer | Combined], spaces: Sequence[str]) -> dict[str, Scorer | Combined]:
     for space in spaces:
         if space not in scorers:
-            raise UsageError(describe("evaluation", "spaces", ", ".join(scorers) or "none here", space, "correct the name"))
+            raise UsageError(
+                describe("evaluation", "spaces", ", ".join(scorers) or "none here", space, "correct the name")
+            )
     chosen = {space: scorers[space] for space in spaces}
     for scorer in list(chosen.values()):
         if isinstance(scorer, Combined):

@@ -62,7 +62,9 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
         examples=examples,
         example_spaces=shown,
         query_thumbnails=_thumbnails(store, test, {clip: float(test.image_seconds[row[clip]]) for clip in query_ids}),
-        gallery_thumbnails=_thumbnails(store, test, {clip: float(np.mean(test.clip_seconds[row[clip]])) for clip in gallery_ids}),
+        gallery_thumbnails=_thumbnails(
+            store, test, {clip: float(np.mean(test.clip_seconds[row[clip]])) for clip in gallery_ids}
+        ),
         captions={clip: clip.removesuffix("#0") for clip in test.clip_ids},
         quarantine=_quarantine(store),
         stages=_stages(builds, evaluated),
@@ -146,7 +148,12 @@ def _stages(builds: list[dict[str, Any]], evaluated: Evaluated) -> tuple[StageTi
     for report in builds[-1:]:
         seconds = report["seconds"]
         stages.append(StageTime("build", seconds["wall"], f"{report['num_frames_decoded']} frames decoded"))
-        for name, told in (("scan", "packet scan"), ("decode", "in the decode child"), ("forward", "in the networks"), ("write", "")):
+        for name, told in (
+            ("scan", "packet scan"),
+            ("decode", "in the decode child"),
+            ("forward", "in the networks"),
+            ("write", ""),
+        ):
             stages.append(StageTime(f"build: {name}", seconds.get(name, 0.0), told))
     if evaluated.trained is not None:
         training = evaluated.trained.training

@@ -9,4 +9,6 @@ def run_export(url: str, name: str, format: str, out: str) -> Outcome:
     """Exports the feature `name` of the store at `url` to `out`."""
     report = export_feature(FeatureStore(url)[name], format, out)
     data = {"store": url, "feature": name, "format": format, "out": out} | report
-    return Outcome(data, f"{name}: {report['num_videos']} videos, {report['num_rows']} rows written to {out} ({format})")
+    return Outcome(
+        data, f"{name}: {report['num_videos']} videos, {report['num_rows']} rows written to {out} ({format})"
+    )

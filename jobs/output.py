@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError
+from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError, EngineError
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,13 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
     signal.signal(signal.SIGTERM, _terminate)
     try:
         outcome = verb()
-    except ClipmillError as error:
-        _fail(str(error), type(error).__name__, error.exit_code, as_json)
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        _fail(f"interrupted; {go_on or 'run the same command again'}", "Interrupted", EXIT_RETRYABLE, as_json)
+        _abandon(f"interrupted; {go_on or 'run the same command again'}", "Interrupted", as_json)
+    except EngineError as error:
+        _abandon(str(error), "EngineError", as_json)
+    except ClipmillError as error:
+        _fail(str(error), type(error).__name__, error.exit_code, as_json)
     except BrokenPipeError:
         os._exit(EXIT_FAILURE)
     except Exception:
@@ -59,6 +61,16 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
 
 def _terminate(number: int, frame: FrameType | None) -> None:
     raise KeyboardInterrupt
+
+
+def _abandon(message: str, kind: str, as_json: bool) -> NoReturn:
+    """Ends at once: threads of an engine that is still at work would keep the process waiting, or crash at its end."""
+    try:
+        _fail(message, kind, EXIT_RETRYABLE, as_json)
+    except SystemExit:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(EXIT_RETRYABLE)
 
 
 def _fail(message: str, kind: str, exit_code: int, as_json: bool) -> NoReturn:

@@ -60,7 +60,9 @@ class Progress:
             self._draw(self._line(), final=done)
             return
         for item in result.quarantined:
-            self._event("quarantined", video_id=item.video_id, stage=item.stage, reason=item.reason, message=item.message)
+            self._event(
+                "quarantined", video_id=item.video_id, stage=item.stage, reason=item.reason, message=item.message
+            )
         rate, eta = self._rate_and_eta()
         self._event(
             "task",
@@ -77,7 +79,11 @@ class Progress:
     def _rate_and_eta(self) -> tuple[float, float | None]:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         videos = sum(self._videos_done.values())
-        cost = sum(self._costs[key][0] * done / self._costs[key][1] for key, done in self._videos_done.items() if key in self._costs)
+        cost = sum(
+            self._costs[key][0] * done / self._costs[key][1]
+            for key, done in self._videos_done.items()
+            if key in self._costs
+        )
         eta = elapsed * (self._cost - cost) / cost if cost > 0 else None
         return videos / elapsed, eta
 
@@ -87,8 +93,8 @@ class Progress:
         percent = 100 * videos / self._num_videos if self._num_videos else 100
         quarantined = f", {self._num_quarantined} quarantined" if self._num_quarantined else ""
         return (
-            f"{percent:3.0f}%  {videos}/{self._num_videos} videos, {self._tasks_done}/{self._num_tasks} tasks{quarantined}  "
-            f"{rate:.2f} videos/s  ETA {duration(eta)}"
+            f"{percent:3.0f}%  {videos}/{self._num_videos} videos, {self._tasks_done}/{self._num_tasks} tasks"
+            f"{quarantined}  {rate:.2f} videos/s  ETA {duration(eta)}"
         )
 
     def _draw(self, line: str, final: bool = False) -> None:

@@ -23,7 +23,13 @@ def run_requeue(url: str, reasons: Sequence[str]) -> Outcome:
     for reason in reasons:
         if reason not in known:
             raise UsageError(
-                describe("requeue", "--reason", ", ".join(known) or "nothing: quarantine is empty", reason, "see clipmill status")
+                describe(
+                    "requeue",
+                    "--reason",
+                    ", ".join(known) or "nothing: quarantine is empty",
+                    reason,
+                    "see clipmill status",
+                )
             )
     chosen = [row for row in rows if not reasons or row["reason"] in reasons]
     items = [
@@ -42,5 +48,7 @@ def run_requeue(url: str, reasons: Sequence[str]) -> Outcome:
     if items:
         store.write_quarantine(new_run_id(), REQUEUE_KEY, items, released=True)
     videos = sorted({item.video_id for item in items})
-    text = f"{url}: {len(videos)} videos put back; run clipmill build again" if videos else f"{url}: nothing to put back"
+    text = (
+        f"{url}: {len(videos)} videos put back; run clipmill build again" if videos else f"{url}: nothing to put back"
+    )
     return Outcome({"store": url, "num_released": len(videos), "videos": videos}, text)

@@ -14,7 +14,9 @@ def run_status(url: str) -> Outcome:
     current = store.current_features()
     quarantine = store.quarantine().to_pylist()
     held = [
-        row for row in quarantine if (video := videos.get(row["video_id"])) and video.fingerprint == row["video_fingerprint"]
+        row
+        for row in quarantine
+        if (video := videos.get(row["video_id"])) and video.fingerprint == row["video_fingerprint"]
     ]
     features: list[dict[str, Any]] = []
     for recipe in sorted(store.recipes(), key=lambda recipe: recipe.key):
@@ -58,7 +60,10 @@ def run_status(url: str) -> Outcome:
 
 
 def _text(data: dict[str, Any]) -> str:
-    lines = [f"{data['store']}: dataset {data['dataset']}, {data['format']}, {data['num_videos']} videos, {len(data['runs'])} runs"]
+    lines = [
+        f"{data['store']}: dataset {data['dataset']}, {data['format']}, {data['num_videos']} videos, "
+        f"{len(data['runs'])} runs"
+    ]
     if data["features"]:
         lines.append(f"  {'recipe':<28} {'complete':>9} {'missing':>8} {'quarantine':>11} {'rows':>10}  weights")
     for item in data["features"]:
@@ -68,7 +73,9 @@ def _text(data: dict[str, Any]) -> str:
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
     if data["quarantine"]:
-        lines.append(f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):")
+        lines.append(
+            f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"
+        )
         lines += [f"    {item['reason']}: {item['message']}" for item in data["quarantine"]]
         lines.append(f"  put them back with: clipmill requeue {data['store']}")
     return "\n".join(lines)

@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from jobs.output import Outcome
-from pipelines.features.extraction import resolve_device
+from pipelines.features.decode.probe import content_fingerprint
 from pipelines.features.engines.select import num_cores
-from pipelines.features.probing import content_fingerprint
+from pipelines.features.extraction import resolve_device
 from pipelines.features.recompute import recompute
 from pipelines.features.sources import local_copy
 from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
@@ -50,10 +50,12 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
     data = {"store": url, "num_commit_rows": store.commits().num_rows, "recomputed": checked, "problems": problems}
     worst = max((item["largest_difference"] for item in checked), default=0.0)
     text = (
-        f"{url}: {data['num_commit_rows']} committed videos checked against their bytes; {len(checked)} computed again, "
-        f"largest relative difference {worst:.2e}; {len(problems)} problems"
+        f"{url}: {data['num_commit_rows']} committed videos checked against their bytes; {len(checked)} computed "
+        f"again, largest relative difference {worst:.2e}; {len(problems)} problems"
     )
-    return Outcome(data, "\n".join([text, *("  " + line for line in problems)]), EXIT_FAILURE if problems else EXIT_COMPLETE)
+    return Outcome(
+        data, "\n".join([text, *("  " + line for line in problems)]), EXIT_FAILURE if problems else EXIT_COMPLETE
+    )
 
 
 def _check(video: Video, recipe: Recipe, stored: Rows, device: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import json
 import secrets
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -151,6 +151,7 @@ def build(
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
         report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
+    store.write_catalog()
     result = _report(config, store, run_id, planned, report)
     store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
     return result
@@ -246,10 +247,11 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
             if row["video_id"] not in quarantined:
                 reasons[row["reason"]] += 1
             quarantined.add(row["video_id"])
-    seconds: Counter[str] = Counter()
+    seconds: dict[str, float] = defaultdict(float)
     rows: Counter[str] = Counter()
     for result in report.results:
-        seconds.update(result.seconds)
+        for stage, spent in result.seconds.items():
+            seconds[stage] += spent
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     return BuildReport(

@@ -63,7 +63,9 @@ def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple
         raise VideoError(
             "segment",
             "no_annotations",
-            describe("video", video.id, "at least one segment in the manifest", "none", "add start_seconds and stop_seconds"),
+            describe(
+                "video", video.id, "at least one segment in the manifest", "none", "add start_seconds and stop_seconds"
+            ),
         )
     clips = [
         Clip(

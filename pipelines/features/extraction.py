@@ -111,7 +111,11 @@ class RecipeRun:
 
     def finished(self) -> dict[int, Rows]:
         """Returns the rows of every video that is complete, by its position in the task."""
-        return {position: state.rows for position, state in self._videos.items() if state.rows is not None and not state.dropped}
+        return {
+            position: state.rows
+            for position, state in self._videos.items()
+            if state.rows is not None and not state.dropped
+        }
 
     def failures(self) -> list[tuple[int, VideoError]]:
         """Returns the videos the extractor could not handle."""
@@ -144,7 +148,7 @@ class RecipeRun:
         return not state.dropped and state.error is None and state.attempt == ticket.attempt
 
     def _isolate(self, tickets: Sequence[Ticket], batch: Pixels, error: Exception) -> None:
-        """Halves a batch that failed until the window at fault stands alone; too little GPU memory ends that way too."""
+        """Halves a batch that failed until the window at fault stands alone; so does one too large for the GPU."""
         if len(tickets) > 1:
             middle = len(tickets) // 2
             self._forward(tickets[:middle], batch[:middle])

@@ -1,7 +1,7 @@
 """Planning: from headers and hashes alone, which videos lack which recipes, cut into tasks of balanced size.
 
-Decodes nothing. A plan is a function of the manifest, the recipes and what the store already holds; it does not depend on
-the engine or on how many workers there are, so every engine runs the same tasks.
+Decodes nothing. A plan is a function of the manifest, the recipes and what the store already holds; it does not depend
+on the engine or on how many workers there are, so every engine runs the same tasks.
 """
 
 from collections.abc import Mapping, Sequence

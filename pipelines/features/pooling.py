@@ -8,7 +8,7 @@ from schemas.rows import Rows
 
 
 def pool(rows: Rows, pooling: Pooling, clip: Clip) -> Rows:
-    """Returns one row for the clip: the mean of its valid rows, L2-normalised for ``mean_l2``; ``none`` changes nothing.
+    """Returns one row for the clip: the mean of its valid rows, for ``mean_l2`` of unit length; ``none`` keeps all.
 
     The mean is taken in float64 and rounded once, so it does not depend on how rows were batched.
     """

@@ -35,7 +35,9 @@ def local_copy(uri: str) -> Iterator[str]:
         path = local_path(uri)
         if not os.path.exists(path):
             raise VideoError(
-                "probe", "missing_file", describe("video", uri, "a file", "nothing at that path", "correct the manifest")
+                "probe",
+                "missing_file",
+                describe("video", uri, "a file", "nothing at that path", "correct the manifest"),
             )
         yield path
         return
@@ -46,10 +48,14 @@ def local_copy(uri: str) -> Iterator[str]:
                 shutil.copyfileobj(source, target, COPY_CHUNK_BYTES)
         except FileNotFoundError:
             raise VideoError(
-                "probe", "missing_file", describe("video", uri, "an object", "nothing at that URL", "correct the manifest")
+                "probe",
+                "missing_file",
+                describe("video", uri, "an object", "nothing at that URL", "correct the manifest"),
             ) from None
         except OSError as error:
             raise VideoError(
-                "probe", "unreadable", describe("video", uri, "readable bytes", str(error), "check access and run again")
+                "probe",
+                "unreadable",
+                describe("video", uri, "readable bytes", str(error), "check access and run again"),
             ) from None
         yield path

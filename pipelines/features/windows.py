@@ -66,9 +66,7 @@ def clip_windows(
     return ClipWindows(windows, dropped, padded)
 
 
-def _sample(
-    pts_seconds: npt.NDArray[np.float64], stop_seconds: float, clip: Clip, sampling: Sampling
-) -> _Sequence:
+def _sample(pts_seconds: npt.NDArray[np.float64], stop_seconds: float, clip: Clip, sampling: Sampling) -> _Sequence:
     ends = np.append(pts_seconds[1:], stop_seconds)
     if sampling.fps is None:
         start = int(np.searchsorted(pts_seconds, clip.start_seconds - TICK_TOLERANCE_SECONDS, side="left"))

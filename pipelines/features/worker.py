@@ -100,7 +100,10 @@ class Worker:
             return result
         started = time.monotonic()
         tally = _Tally()
-        runs = {recipe.fingerprint: RecipeRun(recipe, self._extractor(recipe), self._spec.batch_windows) for recipe in recipes}
+        runs = {
+            recipe.fingerprint: RecipeRun(recipe, self._extractor(recipe), self._spec.batch_windows)
+            for recipe in recipes
+        }
         prepared: list[PreparedVideo] = []
         try:
             self._decode_and_extract(task, prepared, runs, tally, on_video)
@@ -108,9 +111,7 @@ class Worker:
             for item in prepared:
                 item.release()
         write_started = time.monotonic()
-        num_rows = {
-            run.recipe.key: self._write(task, run, prepared) for run in runs.values()
-        }
+        num_rows = {run.recipe.key: self._write(task, run, prepared) for run in runs.values()}
         if tally.quarantined:
             store.write_quarantine(self._spec.run_id, task.key, list(tally.quarantined.values()))
         tally.seconds["write"] = time.monotonic() - write_started
@@ -204,9 +205,7 @@ class Worker:
         store = self._open_store()
         items = [prepared[position] for position in finished]
         stops = list(itertools.accumulate(len(rows) for rows in finished.values()))
-        spans = [
-            (item.video.id, start, stop) for item, start, stop in zip(items, [0, *stops[:-1]], stops, strict=True)
-        ]
+        spans = [(item.video.id, start, stop) for item, start, stop in zip(items, [0, *stops[:-1]], stops, strict=True)]
         store.write_recipe(run.recipe)
         shard = store.write_shard(run.recipe, task.key, concatenate(list(finished.values())), spans)
         passports = [

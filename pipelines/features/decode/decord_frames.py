@@ -24,8 +24,6 @@ Pixels = npt.NDArray[np.uint8]
 
 NO_FAULT_TOLERATED = 1e-9
 """As a share of all frames: less than one. The integer 0 would switch decord's check off."""
-CHUNK_BYTES = 8 << 20
-CHUNK_FRAMES = 32
 FLOAT32_SECONDS = 1e-6
 """decord keeps times as float32: relative rounding, with room for one more operation."""
 
@@ -44,15 +42,12 @@ def decord_frames(
     stderr_bytes = os.fstat(sys.stderr.fileno()).st_size
     reader = _open(path, timeline, num_threads)
     steps = _steps(reader, wanted, timeline.num_frames)
-    position, size = 0, 1
-    while position < len(steps):
-        chunk = steps[position : position + size]
-        batch = _ask(functools.partial(_batch, reader, chunk))
-        counts.num_decoded = int(chunk[-1]) + 1
-        for place in np.flatnonzero(np.isin(chunk, wanted)):
-            yield int(chunk[place]), batch[place]
-        position += len(chunk)
-        size = max(1, min(CHUNK_FRAMES, CHUNK_BYTES // max(batch[0].nbytes, 1)))
+    for index, is_wanted in zip(steps.tolist(), np.isin(steps, wanted).tolist(), strict=True):
+        follows = index == counts.num_decoded
+        pixels = _ask(reader.next if follows else functools.partial(reader.__getitem__, index))
+        counts.num_decoded = index + 1
+        if is_wanted:
+            yield index, _as_array(pixels)
     if os.fstat(sys.stderr.fileno()).st_size > stderr_bytes:
         text = os.pread(sys.stderr.fileno(), STDERR_TAIL_BYTES, stderr_bytes)
         raise FaultError(f"decord: {last_line(text)}")
@@ -72,9 +67,25 @@ def _open(path: str, timeline: Timeline, num_threads: int) -> decord.VideoReader
     return reader
 
 
-def _batch(reader: decord.VideoReader, frames: npt.NDArray[np.int64]) -> Pixels:
-    batch: Pixels = reader.get_batch(frames).asnumpy()
-    return batch
+class _Capsule:
+    """Hands decord's array to NumPy without a copy: what leaves this process is copied once, into the ring."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+
+    def __dlpack__(self, **_: Any) -> Any:
+        return self._array.to_dlpack()
+
+    def __dlpack_device__(self) -> tuple[int, int]:
+        return (1, 0)
+
+
+def _as_array(frame: Any) -> Pixels:
+    pixels: Pixels = np.from_dlpack(_Capsule(frame))
+    if pixels.ndim != 3 or pixels.shape[2] != 3:
+        # decord takes the padded row of a very narrow frame for further channels.
+        raise FaultError(f"decord gives an array of shape {list(pixels.shape)}")
+    return pixels
 
 
 def _steps(reader: decord.VideoReader, wanted: npt.NDArray[np.int64], num_frames: int) -> npt.NDArray[np.int64]:

@@ -1,5 +1,6 @@
 """One decode request, inside the child: choose the decoder, decode once, feed every view, put frames into the ring."""
 
+import resource
 import time
 from collections.abc import Iterator, Sequence
 
@@ -26,7 +27,8 @@ DECORD_SHARE = 0.5
 SPARSE_SHARE = 0.25
 """Where fewer of the frames are wanted than this, PyAV skips what nothing depends on, which decord cannot (ours)."""
 DECORD_AHEAD_BYTES = 1 << 30
-"""decord decodes ahead of its consumer without bound: videos whose RGB frames exceed this go to PyAV (ours)."""
+"""decord decodes ahead of its consumer without bound: videos whose RGB frames exceed this, or a quarter of the memory
+the child may have, go to PyAV (ours)."""
 
 
 class Emitter:
@@ -165,8 +167,9 @@ def _why_not_decord(asked: str, timeline: Timeline, wanted: npt.NDArray[np.int64
         return None
     if timeline.decord_refusal is not None:
         return timeline.decord_refusal
-    if timeline.num_frames * timeline.frame_bytes > DECORD_AHEAD_BYTES:
-        return f"more than {DECORD_AHEAD_BYTES >> 20} MiB of frames, which decord does not bound"
+    ahead_bytes = min(DECORD_AHEAD_BYTES, resource.getrlimit(resource.RLIMIT_AS)[0] // 4)
+    if timeline.num_frames * timeline.frame_bytes > ahead_bytes:
+        return f"more than {ahead_bytes >> 20} MiB of frames, which decord decodes ahead without bound"
     sparse = len(wanted) < SPARSE_SHARE * timeline.num_frames
     if sparse or seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
         return f"sparse: {len(wanted)} of {timeline.num_frames} frames"

@@ -1,11 +1,13 @@
 """Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service or a Dask cluster."""
 
+import contextlib
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import apache_beam as beam
+import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from pipelines.features.engines.base import Observer
@@ -18,7 +20,7 @@ from stores.store import Store
 POLL_SECONDS = 1.0
 
 
-class _RunTask(beam.DoFn):  # type: ignore[misc]
+class _RunTask(beam.DoFn):
     """Runs shard tasks; setup and teardown bracket the models and the decode child."""
 
     def __init__(self, spec: WorkerSpec) -> None:
@@ -59,30 +61,77 @@ class BeamEngine:
         watch = _Watch(store, worker.run_id, observers)
         watch.start()
         try:
-            with beam.Pipeline(runner=_runner(self._config), options=_options(self._config)) as pipeline:
-                _ = (
-                    pipeline
-                    | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
-                    | "Spread" >> beam.Reshuffle()
-                    | "Run" >> beam.ParDo(_RunTask(worker))
-                )
-        except ClipmillError:
-            raise
-        except Exception as error:
-            cause = _domain_error(error)
-            if cause is not None:
-                raise cause from None
-            raise EngineError(
-                f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
-                "what is committed stands, run the same command again"
-            ) from error
+            _finish(lambda: _run_pipeline(tasks, worker, self._config))
         finally:
             watch.stop()
         found = {result.key: result for result in store.task_results(worker.run_id)}
         missing = [task.key for task in tasks if task.key not in found]
         if missing:
-            raise EngineError(f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again")
+            raise EngineError(
+                f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again"
+            )
         return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
+
+
+def _run_pipeline(tasks: Sequence[ShardTask], worker: WorkerSpec, config: EngineConfig) -> None:
+    with beam.Pipeline(runner=_runner(config), options=_options(config)) as pipeline:
+        _ = (
+            pipeline
+            | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
+            | "Spread" >> beam.Reshuffle()
+            | "Run" >> beam.ParDo(_RunTask(worker))
+        )
+
+
+def _finish(run: Callable[[], None]) -> None:
+    """Runs a pipeline to its end, or until one of its worker processes dies: Beam's direct runner would wait forever.
+
+    The pipeline has a thread of its own, so that this one can watch and be interrupted; on the way out no worker
+    process is left behind.
+
+    Raises:
+        EngineError: the pipeline failed or a worker process died.
+    """
+    ended = threading.Event()
+    raised: list[BaseException] = []
+    hook = threading.excepthook
+
+    def body() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            ended.set()
+
+    def on_thread_error(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is not None and "Worker subprocess exited" in str(arguments.exc_value):
+            raised.append(arguments.exc_value)
+            ended.set()
+        else:
+            hook(arguments)
+
+    before = set(psutil.Process().children(recursive=True))
+    threading.excepthook = on_thread_error
+    try:
+        threading.Thread(target=body, daemon=True, name="beam-pipeline").start()
+        ended.wait()
+    finally:
+        if raised or not ended.is_set():
+            for child in set(psutil.Process().children(recursive=True)) - before:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        threading.excepthook = hook
+    if not raised:
+        return
+    error = raised[0]
+    domain = _domain_error(error)
+    if domain is not None:
+        raise domain from None
+    raise EngineError(
+        f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
+        "what is committed stands, run the same command again"
+    ) from error
 
 
 class _Watch(threading.Thread):
@@ -125,10 +174,17 @@ def _options(config: EngineConfig) -> PipelineOptions:
     flags = list(config.pipeline_options)
     if config.runner in ("in_process", "multi_processing"):
         # The Python direct runner; the default "Prism" would need a binary that is downloaded.
-        flags += [f"--direct_running_mode={config.runner}", f"--direct_num_workers={config.workers}"]
+        mode = {"in_process": "in_memory"}.get(config.runner, config.runner)
+        flags += [f"--direct_running_mode={mode}", f"--direct_num_workers={config.workers}"]
     elif config.address is None and config.runner == "portable":
         raise UsageError(
-            describe("engine", "address", "host:port of a Beam job service", "none", "set engine.address, such as localhost:8099")
+            describe(
+                "engine",
+                "address",
+                "host:port of a Beam job service",
+                "none",
+                "set engine.address, such as localhost:8099",
+            )
         )
     elif config.runner == "portable":
         flags += [f"--job_endpoint={config.address}"]
@@ -148,5 +204,5 @@ def _domain_error(error: BaseException | None) -> ClipmillError | None:
     return None
 
 
-def _last_line(error: Exception) -> str:
+def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or ["no message"])[-1][:200]

@@ -12,7 +12,7 @@ from schemas.config import EngineConfig
 from schemas.errors import ClipmillError, EngineError
 from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
-# Ray reads these when it is imported: no telemetry leaves the machine, and no runtime environment is rebuilt per worker.
+# Ray reads these when it is imported: no telemetry leaves the machine, no environment is rebuilt per worker.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
 
@@ -34,7 +34,7 @@ class _Actor:
 
 
 class RayEngine:
-    """Runs tasks on `workers` actors (one GPU each where there are GPUs); a task whose actor died goes to a fresh one."""
+    """Runs tasks on `workers` actors (one GPU each where there are GPUs); a dead actor's task goes to a fresh one."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config

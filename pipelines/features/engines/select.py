@@ -27,7 +27,9 @@ def select_engine(config: EngineConfig) -> Engine:
     if config.name == "local":
         if config.workers != 1:
             raise UsageError(
-                describe("engine", "workers", "1 for the local engine", str(config.workers), "use engine.name: ray or beam")
+                describe(
+                    "engine", "workers", "1 for the local engine", str(config.workers), "use engine.name: ray or beam"
+                )
             )
         return LocalEngine()
     if config.name == "ray":

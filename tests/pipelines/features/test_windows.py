@@ -109,11 +109,13 @@ def test_random_frames_depend_on_seed_video_and_clip_alone() -> None:
 def test_random_frames_are_spread_evenly() -> None:
     sampling = Sampling(random_frames=1, frames=1)
     drawn = [
-        clip_windows(_pts(100), 10.0, _whole(100), sampling, f"video {index}").windows[0].frames[0] for index in range(2000)
+        clip_windows(_pts(100), 10.0, _whole(100), sampling, f"video {index}").windows[0].frames[0]
+        for index in range(2000)
     ]
     counts = np.histogram(drawn, bins=10, range=(0, 100))[0]
     # 200 expected in each tenth; five standard deviations of a binomial are 67.
-    assert counts.min() > 133 and counts.max() < 267
+    assert counts.min() > 133
+    assert counts.max() < 267
 
 
 def test_random_frames_do_not_repeat_while_there_are_enough() -> None:
