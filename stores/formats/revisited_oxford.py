@@ -1,0 +1,164 @@
+"""Ground truth of revisited Oxford and Paris (ROxford5k, RParis6k): which images are easy, hard or junk for a query.
+
+The published file is a pickle of one object::
+
+    {"imlist": [...], "qimlist": [...], "gnd": [{"bbx", "easy", "hard", "junk"}, ...]}
+
+A pickle can run code when it is read; this reader builds plain containers and NumPy arrays alone and refuses anything
+else by name. The converted form is the same object as JSON, and is all that is ever written.
+Source: F. Radenovic et al., Revisiting Oxford and Paris, CVPR 2018.
+"""
+
+import codecs
+import io
+import json
+import pickle
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from schemas.errors import FormatError, describe
+from stores.formats.sniff import keys_of, wrong_format
+
+_EXPECTED = "revisited Oxford/Paris ground truth: a pickle or JSON with the keys 'imlist', 'qimlist' and 'gnd'"
+Protocol = Literal["easy", "medium", "hard"]
+
+
+@dataclass(frozen=True, slots=True)
+class RevisitedQuery:
+    """One query: positions in the list of images, ascending, and its box in pixels (left, top, right, bottom)."""
+
+    easy: tuple[int, ...]
+    hard: tuple[int, ...]
+    junk: tuple[int, ...]
+    box: tuple[float, float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RevisitedOxford:
+    """The ground truth; images and queries by name, without their ending."""
+
+    images: tuple[str, ...]
+    query_images: tuple[str, ...]
+    queries: tuple[RevisitedQuery, ...]
+
+    def protocol(self, name: Protocol) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Returns (positives, junk) of each query: junk is deleted from a ranking before it is scored.
+
+        easy: hard is junk too; medium: easy and hard are positive; hard: easy is junk too. A query without positives is
+        not scored.
+        """
+        if name == "easy":
+            return [(q.easy, tuple(sorted(q.junk + q.hard))) for q in self.queries]
+        if name == "medium":
+            return [(tuple(sorted(q.easy + q.hard)), q.junk) for q in self.queries]
+        return [(q.hard, tuple(sorted(q.junk + q.easy))) for q in self.queries]
+
+
+def read_revisited_oxford(path: str | Path) -> RevisitedOxford:
+    """Returns the ground truth in `path`, a pickle as published or the converted JSON.
+
+    Raises:
+        FormatError: the file is something else, its parts do not fit together, or its pickle names anything but plain
+            containers and NumPy arrays.
+    """
+    try:
+        content = Path(path).read_bytes()
+    except (FileNotFoundError, IsADirectoryError):
+        raise wrong_format(path, _EXPECTED, "check the path") from None
+    data = _json(content) if content.lstrip()[:1] == b"{" else _unpickled(path, content)
+    keys = {"imlist", "qimlist", "gnd"}
+    if not isinstance(data, dict) or not keys <= set(data):
+        if isinstance(data, dict) and not content.lstrip().startswith(b"{"):
+            got = f"a pickled object with the keys {keys_of(data)}"
+            raise FormatError(describe("file", str(path), _EXPECTED, got, "check the kind of file"))
+        raise wrong_format(path, _EXPECTED)
+    images, names, queries = (list(data[key]) for key in ("imlist", "qimlist", "gnd"))
+    if len(names) != len(queries):
+        raise _bad(path, "gnd", f"one entry for each of {len(names)} queries", f"{len(queries)}")
+    return RevisitedOxford(
+        tuple(str(name) for name in images),
+        tuple(str(name) for name in names),
+        tuple(_query(path, name, entry, len(images)) for name, entry in zip(names, queries, strict=True)),
+    )
+
+
+def write_revisited_oxford(path: str | Path, truth: RevisitedOxford) -> None:
+    """Writes the converted form: JSON that `read_revisited_oxford` returns again."""
+    gnd = [{"bbx": list(q.box), "easy": q.easy, "hard": q.hard, "junk": q.junk} for q in truth.queries]
+    data = {"imlist": truth.images, "qimlist": truth.query_images, "gnd": gnd}
+    Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+def _query(path: str | Path, name: str, entry: Any, num_images: int) -> RevisitedQuery:
+    keys = ("easy", "hard", "junk", "bbx")
+    if not isinstance(entry, dict) or not set(keys) <= set(entry):
+        raise _bad(path, f"query {name}", f"the keys {', '.join(keys)}", "others")
+    try:
+        lists = [tuple(sorted(int(image) for image in entry[key])) for key in keys[:3]]
+        box = tuple(float(value) for value in entry["bbx"])
+    except (TypeError, ValueError):
+        raise _bad(path, f"query {name}", "numbers", "something else") from None
+    if any(not 0 <= image < num_images for images in lists for image in images):
+        raise _bad(path, f"query {name}", f"positions in a list of {num_images} images", "one outside")
+    if len(box) != 4:
+        raise _bad(path, f"query {name}", "a box of 4 numbers", f"{len(box)}")
+    return RevisitedQuery(lists[0], lists[1], lists[2], (box[0], box[1], box[2], box[3]))
+
+
+def _bad(path: str | Path, where: str, expected: str, got: str) -> FormatError:
+    return FormatError(describe("file", f"{path} {where}", expected, got, "correct the file"))
+
+
+def _json(content: bytes) -> Any:
+    try:
+        return json.loads(content)
+    except ValueError:
+        return None
+
+
+def _unpickled(path: str | Path, content: bytes) -> Any:
+    try:
+        return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
+    except _ForbiddenError as error:
+        remedy = "do not open it otherwise; ask for the JSON form"
+        raise FormatError(describe("pickle", str(path), "plain containers and arrays", str(error), remedy)) from None
+    except Exception:  # Anything can come out of broken pickle data; all of it means the same here.
+        raise wrong_format(path, _EXPECTED) from None
+
+
+class _ForbiddenError(pickle.UnpicklingError):
+    """The pickle names something that could run code."""
+
+
+def _latin1(text: str, encoding: str) -> bytes:
+    # How NumPy's arrays carry their bytes in old pickles. Other codecs have no place there.
+    if encoding not in ("latin1", "latin-1"):
+        raise _ForbiddenError(f"the codec '{encoding}'")
+    return codecs.encode(text, "latin1")
+
+
+def _array_parts() -> dict[tuple[str, str], Callable[..., Any]]:
+    reconstruct = np.zeros(1).__reduce__()[0]
+    scalar = np.float64(0).__reduce__()[0]
+    parts: dict[tuple[str, str], Callable[..., Any]] = {
+        ("numpy", "ndarray"): np.ndarray,
+        ("numpy", "dtype"): np.dtype,
+        ("_codecs", "encode"): _latin1,
+    }
+    # The module has moved between NumPy 1 and 2; files name either.
+    for module in ("numpy.core.multiarray", "numpy._core.multiarray"):
+        parts[module, "_reconstruct"] = reconstruct  # type: ignore[assignment]
+        parts[module, "scalar"] = scalar  # type: ignore[assignment]
+    return parts
+
+
+class _PlainUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        allowed = _array_parts()
+        if (module, name) not in allowed:
+            raise _ForbiddenError(f"'{module}.{name}'")
+        return allowed[module, name]

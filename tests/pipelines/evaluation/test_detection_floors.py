@@ -1,0 +1,49 @@
+"""The floors of detection know nothing of the videos, and are reproducible."""
+
+import numpy as np
+import pytest
+
+from pipelines.evaluation.metrics.detection import DetectionMap
+from pipelines.evaluation.metrics.detection_floors import blind_detections, chance_detections, detection_floors
+from schemas.segments import Segments, segments_from_columns
+
+
+def always_in_the_middle() -> tuple[Segments, dict[str, float]]:
+    names = [f"v{n}" for n in range(40)]
+    lengths = dict(zip(names, np.linspace(20, 200, 40).tolist(), strict=True))
+    start = [0.25 * lengths[name] for name in names]
+    stop = [0.75 * lengths[name] for name in names]
+    return segments_from_columns(names, start, stop, ["a", "b"] * 20), lengths
+
+
+def test_blind_floor_finds_a_dataset_that_needs_no_looking() -> None:
+    truth, lengths = always_in_the_middle()
+    floors = detection_floors(truth, lengths, DetectionMap((0.5, 0.9)))
+    # Both classes are predicted in every video at the right place; half of the videos have each.
+    np.testing.assert_allclose(floors["blind"].mean_average_precision, [0.5, 0.5], atol=0.1)
+    assert floors["chance"].average < floors["blind"].average / 2
+
+
+def test_chance_does_not_depend_on_the_other_videos() -> None:
+    truth, lengths = always_in_the_middle()
+    part = truth.of_videos(["v7"])
+    alone, among = chance_detections(part, lengths, 5), chance_detections(truth, lengths, 5).of_videos(["v7"])
+    assert alone.start_seconds.tolist() == among.start_seconds.tolist()
+    assert (alone.stop_seconds <= lengths["v7"]).all()
+    assert (alone.start_seconds <= alone.stop_seconds).all()
+    assert chance_detections(part, lengths, 5, seed=1).score.tolist() != alone.score.tolist()
+
+
+def test_videos_without_a_duration_get_no_answer() -> None:
+    truth, lengths = always_in_the_middle()
+    del lengths["v3"]
+    assert 3 not in chance_detections(truth, lengths, 2).video
+    assert 3 not in blind_detections(truth, lengths, truth.video_ids, lengths).video
+
+
+def test_blind_floor_is_the_same_share_of_every_video() -> None:
+    truth, lengths = always_in_the_middle()
+    answer = blind_detections(truth, lengths, truth.video_ids, lengths)
+    length = np.array([lengths[name] for name in answer.video_ids])[answer.video]
+    assert np.ptp(answer.start_seconds / length) == pytest.approx(0.0)
+    assert np.ptp(answer.stop_seconds / length) == pytest.approx(0.0)
