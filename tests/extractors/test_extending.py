@@ -1,0 +1,110 @@
+"""An extractor from outside the project: the example of docs/extending.md, installed and run as a user would."""
+
+import os
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from stores import FeatureStore
+from tests.encoded_videos import encode_video
+
+ROOT = Path(__file__).resolve().parents[2]
+EXAMPLE = ROOT / "examples" / "extending"
+
+
+def install(folder: Path, module: str, entry_points: str) -> Path:
+    """Lays out what pip would install: the module and the metadata that names its entry points."""
+    (folder / "colour_histogram.py").write_text(module)
+    metadata = folder / "clipmill_colour_histogram-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: clipmill-colour-histogram\nVersion: 1.0\n")
+    (metadata / "entry_points.txt").write_text(entry_points)
+    return folder
+
+
+def entry_points() -> str:
+    """Returns the example's entry points as an installed package states them."""
+    groups = tomllib.loads((EXAMPLE / "pyproject.toml").read_text())["project"]["entry-points"]
+    lines = [
+        f"[{group}]\n" + "".join(f"{name} = {value}\n" for name, value in found.items())
+        for group, found in groups.items()
+    ]
+    return "".join(lines)
+
+
+def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
+    search = os.pathsep.join([str(folder), str(ROOT)])
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        check=False,
+    )
+
+
+def build_config(folder: Path, name: str = "colour_histogram") -> str:
+    data = {
+        "store": {"url": str(folder / "store")},
+        "videos": {"folder": str(folder / "videos")},
+        "features": {name: {"sampling": {"fps": 5}, "options": {"bins": 3}, "weights": {"random": 0}}},
+        "engine": {"device": "cpu", "threads": 1},
+    }
+    path = folder / "build.yaml"
+    path.write_text(yaml.safe_dump(data))
+    return str(path)
+
+
+def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
+    installed = tmp_path / "site"
+    installed.mkdir()
+    install(installed, (EXAMPLE / "colour_histogram.py").read_text(), entry_points())
+    # Frames of one grey: the whole histogram lies in the middle cell of 3 x 3 x 3.
+    encode_video(tmp_path / "videos" / "grey.mp4", 10, fps=5, pattern="plain", width=32, height=32)
+    done = run(installed, "-m", "jobs", "build", "--config", build_config(tmp_path))
+    assert done.returncode == 0, done.stderr
+    feature = FeatureStore(str(tmp_path / "store"))["colour_histogram"]
+    rows = feature["grey.mp4"]
+    assert rows.values.shape == (10, 27)
+    np.testing.assert_allclose(rows.values.sum(axis=1), 1, rtol=1e-6)
+    # The lower half is plain grey (128), the upper half dark and bright cells.
+    assert (rows.values[:, 13] >= 0.45).all()
+    assert feature.recipe.options == {"bins": 3, "normalise": "l1"}
+
+
+BROKEN = [
+    ("import a_library_that_is_not_there\n", "ModuleNotFoundError: No module named 'a_library_that_is_not_there'"),
+    ("REGISTRATION = 'a string'\n", "expected an extractors.base.Registration, got str"),
+    ("", "AttributeError"),
+]
+
+
+@pytest.mark.parametrize(("module", "message"), BROKEN, ids=["import", "type", "name"])
+def test_a_broken_package_is_named(module: str, message: str, tmp_path: Path) -> None:
+    install(tmp_path, module, entry_points())
+    code = (
+        "from extractors import registry\n"
+        "from schemas.errors import UsageError\n"
+        "assert 'colour_histogram' in registry.names() and 'c3d' in registry.names()\n"
+        "try:\n    registry.card('colour_histogram')\n"
+        "except UsageError as error:\n    print(error)\n"
+    )
+    done = run(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("extractor colour_histogram: expected")
+    assert message in done.stdout
+
+
+def test_a_built_in_name_cannot_be_taken_from_outside(tmp_path: Path) -> None:
+    """A store's recipes say `c3d`: which code that is must not depend on what else is installed."""
+    install(tmp_path, "REGISTRATION = None\n", "[clipmill.extractors]\nc3d = colour_histogram:REGISTRATION\n")
+    done = run(tmp_path, "-c", "from extractors import registry; print(registry.registration('c3d').card.summary)")
+    assert done.returncode == 0, done.stderr
+    assert "3D convolutional" in done.stdout
