@@ -9,6 +9,8 @@ prototxts, not the paper; where the paper differs, that is said here.
 from dataclasses import dataclass
 from typing import Literal
 
+FormName = Literal["pytorch-activitynet", "pytorch-thumos14", "caffe-activitynet", "caffe-thumos14"]
+
 CAFFE_THUMOS_SCALES = tuple(float(scale) for scale in range(2, 57, 2))
 # Also the paper's, for THUMOS14.
 PYTORCH_THUMOS_SCALES = (2.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0)
@@ -232,7 +234,7 @@ FORMS = {
     )
 }
 
-DEFAULT_FORM = "pytorch-activitynet"
+DEFAULT_FORM: FormName = "pytorch-activitynet"
 """ActivityNet is what MAP-IVR takes its proposals from; of the two forms, the one with a known class order (ours)."""
 
 TRUNK = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")

@@ -8,6 +8,7 @@ from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
 from extractors.base import Extractor, ExtractorCard, Registration
+from extractors.weights import check_digest
 from schemas.errors import UsageError, describe, near
 from schemas.recipe import Recipe
 
@@ -16,6 +17,7 @@ ENTRY_POINT_GROUP = "clipmill.extractors"
 BUILT_IN = {
     "c3d": "extractors.c3d",
     "i3d": "extractors.i3d",
+    "rc3d": "extractors.rc3d",
     "resnet50": "extractors.resnet50",
     "squeezenet": "extractors.squeezenet",
     "vgg16": "extractors.vgg16",
@@ -54,6 +56,9 @@ def registration(name: str) -> Registration:
         raise UsageError(
             describe("extractor", name, "an extractors.base.Registration", type(found).__name__, "see docs/extending.md")
         )
+    if found.card.name != name:
+        remedy = "give the entry point the name of its card"
+        raise UsageError(describe("extractor", name, "a card of that name", found.card.name, remedy))
     return found
 
 
@@ -63,5 +68,11 @@ def card(name: str) -> ExtractorCard:
 
 
 def build(recipe: Recipe, device: str) -> Extractor:
-    """Returns the extractor a recipe describes, on `device`, with its weights loaded."""
+    """Returns the extractor a recipe describes, on `device`, with its weights loaded.
+
+    Raises:
+        WeightsError: the weights file is not the one the recipe was resolved with.
+    """
+    if recipe.weights.file is not None and recipe.weights.sha256 is not None:
+        check_digest(recipe.weights.file, recipe.weights.sha256)
     return registration(recipe.extractor).factory(recipe, device)
