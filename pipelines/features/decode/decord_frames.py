@@ -81,7 +81,7 @@ class _Capsule:
 
 
 def _as_array(frame: Any) -> Pixels:
-    pixels: Pixels = np.from_dlpack(_Capsule(frame))
+    pixels: Pixels = np.asarray(np.from_dlpack(_Capsule(frame)), dtype=np.uint8)
     if pixels.ndim != 3 or pixels.shape[2] != 3:
         # decord takes the padded row of a very narrow frame for further channels.
         raise FaultError(f"decord gives an array of shape {list(pixels.shape)}")

@@ -1,8 +1,9 @@
 """Runs a decode session in tests and keeps what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -21,12 +22,14 @@ from pipelines.features.decode.session import (
 from schemas.errors import VideoError
 from schemas.recipe import Preprocess
 
+Pixels = npt.NDArray[np.uint8]
+
 
 @dataclass
 class Outcome:
     """What one request ended with. `frames` is keyed by view and index."""
 
-    frames: dict[tuple[int, int], npt.NDArray[np.uint8]] = field(default_factory=dict)
+    frames: dict[tuple[int, int], Any] = field(default_factory=dict)
     restarts: list[str] = field(default_factory=list)
     summary: DecodeSummary | None = None
     error: VideoError | None = None
@@ -56,8 +59,10 @@ def request(
     )
 
 
-def run(session: DecodeSession, requests: Sequence[DecodeRequest]) -> list[Outcome]:
-    """Returns the outcome of every request."""
+def run(
+    session: DecodeSession, requests: Sequence[DecodeRequest], keep: Callable[[Pixels], Any] = lambda pixels: pixels
+) -> list[Outcome]:
+    """Returns the outcome of every request; of each frame what `keep` makes of it."""
     outcomes = [Outcome() for _ in requests]
     for event in session.run(requests):
         outcome = outcomes[event.request]
@@ -65,7 +70,7 @@ def run(session: DecodeSession, requests: Sequence[DecodeRequest]) -> list[Outco
         assert outcome.error is None, "an event after the end of its request"
         if isinstance(event, DecodedFrame):
             assert (event.view, event.frame) not in outcome.frames, "a frame came twice"
-            outcome.frames[event.view, event.frame] = event.pixels
+            outcome.frames[event.view, event.frame] = keep(event.pixels)
         elif isinstance(event, Restarted):
             outcome.restarts.append(event.reason)
             outcome.frames.clear()
