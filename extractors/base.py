@@ -1,8 +1,8 @@
 """The contract between the pipeline and an extractor.
 
 A worker cuts windows, decodes their frames once for all recipes, applies the recipe's preprocessing geometry in the
-decode child, and hands batches that span videos to `Extractor.forward`. What comes back is split by window and given, in
-window order, to one `Reducer` per clip, which makes the clip's rows.
+decode child, and hands batches that span videos to `Extractor.forward`. What comes back is split by window and given,
+in window order, to one `Reducer` per clip, which makes the clip's rows.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -37,6 +37,7 @@ class WeightsCard:
         licence: SPDX name, or what the publisher says.
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
+        options: values of the extractor's options that belong to these weights; they fill options left at None.
     """
 
     name: str
@@ -48,11 +49,12 @@ class WeightsCard:
     num_bytes: int | None = None
     sha256: str | None = None
     classes: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One output one can ask for. `dim` is the length of a row's values; `maps` documents the shape before flattening."""
+    """One output one can ask for. `dim` is the length of a row's values; `maps` is the shape before flattening."""
 
     name: str
     dim: int
@@ -78,6 +80,7 @@ class ExtractorCard:
         extras: further per-row columns its reducer makes, name to numpy dtype name.
         variant: the card as given options make it (other windows, layers, weights or preprocessing), from an instance
             of `options`; None where options change none of these. Planning resolves a recipe against the result.
+        settle: returns the resolved recipe with what only files named in its options can tell (their digests).
         check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
     """
 
@@ -94,6 +97,7 @@ class ExtractorCard:
     batch_windows: int = 8
     extras: Mapping[str, str] = field(default_factory=dict)
     variant: "Callable[[Any], ExtractorCard] | None" = None
+    settle: Callable[[Recipe], Recipe] | None = None
     check: Callable[[Recipe], None] | None = None
 
 

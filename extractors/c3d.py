@@ -1,11 +1,16 @@
 """C3D (Tran et al., ICCV 2015): 3D convolutions over 16 frames."""
 
+import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, options_of
+from schemas.errors import UsageError, describe
 from schemas.model import Model
 from schemas.recipe import Preprocess, Recipe, Sampling
+
+NUM_FRAMES = 16
+CROP = (112, 112)
 
 
 class C3DOptions(Model):
@@ -13,17 +18,21 @@ class C3DOptions(Model):
 
     Attributes:
         pool5: ``caffe`` pools 7 to 4 without padding, rounding up; ``port`` pads by one and rounds down, as the PyTorch
-            ports do. Both give 4 x 4 but different numbers.
+            ports do. Both give 4 x 4 but different numbers. None: what the weights were trained or published with.
+        mean_cube: path of a mean volume to subtract instead of the channel means: Caffe's ``.binaryproto`` or ``.npy``.
+            Once resolved, the recipe has it as ``preprocess.mean_cube``.
     """
 
-    pool5: Literal["caffe", "port"] = "caffe"
+    pool5: Literal["caffe", "port"] | None = None
+    mean_cube: str | None = None
 
 
-# Resize to 171 x 128 without keeping the aspect, centre crop at row 8, column 29: Caffe's own integer division.
+# Resize to 171 x 128 without keeping the aspect, centre crop at row 8, column 29: Caffe's own integer division. Channel
+# means are those of the Sports-1M mean cube; the cube itself is subtracted where options.mean_cube names it.
 CAFFE = Preprocess(
     resize="exact",
     size=(128, 171),
-    crop=(112, 112),
+    crop=CROP,
     crop_offset=(8, 29),
     colour="bgr",
     mean=(90.25, 97.66, 101.41),
@@ -36,6 +45,8 @@ CARDS = (
         source="facebookarchive/C3D v1.0 (conv3d_deepnetA_sport1m_iter_1900000) and its PyTorch ports",
         licence="BSD-style",
         preprocess=CAFFE,
+        # ours for the ports' files: their code pads, but their numbers are Caffe's, trained without padding.
+        options={"pool5": "caffe"},
     ),
     WeightsCard(
         name="ucf101-jfzhang95",
@@ -43,6 +54,7 @@ CARDS = (
         source="jfzhang95/pytorch-video-recognition",
         licence="MIT",
         preprocess=CAFFE.model_copy(update={"crop_offset": (8, 30), "mean": (90.0, 98.0, 102.0)}),
+        options={"pool5": "port"},
     ),
     WeightsCard(
         name="mmaction2",
@@ -50,12 +62,45 @@ CARDS = (
         source="open-mmlab/mmaction2 (c3d_sports1m_pretrain_20201016-dcc47ddc.pth)",
         licence="Apache-2.0",
         preprocess=Preprocess(
-            resize="short_side", size=(128,), crop=(112, 112), colour="rgb", mean=(104.0, 117.0, 128.0)
+            resize="short_side",
+            size=(128,),
+            resize_rounding="nearest",
+            crop=CROP,
+            colour="rgb",
+            mean=(104.0, 117.0, 128.0),
         ),
+        options={"pool5": "port"},
         num_bytes=311_985_866,
         sha256="dcc47ddcdc7dd62eabc24bc70491b47c82b3b1045b864c52f6bdb669243dfcff",
     ),
 )
+
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Moves the mean cube from the options to the preprocessing, where its digest stands for it."""
+    from extractors.c3d_mean import read_mean_cube
+    from extractors.weights import digest
+
+    options: C3DOptions = options_of(CARD, recipe)
+    if options.mean_cube is None:
+        return recipe
+    path = os.path.abspath(options.mean_cube)
+    sha256 = digest(path)
+    read_mean_cube(path, recipe.preprocess)
+    preprocess = recipe.preprocess.model_copy(update={"mean": (), "mean_cube": sha256, "mean_cube_file": path})
+    return recipe.model_copy(update={"preprocess": preprocess, "options": recipe.options | {"mean_cube": None}})
+
+
+def _check(recipe: Recipe) -> None:
+    preprocess = recipe.preprocess
+    where = f"features.{recipe.name}.preprocess"
+    size = preprocess.crop or (preprocess.size if preprocess.resize == "exact" else None)
+    if size != CROP:
+        got = "frames of any size" if size is None else f"{size[0]} x {size[1]}"
+        raise UsageError(describe(where, "crop", "112 x 112 (fc6 takes no other)", got, "leave crop out"))
+    if preprocess.colour == "grey":
+        raise UsageError(describe(where, "colour", "rgb or bgr", "grey", "leave it out"))
+
 
 CARD = ExtractorCard(
     name="c3d",
@@ -67,12 +112,14 @@ CARD = ExtractorCard(
         Layer("pool5", 8192, maps=(512, 1, 4, 4)),
         Layer("logits", 487),
     ),
-    sampling=Sampling(frames=16, step=16),
+    sampling=Sampling(frames=NUM_FRAMES, step=NUM_FRAMES),
     weights=CARDS,
     frames_fixed=True,
     options=C3DOptions,
     gmac_per_window=38.5,
     batch_windows=4,
+    settle=_settle,
+    check=_check,
 )
 
 

@@ -1,13 +1,16 @@
 """The C3D network and the layouts of its published weights."""
 
+from typing import Literal
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from extractors.base import options_of
-from extractors.c3d import CARD
-from extractors.torch_extractor import TorchExtractor, seeded
-from extractors.weights import Layout, Shape, load_network
+from extractors.c3d import CARD, C3DOptions
+from extractors.c3d_mean import read_mean_cube
+from extractors.torch_extractor import TorchExtractor, empty, seeded
+from extractors.weights import Layout, Shape, check_digest, load_network
 from schemas.recipe import Recipe
 
 CONVOLUTIONS = (
@@ -22,23 +25,35 @@ CONVOLUTIONS = (
 )
 LINEARS: tuple[tuple[str, int | None, int], ...] = (("fc6", 4096, 8192), ("fc7", 4096, 4096), ("fc8", None, 4096))
 SPORTS1M_CLASSES = 487
+NOT_NEEDED = {"pool5": ("fc6", "fc7", "fc8"), "fc6": ("fc7", "fc8"), "fc7": ("fc8",), "logits": ()}
+"""Layer to the linear layers after it."""
 
 
 class C3D(nn.Module):
     """C3D up to `layer`; ``float[N, 3, 16, 112, 112]`` to ``float[N, D]``. fc6 and fc7 are read after their ReLU."""
 
-    def __init__(self, layer: str = "fc6", pool5: str = "caffe", num_classes: int = SPORTS1M_CLASSES) -> None:
+    def __init__(
+        self,
+        layer: str = "fc6",
+        pool5: Literal["caffe", "port"] = "caffe",
+        num_classes: int = SPORTS1M_CLASSES,
+    ) -> None:
         super().__init__()
         self._layer, self._pool5 = layer, pool5
-        for name, channels_in, channels_out in CONVOLUTIONS:
-            setattr(self, name, nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1))
-        self.fc6 = nn.Linear(8192, 4096)
-        self.fc7 = nn.Linear(4096, 4096)
-        self.fc8 = nn.Linear(4096, num_classes)
+        self.conv1a, self.conv2a, self.conv3a, self.conv3b, self.conv4a, self.conv4b, self.conv5a, self.conv5b = (
+            nn.Conv3d(channels_in, channels_out, kernel_size=3, padding=1)
+            for _, channels_in, channels_out in CONVOLUTIONS
+        )
+        self.fc6, self.fc7, self.fc8 = (nn.Linear(inputs, rows or num_classes) for _, rows, inputs in LINEARS)
 
     def resize_classes(self, num_classes: int) -> None:
         """Replaces the last layer."""
         self.fc8 = nn.Linear(4096, num_classes)
+
+    def drop_unused(self) -> None:
+        """Frees the linear layers after the wanted one (for fc6, 77 MB of 320)."""
+        for name in NOT_NEEDED[self._layer]:
+            delattr(self, name)
 
     def forward(self, clips: Tensor) -> Tensor:
         x = F.max_pool3d(F.relu_(self.conv1a(clips)), (1, 2, 2))
@@ -61,11 +76,12 @@ class C3D(nn.Module):
 
 
 def _keys(
-    names: dict[str, str], suffixes: tuple[str, str] = (".weight", ".bias"), classes: int | None = None
+    names: dict[str, str], classes: int | None = None, suffixes: tuple[str, str] = (".weight", ".bias")
 ) -> dict[str, tuple[str, Shape]]:
     """Returns published key to (our key, shape), for our layer name to published layer name."""
     shapes: dict[str, tuple[Shape, Shape]] = {
-        name: ((channels_out, channels_in, 3, 3, 3), (channels_out,)) for name, channels_in, channels_out in CONVOLUTIONS
+        name: ((channels_out, channels_in, 3, 3, 3), (channels_out,))
+        for name, channels_in, channels_out in CONVOLUTIONS
     }
     shapes |= {name: ((rows or classes, columns), (rows or classes,)) for name, rows, columns in LINEARS}
     return {
@@ -76,42 +92,61 @@ def _keys(
 
 
 _NAMES = [name for name, *_ in CONVOLUTIONS]
-_LINEAR = {"fc6": "fc6", "fc7": "fc7", "fc8": "fc8"}
+_LINEAR = {name: name for name, *_ in LINEARS}
 _SHORT = {name: name.removesuffix("a") if name in ("conv1a", "conv2a") else name for name in _NAMES}
 _INDEXED = dict(zip(_NAMES, (f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
 
 LAYOUTS = (
-    # The same names serve Sports-1M weights and the port's own UCF-101 training: the number of classes tells them apart.
-    Layout("c3d_sports1m_davidea", "sports1m-caffe", _keys(_SHORT | _LINEAR, classes=SPORTS1M_CLASSES)),
+    # The same names serve Sports-1M weights and the port's own UCF-101 training: the number of classes tells which.
+    Layout("c3d_sports1m_davidea", "sports1m-caffe", _keys(_SHORT | _LINEAR, SPORTS1M_CLASSES), SPORTS1M_CLASSES),
     Layout("c3d_ucf101_jfzhang95", "ucf101-jfzhang95", _keys(_SHORT | _LINEAR)),
     Layout(
         "c3d_sports1m_jfzhang95",
         "sports1m-caffe",
         _keys(_INDEXED | {"fc6": "classifier.0", "fc7": "classifier.3", "fc8": "classifier.6"}),
     ),
-    Layout("c3d_sports1m_mmaction2", "mmaction2", _keys({n: f"{n}.conv" for n in _NAMES} | {"fc6": "fc6", "fc7": "fc7"})),
+    Layout(
+        "c3d_sports1m_mmaction2",
+        "mmaction2",
+        _keys({name: f"{name}.conv" for name in _NAMES} | {"fc6": "fc6", "fc7": "fc7"}),
+        lacks=("logits",),
+    ),
     Layout(
         "c3d_ucf101_mmaction2",
         "mmaction2",
         _keys(
-            {n: f"backbone.{n}.conv" for n in _NAMES}
+            {name: f"backbone.{name}.conv" for name in _NAMES}
             | {"fc6": "backbone.fc6", "fc7": "backbone.fc7", "fc8": "cls_head.fc_cls"}
         ),
     ),
     Layout(
         "c3d_sports1m_caffe",
         "sports1m-caffe",
-        _keys({n: n for n in _NAMES} | {"fc6": "fc6-1", "fc7": "fc7-1", "fc8": "fc8-1"}, ("[0]", "[1]")),
+        _keys({name: name for name in _NAMES} | {name: f"{name}-1" for name in _LINEAR}, None, ("[0]", "[1]")),
     ),
 )
 
 
 def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
-    options = options_of(CARD, recipe)
+    options: C3DOptions = options_of(CARD, recipe)
+    pool5 = options.pool5 or "caffe"
     if recipe.weights.file is not None:
-        network = C3D(recipe.layer, options.pool5)
+        network = empty(lambda: C3D(recipe.layer, pool5))
+        network.drop_unused()
         load_network(network, recipe.weights.file, LAYOUTS)
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, options.pool5))
-    return TorchExtractor(network, recipe, device, network.conv1a, single_frames=False)
+        network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, pool5))
+        network.drop_unused()
+    return TorchExtractor(network, recipe, device, network.conv1a, single_frames=False, mean=mean_volume(recipe))
+
+
+def mean_volume(recipe: Recipe) -> Tensor | None:
+    """Returns the recipe's mean cube cut at its crop, ``float32[1, 3, 16, 112, 112]`` in RGB order, or None."""
+    preprocess = recipe.preprocess
+    if preprocess.mean_cube is None or preprocess.mean_cube_file is None:
+        return None
+    check_digest(preprocess.mean_cube_file, preprocess.mean_cube)
+    cube = read_mean_cube(preprocess.mean_cube_file, preprocess)
+    # The file's channels are BGR, as Caffe reads images.
+    return torch.from_numpy(cube[::-1].copy())[None]

@@ -1,10 +1,11 @@
 """The geometry of preprocessing: resize and crop of ``uint8`` frames, done in the decode child.
 
-The arithmetic half (colour order, scale, mean, std) is done on the device, by the extractors. No torch here, so that the
-child starts quickly.
+The arithmetic half (colour order, scale, mean, std) is done on the device, by the extractors. No torch here, so that
+the child starts quickly.
 """
 
 import json
+from math import ceil
 
 import cv2
 import numpy as np
@@ -18,7 +19,16 @@ Pixels = npt.NDArray[np.uint8]
 
 def geometry_key(preprocess: Preprocess) -> str:
     """Returns what decides the geometry: recipes with equal keys share one view of a decode pass."""
-    fields = ("resize", "size", "resize_when", "interpolation", "crop", "crop_offset")
+    fields = (
+        "resize",
+        "size",
+        "resize_when",
+        "resize_rounding",
+        "interpolation",
+        "crop",
+        "crop_offset",
+        "crop_rounding",
+    )
     values = {name: getattr(preprocess, name) for name in fields} | {"grey": preprocess.colour == "grey"}
     return json.dumps(values, sort_keys=True)
 
@@ -36,12 +46,25 @@ def resized_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int,
     keep = {"always": False, "shrink": side <= target, "enlarge": side >= target}[preprocess.resize_when]
     if keep:
         return height, width
-    # The other side is cut to whole pixels, as torchvision and mmaction2 do; the longest-side rule of R-MAC rounds up.
-    other = max(height, width) * target / side if short else min(height, width) * target / side
-    far = int(other) if short else int(np.ceil(other))
+    other = (max(height, width) if short else min(height, width)) * target / side
+    if preprocess.resize_rounding == "nearest":
+        far = int(other + 0.5)
+    else:
+        # Cut to whole pixels, as torchvision does; the longest-side rule of R-MAC rounds up.
+        far = int(other) if short else ceil(other)
+    far = max(far, 1)
     if (height <= width) == short:
         return target, far
     return far, target
+
+
+def centre_offset(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
+    """Returns row and column of the top left corner of the centred crop in a frame of this size."""
+    rows, columns = preprocess.crop or (height, width)
+    spare = height - rows, width - columns
+    if preprocess.crop_rounding == "half_even":
+        return round(spare[0] / 2), round(spare[1] / 2)
+    return spare[0] // 2, spare[1] // 2
 
 
 def output_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int, int, int]:
@@ -62,12 +85,12 @@ def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
         ``uint8[h, w, C]``, RGB or one grey channel. A frame smaller than the crop is padded with its border.
     """
     if preprocess.colour == "grey":
-        frame = cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY)[:, :, np.newaxis]
+        frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, np.newaxis]
     rows, columns = resized_shape(preprocess, frame.shape[0], frame.shape[1])
     if (rows, columns) != frame.shape[:2]:
         frame = _resize(frame, rows, columns, preprocess.interpolation)
     if preprocess.crop is not None:
-        frame = _crop(frame, preprocess.crop, preprocess.crop_offset)
+        frame = _crop(frame, preprocess.crop, preprocess)
     return np.ascontiguousarray(frame)
 
 
@@ -80,13 +103,15 @@ def _resize(frame: Pixels, rows: int, columns: int, interpolation: str) -> Pixel
     return resized.reshape(rows, columns, frame.shape[2]).astype(np.uint8, copy=False)
 
 
-def _crop(frame: Pixels, crop: tuple[int, int], offset: tuple[int, int] | None) -> Pixels:
+def _crop(frame: Pixels, crop: tuple[int, int], preprocess: Preprocess) -> Pixels:
     rows, columns = crop
     short_rows, short_columns = max(rows - frame.shape[0], 0), max(columns - frame.shape[1], 0)
     if short_rows or short_columns:
         top, left = short_rows // 2, short_columns // 2
         pad = ((top, short_rows - top), (left, short_columns - left), (0, 0))
         frame = np.pad(frame, pad, mode="edge")
-    # Centring rounds down, as Caffe does: column 29, not 30, of a 171 wide frame cropped to 112.
-    row, column = offset if offset is not None else ((frame.shape[0] - rows) // 2, (frame.shape[1] - columns) // 2)
+    height, width = frame.shape[:2]
+    row, column = preprocess.crop_offset or centre_offset(preprocess, height, width)
+    # A frame that is not resized can be too small for a fixed corner: the crop then touches its far border.
+    row, column = min(row, height - rows), min(column, width - columns)
     return frame[row : row + rows, column : column + columns]

@@ -47,15 +47,13 @@ def registration(name: str) -> Registration:
         try:
             found = _outside()[name].load()
         except Exception as error:
-            raise UsageError(
-                describe("extractor", name, "a package that imports", f"{type(error).__name__}: {error}", "mend or remove it")
-            ) from error
+            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise UsageError(describe("extractor", name, "a package that imports", got, "mend or remove it")) from error
     else:
         raise UsageError(f"extractor {name}: expected a registered name, got an unknown one; {near(name, names())}")
     if not isinstance(found, Registration):
-        raise UsageError(
-            describe("extractor", name, "an extractors.base.Registration", type(found).__name__, "see docs/extending.md")
-        )
+        expected = "an extractors.base.Registration"
+        raise UsageError(describe("extractor", name, expected, type(found).__name__, "see docs/extending.md"))
     if found.card.name != name:
         remedy = "give the entry point the name of its card"
         raise UsageError(describe("extractor", name, "a card of that name", found.card.name, remedy))

@@ -1,5 +1,6 @@
 """From what a user wrote to a recipe with nothing left open."""
 
+import os
 from typing import Any
 
 from extractors import registry
@@ -25,13 +26,15 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     card = card_for(card, options)
     layer = _layer(card, feature.layer, where)
     weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
+    of_weights = {key: value for key, value in weights_card.options.items() if getattr(options, key) is None}
+    options = options.model_copy(update=of_weights)
     recipe = Recipe(
         name=name,
         extractor=card.name,
         extractor_version=card.version,
         layer=layer.name,
         dim=num_classes if layer.name == "logits" and num_classes is not None else layer.dim,
-        dtype=feature.dtype or layer.dtype,
+        dtype=_dtype(layer, feature.dtype, where),
         weights=weights,
         sampling=_sampling(card, feature.sampling, where),
         preprocess=_preprocess(weights_card, feature.preprocess, where),
@@ -41,6 +44,8 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         precision=feature.precision,
         decoder=decode.decoder,
     )
+    if card.settle is not None:
+        recipe = card.settle(recipe)
     if card.check is not None:
         card.check(recipe)
     return recipe
@@ -52,28 +57,43 @@ def _layer(card: ExtractorCard, wanted: str | None, where: str) -> Layer:
     for layer in card.layers:
         if layer.name == wanted:
             return layer
-    names = ", ".join(layer.name for layer in card.layers)
-    raise UsageError(f"{where}.layer: expected one of {names}, got {wanted}; {near(wanted, [layer.name for layer in card.layers])}")
+    names = [layer.name for layer in card.layers]
+    raise UsageError(f"{where}.layer: expected one of {', '.join(names)}, got {wanted}; {near(wanted, names)}")
 
 
 def _sampling(card: ExtractorCard, given: Sampling | None, where: str) -> Sampling:
     if given is None:
         return card.sampling
+    where = f"{where}.sampling"
     if card.frames_fixed and given.frames not in (None, card.sampling.frames):
-        raise UsageError(
-            describe(
-                f"{where}.sampling", "frames", f"{card.sampling.frames} ({card.name} takes no other)", str(given.frames), "leave it out"
-            )
-        )
+        expected = f"{card.sampling.frames} ({card.name} takes no other)"
+        raise UsageError(describe(where, "frames", expected, str(given.frames), "leave it out"))
     if given.frames is not None and given.frames < card.min_frames:
-        raise UsageError(
-            describe(f"{where}.sampling", "frames", f"at least {card.min_frames} for {card.name}", str(given.frames), "raise it")
-        )
+        expected = f"at least {card.min_frames} for {card.name}"
+        raise UsageError(describe(where, "frames", expected, str(given.frames), "raise it"))
     return given.model_copy(update={"frames": given.frames or card.sampling.frames or 1})
 
 
+def _dtype(layer: Layer, wanted: str | None, where: str) -> Any:
+    if wanted is None or wanted == layer.dtype or (wanted, layer.dtype) == ("float16", "float32"):
+        return wanted or layer.dtype
+    raise UsageError(describe(where, "dtype", f"{layer.dtype} for layer {layer.name}", wanted, "leave it out"))
+
+
 def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Preprocess:
-    return validate(Preprocess, card.preprocess.model_dump() | changes, f"{where}.preprocess")
+    for key in ("mean_cube", "mean_cube_file"):
+        if key in changes:
+            got = repr(changes[key])
+            raise UsageError(describe(f"{where}.preprocess", key, "no value here", got, "set options.mean_cube"))
+    preprocess = validate(Preprocess, card.preprocess.model_dump() | changes, f"{where}.preprocess")
+    num_channels = 1 if preprocess.colour == "grey" else 3
+    for key, values in (("mean", preprocess.mean), ("std", preprocess.std)):
+        if len(values) not in (0, num_channels):
+            expected = f"{num_channels} numbers for colour {preprocess.colour}, or none"
+            raise UsageError(describe(f"{where}.preprocess", key, expected, str(list(values)), "correct it"))
+    if 0.0 in preprocess.std:
+        raise UsageError(describe(f"{where}.preprocess", "std", "numbers other than zero", "0", "correct it"))
+    return preprocess
 
 
 def _weights(
@@ -81,26 +101,26 @@ def _weights(
 ) -> tuple[Weights, WeightsCard, int | None]:
     """Returns the weights, their card, and the number of classes of the file's last layer where it tells."""
     if given is None:
-        raise UsageError(
-            describe(
-                where, "weights", "{file: PATH} or {random: SEED}", "none", "write weights: {random: 0} to try the pipeline (docs/weights.md)"
-            )
-        )
+        remedy = "write weights: {random: 0} to try the pipeline, or {file: PATH} (docs/weights.md)"
+        raise UsageError(describe(where, "weights", "{file: PATH} or {random: SEED}", "none", remedy))
     if given.file is None:
         chosen = _card_named(card, given.card, where) if given.card else card.weights[0]
-        return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name, licence=None), chosen, None
-    registration = registry.registration(card.name)
-    if registration.layouts is None:
+        return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name), chosen, None
+    known = registry.registration(card.name).layouts
+    if known is None:
         raise WeightsError(describe(where, "weights", "{random: SEED}: it reads no file", given.file, "leave file out"))
-    sha256 = digest(given.file)
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(given.file).items()}
+    path = os.path.abspath(os.path.expanduser(given.file))
+    sha256 = digest(path)
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
     named = {item.name for item in card.weights}
-    layout = match_layout(given.file, shapes, [item for item in registration.layouts() if item.card in named])
-    if layer.name == "logits" and not any(None in shape or len(shape) == 1 for _, shape in layout.keys.values()):
-        raise WeightsError(describe(where, "layer", "a layer the file holds", layer.name, "choose another layer or file"))
+    layout = match_layout(path, shapes, [item for item in known() if item.card in named])
+    if layer.name in layout.lacks:
+        others = ", ".join(item.name for item in card.layers if item.name not in layout.lacks)
+        expected = f"one of {others}: a {layout.name} file has no other"
+        raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
     chosen = _card_named(card, given.card or layout.card, where)
     weights = Weights(
-        source="file", file=given.file, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
+        source="file", file=path, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
     )
     return weights, chosen, layout.count_classes(shapes)
 
@@ -109,6 +129,5 @@ def _card_named(card: ExtractorCard, name: str, where: str) -> WeightsCard:
     for weights in card.weights:
         if weights.name == name:
             return weights
-    raise UsageError(
-        f"{where}.weights.card: expected one of {card.name}'s cards, got {name}; {near(name, [item.name for item in card.weights])}"
-    )
+    names = [item.name for item in card.weights]
+    raise UsageError(f"{where}.weights.card: expected one of {', '.join(names)}, got {name}; {near(name, names)}")

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from extractors.torch_extractor import TorchExtractor, seeded
+from extractors.torch_extractor import TorchExtractor, empty, seeded
 from extractors.weights import Layout, Shape, load_network
 from schemas.recipe import Recipe
 
@@ -56,7 +56,7 @@ class SqueezeNet(nn.Module):
         self.classifier[1] = nn.Conv2d(512, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x = self.features(images)
+        x: Tensor = self.features(images)
         if self._layer == "logits":
             x = self.classifier(x)
         return x.mean(dim=(2, 3))
@@ -76,7 +76,7 @@ LAYOUTS = (Layout("squeezenet1_0", "imagenet-caffe", _keys()),)
 def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
     if recipe.weights.file is not None:
-        network: nn.Module = SqueezeNet(recipe.layer)
+        network = empty(lambda: SqueezeNet(recipe.layer))
         load_network(network, recipe.weights.file, LAYOUTS)
     else:
         network = seeded(recipe.weights.seed or 0, lambda: SqueezeNet(recipe.layer))

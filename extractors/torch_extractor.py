@@ -1,7 +1,8 @@
 """What every torch network shares: from ``uint8`` windows to rows, on a device, in a precision."""
 
 from collections.abc import Callable
-from typing import Any
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from schemas.records import Clip
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+Network = TypeVar("Network", bound=nn.Module)
+
 
 class TorchExtractor:
     """Runs a network on batches of windows.
@@ -23,10 +26,17 @@ class TorchExtractor:
             (`frames_first` True), already scaled; returns ``[N, D]``.
         first_conv: the network's first convolution. Weights that expect BGR have its input channels reversed once, so
             frames stay RGB and the colour order costs nothing per frame.
+        mean: a volume to subtract instead of the recipe's channel means, ``float32[1, C, T, H, W]``, channels RGB.
     """
 
     def __init__(
-        self, network: nn.Module, recipe: Recipe, device: str, first_conv: nn.Module, single_frames: bool
+        self,
+        network: nn.Module,
+        recipe: Recipe,
+        device: str,
+        first_conv: Any,
+        single_frames: bool,
+        mean: Tensor | None = None,
     ) -> None:
         preprocess = recipe.preprocess
         if preprocess.colour == "bgr":
@@ -35,30 +45,45 @@ class TorchExtractor:
         self._device = torch.device(device)
         self._dtype = PRECISIONS[recipe.precision]
         self._single_frames = single_frames
-        self._network = network.to(self._device, self._dtype).eval()
-        self._scale, self._shift = affine(preprocess, 4 if single_frames else 5)
-        self._scale, self._shift = self._scale.to(self._device), self._shift.to(self._device)
+        # Channels last is how frames lie in memory, and the faster layout on a CPU (docs/extractors: 1.1 to 1.6 times).
+        layout: Any = torch.channels_last if single_frames else torch.channels_last_3d
+        move: Any = network.to
+        self._network = move(self._device, self._dtype, memory_format=layout).eval()
+        scale, shift = affine(preprocess, 4 if single_frames else 5)
+        if mean is not None:
+            shift = -mean * scale / preprocess.scale
+        self._scale, self._shift = scale.to(self._device), shift.to(self._device)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
-        with torch.inference_mode():
+        with torch.inference_mode(), exact_convolutions(self._device):
             values = self._network(self.prepare(frames))
         return {"values": values.flatten(1).float().cpu().numpy()}
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """Returns the network's input: channels first, scaled, in the recipe's precision."""
-        tensor = torch.from_numpy(frames).to(self._device, non_blocking=True)
+        """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
+        # torch shares memory only with arrays that may be written to.
+        tensor = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self._device)
         tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
-        scaled = tensor.to(torch.float32, memory_format=torch.contiguous_format).mul_(self._scale).add_(self._shift)
-        return scaled.to(self._dtype)
+        return tensor.to(torch.float32).mul_(self._scale).add_(self._shift).to(self._dtype)
 
     def reducer(self, clip: Clip) -> EachWindow:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
 
 
+def exact_convolutions(device: torch.device) -> AbstractContextManager[Any]:
+    """Returns a context in which ``float32`` on a GPU means float32.
+
+    cuDNN would otherwise round the inputs of convolutions to TensorFloat-32 (10 bits), an error of about 1e-3.
+    """
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+
+
 def affine(preprocess: Preprocess, num_axes: int) -> tuple[Tensor, Tensor]:
-    """Returns scale and shift, in RGB order, such that ``x * scale + shift`` is ``(x * preprocess.scale - mean) / std``.
+    """Returns scale and shift, in RGB order: ``x * scale + shift`` is ``(x * preprocess.scale - mean) / std``.
 
     Shapes are ``[1, C, 1, ...]`` with `num_axes` axes, the channels second.
     """
@@ -80,14 +105,20 @@ def reverse_input_channels(convolution: nn.Module) -> None:
         weight.copy_(weight.flip(1))
 
 
-def seeded(seed: int, make: Callable[[], nn.Module]) -> nn.Module:
-    """Returns a network with He-normal weights and zero biases, a function of `seed` alone.
-
-    Ours: He's scale keeps features of an untrained ReLU network from vanishing with depth.
-    """
+def empty(make: Callable[[], Network]) -> Network:
+    """Returns a network whose tensors are still to be filled, without the cost of torch's own initialisation."""
     with torch.device("meta"):
         network = make()
-    network = network.to_empty(device="cpu")
+    filled: Network = network.to_empty(device="cpu")
+    return filled
+
+
+def seeded(seed: int, make: Callable[[], Network]) -> Network:
+    """Returns a network with He-normal weights and zero biases, a function of `seed` alone.
+
+    ours: He's scale keeps features of an untrained ReLU network from vanishing with depth.
+    """
+    network = empty(make)
     generator = torch.Generator().manual_seed(seed)
     for module in network.modules():
         for name, parameter in module.named_parameters(recurse=False):

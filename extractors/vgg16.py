@@ -11,6 +11,7 @@ TORCHVISION = Preprocess(
     size=(256,),
     interpolation="bilinear_antialias",
     crop=(224, 224),
+    crop_rounding="half_even",
     colour="rgb",
     scale=1 / 255,
     mean=(0.485, 0.456, 0.406),
@@ -20,19 +21,23 @@ TORCHVISION = Preprocess(
 CARDS = (
     WeightsCard(
         name="imagenet-torchvision",
-        layouts=("vgg16_torchvision",),
+        layouts=("vgg16_torchvision_imagenet1k",),
         source="pytorch/vision, vgg16-397923af.pth (VGG16_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
         preprocess=TORCHVISION,
+        url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        classes="imagenet1k",
     ),
     WeightsCard(
         name="imagenet-caffe",
-        layouts=(),
-        source="the authors' Caffe model, converted to the same key names; choose it with weights.card",
+        layouts=("vgg16_caffe",),
+        source="the authors' VGG_ILSVRC_16_layers.caffemodel; for a conversion with torchvision's keys, name this card",
         licence="CC-BY-4.0",
-        preprocess=TORCHVISION.model_copy(
-            update={"interpolation": "bilinear", "colour": "bgr", "scale": 1.0, "mean": (103.939, 116.779, 123.68), "std": ()}
+        # Published: BGR, 0-255, the means. ours: short side 256 as OpenCV resizes, centre crop rounded down.
+        preprocess=Preprocess(
+            resize="short_side", size=(256,), crop=(224, 224), colour="bgr", mean=(103.939, 116.779, 123.68)
         ),
+        classes="imagenet1k",
     ),
 )
 

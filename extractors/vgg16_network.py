@@ -1,17 +1,21 @@
-"""The VGG-16 network, with torchvision's key names."""
+"""The VGG-16 network, with torchvision's key names, and the layouts of its published weights."""
 
 import torch
 from torch import Tensor, nn
 
-from extractors.torch_extractor import TorchExtractor, seeded
+from extractors.torch_extractor import TorchExtractor, empty, seeded
 from extractors.weights import Layout, Shape, load_network
 from schemas.recipe import Recipe
 
 WIDTHS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
 """Widths of the 3 x 3 convolutions; None is a 2 x 2 max-pool."""
 CLASSES = 1000
-# How much of the classifier each layer needs: fc6 and fc7 are read after their ReLU.
 CLASSIFIER_STOP = {"pool5": 0, "fc6": 2, "fc7": 5, "logits": 7}
+"""How much of the classifier each layer needs: fc6 and fc7 are read after their ReLU."""
+CAFFE_NAMES = (
+    *(f"conv{block}_{index}" for block, num in enumerate((2, 2, 3, 3, 3), start=1) for index in range(1, num + 1)),
+    *("fc6", "fc7", "fc8"),
+)
 
 
 class VGG16(nn.Module):
@@ -44,29 +48,44 @@ class VGG16(nn.Module):
         """Replaces the last layer."""
         self.classifier[6] = nn.Linear(4096, num_classes)
 
+    def drop_unused(self) -> None:
+        """Frees the linear layers after the wanted one (for pool5, 494 MB of 553)."""
+        self.classifier = nn.Sequential(*list(self.classifier)[: CLASSIFIER_STOP[self._layer]])
+
     def forward(self, images: Tensor) -> Tensor:
-        x = torch.flatten(self.avgpool(self.features(images)), 1)
-        for module in self.classifier[: CLASSIFIER_STOP[self._layer]]:
+        x: Tensor = torch.flatten(self.avgpool(self.features(images)), 1)
+        for module in list(self.classifier)[: CLASSIFIER_STOP[self._layer]]:
             x = module(x)
         return x
 
 
-def _keys() -> dict[str, tuple[str, Shape]]:
+def _layouts() -> tuple[Layout, ...]:
     with torch.device("meta"):
         state = VGG16().state_dict()
     shapes: dict[str, Shape] = {key: tuple(value.shape) for key, value in state.items()}
     shapes |= {"classifier.6.weight": (None, 4096), "classifier.6.bias": (None,)}
-    return {key: (key, shape) for key, shape in shapes.items()}
+    # Weight and bias of each layer follow each other in both.
+    caffe = [f"{name}[{index}]" for name in CAFFE_NAMES for index in (0, 1)]
+    return (
+        Layout(
+            "vgg16_torchvision_imagenet1k",
+            "imagenet-torchvision",
+            {key: (key, shape) for key, shape in shapes.items()},
+        ),
+        Layout("vgg16_caffe", "imagenet-caffe", dict(zip(caffe, shapes.items(), strict=True))),
+    )
 
 
-LAYOUTS = (Layout("vgg16_torchvision", "imagenet-torchvision", _keys()),)
+LAYOUTS = _layouts()
 
 
 def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
     if recipe.weights.file is not None:
-        network: nn.Module = VGG16(recipe.layer)
+        network = empty(lambda: VGG16(recipe.layer))
+        network.drop_unused()
         load_network(network, recipe.weights.file, LAYOUTS)
     else:
         network = seeded(recipe.weights.seed or 0, lambda: VGG16(recipe.layer))
+        network.drop_unused()
     return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

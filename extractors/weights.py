@@ -4,22 +4,42 @@ torch is imported only when a file is read.
 """
 
 import hashlib
+import os
 import pickle
+import pickletools
+import re
 import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from io import BytesIO
+from typing import IO, TYPE_CHECKING, Any
 
+import numpy as np
+
+from extractors.caffe import read_caffemodel
 from schemas.errors import WeightsError, describe
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net")
-PREFIXES = ("module.",)
+PREFIXES = ("module.", "backbone.")
+COUNTER = "num_batches_tracked"
+"""Batch norm's counter: files of PyTorch 0.3 have none, and inference needs none."""
+NUMPY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
+"""Where NumPy 2 and NumPy 1 say that an array comes from."""
 SHOWN_KEYS = 4
 DIGEST_CHUNK_BYTES = 4 << 20
+CAFFEMODEL_START = b"\n"
+"""The first byte of a serialised NetParameter: the tag of its name."""
+MAX_PICKLES = 8
+"""A legacy file is a few pickles in a row: magic number, version, system, content, keys."""
+PLAIN_GLOBALS = re.compile(
+    r"torch (\w*Storage|device|Size|float\d*|double|half)$|torch\._utils _rebuild|torch\.storage "
+    r"|collections OrderedDict$|_codecs encode$|numpy\S* (_reconstruct|scalar|ndarray|dtype|\w+DType)$"
+)
+"""What weights files name that is data, not code of somebody's: ``module name``."""
 
 Shape = tuple[int | None, ...]
 
@@ -33,12 +53,14 @@ class Layout:
         card: name of the weights card whose preprocessing applies.
         keys: published key to (our key, shape); None in a shape stands for any number (classes).
         num_classes: rows of the last layer, where the layout fixes another number than the extractor's card says.
+        lacks: layers that such a file cannot give, because their tensors are not in it.
     """
 
     name: str
     card: str
     keys: Mapping[str, tuple[str, Shape]]
     num_classes: int | None = None
+    lacks: tuple[str, ...] = ()
 
     def count_classes(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
         """Returns the number of classes of a file with this layout, or None where it does not tell."""
@@ -47,19 +69,17 @@ class Layout:
 
 
 def digest(path: str) -> str:
-    """Returns the SHA-256 of the file.
+    """Returns the SHA-256 of the file; remembered within this process for as long as the file stays as it is.
 
     Raises:
         WeightsError: it cannot be read.
     """
-    import os
-
     try:
         status = os.stat(path)
         return _digest(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         remedy = "correct the path, or write weights: {random: 0} to try the pipeline without"
-        raise WeightsError(describe("weights", path, "a readable file", error.strerror or str(error), remedy)) from None
+        raise _unreadable(path, error, remedy) from None
 
 
 @lru_cache(maxsize=64)
@@ -71,39 +91,151 @@ def _digest(path: str, num_bytes: int, modified_ns: int) -> str:
     return total.hexdigest()
 
 
+def check_digest(path: str, sha256: str) -> None:
+    """Makes sure that the file is still the one a recipe was resolved with.
+
+    Raises:
+        WeightsError: it is not.
+    """
+    found = digest(path)
+    if found != sha256:
+        remedy = "put the file back, or build again with the new one"
+        raise WeightsError(describe("weights", path, f"SHA-256 {sha256[:12]}...", f"{found[:12]}...", remedy))
+
+
 def read_state_dict(path: str) -> dict[str, "Tensor"]:
     """Returns the tensors of a weights file by key, unwrapped from ``state_dict`` and the like, without ``module.``.
 
-    Both zip files and legacy pickles are read, with an unpickler that builds tensors and plain containers only.
+    PyTorch files, both zip and legacy, are read with an unpickler that builds tensors, NumPy arrays and plain
+    containers only. ``.npz`` files and Caffe models are recognised by their first bytes; a Caffe model's keys are
+    ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
 
     Raises:
         WeightsError: unreadable, truncated, no weights file, or one that would run code when loaded.
     """
+    try:
+        with open(path, "rb") as file:
+            head = file.read(1)
+    except OSError as error:
+        raise _unreadable(path, error, "correct the path") from None
+    if head == CAFFEMODEL_START:
+        content: Any = _read_caffemodel(path)
+    elif _is_npz(path):
+        content = _read_npz(path)
+    else:
+        content = _read_torch(path)
+    return _tensors(path, content)
+
+
+def _unreadable(path: str, error: OSError, remedy: str) -> WeightsError:
+    return WeightsError(describe("weights", path, "a readable file", error.strerror or str(error), remedy))
+
+
+def _foreign(path: str, expected: str, error: Exception) -> WeightsError:
+    first = (str(error).splitlines() or [""])[0][:120] or type(error).__name__
+    return WeightsError(describe("weights", path, expected, f"truncated or foreign data ({first})", "fetch it again"))
+
+
+def _read_caffemodel(path: str) -> dict[str, Any]:
+    try:
+        found = read_caffemodel(path)
+    except (ValueError, UnicodeDecodeError) as error:
+        raise _foreign(path, "a Caffe model", error) from None
+    if not found:
+        raise _foreign(path, "a Caffe model", ValueError("no layer has numbers; is it the prototxt?"))
+    return found
+
+
+def _is_npz(path: str) -> bool:
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+    return bool(names) and all(name.endswith(".npy") for name in names)
+
+
+def _read_npz(path: str) -> dict[str, Any]:
+    try:
+        with np.load(path, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+        if "allow_pickle" in str(error):
+            raise _refused(path, ["pickled objects"]) from None
+        raise _foreign(path, "a NumPy .npz file", error) from None
+
+
+def _read_torch(path: str) -> Any:
     import torch
 
+    multiarray: Any = np._core.multiarray  # type: ignore[attr-defined]
+    numpy_arrays: list[Any] = [
+        *(
+            (getattr(multiarray, name), f"{module}.{name}")
+            for name in ("_reconstruct", "scalar")
+            for module in NUMPY_MODULES
+        ),
+        np.ndarray,
+        np.dtype,
+        *(type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)),
+    ]
     try:
-        content: Any = torch.load(path, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(numpy_arrays):
+            return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
-        raise WeightsError(describe("weights", path, "a readable file", error.strerror or str(error), "correct the path")) from None
-    except pickle.UnpicklingError as error:
-        first = str(error).splitlines()[0]
-        if "Unsupported" in str(error) or "GLOBAL" in str(error) or "global" in str(error):
-            raise WeightsError(
-                describe(
-                    "weights",
-                    path,
-                    "tensors and plain containers",
-                    "a file that names code to run when loaded (refused; nothing of it was run)",
-                    "get the file from its publisher, or save its state_dict alone",
-                )
-            ) from None
-        raise WeightsError(describe("weights", path, "a PyTorch weights file", f"unreadable data ({first[:120]})", "fetch it again")) from None
-    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, zipfile.BadZipFile, UnicodeDecodeError) as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
-        raise WeightsError(
-            describe("weights", path, "a PyTorch weights file", f"truncated or foreign data ({first[:120]})", "fetch it again")
-        ) from None
-    return _tensors(path, content)
+        raise _unreadable(path, error, "correct the path") from None
+    except pickle.UnpicklingError:
+        named = [name for name in _named_globals(path) if not PLAIN_GLOBALS.match(name)]
+        if named:
+            raise _refused(path, named) from None
+        raise _foreign(path, "a PyTorch weights file", ValueError("no pickle of tensors")) from None
+    except (RuntimeError, EOFError, ValueError, KeyError, IndexError, TypeError, AttributeError) as error:
+        if "TorchScript" in str(error):
+            got, remedy = "a TorchScript program (not run)", "save the state_dict of the module in it"
+            raise WeightsError(describe("weights", path, "tensors", got, remedy)) from None
+        raise _foreign(path, "a PyTorch weights file", error) from None
+
+
+def _refused(path: str, named: Sequence[str]) -> WeightsError:
+    shown = ", ".join(name.replace(" ", ".") for name in dict.fromkeys(named[:SHOWN_KEYS]))
+    return WeightsError(
+        describe(
+            "weights",
+            path,
+            "tensors and plain containers",
+            f"a file that names code to run when loaded: {shown} (refused, nothing of it was run)",
+            "get the file from its publisher, or save its state_dict alone",
+        )
+    )
+
+
+def _named_globals(path: str) -> list[str]:
+    """Returns what the pickles of a file name, as ``module name``, without building anything."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            member = next((name for name in archive.namelist() if name.endswith("data.pkl")), None)
+            return list(_globals(BytesIO(archive.read(member)))) if member is not None else []
+    with open(path, "rb") as file:
+        return list(_globals(file))
+
+
+def _globals(file: IO[bytes]) -> Iterator[str]:
+    for _ in range(MAX_PICKLES):
+        pushed: list[str] = ["", ""]
+        memo: list[str] = []
+        try:
+            for opcode, argument, _position in pickletools.genops(file):
+                if opcode.name in ("GLOBAL", "INST"):
+                    yield str(argument)
+                elif opcode.name == "STACK_GLOBAL":
+                    yield " ".join(pushed)
+                if opcode.name == "MEMOIZE":
+                    memo.append(pushed[1])
+                elif opcode.name in ("BINGET", "LONG_BINGET"):
+                    pushed = [pushed[1], memo[int(argument or 0)] if int(argument or 0) < len(memo) else ""]
+                elif isinstance(argument, str):
+                    pushed = [pushed[1], argument]
+        except (ValueError, EOFError, UnicodeDecodeError, OverflowError, MemoryError):
+            return
 
 
 def _tensors(path: str, content: Any) -> dict[str, "Tensor"]:
@@ -115,17 +247,20 @@ def _tensors(path: str, content: Any) -> dict[str, "Tensor"]:
             break
         content = inner
     if not isinstance(content, Mapping):
-        raise WeightsError(
-            describe("weights", path, "a mapping of names to tensors", type(content).__name__, "save the model's state_dict")
-        )
-    tensors = {str(key): value for key, value in content.items() if isinstance(value, torch.Tensor)}
+        got, remedy = type(content).__name__, "save the model's state_dict"
+        raise WeightsError(describe("weights", path, "a mapping of names to tensors", got, remedy))
+    tensors = {
+        str(key): torch.from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+        for key, value in content.items()
+        if isinstance(value, torch.Tensor | np.ndarray)
+    }
     if not tensors:
         shown = ", ".join(sorted(map(str, content))[:SHOWN_KEYS]) or "nothing"
         raise WeightsError(describe("weights", path, "tensors", f"none (keys: {shown})", "save the model's state_dict"))
     for prefix in PREFIXES:
         if all(key.startswith(prefix) for key in tensors):
             tensors = {key.removeprefix(prefix): value for key, value in tensors.items()}
-    return {key: value for key, value in tensors.items() if not key.endswith("num_batches_tracked")}
+    return {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
 
 
 def match_layout(path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout]) -> Layout:
@@ -162,26 +297,38 @@ def match_layout(path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequen
 
 
 def _fits(found: Sequence[int], wanted: Shape) -> bool:
-    return len(found) == len(wanted) and all(want is None or have == want for have, want in zip(found, wanted, strict=True))
+    return len(found) == len(wanted) and all(want in (None, have) for have, want in zip(found, wanted, strict=True))
 
 
 def _shown(shape: Shape) -> str:
     return "[" + ", ".join("classes" if size is None else str(size) for size in shape) + "]"
 
 
-def load_network(network: Any, path: str, layouts: Sequence[Layout]) -> Layout:
+def load_network(network: "nn.Module", path: str, layouts: Sequence[Layout]) -> Layout:
     """Loads the file at `path` into `network`, whatever published layout it has; returns that layout.
 
-    A last layer that the file lacks is removed from what is required; one with another number of classes is resized.
+    Tensors the network has no place for (the last layer, where only features are wanted) are left out. A last layer
+    with another number of classes is resized (``network.resize_classes``).
+
+    Raises:
+        WeightsError: the file has another layout, lacks a tensor the network needs, or holds NaN or infinity.
     """
     state = read_state_dict(path)
     layout = match_layout(path, {key: tuple(value.shape) for key, value in state.items()}, layouts)
-    renamed = {layout.keys[key][0]: value.float() for key, value in state.items()}
     own = network.state_dict()
+    renamed = {layout.keys[key][0]: value for key, value in state.items() if layout.keys[key][0] in own}
     for key, value in renamed.items():
+        if not value.isfinite().all():
+            got = f"NaN or infinity in {key}"
+            raise WeightsError(describe("weights", path, "finite numbers", got, "fetch it again"))
         if own[key].shape != value.shape:
-            network.resize_classes(value.shape[0])
+            resize: Any = network.resize_classes
+            resize(value.shape[0])
             own = network.state_dict()
-    missing = own.keys() - renamed.keys()
-    network.load_state_dict(renamed | {key: own[key] for key in missing}, strict=True)
+    missing = sorted(key for key in own.keys() - renamed.keys() if not key.endswith(COUNTER))
+    if missing:
+        got = f"a {layout.name} file without {', '.join(missing[:SHOWN_KEYS])}"
+        remedy = "choose another layer, or another file"
+        raise WeightsError(describe("weights", path, f"{len(missing)} more tensors", got, remedy))
+    network.load_state_dict(renamed, strict=False)
     return layout

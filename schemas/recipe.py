@@ -57,7 +57,12 @@ class Preprocess(Model):
         colour: channel order the weights expect, or ``grey`` (one channel).
         scale: multiplies the 0-255 values.
         mean, std: per channel in the order of `colour`, applied after `scale`.
-        mean_cube: SHA-256 of a mean volume to subtract (C3D), already cut to the crop.
+        mean_cube: SHA-256 of the file of a mean volume to subtract instead of `mean` (C3D), cut at the crop.
+        mean_cube_file: path of that file; not part of the fingerprint (the digest is).
+        resize_rounding: how the other side of a resize becomes whole pixels: None cuts ``short_side`` and rounds
+            ``long_side`` up; ``nearest`` rounds half up, as mmcv does.
+        crop_rounding: how the corner of a centred crop becomes whole pixels: None cuts, as Caffe does (column 29, not
+            30, of 171 columns cropped to 112); ``half_even`` as torchvision does.
     """
 
     resize: Literal["exact", "short_side", "long_side", "none"] = "none"
@@ -71,6 +76,9 @@ class Preprocess(Model):
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     mean_cube: str | None = None
+    mean_cube_file: str | None = None
+    resize_rounding: Literal["nearest"] | None = None
+    crop_rounding: Literal["half_even"] | None = None
 
     @model_validator(mode="after")
     def _size_fits_resize(self) -> "Preprocess":
@@ -163,6 +171,7 @@ class Recipe(Model):
         del data["name"]
         for key in ("file", "licence"):
             data["weights"].pop(key)
+        data["preprocess"].pop("mean_cube_file")
         return data
 
     @property
