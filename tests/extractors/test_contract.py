@@ -1,0 +1,119 @@
+"""What every extractor promises, tested the moment it is registered."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from extractors import registry
+from extractors.base import card_for
+from schemas.recipe import Recipe
+from schemas.records import Clip
+from tests.extractors.registered import built_in, default_run, frames_for, recipe, rows_of
+
+ROOT = Path(__file__).resolve().parents[2]
+LAYERS = [(name, layer.name) for name in built_in() for layer in registry.card(name).layers]
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_defaults_run_and_make_rows(name: str) -> None:
+    found, extractor, outputs = default_run(name)
+    rows = rows_of(extractor, outputs, found)
+    assert rows.values.ndim == 2
+    assert rows.values.shape[1] == found.dim
+    assert rows.values.dtype == np.dtype(found.dtype)
+    assert np.isfinite(rows.values).all()
+    assert (rows.clip == 3).all()
+    assert rows.clip.dtype == np.int32
+    assert (rows.stop_seconds > rows.start_seconds).all()
+    card = registry.card(name)
+    card = card_for(card, card.options.model_validate(found.options))
+    assert {key: str(column.dtype) for key, column in rows.extras.items()} == dict(card.extras)
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_one_call_gives_what_single_calls_give_and_a_second_build_the_same(name: str) -> None:
+    found, _, outputs = default_run(name)
+    frames = frames_for(found)
+    again = registry.build(found, "cpu")
+    for key, values in again.forward(frames).items():
+        np.testing.assert_array_equal(values, outputs[key], err_msg=f"a second build: {key}")
+    for index in range(len(frames)):
+        alone = again.forward(frames[index : index + 1])
+        for key, values in outputs.items():
+            expected = values[index : index + 1]
+            if alone[key].shape != expected.shape:
+                # Padding after the valid entries depends on the batch; what is valid does not.
+                count = int(alone["num_valid"][0])
+                expected, alone[key] = expected[:, :count], alone[key][:, :count]
+            # Sums in another order differ in the last bits.
+            scale = float(np.abs(expected).max()) or 1.0
+            np.testing.assert_allclose(alone[key], expected, rtol=0, atol=1e-5 * scale, err_msg=key)
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_other_frames_give_other_values(name: str) -> None:
+    _, _, outputs = default_run(name)
+    assert not np.allclose(outputs["values"][0], outputs["values"][1], rtol=1e-3)
+
+
+@pytest.mark.parametrize(("name", "layer"), LAYERS, ids=[f"{name}-{layer}" for name, layer in LAYERS])
+def test_every_layer_has_the_length_its_card_says(name: str, layer: str) -> None:
+    found = recipe(name, layer)
+    expected = next(item for item in registry.card(name).layers if item.name == layer)
+    assert (found.layer, found.dim, found.dtype) == (layer, expected.dim, expected.dtype)
+    assert not expected.maps or int(np.prod(expected.maps)) == expected.dim
+    values = registry.build(found, "cpu").forward(frames_for(found, 1))["values"]
+    assert values.shape[-1] == expected.dim
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_a_clip_without_windows_has_no_rows(name: str) -> None:
+    _, extractor, _ = default_run(name)
+    assert len(extractor.reducer(Clip(0, 0.0, 1.0)).rows()) == 0
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_the_recipe_survives_being_written_down(name: str) -> None:
+    found = recipe(name)
+    again = Recipe.model_validate_json(found.model_dump_json(by_alias=True))
+    assert again == found
+    assert again.fingerprint == found.fingerprint
+    assert found.weights.source in ("random(0)", "none")
+
+
+@pytest.mark.parametrize("name", built_in())
+def test_cards_are_whole(name: str) -> None:
+    registration = registry.registration(name)
+    card = registration.card
+    assert (card.name, bool(card.summary), card.version >= 1) == (name, True, True)
+    assert len({layer.name for layer in card.layers}) == len(card.layers) > 0
+    assert len({weights.name for weights in card.weights}) == len(card.weights) > 0
+    assert all(weights.source and weights.licence for weights in card.weights)
+    assert card.gmac_per_window > 0
+    assert card.sampling.frames is None or card.sampling.frames >= card.min_frames
+    if registration.layouts is not None:
+        known = {layout.name for layout in registration.layouts()}
+        # Every layout a card is the default for exists, and names that card.
+        assert {layout for weights in card.weights for layout in weights.layouts} <= known
+        for weights in card.weights:
+            for layout in registration.layouts():
+                assert (layout.name in weights.layouts) == (layout.card == weights.name), layout.name
+
+
+def test_planning_reads_every_card_without_torch() -> None:
+    code = (
+        "import sys\n"
+        "from extractors import registry\n"
+        "print(','.join(registry.card(name).name for name in registry.BUILT_IN))\n"
+        "print(','.join({'torch', 'ray', 'av', 'decord'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    names, heavy = done.stdout.split("\n")[:2]
+    assert sorted(names.split(",")) == built_in()
+    assert heavy == ""
