@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from functools import partial
-from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -31,7 +30,7 @@ def build(recipe: Recipe, device: str) -> "I3DExtractor":
         networks = {name: load_stream(states[name], name) for name in names}
     else:
         for name in names:
-            networks[name] = cast(InceptionI3D, seeded(recipe.weights.seed or 0, partial(InceptionI3D, name)))
+            networks[name] = seeded(recipe.weights.seed or 0, partial(InceptionI3D, name))
     return I3DExtractor(recipe, device, networks, options)
 
 

@@ -14,6 +14,8 @@ from extractors.rc3d_forms import FEATURE_STRIDE_FRAMES, ProposalFilter
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
 
+MAX_LOG_LENGTH = 80.0
+
 
 def anchors(scales: Sequence[float], num_cells: int) -> Floats:
     """Returns ``[num_cells * A, 2]``: the anchors of each cell one after another, scales fastest.
@@ -47,7 +49,8 @@ def decode(segments: Floats, offsets: Floats, buffer_frames: int) -> Floats:
     """
     length = lengths(segments)
     centre = segments[..., 0] + 0.5 * length + offsets[..., 0] * length
-    half = 0.5 * length * np.exp(offsets[..., 1])
+    # Beyond this a segment covers any buffer; an untrained network's offsets would overflow.
+    half = 0.5 * length * np.exp(np.minimum(offsets[..., 1], MAX_LOG_LENGTH))
     return np.clip(np.stack([centre - half, centre + half], axis=-1), 0.0, buffer_frames - 1.0)
 
 

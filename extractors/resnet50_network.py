@@ -120,7 +120,7 @@ def build(recipe: Recipe, device: str) -> TorchExtractor:
         network = ResNet50(recipe.layer)
         load_network(network, recipe.weights.file, LAYOUTS)
     else:
-        network = cast(ResNet50, seeded(recipe.weights.seed or 0, lambda: ResNet50(recipe.layer)))
+        network = seeded(recipe.weights.seed or 0, lambda: ResNet50(recipe.layer))
     if options.fold_batch_norm:
         network.fold_batch_norm()
     return TorchExtractor(network, recipe, device, network.conv1, single_frames=True)
