@@ -4,6 +4,7 @@ What a file holds is everything scoring needs: the model's name, options and wei
 clips were kept for the test, and which features of which store it was trained on. No Python class is named in it.
 """
 
+import contextlib
 import os
 import pickle
 import re
@@ -138,7 +139,8 @@ def save(path: Path, trained: TrainedModel) -> None:
             torch.save(data, file)
         os.replace(temporary, path)
     except OSError as error:
-        temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise StorageUnavailableError(
             describe("checkpoint", str(path), "a folder that can be written", str(error), "free it and run again")
         ) from None
@@ -182,7 +184,7 @@ def _read(path: Path) -> Any:
         raise WeightsError(
             describe("checkpoint", str(path), "plain tensors", got, "give a file written by clipmill train")
         ) from None
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
+    except Exception as error:  # Of bytes that are no checkpoint, PyTorch's reader may raise anything.
         first = next(iter(str(error).splitlines()), type(error).__name__)
         raise WeightsError(
             describe("checkpoint", str(path), "a whole file", first, "use an earlier checkpoint or train again")

@@ -1,0 +1,44 @@
+"""A small trained model, as a checkpoint holds it."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+
+from models.checkpoints import FeatureSource, Origin, TrainedModel
+from models.map_ivr import MapIvrOptions
+from models.registry import build
+from models.scaling import fit
+
+IMAGE_DIM, VIDEO_DIM = 5, 11
+MakeTrained = Callable[..., TrainedModel]
+
+
+@pytest.fixture
+def make_trained() -> MakeTrained:
+    def make(**changes: Any) -> TrainedModel:
+        sizes = {"appearance_dim": 6, "motion_dim": 6, "latent_dim": 3, "video_hidden": (9,), "decoder_hidden": (8,)}
+        options = MapIvrOptions(**(sizes | changes))
+        random = np.random.default_rng(0)
+        return TrainedModel(
+            name="map_ivr",
+            options=options.model_dump(mode="json"),
+            model=build("map_ivr", options, IMAGE_DIM, VIDEO_DIM, 3, seed=4),
+            image_scaling=fit(options.scaling, random.random((9, IMAGE_DIM))),
+            video_scaling=fit(options.scaling, random.random((9, VIDEO_DIM)) * 10),
+            origin=Origin(
+                store_url="out/store",
+                dataset="made",
+                image=FeatureSource("vgg16", "1" * 32, IMAGE_DIM),
+                video=FeatureSource("c3d", "2" * 32, VIDEO_DIM),
+                fingerprint="3" * 32,
+                label_names=("dive", "jump", "run"),
+                test_clip_ids=("a b/ü.mp4#0", "c#1"),
+                config={"model": {"name": "map_ivr"}, "loop": {"epochs": 3}},
+            ),
+            epoch=3,
+            training={"sampler": {"epoch": 3}},
+        )
+
+    return make
