@@ -27,6 +27,7 @@ import numpy as np
 from av.stream import Discard
 
 from pipelines.features.decode import boxes
+from pipelines.features.decode.complaints import Complaints, listen
 from schemas.errors import VideoError
 
 FORMATS = (
@@ -74,19 +75,21 @@ def open_video(path: str) -> Iterator[OpenVideo]:
     Raises:
         Refused: see the table above.
     """
+    listen()
+    complaints = Complaints()
     options = {"format_whitelist": FORMATS, "protocol_whitelist": "file"}
     try:
         container = av.open(f"file:{path}", options=options, metadata_errors="replace")
     except av.error.MemoryError:
         raise MemoryError from None
     except (av.error.FFmpegError, ValueError) as error:
-        raise _cannot_open(path, error) from None
+        raise _cannot_open(path, error, complaints) from None
     with container:
         stream = _best_stream(path, container)
         yield OpenVideo(path, container, stream, _rotation(path, container, stream))
 
 
-def _cannot_open(path: str, error: Exception) -> Refused:
+def _cannot_open(path: str, error: Exception, complaints: Complaints) -> Refused:
     try:
         kind = boxes.signature(path)
     except OSError as problem:
@@ -99,7 +102,7 @@ def _cannot_open(path: str, error: Exception) -> Refused:
             path, "truncated", "an index (moov)", "a file that ends before it", "fetch or record the file again"
         )
     text = getattr(error, "strerror", None) or str(error)
-    return refusal(path, "unreadable", f"a readable {kind} header", text, "re-encode it")
+    return refusal(path, "unreadable", f"a readable {kind} header", text + complaints.quoted(), "re-encode it")
 
 
 def _best_stream(path: str, container: Any) -> Any:

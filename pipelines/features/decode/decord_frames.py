@@ -6,9 +6,7 @@ are not used: they are wrong where pictures are shown before the key frame they 
 """
 
 import functools
-import os
 import re
-import sys
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -16,7 +14,7 @@ import decord
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.features.decode.process import STDERR_TAIL_BYTES, last_line
+from pipelines.features.decode.complaints import Complaints
 from pipelines.features.decode.pyav_frames import FaultError, PassCounts
 from pipelines.features.decode.scan import Timeline
 
@@ -36,21 +34,20 @@ def decord_frames(
     """Yields index and ``uint8[H, W, 3]`` RGB of every wanted frame, in order.
 
     Raises:
-        FaultError: decord cannot open the file, sees another timeline, or lost or damaged a frame.
+        FaultError: decord cannot open the file, sees another timeline, lost a frame, or FFmpeg complained of one.
     """
     decord.logging.set_level(decord.logging.ERROR)
-    stderr_bytes = os.fstat(sys.stderr.fileno()).st_size
+    complaints = Complaints()
     reader = _open(path, timeline, num_threads)
     steps = _steps(reader, wanted, timeline.num_frames)
     for index, is_wanted in zip(steps.tolist(), np.isin(steps, wanted).tolist(), strict=True):
         follows = index == counts.num_decoded
         pixels = _ask(reader.next if follows else functools.partial(reader.__getitem__, index))
+        if complaints:
+            raise FaultError(f"decord: {complaints.line()}")
         counts.num_decoded = index + 1
         if is_wanted:
             yield index, _as_array(pixels)
-    if os.fstat(sys.stderr.fileno()).st_size > stderr_bytes:
-        text = os.pread(sys.stderr.fileno(), STDERR_TAIL_BYTES, stderr_bytes)
-        raise FaultError(f"decord: {last_line(text)}")
 
 
 def _open(path: str, timeline: Timeline, num_threads: int) -> decord.VideoReader:

@@ -10,6 +10,7 @@ import av.error
 import numpy as np
 import numpy.typing as npt
 
+from pipelines.features.decode.complaints import Complaints
 from pipelines.features.decode.containers import OpenVideo, open_video
 from pipelines.features.decode.scan import Timeline
 from schemas.errors import VideoError
@@ -89,10 +90,14 @@ def pyav_frames(
 
 def _exactly(reader: "_Reader", wanted: Indices, seeks: dict[int, int]) -> Iterator[tuple[int, Pixels]]:
     frames = reader.frames()
+    complaints = Complaints()
     for index in map(int, wanted):
         if index in seeks:
             frames = reader.seek(seeks[index])
         for found, frame in frames:
+            if complaints and not seeks:
+                # After a seek FFmpeg rightly misses what frames before the key frame refer to: nobody wants those.
+                raise FaultError(complaints.line())
             if found == index:
                 yield index, reader.pixels(frame)
                 break
@@ -106,6 +111,7 @@ def _substituting(reader: "_Reader", path: str, wanted: Indices, counts: PassCou
     remaining = iter(map(int, wanted))
     index = next(remaining, None)
     last: Any = None
+    complaints = Complaints()
     for found, frame in reader.frames():
         while index is not None and index <= found:
             exact = index == found
@@ -118,7 +124,9 @@ def _substituting(reader: "_Reader", path: str, wanted: Indices, counts: PassCou
             return
     if last is None:
         raise VideoError(
-            "decode", "undecodable", f"video {path}: expected frames, got none that decodes; re-encode or replace it"
+            "decode",
+            "undecodable",
+            f"video {path}: expected frames, got none that decodes{complaints.quoted()}; re-encode or replace it",
         )
     while index is not None:
         _count_missing(path, index, wanted, counts)
