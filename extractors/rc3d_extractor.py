@@ -11,7 +11,7 @@ from extractors.base import Outputs, Reducer, options_of
 from extractors.rc3d import CARD, RC3DOptions
 from extractors.rc3d_forms import FORMS, Form
 from extractors.rc3d_network import LAYOUTS, RC3D, layout_name
-from extractors.rc3d_rows import DetectionRows, ProposalRows
+from extractors.rc3d_rows import DETECTIONS_POOL, DetectionRows, ProposalRows
 from extractors.rc3d_segments import Floats, Ints, decode, nms, propose
 from extractors.torch_extractor import PRECISIONS, affine, reverse_input_channels, seeded
 from extractors.weights import load_network
@@ -56,12 +56,14 @@ class RC3DExtractor:
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns, for ``uint8[N, L, H, W, 3]`` buffers, M segments each, best first, of which `num_valid` are real.
 
+        M is fixed, so that what a buffer gives does not depend on its neighbours: 300 proposals, or 5000 detections.
+
         ``segments float64[N, M, 2]`` in frames of the buffer, ``score``, ``class_score`` and ``class_index`` ``[N,
         M]``, and ``values float32[N, M, D]``: features of the segment, or its class probabilities for layer detections.
         """
         with torch.inference_mode():
             found = [self._buffer(buffer) for buffer in frames]
-        most = max(len(item["score"]) for item in found)
+        most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._form.test_filter.num_after
         outputs: dict[str, npt.NDArray[np.generic]] = {
             name: np.stack([_padded(item[name], most) for item in found]) for name in found[0]
         }
@@ -117,7 +119,7 @@ class RC3DExtractor:
             moved.append(refined[kept])
         region, class_index = np.concatenate(regions), np.concatenate(classes)
         score = probabilities[region, class_index]
-        order = np.argsort(-score, kind="stable")
+        order = np.argsort(-score, kind="stable")[:DETECTIONS_POOL]
         return {
             "segments": np.concatenate(moved)[order],
             "score": score[order],
