@@ -61,11 +61,7 @@ class C3D(nn.Module):
         x = F.max_pool3d(F.relu_(self.conv3b(F.relu_(self.conv3a(x)))), 2)
         x = F.max_pool3d(F.relu_(self.conv4b(F.relu_(self.conv4a(x)))), 2)
         x = F.relu_(self.conv5b(F.relu_(self.conv5a(x))))
-        if self._pool5 == "caffe":
-            x = F.max_pool3d(x, 2, ceil_mode=True)
-        else:
-            x = F.max_pool3d(x, 2, padding=(0, 1, 1))
-        x = torch.flatten(x, 1)
+        x = torch.flatten(pool5(x, self._pool5), 1)
         if self._layer == "pool5":
             return x
         x = F.relu_(self.fc6(x))
@@ -73,6 +69,16 @@ class C3D(nn.Module):
             return x
         x = F.relu_(self.fc7(x))
         return x if self._layer == "fc7" else self.fc8(x)
+
+
+def pool5(maps: Tensor, rule: Literal["caffe", "port"]) -> Tensor:
+    """Returns the last pooling of 2 x 7 x 7 maps to 1 x 4 x 4.
+
+    Per side, ``caffe`` takes cells {0, 1} {2, 3} {4, 5} {6}, ``port`` {0} {1, 2} {3, 4} {5, 6}.
+    """
+    if rule == "caffe":
+        return F.max_pool3d(maps, 2, ceil_mode=True)
+    return F.max_pool3d(maps, 2, padding=(0, 1, 1))
 
 
 def _keys(
