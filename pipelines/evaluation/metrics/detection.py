@@ -26,6 +26,7 @@ from pipelines.evaluation.metrics.detection_matching import (
     Bools,
     Floats,
     Ints,
+    by_preference,
     claim,
     group_average_precision,
     group_pairs,
@@ -179,17 +180,13 @@ class DetectionMap:
         all_videos = np.array([videos.setdefault(name, len(videos)) for name in predictions.video_ids], np.int64)
         label = all_labels[predictions.label]
         video = all_videos[predictions.video]
-        rank = rank_order(predictions.score, predictions.start_seconds, predictions.stop_seconds)
-        # The last of equals first: this order is the preference among ground truths of equal overlap.
-        late = np.lexsort((ground_truth.stop_seconds, ground_truth.start_seconds))[::-1]
-        truth = ground_truth.take(late)
-        who, target, overlap = overlapping(
-            predictions.take(rank), truth, (video * len(labels) + label)[rank], truth.video * len(labels) + truth.label
+        hit = match(
+            ground_truth,
+            predictions,
+            ground_truth.video * len(labels) + ground_truth.label,
+            video * len(labels) + label,
+            self.thresholds,
         )
-        hit = np.zeros((len(self.thresholds), len(predictions)), np.bool_)
-        for row, threshold in enumerate(self.thresholds):
-            good = overlap >= threshold
-            hit[row, rank] = claim(who[good], target[good], len(rank), len(truth)) >= 0
         return Matched(
             tuple(videos),
             tuple(labels),
@@ -202,6 +199,43 @@ class DetectionMap:
             ground_truth.label,
             counts,
         )
+
+
+def match(
+    ground_truth: Segments,
+    predictions: Segments,
+    ground_truth_group: Ints,
+    group: Ints,
+    thresholds: tuple[float, ...],
+) -> Bools:
+    """Returns which predictions are hits at each threshold, ``bool[T, N]``: one hit per ground truth of the same group.
+
+    Args:
+        ground_truth_group, group: ``int64[G]``, ``int64[N]``: equal for equal video and class.
+    """
+    # Of ground truths of equal overlap the later is preferred: pairs come in this order.
+    late = np.lexsort((ground_truth.stop_seconds, ground_truth.start_seconds))[::-1]
+    row, target = group_pairs(group, ground_truth_group[late])
+    target = late[target]
+    overlap = tiou(
+        predictions.start_seconds[row],
+        predictions.stop_seconds[row],
+        ground_truth.start_seconds[target],
+        ground_truth.stop_seconds[target],
+    )
+    hit = np.zeros((len(thresholds), len(predictions)), np.bool_)
+    near = np.flatnonzero(overlap >= min(thresholds, default=0.0))
+    row, target, overlap = row[near], target[near], overlap[near]
+    # From here on only those predictions that overlap something enough: a part of them all.
+    new = np.r_[True, row[1:] != row[:-1]][: len(row)]
+    rows = row[new]
+    rank = rank_order(predictions.score[rows], predictions.start_seconds[rows], predictions.stop_seconds[rows])
+    who, target, overlap = by_preference(np.cumsum(new) - 1, target, overlap, rank)
+    for line, threshold in enumerate(thresholds):
+        good = overlap >= threshold
+        winners, _ = claim(who[good], target[good], len(ground_truth))
+        hit[line, rows[rank[winners]]] = True
+    return hit
 
 
 def overlapping(
@@ -232,7 +266,8 @@ def account(
     if drop_duplicates:
         ground_truth = ground_truth.take(first)
     known = set(ground_truth.video_ids)
-    predicted = {predictions.video_ids[position] for position in np.unique(predictions.video)}
+    present = np.flatnonzero(np.bincount(predictions.video, minlength=len(predictions.video_ids)))
+    predicted = {predictions.video_ids[position] for position in present.tolist()}
     counts = DetectionCounts(
         num_videos=len(known),
         num_missing_videos=len(known - predicted),
@@ -292,11 +327,16 @@ def score_blocks(blocks: tuple[Matched, ...], thresholds: tuple[float, ...], int
     # 16-bit integers sort by counting, which is many times faster.
     of = label[order].astype(np.int16 if len(labels) < 1 << 15 else np.int64)
     order = order[np.argsort(of, kind="stable")]
-    ranked = label[order]
+    size = np.bincount(label, minlength=len(labels))
+    first = np.cumsum(size) - size
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
     scored = num_positive > 0
-    values = [
-        group_average_precision(hit[t][order], ranked, num_positive, interpolated) for t in range(len(thresholds))
-    ]
+    values = []
+    for line in hit:
+        at = np.sort(place[np.flatnonzero(line)])
+        group = label[order[at]]
+        values.append(group_average_precision(at - first[group], group, num_positive, interpolated))
     table = np.array(values, np.float64).reshape(len(thresholds), len(labels))[:, scored]
     counts = sum_counts([block.counts for block in blocks], int((~scored[label]).sum()))
     kept = tuple(name for name, position in labels.items() if scored[position])

@@ -99,9 +99,9 @@ class ThumosMap:
         listed = np.argsort(rank, kind="stable")
         for threshold in self.thresholds:
             good = overlap > threshold
-            got = claim(who[good], target[good], len(ground_truth), len(rank))
+            _, got = claim(who[good], target[good], len(rank))
             hit = np.zeros(len(rank), np.bool_)
-            hit[got[got >= 0]] = True
+            hit[got] = True
             # Back to the order as listed: it decides between equal scores of one video.
             rows = listed[(hit | ~excused)[listed]]
             blocks.append(

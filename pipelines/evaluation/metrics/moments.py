@@ -220,12 +220,14 @@ class Moments:
         ranked = rank_order(known.score)
         ranked = ranked[np.argsort(query[ranked], kind="stable")]
         known, query = known.take(ranked), query[ranked]
+        counts = np.bincount(query, minlength=num_queries)
+        place = np.arange(len(query)) - np.repeat(np.cumsum(counts) - counts, counts)
         last_first = truth.take(np.arange(len(truth))[::-1])
         who, target, overlap = overlapping(known, last_first, query, last_first.video)
         num_positive = np.bincount(truth.video, minlength=num_queries)
         values = []
         for threshold in self.thresholds:
             good = overlap >= threshold
-            hit = claim(who[good], target[good], len(query), len(truth)) >= 0
-            values.append(group_average_precision(hit, query, num_positive))
+            hit, _ = claim(who[good], target[good], len(truth))
+            values.append(group_average_precision(place[hit], query[hit], num_positive))
         return np.array(values).reshape(len(self.thresholds), num_queries).T
