@@ -43,7 +43,8 @@ def _warn_random(config: BuildConfig) -> None:
     if random:
         print(
             f"warning: random weights for {', '.join(random)}: rows are real outputs of an untrained network and are "
-            "marked random(seed) in every passport; use them to try the pipeline, not to judge a method (docs/weights.md)",
+            "marked random(seed) in every passport; use them to try the pipeline, not to judge a method "
+            "(docs/weights.md)",
             file=sys.stderr,
         )
 

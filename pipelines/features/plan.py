@@ -17,6 +17,9 @@ COMPUTE_GMAC_PER_SECOND = 60.0
 MAX_TASK_ROW_BYTES = 256 << 20
 """Ours: rough speeds of a small machine. They only decide how long a task is, never a number in a row."""
 
+MIN_FRAME_BYTES = 8
+"""Ours: no codec spends less on a frame."""
+
 UNKNOWN_DURATION_SECONDS = 60.0
 UNKNOWN_FPS = 25.0
 
@@ -97,10 +100,8 @@ def cut(recipes: Sequence[Recipe], videos: Sequence[Video], task_seconds: float)
     bounds = [0]
     position = 0.0
     for index, share in enumerate(shares):
-        # A video starts a new task where the running share crosses the next border, or where the videos run out.
-        crossed = position / scale * num_tasks >= len(bounds) - 1e-9
-        needed = len(videos) - index <= num_tasks - len(bounds)
-        if index and len(bounds) < num_tasks and (crossed or needed):
+        # A video starts a new task where the running share crosses the next border.
+        if index and len(bounds) < num_tasks and position / scale * num_tasks >= len(bounds) - 1e-9:
             bounds.append(index)
         position += share
     bounds.append(len(videos))
@@ -128,9 +129,13 @@ class Estimate:
 def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
     """Returns the expected cost of `video` under `recipes`."""
     header = video.header
-    duration = (header.duration_seconds if header else None) or UNKNOWN_DURATION_SECONDS
     fps = (header.average_fps if header else None) or UNKNOWN_FPS
+    duration = (header.duration_seconds if header else None) or UNKNOWN_DURATION_SECONDS
     num_frames = (header.num_frames if header else None) or round(duration * fps)
+    if video.num_bytes:
+        # A damaged header may claim years; what the file can hold bounds both.
+        num_frames = min(num_frames, max(video.num_bytes // MIN_FRAME_BYTES, 1))
+        duration = min(duration, num_frames / fps)
     num_windows, row_bytes, gmac = 0, 0, 0.0
     for recipe in recipes:
         windows = _num_windows(recipe, duration, num_frames)

@@ -20,7 +20,7 @@ def _recipe(name: str = "squeezenet", fps: float = 1, clips: ClipRule | None = N
 
 def _video(index: int, duration_seconds: float = 10.0) -> Video:
     header = VideoHeader("mp4", "h264", 320, 240, 0, duration_seconds, 25.0, round(duration_seconds * 25))
-    return Video(f"v{index:03d}", f"v{index:03d}.mp4", f"{index:032x}", 1000, header)
+    return Video(f"v{index:03d}", f"v{index:03d}.mp4", f"{index:032x}", 10**9, header)
 
 
 def test_everything_is_planned_once_in_manifest_order() -> None:
@@ -109,3 +109,10 @@ def test_a_shard_stays_of_bounded_size() -> None:
 def test_a_header_without_duration_still_gets_an_estimate(duration: float | None) -> None:
     header = VideoHeader("mkv", "h264", 320, 240, 0, duration, None, None)
     assert estimate(replace(_video(0), header=header), [_recipe()]).seconds > 0
+
+
+def test_a_header_that_claims_years_does_not_upset_the_plan() -> None:
+    videos = [_video(index) for index in range(20)]
+    liar = replace(_video(20), num_bytes=2000, header=replace(_video(20).header, duration_seconds=1e9, num_frames=None))
+    honest = len(cut([_recipe()], videos, task_seconds=5.0))
+    assert len(cut([_recipe()], [*videos, liar], task_seconds=5.0)) <= honest + 1
