@@ -1,0 +1,199 @@
+"""Pairs read from a real store: which rows, which clips, which side; one clear line where there are none."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.training.datasets import PairedFeatures, read_pairs
+from pipelines.training.split import random_test_videos
+from schemas.config import RetrievalDataConfig
+from schemas.errors import ManifestError, StoreError, UsageError
+from schemas.model import validate
+from schemas.records import Segment, Video
+from stores import Store
+from tests.pipelines.training.conftest import WriteFeature, rows_of, stored_video
+
+
+def read(store: Store, **changes: Any) -> PairedFeatures:
+    data = {"store": store.url, "image": "frame", "video": "clip", "split": {"test_fraction": 0.5}} | changes
+    return read_pairs(validate(RetrievalDataConfig, data, "test"))
+
+
+def videos_of(num_labels: int = 2, per_label: int = 4, split: str | None = None) -> list[Video]:
+    return [
+        stored_video(f"label {code}/ü {number}.mp4", f"label {code}", split)
+        for code in range(num_labels)
+        for number in range(per_label)
+    ]
+
+
+def write_both(write_feature: WriteFeature, videos: list[Video]) -> None:
+    write_feature("frame", {video: rows_of([[i, 0, 0]]) for i, video in enumerate(videos)})
+    write_feature("clip", {video: rows_of([[i, 1], [i, 3]]) for i, video in enumerate(videos)})
+
+
+def test_a_pair_is_the_first_row_and_the_mean_of_the_kept_rows(store: Store, write_feature: WriteFeature) -> None:
+    videos = videos_of()
+    frame = rows_of([[9, 9, 9], [1, 2, 3], [7, 7, 7]], mask=[False, True, True])
+    clip = rows_of([[1, 2], [3, 6], [100, 100]], mask=[True, True, False])
+    write_feature("frame", {video: frame for video in videos})
+    write_feature("clip", {video: clip for video in videos})
+    pairs = read(store)
+    np.testing.assert_array_equal(pairs.image, [[1, 2, 3]] * 8)
+    np.testing.assert_array_equal(pairs.video, [[2, 4]] * 8)
+    assert pairs.image.dtype == pairs.video.dtype == np.float32
+    assert pairs.image_seconds.tolist() == [1.0] * 8
+    assert pairs.clip_seconds.tolist() == [[0.0, 10.0]] * 8
+    assert pairs.label_names == ("label 0", "label 1")
+    assert pairs.label.tolist() == [0] * 4 + [1] * 4
+    assert pairs.clip_ids[0] == "label 0/ü 0.mp4#0"
+    assert (pairs.image_source.name, pairs.image_source.dim, pairs.video_source.dim) == ("frame", 3, 2)
+    assert pairs.dataset == "made"
+
+
+def test_pairs_stay_together_whatever_the_order_in_the_store(store: Store, write_feature: WriteFeature) -> None:
+    videos = videos_of()
+    write_feature("frame", {video: rows_of([[videos.index(video), 0, 0]]) for video in videos})
+    write_feature("clip", {video: rows_of([[videos.index(video), 1]]) for video in reversed(videos)})
+    pairs = read(store)
+    assert pairs.image[:, 0].tolist() == pairs.video[:, 0].tolist() == [videos.index(v) for v in sorted_by_id(videos)]
+
+
+def sorted_by_id(videos: list[Video]) -> list[Video]:
+    return sorted(videos, key=lambda video: video.id)
+
+
+def test_clips_of_one_video_have_their_own_rows_and_labels(store: Store, write_feature: WriteFeature) -> None:
+    videos = [
+        stored_video(f"v{number}", None, None, Segment(0.0, 10.0, "run"), Segment(10.0, 20.0, "jump"))
+        for number in range(4)
+    ]
+    frame, clip = rows_of([[1], [2], [3]], clip=[0, 0, 1]), rows_of([[4], [6], [8]], clip=[0, 1, 1])
+    write_feature("frame", {video: frame for video in videos}, rule="annotations")
+    write_feature("clip", {video: clip for video in videos}, rule="annotations")
+    pairs = read(store)
+    assert pairs.clip_ids[:2] == ("v0#0", "v0#1")
+    assert pairs.image[:2].tolist() == [[1], [3]]
+    assert pairs.video[:2].tolist() == [[4], [7]]
+    assert [pairs.label_names[code] for code in pairs.label[:2]] == ["run", "jump"]
+    for video_id in set(pairs.video_ids):
+        sides = {bool(t) for name, t in zip(pairs.video_ids, pairs.is_test, strict=True) if name == video_id}
+        assert len(sides) == 1, f"clips of {video_id} on both sides"
+
+
+def test_clips_with_rows_of_one_feature_alone_are_left_out_and_counted(
+    store: Store, write_feature: WriteFeature
+) -> None:
+    videos = videos_of(per_label=5)
+    write_feature("frame", {video: rows_of([[1.0]]) for video in videos[1:]})
+    empty = rows_of([[1.0]], mask=[False])
+    write_feature("clip", {video: rows_of([[1.0]]) if i < 7 else empty for i, video in enumerate(videos)})
+    pairs = read(store)
+    assert (len(pairs), pairs.num_only_image, pairs.num_only_video) == (6, 3, 1)
+
+
+def test_the_random_split_is_stratified_seeded_and_by_video(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of(num_labels=3, per_label=10))
+    first, again, other = (read(store, split={"test_fraction": 0.2, "seed": seed}) for seed in (0, 0, 1))
+    for pairs in (first, again, other):
+        assert np.bincount(pairs.label[pairs.is_test]).tolist() == [2, 2, 2]
+    assert first.test_clip_ids == again.test_clip_ids
+    assert first.test_clip_ids != other.test_clip_ids
+
+
+def test_a_video_of_several_labels_counts_for_its_most_frequent_one() -> None:
+    video_ids = ["a", "a", "a", "b", "b", "c"]
+    labels = ["run", "run", "jump", "jump", "jump", "run"]
+    # run has a and c, jump has b alone, which therefore trains.
+    assert random_test_videos(video_ids, labels, 0.5, 0) in ({"a"}, {"c"})
+
+
+@pytest.mark.parametrize(("num", "fraction", "expected"), [(1, 0.9, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3)])
+def test_every_label_with_two_videos_is_on_both_sides(num: int, fraction: float, expected: int) -> None:
+    video_ids = [f"v{number}" for number in range(num)]
+    assert len(random_test_videos(video_ids, ["a"] * num, fraction, 3)) == expected
+
+
+def test_a_videos_side_does_not_depend_on_other_labels() -> None:
+    one, two = [f"a{n}" for n in range(10)], [f"b{n}" for n in range(10)]
+    alone = random_test_videos(one, ["a"] * 10, 0.3, 5)
+    assert random_test_videos([*one, *two], ["a"] * 10 + ["b"] * 10, 0.3, 5) & set(one) == alone
+
+
+def test_the_manifests_split_is_followed_and_validation_is_left_out(store: Store, write_feature: WriteFeature) -> None:
+    splits = ["train", "train", "test", "validation"] * 2
+    videos = [stored_video(f"v{i}", f"label {i // 4}", split) for i, split in enumerate(splits)]
+    write_both(write_feature, videos)
+    pairs = read(store, split={"from": "manifest"})
+    assert pairs.video_ids == ("v0", "v1", "v2", "v4", "v5", "v6")
+    assert pairs.is_test.tolist() == [False, False, True] * 2
+    assert pairs.num_validation == 2
+
+
+def test_labels_that_lack_a_side_are_reported(store: Store, write_feature: WriteFeature) -> None:
+    given = [("a", "train"), ("a", "test"), ("b", "test"), ("c", "train")]
+    write_both(write_feature, [stored_video(f"v{i}", label, split) for i, (label, split) in enumerate(given)])
+    pairs = read(store, split={"from": "manifest"})
+    assert pairs.labels_without_training == ("b",)
+    assert pairs.labels_without_test == ("c",)
+
+
+def test_a_manifest_without_split_is_refused(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of())
+    with pytest.raises(
+        ManifestError, match=r"manifest split: expected train.*got None for 'label 0/ü 0.mp4' and 7 more"
+    ):
+        read(store, split={"from": "manifest"})
+
+
+def test_a_manifest_that_only_trains_is_refused(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of(split="train"))
+    with pytest.raises(UsageError, match="data.split manifest: expected clips on both sides, got none to test"):
+        read(store, split={"from": "manifest"})
+
+
+def test_one_video_per_label_cannot_be_split(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of(num_labels=3, per_label=1))
+    with pytest.raises(UsageError, match="got none to test; random needs two videos of a label"):
+        read(store)
+
+
+def test_an_unknown_feature_lists_near_ones(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of())
+    with pytest.raises(StoreError, match="feature frmae: .*did you mean 'frame'"):
+        read(store, image="frmae")
+
+
+def test_a_store_that_is_not_there_is_refused() -> None:
+    config = validate(RetrievalDataConfig, {"store": "nowhere/store", "image": "a", "video": "b"}, "test")
+    with pytest.raises(StoreError, match="nowhere/store"):
+        read_pairs(config)
+
+
+def test_no_clip_in_common_counts_both_sides(store: Store, write_feature: WriteFeature) -> None:
+    videos = videos_of()
+    write_feature("frame", {video: rows_of([[1.0]]) for video in videos[:3]})
+    write_feature("clip", {video: rows_of([[1.0]]) for video in videos[3:]})
+    with pytest.raises(UsageError, match="got 3 with the one, 5 with the other, none with both; build both"):
+        read(store)
+
+
+def test_features_cut_into_other_clips_are_refused(store: Store, write_feature: WriteFeature) -> None:
+    videos = videos_of()
+    write_feature("frame", {video: rows_of([[1.0]]) for video in videos})
+    write_feature("clip", {video: rows_of([[1.0]]) for video in videos}, rule="shots")
+    with pytest.raises(UsageError, match="features frame and clip: expected the same clips, got whole and shots"):
+        read(store)
+
+
+def test_a_missing_label_is_refused_with_its_clip(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, [*videos_of(), stored_video("x.mp4", None)])
+    with pytest.raises(ManifestError, match="got none for 1 of 9, such as 'x.mp4#0'; build with label: parent_folder"):
+        read(store)
+
+
+def test_one_label_alone_is_refused(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of(num_labels=1))
+    with pytest.raises(UsageError, match="expected at least two, got only 'label 0'"):
+        read(store)
