@@ -112,9 +112,9 @@ def test_floors_agree_with_the_reference_measurements_on_activitynet_captions(sh
 
 def test_chance_of_a_full_length_moment_is_its_closed_form() -> None:
     # |x - y| of two uniform numbers exceeds m with probability (1 - m)^2, and has the mean 1/3.
-    floors = moment_floors(truth(("q", 0, 10)), [10.0], thresholds=(0.3, 0.5, 0.7), num_steps=400)
-    np.testing.assert_allclose(floors.chance, [0.49, 0.25, 0.09], atol=0.005)
-    assert floors.chance_mean_iou == pytest.approx(1 / 3, abs=0.002)
+    floors = moment_floors(truth(("q", 0, 10)), [10.0], thresholds=(0.3, 0.5, 0.7), num_steps=150)
+    np.testing.assert_allclose(floors.chance, [0.49, 0.25, 0.09], atol=0.01)
+    assert floors.chance_mean_iou == pytest.approx(1 / 3, abs=0.005)
     assert floors.fixed.tolist() == [1.0, 1.0, 1.0]
     assert floors.tuned_on_scored
     assert "tuned on the scored" in floors.line
