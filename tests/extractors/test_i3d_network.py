@@ -1,6 +1,5 @@
 """I3D's network against the published layouts, TensorFlow's padding by brute force, and its own published sizes."""
 
-import itertools
 import json
 from pathlib import Path
 
@@ -136,16 +135,9 @@ def test_each_published_layout_has_the_published_keys_and_shapes(checkpoints: Pa
 
 ENDPOINT_SHAPES = {
     "Conv3d_1a_7x7": (64, 32, 112, 112),
-    "MaxPool3d_2a_3x3": (64, 32, 56, 56),
-    "Conv3d_2c_3x3": (192, 32, 56, 56),
     "MaxPool3d_3a_3x3": (192, 32, 28, 28),
     "Mixed_3c": (480, 32, 28, 28),
-    "MaxPool3d_4a_3x3": (480, 16, 14, 14),
-    "Mixed_4d": (512, 16, 14, 14),
-    "Mixed_4e": (528, 16, 14, 14),
     "Mixed_4f": (832, 16, 14, 14),
-    "MaxPool3d_5a_2x2": (832, 8, 7, 7),
-    "Mixed_5b": (832, 8, 7, 7),
     "Mixed_5c": (1024, 8, 7, 7),
 }
 
@@ -163,7 +155,7 @@ def test_endpoints_of_64_frames_have_the_published_shapes() -> None:
 def test_every_length_gives_its_steps_and_eight_frames_are_refused() -> None:
     with torch.device("meta"):
         network = InceptionI3D("flow")
-        for num_frames in itertools.chain(range(9, 34), (64, 128)):
+        for num_frames in (9, 16, 17, 24, 25, 128):
             steps = network.features(torch.zeros(1, 2, num_frames, 32, 32)).shape[2]
             assert steps == -(-num_frames // 8) - 1
         with pytest.raises(ValueError, match="at least 9 frames, got 8"):
