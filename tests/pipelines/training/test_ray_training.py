@@ -1,6 +1,7 @@
 """Ray Train: two processes give the numbers of one, also after Ctrl-C and going on."""
 
 import json
+import shutil
 import signal
 from collections.abc import Iterator
 from pathlib import Path
@@ -42,7 +43,7 @@ class _StopOnce:
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_two_workers_give_the_numbers_of_one_process_through_a_stop(
-    cluster: None, make_pairs: MakePairs, make_config: MakeConfig
+    cluster: None, make_pairs: MakePairs, make_config: MakeConfig, tmp_path: Path
 ) -> None:
     # 28 training pairs in batches of 9: the last batch has one pair, so one worker has none of it.
     pairs, stop = make_pairs(), _StopOnce()
@@ -52,20 +53,24 @@ def test_two_workers_give_the_numbers_of_one_process_through_a_stop(
     (stopped,) = checkpoints(config.out)
     assert stop.epochs == list(range(1, stopped + 1))
 
-    epochs, seen = stopped + 3, _Epochs()
-    resumed = train_pairs(make_config("ray", epochs=epochs, trainer=TWO_WORKERS), pairs, [seen])
+    shutil.copytree(config.out, tmp_path / "copy")
+    more, seen = {"epochs": stopped + 3}, _Epochs()
+    resumed = train_pairs(make_config("ray", trainer=TWO_WORKERS, **more), pairs, [seen])
     assert (resumed.start_epoch, resumed.num_workers, resumed.device) == (stopped, 2, "cpu")
     assert seen.epochs == [stopped + 1, stopped + 2, stopped + 3]
-    alone = train_pairs(make_config("alone", epochs=epochs), pairs)
+    num_early = min(stopped, 5)
+    begun = train_pairs(make_config("alone", epochs=num_early), pairs)
+    gone_on = train_pairs(make_config("copy", **more), pairs)
+    assert gone_on.start_epoch == stopped
 
-    # Both sum the same terms in another order, in single precision: 1e-7 of each gradient, which Adam's division by its
-    # own size turns into as much of a step. A wrong weight of the uneven batch shows as 1e-2 after one epoch.
-    early = slice(0, 5)
-    for ours, theirs in zip(resumed.losses[early], alone.losses[early], strict=True):
-        assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
-    for ours, theirs in zip(resumed.losses, alone.losses, strict=True):
-        assert ours["total"] == pytest.approx(theirs["total"], rel=5e-3)
-    one, two = (load(find_checkpoint(report.out)) for report in (resumed, alone))
+    # Both sum the same terms in another order, in single precision: 1e-7 of each gradient, which Adam's division by the
+    # gradient's own size makes as much of a step. A wrong weight of the uneven batch shows as 1e-2 after one epoch.
+    # A few epochs from the start and three from one checkpoint: over hundreds such differences would grow.
+    for alone, part in ((begun, slice(num_early)), (gone_on, slice(stopped, None))):
+        for ours, theirs in zip(resumed.losses[part], alone.losses[part], strict=True):
+            assert ours == pytest.approx(theirs, rel=1e-5, abs=1e-6)
+    one, two = (load(find_checkpoint(report.out)) for report in (resumed, gone_on))
+    assert one.training["optimiser"]["state"][0]["step"] == two.training["optimiser"]["state"][0]["step"]
     assert one.origin.fingerprint == two.origin.fingerprint
     assert one.image_scaling == two.image_scaling
     # Nothing of Ray's own is left in the run's folder.
@@ -73,7 +78,7 @@ def test_two_workers_give_the_numbers_of_one_process_through_a_stop(
     assert files == ["checkpoints", "config.yaml", "metrics.jsonl", "report.json"]
     assert json.loads((Path(config.out) / "report.json").read_text())["trainer"] == "ray"
     weights = [np.concatenate([v.numpy().ravel() for v in item.model.state_dict().values()]) for item in (one, two)]
-    assert np.abs(weights[0] - weights[1]).mean() < 1e-3
+    assert np.abs(weights[0] - weights[1]).mean() < 1e-6
 
 
 class _Epochs:
