@@ -208,7 +208,9 @@ class DecodeSession:
         """Waits for the child's next message about the oldest request, and yields what it means."""
         pending = state.queue[0]
         request = pending.request
-        limit = self._deadline_seconds + self._deadline_factor * request.duration_seconds
+        # A broken file may claim to last for years: no frame earns more than a second.
+        duration = min(request.duration_seconds, float(request.timeline.num_frames))
+        limit = self._deadline_seconds + self._deadline_factor * duration
         started = time.monotonic()
         try:
             message = self._open_child().receive(min(POLL_SECONDS, max(limit - pending.waited_seconds, 0.001)))
