@@ -1,0 +1,190 @@
+"""Resize and crop against OpenCV, Pillow, PyTorch, and the numbers of the published preprocessings."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import pytest
+import torch
+from PIL import Image
+
+from extractors.preprocess import apply_geometry, centre_offset, geometry_key, output_shape, resized_shape
+from schemas.recipe import Preprocess
+
+ROOT = Path(__file__).resolve().parents[2]
+SIZES = [(240, 320), (240, 426), (360, 640), (320, 240), (57, 91)]
+
+
+def noise(height: int, width: int) -> npt.NDArray[np.uint8]:
+    return np.random.default_rng(height * width).integers(0, 256, (height, width, 3), dtype=np.uint8)
+
+
+def coordinates(height: int, width: int) -> npt.NDArray[np.uint8]:
+    """A frame whose pixels are (row mod 256, column mod 256, high bits)."""
+    row, column = np.mgrid[:height, :width]
+    return np.stack([row % 256, column % 256, (row // 256) * 16 + column // 256], axis=2).astype(np.uint8)
+
+
+def corner(frame: npt.NDArray[np.uint8]) -> tuple[int, int]:
+    row, column, high = (int(value) for value in frame[0, 0])
+    return row + (high // 16) * 256, column + (high % 16) * 256
+
+
+def torch_bilinear(frame: npt.NDArray[np.uint8], rows: int, columns: int, antialias: bool) -> npt.NDArray[np.float64]:
+    """A second implementation: half-pixel centres, with or without a filter as wide as the reduction."""
+    maps = torch.from_numpy(frame).permute(2, 0, 1)[None].double()
+    found = torch.nn.functional.interpolate(
+        maps, size=(rows, columns), mode="bilinear", align_corners=False, antialias=antialias
+    )
+    return np.asarray(found[0].permute(1, 2, 0))
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_bilinear_is_opencvs(size: tuple[int, int]) -> None:
+    frame = noise(*size)
+    found = apply_geometry(frame, Preprocess(resize="exact", size=(128, 171)))
+    np.testing.assert_array_equal(found, cv2.resize(frame, (171, 128), interpolation=cv2.INTER_LINEAR))
+    # OpenCV works with 11-bit weights: up to one level off the exact value, half a level of which is rounding.
+    np.testing.assert_allclose(found, torch_bilinear(frame, 128, 171, False), rtol=0, atol=1.001)
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_antialias_is_pillows(size: tuple[int, int]) -> None:
+    frame = noise(*size)
+    preprocess = Preprocess(resize="short_side", size=(256,), interpolation="bilinear_antialias")
+    rows, columns, _ = output_shape(preprocess, *size)
+    found = apply_geometry(frame, preprocess)
+    expected = np.asarray(Image.fromarray(frame).resize((columns, rows), Image.Resampling.BILINEAR))
+    np.testing.assert_array_equal(found, expected)
+    # Pillow rounds after each of its two passes.
+    np.testing.assert_allclose(found, torch_bilinear(frame, rows, columns, True), rtol=0, atol=1.001)
+
+
+def test_antialias_differs_from_opencv_where_it_shrinks() -> None:
+    frame = noise(360, 640)
+    plain, smooth = (
+        apply_geometry(frame, Preprocess(resize="exact", size=(90, 160), interpolation=name))
+        for name in ("bilinear", "bilinear_antialias")
+    )
+    assert float(plain.std()) > 2 * float(smooth.std())
+
+
+@pytest.mark.parametrize(
+    ("preprocess", "size", "expected"),
+    [
+        # Caffe: 171 x 128 whatever the aspect.
+        ({"resize": "exact", "size": (128, 171)}, (240, 320), (128, 171)),
+        # torchvision cuts the other side to whole pixels: 240 x 426 to 256 x 454.4.
+        ({"resize": "short_side", "size": (256,)}, (240, 426), (256, 454)),
+        ({"resize": "short_side", "size": (256,)}, (426, 240), (454, 256)),
+        ({"resize": "short_side", "size": (256,)}, (256, 300), (256, 300)),
+        # mmcv rounds half up: 320 x 128 / 240 = 170.67.
+        ({"resize": "short_side", "size": (128,)}, (240, 320), (128, 170)),
+        ({"resize": "short_side", "size": (128,), "resize_rounding": "nearest"}, (240, 320), (128, 171)),
+        # The longest-side rule rounds up: 240 x 100 / 319 = 75.24.
+        ({"resize": "long_side", "size": (100,)}, (240, 319), (76, 100)),
+        ({"resize": "long_side", "size": (100,), "resize_rounding": "nearest"}, (240, 319), (75, 100)),
+        # Only one way.
+        ({"resize": "short_side", "size": (226,), "resize_when": "enlarge"}, (240, 320), (240, 320)),
+        ({"resize": "short_side", "size": (226,), "resize_when": "enlarge"}, (113, 200), (226, 400)),
+        ({"resize": "long_side", "size": (300,), "resize_when": "shrink"}, (200, 250), (200, 250)),
+        # A strip thinner than a pixel keeps one.
+        ({"resize": "long_side", "size": (10,), "resize_rounding": "nearest"}, (1, 1000), (1, 10)),
+        ({}, (13, 17), (13, 17)),
+    ],
+)
+def test_resized_size(preprocess: dict[str, Any], size: tuple[int, int], expected: tuple[int, int]) -> None:
+    made = Preprocess(**preprocess)
+    assert resized_shape(made, *size) == expected
+    assert apply_geometry(noise(*size), made).shape == (*expected, 3)
+
+
+@pytest.mark.parametrize(
+    ("crop", "rounding", "size", "expected"),
+    [
+        # C3D in Caffe: integer division puts the crop at column 29, not 30, of 171.
+        ((112, 112), None, (128, 171), (8, 29)),
+        # torchvision rounds halves to the even neighbour: 58.5 to 58, 115.5 to 116.
+        ((224, 224), "half_even", (256, 341), (16, 58)),
+        ((224, 224), "half_even", (256, 455), (16, 116)),
+        ((224, 224), None, (256, 455), (16, 115)),
+    ],
+)
+def test_centre_of_the_crop(
+    crop: tuple[int, int], rounding: Any, size: tuple[int, int], expected: tuple[int, int]
+) -> None:
+    preprocess = Preprocess(crop=crop, crop_rounding=rounding)
+    found = apply_geometry(coordinates(*size), preprocess)
+    assert found.shape == (*crop, 3)
+    assert corner(found) == centre_offset(preprocess, *size) == expected
+
+
+def test_a_given_corner_is_kept() -> None:
+    found = apply_geometry(coordinates(128, 171), Preprocess(crop=(112, 112), crop_offset=(8, 30)))
+    assert corner(found) == (8, 30)
+    last = tuple(int(value) for value in found[-1, -1, :2])
+    assert last == (119, 141)
+
+
+def test_a_frame_smaller_than_the_crop_is_padded_with_its_border() -> None:
+    found = apply_geometry(coordinates(5, 20), Preprocess(crop=(8, 8), crop_offset=(8, 30)))
+    assert found.shape == (8, 8, 3)
+    np.testing.assert_array_equal(found[:, :, 0], np.clip(np.arange(8) - 1, 0, 4)[:, None].repeat(8, axis=1))
+    # The corner lies outside: the crop touches the far border instead.
+    np.testing.assert_array_equal(found[0, :, 1], np.arange(12, 20))
+
+
+def test_grey_is_one_channel() -> None:
+    frame = noise(24, 32)
+    found = apply_geometry(frame, Preprocess(colour="grey", resize="exact", size=(12, 16)))
+    assert found.shape == (12, 16, 1)
+    expected = cv2.resize(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), (16, 12), interpolation=cv2.INTER_LINEAR)
+    np.testing.assert_array_equal(found[:, :, 0], expected)
+    smooth = apply_geometry(
+        frame, Preprocess(colour="grey", resize="exact", size=(12, 16), interpolation="bilinear_antialias")
+    )
+    assert smooth.shape == (12, 16, 1)
+
+
+@pytest.mark.parametrize(
+    "preprocess",
+    [
+        Preprocess(),
+        Preprocess(crop=(8, 8)),
+        Preprocess(resize="exact", size=(9, 9), crop=(4, 4)),
+        Preprocess(colour="grey", crop=(8, 8)),
+    ],
+)
+def test_frames_come_out_contiguous(preprocess: Preprocess) -> None:
+    found = apply_geometry(noise(16, 24), preprocess)
+    assert found.flags.c_contiguous
+    assert found.dtype == np.uint8
+    assert found.shape == output_shape(preprocess, 16, 24)
+
+
+def test_recipes_share_a_view_only_when_the_geometry_is_the_same() -> None:
+    first = Preprocess(resize="exact", size=(128, 171), crop=(112, 112), crop_offset=(8, 29), colour="bgr")
+    same = first.model_copy(update={"colour": "rgb", "mean": (1.0, 2.0, 3.0), "scale": 2.0})
+    assert geometry_key(first) == geometry_key(same)
+    others = [
+        {"crop_offset": (8, 30)},
+        {"colour": "grey"},
+        {"size": (128, 170)},
+        {"interpolation": "bilinear_antialias"},
+        {"crop_rounding": "half_even"},
+        {"resize_rounding": "nearest"},
+    ]
+    keys = {geometry_key(first.model_copy(update=change)) for change in others}
+    assert len(keys | {geometry_key(first)}) == len(others) + 1
+
+
+def test_the_decode_child_needs_no_torch() -> None:
+    code = "import sys, extractors.preprocess; print('torch' in sys.modules)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout.strip() == "False"
