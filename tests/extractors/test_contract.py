@@ -103,6 +103,19 @@ def test_cards_are_whole(name: str) -> None:
                 assert (layout.name in weights.layouts) == (layout.card == weights.name), layout.name
 
 
+@pytest.mark.parametrize("name", built_in())
+def test_published_weights_are_documented(name: str) -> None:
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    card = registry.card(name)
+    lines = [line for line in text.splitlines() if line.startswith(f"| {name} |")]
+    table = "\n".join(lines)
+    for weights in card.weights:
+        assert f"`{weights.name}`" in table, f"docs/weights.md: no row of {name} names the card {weights.name}"
+        assert all(f"`{layout}`" in table for layout in weights.layouts), weights.layouts
+        assert weights.sha256 is None or weights.sha256 in table
+        assert weights.num_bytes is None or f"{weights.num_bytes:,} bytes" in table
+
+
 def test_planning_reads_every_card_without_torch() -> None:
     code = (
         "import sys\n"
