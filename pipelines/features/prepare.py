@@ -42,12 +42,16 @@ class PreparedVideo:
         self._files.close()
 
 
+MAX_DURATION_SECONDS = 7 * 86400.0
+"""Ours: a longer video is taken for a damaged one, whose times would make windows without end."""
+
+
 def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
     """Returns `video` with its windows and one decode request that serves all `recipes`; decodes nothing."""
     item = PreparedVideo(video)
     try:
         path = item._files.enter_context(local_copy(video.uri))
-        item.timeline = scan(path)
+        item.timeline = _plausible(video, scan(path))
     except VideoError as error:
         item.failures = [(recipe, error) for recipe in recipes]
         return item
@@ -78,6 +82,17 @@ def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
             duration_seconds=timeline.stop_seconds - float(timeline.pts_seconds[0]),
         )
     return item
+
+
+def _plausible(video: Video, timeline: Timeline) -> Timeline:
+    duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
+    if duration > MAX_DURATION_SECONDS:
+        limit = f"at most {MAX_DURATION_SECONDS / 86400:g} days"
+        got = f"presentation times over {duration / 86400:.1f} days"
+        raise VideoError(
+            "scan", "implausible_times", describe("video", video.id, limit, got, "cut it, or write its times anew")
+        )
+    return timeline
 
 
 def _decoder(recipes: Sequence[Recipe]) -> str:

@@ -62,7 +62,9 @@ def clip_windows(
             padded = len(starts)
     else:
         starts, dropped, padded = _grid(length, span, sampling.step or num_frames, sampling.tail)
-    windows = tuple(_window(sequence, clip, start, num_frames, sampling.every) for start in starts)
+    # One list of numbers that all windows share: overlapping windows of a long video would else hold each many times.
+    numbers = sequence.frames.tolist()
+    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every) for start in starts)
     return ClipWindows(windows, dropped, padded)
 
 
@@ -94,16 +96,17 @@ def _grid(length: int, span: int, step: int, tail: str) -> tuple[list[int], int,
     return [*starts, next_start], 0, 1
 
 
-def _window(sequence: _Sequence, clip: Clip, start: int, num_frames: int, every: int) -> Window:
-    wanted = start + np.arange(num_frames) * every
-    last = len(sequence.frames) - 1
-    positions = np.minimum(wanted, last)
+def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int) -> Window:
+    last = len(numbers) - 1
+    stop = start + (num_frames - 1) * every
+    frames = numbers[start : min(stop, last) + 1 : every]
+    num_padded = num_frames - len(frames)
     return Window(
         clip=clip.index,
-        frames=tuple(int(frame) for frame in sequence.frames[positions]),
-        start_seconds=float(sequence.start_seconds[positions[0]]),
-        stop_seconds=float(sequence.stop_seconds[positions[-1]]),
-        num_padded_frames=int(np.count_nonzero(wanted > last)),
+        frames=(*frames, *([numbers[last]] * num_padded)),
+        start_seconds=float(sequence.start_seconds[start]),
+        stop_seconds=float(sequence.stop_seconds[min(stop, last)]),
+        num_padded_frames=num_padded,
     )
 
 

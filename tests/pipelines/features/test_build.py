@@ -1,0 +1,189 @@
+"""A build from folder to rows: what is rebuilt, what is left alone, and that one decode pass feeds every recipe."""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipelines.features.build import BuildReport, build, plan_build
+from schemas.config import BuildConfig
+from schemas.task import ShardTask, TaskResult
+from stores import FeatureStore
+from stores.store import Store
+from tests.encoded_videos import encode_video
+
+FEATURES: dict[str, Any] = {
+    "slow": {"extractor": "squeezenet", "sampling": {"fps": 2}, "weights": {"random": 0}},
+    "fast": {"extractor": "squeezenet", "sampling": {"fps": 5}, "weights": {"random": 0}},
+}
+
+
+def _config(root: Path, **changes: Any) -> BuildConfig:
+    data: dict[str, Any] = {
+        "store": {"url": str(root / "store")},
+        "videos": {"folder": str(root / "videos"), "label": "parent_folder"},
+        "features": FEATURES,
+        "engine": {"device": "cpu", "threads": 1},
+    }
+    return BuildConfig.model_validate(data | changes)
+
+
+class Watcher:
+    """Remembers what an engine told."""
+
+    def __init__(self) -> None:
+        self.results: list[TaskResult] = []
+        self.videos: list[str] = []
+
+    def on_start(self, tasks: Any) -> None: ...
+
+    def on_video(self, task: ShardTask, video_id: str) -> None:
+        self.videos.append(video_id)
+
+    def on_task(self, result: TaskResult) -> None:
+        self.results.append(result)
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    for label in ("a", "b"):
+        (tmp_path / "videos" / label).mkdir(parents=True)
+        encode_video(tmp_path / "videos" / label / "0.mp4", num_frames=20, fps=10)
+    return tmp_path
+
+
+def _objects(root: Path, *folders: str) -> dict[str, str]:
+    return {
+        str(file.relative_to(root)): hashlib.sha256(file.read_bytes()).hexdigest()
+        for folder in folders
+        for file in sorted((root / "store" / folder).rglob("*"))
+        if file.is_file()
+    }
+
+
+def _made(report: BuildReport) -> int:
+    return sum(report.num_rows.values())
+
+
+def test_one_decode_pass_feeds_every_recipe(root: Path) -> None:
+    watcher = Watcher()
+    build(_config(root), [watcher])
+    (result,) = watcher.results
+    # Ticks at 5 fps show 10 of 20 frames, those at 2 fps 4, of which 2 (at 0 and 1 s) are the same frames.
+    assert sum(result.num_rows.values()) == 2 * (10 + 4)
+    assert result.num_frames_decoded <= 2 * 20
+    assert watcher.videos == ["a/0.mp4", "b/0.mp4"]
+    store = FeatureStore(str(root / "store"))
+    slow, fast = store["slow"]["a/0.mp4"], store["fast"]["a/0.mp4"]
+    assert slow.start_seconds.tolist() == [0, 0.5, 1, 1.5]
+    # The same frames in other batches: equal up to the last bits of values of about 100.
+    np.testing.assert_allclose(slow.values[[0, 2]], fast.values[[0, 5]], atol=1e-3)
+    assert {store.videos()[video].label for video in store["slow"].video_ids} == {"a", "b"}
+
+
+def test_a_plan_decodes_nothing_and_writes_nothing(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
+        raise AssertionError("planning must not decode")
+
+    monkeypatch.setattr("pipelines.features.decode.session.DecodeSession.run", refuse)
+    planned = plan_build(_config(root))
+    assert planned.plan.num_pairs == 4
+    assert not (root / "store").exists()
+
+
+def test_a_second_build_executes_nothing_and_reads_no_video_again(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    build(_config(root))
+    before = _objects(root, "shards", "commits")
+
+    def refuse(path: str) -> str:
+        raise AssertionError("a known file must not be read again")
+
+    monkeypatch.setattr("pipelines.features.probing.content_fingerprint", refuse)
+    again = build(_config(root))
+    assert (again.num_tasks, again.num_complete) == (0, 4)
+    assert _objects(root, "shards", "commits") == before
+
+
+def test_added_videos_add_shards_and_touch_none_that_stand(root: Path) -> None:
+    build(_config(root))
+    before = _objects(root, "shards", "commits")
+    encode_video(root / "videos" / "b" / "1.mp4", num_frames=20, fps=10)
+    report = build(_config(root))
+    assert _made(report) == 14
+    after = _objects(root, "shards", "commits")
+    assert {name: after[name] for name in before} == before
+    assert FeatureStore(str(root / "store"))["fast"].video_ids == ["a/0.mp4", "b/0.mp4", "b/1.mp4"]
+
+
+def test_a_changed_video_is_rebuilt_alone_and_readers_see_the_new_rows(root: Path) -> None:
+    build(_config(root))
+    encode_video(root / "videos" / "a" / "0.mp4", num_frames=30, fps=10)
+    report = build(_config(root))
+    assert _made(report) == 15 + 6
+    store = FeatureStore(str(root / "store"))
+    assert (len(store["fast"]["a/0.mp4"]), len(store["fast"]["b/0.mp4"])) == (15, 10)
+
+
+def test_a_touched_video_is_read_but_not_rebuilt(root: Path) -> None:
+    build(_config(root))
+    path = root / "videos" / "a" / "0.mp4"
+    path.write_bytes(path.read_bytes())
+    assert build(_config(root)).num_tasks == 0
+
+
+def test_a_moved_video_takes_its_new_label_without_a_rebuild_of_the_others(root: Path) -> None:
+    build(_config(root))
+    manifest = root / "videos.csv"
+    manifest.write_text("id,path,label\na/0.mp4,videos/a/0.mp4,other\nb/0.mp4,videos/b/0.mp4,b\n")
+    dataset = {"url": str(root / "store"), "dataset": "videos"}
+    report = build(_config(root, videos={"manifest": str(manifest)}, store=dataset))
+    assert report.num_tasks == 0
+    assert FeatureStore(str(root / "store")).videos()["a/0.mp4"].label == "other"
+
+
+def test_a_changed_recipe_is_built_beside_the_old_one(root: Path) -> None:
+    build(_config(root))
+    features = FEATURES | {"slow": FEATURES["slow"] | {"layer": "logits"}}
+    report = build(_config(root, features=features))
+    assert _made(report) == 2 * 4
+    store = FeatureStore(str(root / "store"))
+    assert (store["slow"].dim, store["fast"].dim) == (1000, 512)
+    old = next(
+        recipe
+        for recipe in Store.open(str(root / "store")).recipes()
+        if recipe.layer == "features" and recipe.name == "slow"
+    )
+    assert len(store[old.key]["a/0.mp4"]) == 4
+
+
+def test_both_formats_hold_the_same_rows(root: Path) -> None:
+    build(_config(root))
+    build(_config(root, store={"url": str(root / "other"), "format": "parquet"}))
+    zarr, parquet = FeatureStore(str(root / "store")), FeatureStore(str(root / "other"))
+    for name in FEATURES:
+        for video in zarr[name].video_ids:
+            np.testing.assert_array_equal(zarr[name][video].values, parquet[name][video].values)
+
+
+def test_passports_say_where_a_row_comes_from(root: Path) -> None:
+    build(_config(root))
+    passport = FeatureStore(str(root / "store"))["fast"].index().to_pylist()[0]["passport"]
+    assert passport["weights"] == "random(0)"
+    assert (passport["decoder"], passport["device"], passport["num_threads"]) == ("decord", "cpu", 1)
+    assert (passport["num_frames"], passport["num_frames_substituted"]) == (20, 0)
+
+
+def test_videos_of_a_manifest_may_be_urls(root: Path) -> None:
+    manifest = root / "videos.csv"
+    manifest.write_text(f"id,path\none,file://{root}/videos/a/0.mp4\n")
+    build(_config(root, videos={"manifest": str(manifest)}))
+    assert FeatureStore(str(root / "store"))["fast"].video_ids == ["one"]
+
+
+def test_a_video_whose_times_span_years_is_refused_by_name(root: Path) -> None:
+    times = [frame / 10 for frame in range(19)] + [3e6]
+    encode_video(root / "videos" / "b" / "years.mp4", num_frames=20, fps=10, pts=times)
+    report = build(_config(root))
+    assert report.reasons == {"implausible_times": 1}

@@ -1,0 +1,138 @@
+"""One recipe over several videos: batches, restarts, failures. The extractor is a plain function of the pixels."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from extractors.base import EachWindow
+from extractors.resolve import resolve_recipe
+from pipelines.features.extraction import RecipeRun
+from pipelines.features.windows import ClipWindows
+from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from schemas.errors import VideoError
+from schemas.recipe import ClipRule, Recipe
+from schemas.records import Clip, Window
+
+CLIP = Clip(0, 0.0, 10.0)
+
+
+class MeanOfPixels:
+    """Gives each window the mean of its pixels; fails on windows that hold the value 255."""
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        self.batches: list[int] = []
+        self._failure = failure
+
+    def forward(self, frames: np.ndarray) -> Mapping[str, np.ndarray]:
+        self.batches.append(len(frames))
+        if self._failure is not None and (frames == 255).any():
+            raise self._failure
+        values = frames.reshape(len(frames), -1).mean(axis=1, keepdims=True)
+        return {"values": np.where(values == 254, np.nan, values)}
+
+    def reducer(self, clip: Clip) -> EachWindow:
+        return EachWindow(clip, "float32")
+
+
+def _recipe(**changes: Any) -> Recipe:
+    feature = FeatureConfig(extractor="squeezenet", weights=WeightsConfig(random=0))
+    return resolve_recipe("squeezenet", feature, ClipRule(), DecodeConfig()).model_copy(update=changes)
+
+
+def _windows(count: int) -> list[ClipWindows]:
+    return [ClipWindows(tuple(Window(0, (frame,), float(frame), frame + 1.0) for frame in range(count)))]
+
+
+def _pixels(value: int) -> np.ndarray:
+    return np.full((2, 2, 3), value, dtype=np.uint8)
+
+
+def test_batches_span_videos_and_rows_return_to_their_own() -> None:
+    extractor = MeanOfPixels()
+    run = RecipeRun(_recipe(), extractor, 4)
+    for video in range(3):
+        run.start_video(video, [CLIP], _windows(3))
+        for frame in range(3):
+            run.add_frame(video, frame, _pixels(10 * video + frame))
+    run.flush()
+    assert extractor.batches == [4, 4, 1]
+    rows = run.finished()
+    assert {video: item.values[:, 0].tolist() for video, item in rows.items()} == {
+        0: [0, 1, 2],
+        1: [10, 11, 12],
+        2: [20, 21, 22],
+    }
+
+
+def test_a_restarted_video_keeps_nothing_of_its_first_attempt() -> None:
+    run = RecipeRun(_recipe(), MeanOfPixels(), 4)
+    run.start_video(0, [CLIP], _windows(3))
+    run.add_frame(0, 0, _pixels(99))
+    run.restart_video(0)
+    for frame in range(3):
+        run.add_frame(0, frame, _pixels(frame))
+    run.flush()
+    assert run.finished()[0].values[:, 0].tolist() == [0, 1, 2]
+
+
+def test_a_dropped_video_leaves_no_rows_and_the_others_are_complete() -> None:
+    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
+    for video in range(2):
+        run.start_video(video, [CLIP], _windows(2))
+        for frame in range(2):
+            run.add_frame(video, frame, _pixels(video))
+    run.drop_video(0)
+    run.flush()
+    assert list(run.finished()) == [1]
+    assert run.failures() == []
+
+
+@pytest.mark.parametrize("failure", [RuntimeError("out of memory"), VideoError("extract", "odd", "odd input")])
+def test_a_failing_window_quarantines_its_video_alone(failure: Exception) -> None:
+    run = RecipeRun(_recipe(), MeanOfPixels(failure), 8)
+    for video in range(3):
+        run.start_video(video, [CLIP], _windows(2))
+        for frame in range(2):
+            run.add_frame(video, frame, _pixels(255 if (video, frame) == (1, 1) else video))
+    run.flush()
+    assert list(run.finished()) == [0, 2]
+    ((video, error),) = run.failures()
+    assert video == 1
+    assert error.reason == ("odd" if isinstance(failure, VideoError) else "extractor_failed")
+
+
+def test_values_that_are_not_finite_are_refused_by_name() -> None:
+    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
+    run.start_video(0, [CLIP], _windows(1))
+    run.add_frame(0, 0, _pixels(254))
+    run.flush()
+    assert run.finished() == {}
+    assert run.failures()[0][1].reason == "non_finite_values"
+
+
+def test_a_video_that_did_not_get_all_its_frames_is_not_finished() -> None:
+    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
+    run.start_video(0, [CLIP], _windows(3))
+    run.add_frame(0, 0, _pixels(1))
+    run.flush()
+    assert run.finished() == {}
+
+
+def test_pooling_gives_one_row_per_clip() -> None:
+    run = RecipeRun(_recipe(pooling="mean"), MeanOfPixels(), 2)
+    clips = [Clip(0, 0.0, 2.0), Clip(1, 2.0, 4.0)]
+    groups = [ClipWindows(tuple(Window(c, (2 * c + f,), 0.0, 1.0) for f in range(2))) for c in range(2)]
+    run.start_video(0, clips, groups)
+    for frame in range(4):
+        run.add_frame(0, frame, _pixels(frame))
+    run.flush()
+    rows = run.finished()[0]
+    assert rows.values[:, 0].tolist() == [0.5, 2.5]
+    assert (rows.start_seconds.tolist(), rows.stop_seconds.tolist()) == ([0, 2], [2, 4])
+    unit = RecipeRun(_recipe(pooling="mean_l2"), MeanOfPixels(), 2)
+    unit.start_video(0, [CLIP], _windows(1))
+    unit.add_frame(0, 0, _pixels(7))
+    unit.flush()
+    assert unit.finished()[0].values[:, 0].tolist() == [1.0]
