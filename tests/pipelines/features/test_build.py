@@ -184,6 +184,6 @@ def test_videos_of_a_manifest_may_be_urls(root: Path) -> None:
 
 def test_a_video_whose_times_span_years_is_refused_by_name(root: Path) -> None:
     times = [frame / 10 for frame in range(19)] + [3e6]
-    encode_video(root / "videos" / "b" / "years.mp4", num_frames=20, fps=10, pts=times)
+    encode_video(root / "videos" / "b" / "years.mkv", num_frames=20, fps=10, pts=times)
     report = build(_config(root))
     assert report.reasons == {"implausible_times": 1}
