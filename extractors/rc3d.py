@@ -28,12 +28,10 @@ class RC3DOptions(Model):
         confidence: what orders proposals: ``rpn``, the proposal subnet's foreground probability, or ``class``, the
         highest
             class probability. Ours: the papers do not say; ``rpn`` is the order the proposal layer emits.
-        pool: candidates of a video that are kept while it is read, and from which overlapping windows' doubles are
-        removed
-            at the end (ours; it bounds memory).
-        merge_nms: overlap above which a worse proposal of *another* window counts as a double; None: the form's test
-        NMS.
-            A video of one window is left as the proposal layer gave it.
+        pool: candidates of a video that are kept while it is read, and from which doubles of overlapping windows are
+            removed at the end (ours; it bounds memory).
+        merge_nms: overlap above which a worse proposal counts as a double of a better one when windows are joined;
+            None: the form's test NMS, and a video of one window is left as the proposal layer gave it.
         score_threshold, nms, nms_video, max_detections: of layer detections, in place of the form's.
         nms_equal: suppress also at an overlap equal to the threshold, as the PyTorch form does on a CPU.
     """

@@ -110,7 +110,7 @@ class ProposalRows:
         if not self._pool.num_windows:
             return _rows(self._clip, _empty(self._recipe.dim), np.zeros(0, dtype=np.bool_), self._recipe.dtype)
         top, num_found = self._options.top, len(self._pool.seconds)
-        if self._pool.num_windows == 1:
+        if self._pool.num_windows == 1 and self._options.merge_nms is None:
             chosen = np.arange(min(top, num_found), dtype=np.int64)
         else:
             chosen = nms(self._pool.seconds, self._threshold, False, self._options.nms_equal, most=top)

@@ -199,6 +199,13 @@ def test_what_lies_in_repeated_frames_is_no_proposal() -> None:
     np.testing.assert_allclose([rows.start_seconds[0], rows.stop_seconds[0]], [0.16, 0.64])
 
 
+def test_one_window_is_thinned_only_when_asked() -> None:
+    # Cut at the end of a short video, two proposals become one stretch of time.
+    short = (window(0.0, real=16), outputs((4, 20, 0.9, 1), (4, 30, 0.8, 1)))
+    assert proposals_of(2, short).mask.tolist() == [True, True]
+    assert proposals_of(2, short, merge_nms=0.9).mask.tolist() == [True, False]
+
+
 def test_a_video_without_any_real_proposal_has_masked_zeros() -> None:
     rows = proposals_of(2, (window(0.0, real=16), outputs((20, 30, 0.9, 1))))
     assert rows.mask.tolist() == [False, False]
