@@ -47,9 +47,7 @@ RUNTIME = [
     "psutil>=5.9",
     # Command line and reports.
     "typer>=0.12,<1",
-    "rich>=13",
     "jinja2>=3.1,<4",
-    "matplotlib>=3.9",
 ]
 
 DEVELOPMENT = [

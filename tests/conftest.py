@@ -7,9 +7,8 @@ import pytest
 
 # One compute thread per test process unless a test says otherwise: several of them share the machine.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-# Ray would otherwise report usage over the network, and Matplotlib look for a display.
+# Ray would otherwise report usage over the network.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("MPLBACKEND", "Agg")
 
 ROOT = Path(__file__).resolve().parents[1]
 
