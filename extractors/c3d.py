@@ -98,8 +98,6 @@ def _check(recipe: Recipe) -> None:
     if size != CROP:
         got = "frames of any size" if size is None else f"{size[0]} x {size[1]}"
         raise UsageError(describe(where, "crop", "112 x 112 (fc6 takes no other)", got, "leave crop out"))
-    if preprocess.colour == "grey":
-        raise UsageError(describe(where, "colour", "rgb or bgr", "grey", "leave it out"))
 
 
 CARD = ExtractorCard(

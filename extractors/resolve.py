@@ -86,6 +86,9 @@ def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Prepr
             got = repr(changes[key])
             raise UsageError(describe(f"{where}.preprocess", key, "no value here", got, "set options.mean_cube"))
     preprocess = validate(Preprocess, card.preprocess.model_dump() | changes, f"{where}.preprocess")
+    if (preprocess.colour == "grey") != (card.preprocess.colour == "grey"):
+        expected = "grey" if card.preprocess.colour == "grey" else "rgb or bgr"
+        raise UsageError(describe(f"{where}.preprocess", "colour", expected, preprocess.colour, "leave it out"))
     num_channels = 1 if preprocess.colour == "grey" else 3
     for key, values in (("mean", preprocess.mean), ("std", preprocess.std)):
         if len(values) not in (0, num_channels):

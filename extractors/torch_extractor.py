@@ -48,7 +48,7 @@ class TorchExtractor:
         # Channels last is how frames lie in memory, and the faster layout on a CPU (docs/extractors: 1.1 to 1.6 times).
         layout: Any = torch.channels_last if single_frames else torch.channels_last_3d
         move: Any = network.to
-        self._network = move(self._device, self._dtype, memory_format=layout).eval()
+        self._network: nn.Module = move(self._device, self._dtype, memory_format=layout).eval()
         scale, shift = affine(preprocess, 4 if single_frames else 5)
         if mean is not None:
             shift = -mean * scale / preprocess.scale
@@ -66,6 +66,11 @@ class TorchExtractor:
         tensor = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self._device)
         tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
         return tensor.to(torch.float32).mul_(self._scale).add_(self._shift).to(self._dtype)
+
+    @property
+    def network(self) -> nn.Module:
+        """The network as it runs: its weights, device, precision and memory layout."""
+        return self._network
 
     def reducer(self, clip: Clip) -> EachWindow:
         """Returns a reducer that makes one row per window."""
