@@ -138,3 +138,9 @@ def test_nothing_names_a_host_or_a_folder_of_one_machine(name: str) -> None:
     text = (ROOT / name).read_text()
     found = re.findall(r"(?:/root/|/home/\w+|index-url[ =]+https?://\S+|https?://\S*(?:pypi|whl)\S*)", text)
     assert found == []
+
+
+def test_the_readme_links_to_what_is_there() -> None:
+    targets = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    assert targets
+    assert [target for target in targets if not (ROOT / target).exists()] == []
