@@ -57,7 +57,8 @@ def _build_text(report: BuildReport) -> str:
     lines = [f"run {report.run_id}: dataset {report.dataset} in {report.store}"]
     lines.append(
         f"  videos {report.num_videos}; tasks {report.num_tasks_executed} executed of {report.num_tasks}; "
-        f"pairs already complete {report.num_complete}; {report.seconds.get('wall', 0):.1f} s"
+        f"pairs complete {report.num_complete} (before: {report.num_complete_before}); "
+        f"{report.seconds.get('wall', 0):.1f} s"
     )
     if report.num_left_out:
         lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")

@@ -11,7 +11,7 @@ from typing import Any
 from extractors.resolve import resolve_recipe
 from pipelines.features.engines.base import Engine, Observer
 from pipelines.features.engines.select import select_engine, worker_threads
-from pipelines.features.plan import Done, Plan, make_plan
+from pipelines.features.plan import Done, Plan, make_plan, video_key
 from pipelines.features.probing import ProbedVideo, probe_videos
 from pipelines.features.speed import SpeedOfLight, speed_of_light
 from schemas.config import BuildConfig, dump_config
@@ -68,6 +68,7 @@ class BuildReport:
     """What a build did, and where the store stands after it.
 
     Attributes:
+        num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
     """
@@ -81,6 +82,7 @@ class BuildReport:
     num_tasks: int
     num_tasks_executed: int
     num_rows: Mapping[str, int]
+    num_complete_before: int
     num_complete: int
     num_quarantined: int
     reasons: Mapping[str, int]
@@ -237,6 +239,11 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
+def _num_complete(store: Store, planned: Planned) -> int:
+    committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
+    return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+
+
 def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
     current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
@@ -264,7 +271,8 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_tasks=report.num_tasks,
         num_tasks_executed=report.num_executed,
         num_rows=dict(rows),
-        num_complete=planned.plan.num_complete,
+        num_complete_before=planned.plan.num_complete,
+        num_complete=_num_complete(store, planned),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
