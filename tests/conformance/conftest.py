@@ -39,7 +39,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root
 
 
-def write_config(path: Path, folder: Path, store: Path, engine: dict[str, Any], features: dict[str, Any] | None = None) -> Path:
+def write_config(
+    path: Path, folder: Path, store: Path, engine: dict[str, Any], features: dict[str, Any] | None = None
+) -> Path:
     """Writes a build config with two recipes fed by one decode pass; tasks are small so that there are several."""
     config = {
         "store": {"url": str(store)},

@@ -54,7 +54,9 @@ def test_same_plan_same_bytes_and_a_second_run_executes_nothing(
 def test_every_video_has_rows_or_a_reason(folder: Path, tmp_path: Path) -> None:
     _build(write_config(tmp_path / "build.yaml", folder, tmp_path / "store", ENGINES["local"]))
     store = FeatureStore(str(tmp_path / "store"))
-    assert set(store["squeezenet"].video_ids) == {f"{label}/{index}.mp4" for label in ("left", "right") for index in range(3)}
+    assert set(store["squeezenet"].video_ids) == {
+        f"{label}/{index}.mp4" for label in ("left", "right") for index in range(3)
+    }
     assert set(store.videos()) - set(store["squeezenet"].video_ids) == set(POISON)
 
 
@@ -132,7 +134,9 @@ def test_a_task_killed_on_its_first_attempt_changes_nothing(
     spared = tmp_path / "spared"
     spared.touch()
     clean = _run(
-        write_config(tmp_path / "clean.yaml", folder, tmp_path / "clean", ENGINES["local"], features), killer_path, spared
+        write_config(tmp_path / "clean.yaml", folder, tmp_path / "clean", ENGINES["local"], features),
+        killer_path,
+        spared,
     )
     assert clean.returncode == 3, clean.stderr
 
