@@ -12,9 +12,13 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
+from schemas.errors import VideoError, describe
 from schemas.recipe import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
+
+MOST_PIXELS = 1 << 26
+"""Of a resized frame (ours): twice an 8K frame, 200 MB. Only a frame of a few rows or columns gets there."""
 
 
 def geometry_key(preprocess: Preprocess) -> str:
@@ -83,11 +87,19 @@ def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
 
     Returns:
         ``uint8[h, w, C]``, RGB or one grey channel. A frame smaller than the crop is padded with its border.
+
+    Raises:
+        VideoError: ``too_elongated``: resizing the short side makes the long side too long to hold.
     """
     if preprocess.colour == "grey":
         frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, np.newaxis]
     rows, columns = resized_shape(preprocess, frame.shape[0], frame.shape[1])
     if (rows, columns) != frame.shape[:2]:
+        if rows * columns > MOST_PIXELS:
+            expected = f"at most {MOST_PIXELS} pixels after the resize"
+            got = f"{columns} x {rows} from {frame.shape[1]} x {frame.shape[0]}"
+            remedy = "set preprocess: {resize: exact, size: [rows, columns]}, or leave the video out"
+            raise VideoError("decode", "too_elongated", describe("frame", "size", expected, got, remedy))
         frame = _resize(frame, rows, columns, preprocess.interpolation)
     if preprocess.crop is not None:
         frame = _crop(frame, preprocess.crop, preprocess)

@@ -85,6 +85,10 @@ class Preprocess(Model):
         wanted = {"exact": 2, "short_side": 1, "long_side": 1, "none": 0}[self.resize]
         if len(self.size) != wanted:
             raise ValueError(f"resize {self.resize}: expected {wanted} numbers in size, got {list(self.size)}")
+        if any(number < 1 for number in (*self.size, *(self.crop or ()))):
+            raise ValueError(f"expected positive numbers in size {list(self.size)} and crop {list(self.crop or ())}")
+        if any(number < 0 for number in self.crop_offset or ()):
+            raise ValueError(f"expected crop_offset of zero or more, got {list(self.crop_offset or ())}")
         return self
 
 

@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 from extractors.preprocess import apply_geometry, centre_offset, geometry_key, output_shape, resized_shape
+from schemas.errors import VideoError
 from schemas.recipe import Preprocess
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -136,6 +137,25 @@ def test_a_frame_smaller_than_the_crop_is_padded_with_its_border() -> None:
     np.testing.assert_array_equal(found[:, :, 0], np.clip(np.arange(8) - 1, 0, 4)[:, None].repeat(8, axis=1))
     # The corner lies outside: the crop touches the far border instead.
     np.testing.assert_array_equal(found[0, :, 1], np.arange(12, 20))
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2), (3, 2), (2, 500), (500, 2)])
+@pytest.mark.parametrize("interpolation", ["bilinear", "bilinear_antialias"])
+def test_tiny_and_elongated_frames_come_out_whole(size: tuple[int, int], interpolation: Any) -> None:
+    preprocess = Preprocess(resize="short_side", size=(32,), crop=(24, 24), interpolation=interpolation)
+    frame = np.full((*size, 3), (9, 90, 200), dtype=np.uint8)
+    found = apply_geometry(frame, preprocess)
+    assert found.shape == output_shape(preprocess, *size) == (24, 24, 3)
+    assert (found == frame[0, 0]).all()
+
+
+def test_a_frame_too_elongated_to_resize_is_refused_before_memory_is_asked_for() -> None:
+    frame = np.zeros((1, 30_000, 3), dtype=np.uint8)
+    with pytest.raises(
+        VideoError, match="expected at most 67108864 pixels after the resize, got 7680000 x 256"
+    ) as caught:
+        apply_geometry(frame, Preprocess(resize="short_side", size=(256,), crop=(224, 224)))
+    assert (caught.value.stage, caught.value.reason) == ("decode", "too_elongated")
 
 
 def test_grey_is_one_channel() -> None:

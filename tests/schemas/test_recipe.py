@@ -137,6 +137,9 @@ def test_sampling_refuses(kwargs: dict[str, Any], message: str) -> None:
         ({"resize": "exact", "size": (128,)}, "resize exact: expected 2 numbers in size"),
         ({"resize": "short_side", "size": (1, 2)}, "resize short_side: expected 1 numbers"),
         ({"size": (224, 224)}, "resize none: expected 0 numbers"),
+        ({"resize": "exact", "size": (0, 171)}, r"expected positive numbers in size \[0, 171\]"),
+        ({"crop": (112, -1)}, r"expected positive numbers in size \[\] and crop \[112, -1\]"),
+        ({"crop": (112, 112), "crop_offset": (-1, 0)}, r"expected crop_offset of zero or more, got \[-1, 0\]"),
     ],
 )
 def test_preprocess_refuses(kwargs: dict[str, Any], message: str) -> None:
