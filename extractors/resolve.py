@@ -103,15 +103,19 @@ def _weights(
     card: ExtractorCard, given: WeightsConfig | None, layer: Layer, where: str
 ) -> tuple[Weights, WeightsCard, int | None]:
     """Returns the weights, their card, and the number of classes of the file's last layer where it tells."""
+    known = registry.registration(card.name).layouts
+    if known is None:
+        if given is not None and given.file is not None:
+            remedy = "leave weights out"
+            raise WeightsError(describe(where, "weights", f"none ({card.name} reads no file)", given.file, remedy))
+        chosen = _card_named(card, given.card, where) if given is not None and given.card else card.weights[0]
+        return Weights(source="none", card=chosen.name), chosen, None
     if given is None:
         remedy = "write weights: {random: 0} to try the pipeline, or {file: PATH} (docs/weights.md)"
         raise UsageError(describe(where, "weights", "{file: PATH} or {random: SEED}", "none", remedy))
     if given.file is None:
         chosen = _card_named(card, given.card, where) if given.card else card.weights[0]
         return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name), chosen, None
-    known = registry.registration(card.name).layouts
-    if known is None:
-        raise WeightsError(describe(where, "weights", "{random: SEED}: it reads no file", given.file, "leave file out"))
     path = os.path.abspath(os.path.expanduser(given.file))
     sha256 = digest(path)
     shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
@@ -121,7 +125,8 @@ def _weights(
         others = ", ".join(item.name for item in card.layers if item.name not in layout.lacks)
         expected = f"one of {others}: a {layout.name} file has no other"
         raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
-    chosen = _card_named(card, given.card or layout.card, where)
+    told_by_digest = next((item.name for item in card.weights if item.sha256 and sha256.startswith(item.sha256)), None)
+    chosen = _card_named(card, given.card or told_by_digest or layout.card, where)
     weights = Weights(
         source="file", file=path, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
     )

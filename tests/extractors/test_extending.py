@@ -54,7 +54,7 @@ def build_config(folder: Path, name: str = "colour_histogram") -> str:
     data = {
         "store": {"url": str(folder / "store")},
         "videos": {"folder": str(folder / "videos")},
-        "features": {name: {"sampling": {"fps": 5}, "options": {"bins": 3}, "weights": {"random": 0}}},
+        "features": {name: {"sampling": {"fps": 5}, "options": {"bins": 3}}},
         "engine": {"device": "cpu", "threads": 1},
     }
     path = folder / "build.yaml"
@@ -77,6 +77,7 @@ def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
     # The lower half is plain grey (128), the upper half dark and bright cells.
     assert (rows.values[:, 13] >= 0.45).all()
     assert feature.recipe.options == {"bins": 3, "normalise": "l1"}
+    assert (feature.recipe.weights.source, feature.recipe.weights.seed) == ("none", None)
 
 
 BROKEN = [
@@ -100,6 +101,31 @@ def test_a_broken_package_is_named(module: str, message: str, tmp_path: Path) ->
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("extractor colour_histogram: expected")
     assert message in done.stdout
+
+
+def test_a_weights_file_for_what_reads_none_is_refused(tmp_path: Path) -> None:
+    install(tmp_path, (EXAMPLE / "colour_histogram.py").read_text(), entry_points())
+    code = (
+        "from extractors.resolve import resolve_recipe\n"
+        "from schemas.config import DecodeConfig, FeatureConfig\n"
+        "from schemas.errors import WeightsError\n"
+        "from schemas.recipe import ClipRule\n"
+        "def resolve(**written):\n"
+        "    feature = FeatureConfig.model_validate(written)\n"
+        "    return resolve_recipe('colour_histogram', feature, ClipRule(), DecodeConfig())\n"
+        # A seed that draws nothing is no difference.
+        "print(resolve().fingerprint == resolve(weights={'random': 5}).fingerprint)\n"
+        "try:\n    resolve(weights={'file': 'a.pth'})\n"
+        "except WeightsError as error:\n    print(error)\n"
+    )
+    done = run(tmp_path, "-c", code)
+    assert done.returncode == 0, done.stderr
+    same, message = done.stdout.splitlines()
+    assert same == "True"
+    assert message == (
+        "features.colour_histogram weights: expected none (colour_histogram reads no file), "
+        "got a.pth; leave weights out"
+    )
 
 
 def test_a_built_in_name_cannot_be_taken_from_outside(tmp_path: Path) -> None:
