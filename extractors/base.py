@@ -33,7 +33,8 @@ class WeightsCard:
         name: such as ``sports1m-caffe``; recorded in the recipe.
         layouts: published layouts (see `extractors.weights`) this card is the default for.
         source: where the file was published (repository or paper), in words.
-        url, num_bytes, sha256: of the published file, where known.
+        url, num_bytes, sha256: of the published file, where known; `sha256` may be its first digits only, as PyTorch's
+            file names have them. A file with this digest gets this card, whatever card its layout has.
         licence: SPDX name, or what the publisher says.
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.

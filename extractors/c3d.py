@@ -70,6 +70,7 @@ CARDS = (
             mean=(104.0, 117.0, 128.0),
         ),
         options={"pool5": "port"},
+        url="https://download.openmmlab.com/mmaction/recognition/c3d/c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
         num_bytes=311_985_866,
         sha256="dcc47ddcdc7dd62eabc24bc70491b47c82b3b1045b864c52f6bdb669243dfcff",
     ),

@@ -17,6 +17,30 @@ CARDS = (
         preprocess=Preprocess(
             resize="exact", size=(256, 256), crop=(227, 227), colour="bgr", mean=(104.0, 117.0, 123.0)
         ),
+        num_bytes=5_011_453,
+        sha256="2a5bc28f584eedf223a0e662d7391f4b88e51b569d00395f3387956e44b97802",
+        classes="imagenet1k",
+    ),
+    # The same keys and shapes, told apart by the digest alone.
+    WeightsCard(
+        name="imagenet-torchvision",
+        layouts=(),
+        source="pytorch/vision, squeezenet1_0-b66bff10.pth (SqueezeNet1_0_Weights.IMAGENET1K_V1)",
+        licence="BSD-3-Clause",
+        preprocess=Preprocess(
+            resize="short_side",
+            size=(256,),
+            interpolation="bilinear_antialias",
+            crop=(224, 224),
+            crop_rounding="half_even",
+            colour="rgb",
+            scale=1 / 255,
+            mean=(0.485, 0.456, 0.406),
+            std=(0.229, 0.224, 0.225),
+        ),
+        url="https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth",
+        sha256="b66bff10",
+        classes="imagenet1k",
     ),
 )
 

@@ -26,6 +26,7 @@ CARDS = (
         licence="BSD-3-Clause",
         preprocess=TORCHVISION,
         url="https://download.pytorch.org/models/vgg16-397923af.pth",
+        sha256="397923af",
         classes="imagenet1k",
     ),
     WeightsCard(

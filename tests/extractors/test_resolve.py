@@ -67,6 +67,20 @@ def test_a_real_file_is_recognised(shared_data: Path, tmp_path: Path) -> None:
     assert elsewhere.fingerprint == found.fingerprint, "where a file lies changes no number"
 
 
+def test_a_digest_tells_files_of_one_layout_apart(
+    shared_data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchvision's SqueezeNet has the keys of Caffe's, and another preprocessing."""
+    card = registry.card("squeezenet").weights[1]
+    assert (card.name, card.sha256) == ("imagenet-torchvision", "b66bff10")
+    monkeypatch.setattr("extractors.resolve.digest", lambda path: "b66bff10" + 56 * "0")
+    written = {"file": str(shared_data / REAL)}
+    assert resolve("squeezenet", weights=written).weights.card == "imagenet-torchvision"
+    assert resolve("squeezenet", weights=written | {"card": "imagenet-caffe"}).weights.card == "imagenet-caffe"
+    monkeypatch.undo()
+    assert resolve("squeezenet", weights=written).weights.card == "imagenet-caffe"
+
+
 def test_the_path_of_the_weights_does_not_depend_on_where_a_worker_runs(
     shared_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
