@@ -53,8 +53,11 @@ def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[in
                 try:
                     _follow(job, pool.submit(trainer.fit), on_epoch)
                 except KeyboardInterrupt:
-                    # Ends `fit` in its thread, which would otherwise keep this process.
+                    # The second Ctrl-C: ends `fit` in its thread, which would otherwise keep this process.
                     ray.shutdown()
+                    raise
+                except BaseException:
+                    stop.touch()
                     raise
         finally:
             stop.unlink(missing_ok=True)

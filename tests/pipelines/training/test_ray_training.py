@@ -1,12 +1,15 @@
 """Ray Train: two processes give the numbers of one, also after Ctrl-C and going on."""
 
 import json
+import os
 import signal
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import pytest
 
 from models.checkpoints import checkpoints, find_checkpoint, load
@@ -31,11 +34,12 @@ def cluster() -> Iterator[None]:
 
 
 class _StopOnce:
-    def __init__(self) -> None:
+    def __init__(self, times: int = 1) -> None:
         self.epochs: list[int] = []
+        self.times = times
 
     def __call__(self, done: EpochDone) -> None:
-        if not self.epochs:
+        for _ in range(0 if self.epochs else self.times):
             signal.raise_signal(signal.SIGINT)
         self.epochs.append(done.epoch)
 
@@ -122,3 +126,69 @@ class _Failed(Exception):
     def __init__(self, worker_failures: dict[int, Exception]) -> None:
         super().__init__("failed")
         self.worker_failures = worker_failures
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_an_observer_that_raises_ends_the_workers_with_a_checkpoint(
+    cluster: None, make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    def broken(done: EpochDone) -> None:
+        raise RuntimeError("the terminal is gone")
+
+    config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=100_000)
+    with pytest.raises(RuntimeError, match="the terminal is gone"):
+        train_pairs(config, make_pairs(), [broken])
+    assert len(checkpoints(config.out)) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_domain_error_crosses_rays_processes(cluster: None, make_pairs: MakePairs, make_config: MakeConfig) -> None:
+    pairs = make_pairs()
+    broken = replace(pairs, video=np.full_like(pairs.video, np.inf))
+    with pytest.raises(UsageError, match=r"^loss \S+: expected a finite number, got nan in epoch 1; lower [^\n]*$"):
+        train_pairs(make_config(options={"scaling": "none"}, trainer=TWO_WORKERS), broken)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_killed_worker_is_retryable_and_the_last_checkpoint_stands(
+    cluster: None, make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    pairs = make_pairs()
+    config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=1)
+    with pytest.raises(EngineError, match=r"^trainer ray: [^\n]*the last checkpoint stands; run it again$"):
+        train_pairs(config, pairs, [_KillAWorker()])
+    last = max(checkpoints(config.out))
+    assert train_pairs(make_config(epochs=last + 1), pairs).start_epoch == last
+
+
+class _KillAWorker:
+    """Kills one of this test's own training processes, and no other."""
+
+    def __init__(self) -> None:
+        self.done = False
+
+    def __call__(self, done: EpochDone) -> None:
+        if not self.done:
+            self.done = True
+            os.kill(_training_processes()[0], signal.SIGKILL)
+
+
+def _training_processes() -> list[int]:
+    """Process ids of the training workers among this process's own descendants; Ray titles them by what they run."""
+    descendants = psutil.Process().children(recursive=True)
+    return [process.pid for process in descendants if "RayTrainWorker" in " ".join(process.cmdline())]
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_second_ctrl_c_under_ray_abandons_the_epoch(make_pairs: MakePairs, make_config: MakeConfig) -> None:
+    """Last in this file: it ends the cluster, which starts again with the next run."""
+    config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=1)
+    with pytest.raises(KeyboardInterrupt):
+        train_pairs(config, make_pairs(), [_StopOnce(times=2)])
+    assert train_pairs(make_config(epochs=max(checkpoints(config.out)) + 1), make_pairs()).epoch > 1
+    files = sorted(path.name for path in Path(config.out).iterdir())
+    assert files == ["checkpoints", "config.yaml", "metrics.jsonl", "report.json"]
