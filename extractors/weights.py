@@ -8,6 +8,7 @@ import os
 import pickle
 import pickletools
 import re
+import warnings
 import zipfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -179,7 +180,9 @@ def _read_torch(path: str) -> Any:
         *(type(np.dtype(kind)) for kind in (np.float16, np.float32, np.float64, np.int32, np.int64)),
     ]
     try:
-        with torch.serialization.safe_globals(numpy_arrays):
+        with torch.serialization.safe_globals(numpy_arrays), warnings.catch_warnings():
+            # torch's advice on odd files is for programmers; what is wrong with a file is said below.
+            warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise _unreadable(path, error, "correct the path") from None

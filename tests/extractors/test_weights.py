@@ -101,6 +101,7 @@ def test_numpy_archives(tmp_path: Path) -> None:
     assert {key: tuple(value.shape) for key, value in found.items()} == {"conv1a[0]": (2, 3), "conv1a[1]": (2,)}
 
 
+@pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("write", [save_zip, save_legacy, save_pickle, save_oldest_pickle])
 @pytest.mark.parametrize(
     "wrap", [lambda bad: bad, lambda bad: {"state_dict": state(), "extra": bad}], ids=["all", "part"]
@@ -184,7 +185,7 @@ def test_damaged_files_are_told_in_one_line(name: str, tmp_path: Path) -> None:
     assert str(path) in str(caught.value)
 
 
-@pytest.mark.filterwarnings("ignore:.*TorchScript.*", "ignore:.*torch.jit.*")
+@pytest.mark.filterwarnings("ignore:.*torch.jit.*")
 def test_torchscript_is_told_apart(tmp_path: Path) -> None:
     class Double(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
