@@ -37,7 +37,7 @@ class EpochProgress:
             self._started = time.monotonic() - done.seconds
         rate = (done.epoch - self._first) / max(time.monotonic() - self._started, 1e-9)
         eta = (done.num_epochs - done.epoch) / rate
-        total = sum(done.losses.values())
+        total = done.losses["total"]
         if self._stream.isatty():
             end = "\n" if done.epoch == done.num_epochs else ""
             line = f"epoch {done.epoch}/{done.num_epochs}  loss {total:.4f}  {rate:.1f} epochs/s  ETA {duration(eta)}"
