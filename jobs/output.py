@@ -54,9 +54,26 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
     except Exception:
         traceback.print_exc()
         _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
-    print(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
-    sys.stdout.flush()
+    _print_result(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
     sys.exit(outcome.exit_code)
+
+
+def _print_result(text: str) -> None:
+    if sys.stdout is None:  # closed by whoever started us
+        return
+    try:
+        print(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os._exit(EXIT_FAILURE)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        print(
+            f"clipmill: standard output: expected to write the result, got {reason}; the work is done", file=sys.stderr
+        )
+        # At a usual end Python would try to write the rest once more, and fail once more.
+        sys.stderr.flush()
+        os._exit(EXIT_RETRYABLE)
 
 
 def _terminate(number: int, frame: FrameType | None) -> None:

@@ -148,8 +148,14 @@ class Store:
 
     def recipes(self) -> list[Recipe]:
         """Returns every recipe anything was ever built with, by file name."""
-        paths = [f"recipes/{name}" for name in self.objects.names("recipes")]
-        return [Recipe.model_validate_json(data) for data in self.objects.each(self.objects.read, paths)]
+        return self.objects.each(self._recipe, [f"recipes/{name}" for name in self.objects.names("recipes")])
+
+    def _recipe(self, path: str) -> Recipe:
+        try:
+            return Recipe.model_validate_json(self.objects.read(path))
+        except ValueError:
+            remedy = "restore that file, or delete it and run clipmill build again"
+            raise _problem("store", f"{self.url}/{path}", "a recipe", "a damaged file", remedy) from None
 
     # Shards and commits.
 
@@ -278,13 +284,13 @@ class Store:
 
     def manifest(self) -> dict[str, Video]:
         """Returns every video any run was given, by id; of several entries the newest run's counts."""
-        paths = [f"runs/{run}/manifest.parquet" for run in self.runs()]
-        parts = self.objects.each(self._manifest_part, paths)
+        parts = self.objects.each(self.run_manifest, self.runs())
         return {video.id: video for part in parts for video in part}
 
-    def _manifest_part(self, path: str) -> list[Video]:
+    def run_manifest(self, run_id: str) -> list[Video]:
+        """Returns the videos one run was given; none where it was killed before it wrote them."""
         try:
-            return manifest_videos(gather(MANIFEST, [self.read_table(path)]))
+            return manifest_videos(gather(MANIFEST, [self.read_table(f"runs/{run_id}/manifest.parquet")]))
         except FileNotFoundError:
             return []
 
@@ -334,6 +340,9 @@ class Store:
             return cast(dict[str, str], json.loads(self.read_run_file(run_id, "build.json"))["features"])
         except FileNotFoundError:
             return {}
+        except (ValueError, KeyError, TypeError):
+            path = f"{self.url}/runs/{run_id}/build.json"
+            raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it") from None
 
     # Probes.
 
@@ -353,7 +362,9 @@ def folder(recipe: Recipe) -> str:
     name = recipe.name
     if not _SAFE.fullmatch(name):
         digest = hashlib.blake2b(name.encode(), digest_size=4).hexdigest()
-        name = f"{quote(name, safe='')[:60].replace('%', '_').replace('~', '_')}-{digest}"
+        # Names with a dot in front are hidden: temporary files, which listings leave out.
+        quoted = quote(name, safe="")[:60].replace("%", "_").replace("~", "_").lstrip(".")
+        name = f"{quoted}-{digest}"
     return f"{name}-{short(recipe.fingerprint)}"
 
 

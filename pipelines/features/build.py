@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from extractors.resolve import resolve_recipe
+from pipelines.features.clips import check_clip_rule
 from pipelines.features.engines.base import Engine, Observer
 from pipelines.features.engines.select import select_engine, worker_threads
 from pipelines.features.plan import Done, Plan, make_plan, video_key
@@ -18,11 +19,12 @@ from schemas.config import BuildConfig, dump_config
 from schemas.errors import StoreError
 from schemas.recipe import Recipe
 from schemas.records import Quarantined, Video
-from schemas.task import RunReport, WorkerSpec
+from schemas.task import RunReport, WorkerSpec, clips_fingerprint
 from stores.manifests import Manifest, read_manifest
 from stores.store import Store
 
 PROBE_TASK_KEY = "probe"
+REANNOTATED_KEY = "reannotated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,7 @@ class Planned:
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
+    reannotated: tuple[Quarantined, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -112,6 +115,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
     """
+    check_clip_rule(config.clips)
     recipes = tuple(
         resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
     )
@@ -119,7 +123,8 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     store = _existing(config, manifest)
     known = store.read_probes() if store else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
-    held = _quarantined(store)
+    reannotated = _reannotated(store, manifest, recipes)
+    held = _quarantined(store, reannotated)
     unreadable, num_known = _unreadable(probed, recipes, held)
     plan = make_plan(
         [item.video for item in probed if item.error is None],
@@ -127,7 +132,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         {recipe.fingerprint: _done(store, recipe, held) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt)
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, reannotated)
 
 
 def build(
@@ -185,13 +190,37 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     return store
 
 
-def _quarantined(store: Store | None) -> dict[str, set[tuple[str, str]]]:
+def _quarantined(store: Store | None, released: Sequence[Quarantined]) -> dict[str, set[tuple[str, str]]]:
     held: dict[str, set[tuple[str, str]]] = {}
     if store is not None:
         for row in store.quarantine().to_pylist():
             for recipe in row["recipes"]:
                 held.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
+    for item in released:
+        for recipe in item.recipes:
+            held[recipe].discard((item.video_id, item.video_fingerprint))
     return held
+
+
+def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
+    """Returns what is in quarantine for annotations that have been corrected since: it deserves another try."""
+    annotated = {recipe.fingerprint for recipe in recipes if recipe.clips.from_ == "annotations"}
+    if store is None or not annotated:
+        return ()
+    now = {video.id: clips_fingerprint(video) for video in manifest.videos}
+    then: dict[str, dict[str, str]] = {}
+    found = []
+    for row in store.quarantine().to_pylist():
+        concerned = tuple(recipe for recipe in row["recipes"] if recipe in annotated)
+        if row["stage"] != "segment" or row["video_id"] not in now or not concerned:
+            continue
+        run_id = row["run_id"]
+        if run_id not in then:
+            then[run_id] = {video.id: clips_fingerprint(video) for video in store.run_manifest(run_id)}
+        if then[run_id].get(row["video_id"], "") != now[row["video_id"]]:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
+    return tuple(found)
 
 
 def _done(store: Store | None, recipe: Recipe, held: Mapping[str, set[tuple[str, str]]]) -> Done:
@@ -235,6 +264,7 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    store.write_quarantine(run_id, REANNOTATED_KEY, planned.reannotated, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 

@@ -3,11 +3,29 @@
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import VideoError, describe
+from schemas.errors import UsageError, VideoError, describe
 from schemas.recipe import ClipRule
 from schemas.records import Clip, Video
 
 EDGE_TOLERANCE_SECONDS = 1e-6
+
+
+def check_clip_rule(rule: ClipRule) -> None:
+    """Refuses a rule `clips_of` cannot follow, before any work is planned.
+
+    Raises:
+        UsageError: there is no shot detector.
+    """
+    if rule.from_ == "shots":
+        raise UsageError(
+            describe(
+                "clips",
+                "from",
+                "whole, windows or annotations",
+                "shots, for which there is no detector",
+                "cut by windows, or give the shots as annotations of a manifest",
+            )
+        )
 
 
 def clips_of(
@@ -70,8 +88,9 @@ def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple
     clips = [
         Clip(
             index,
-            max(segment.start_seconds, start_seconds),
-            min(segment.stop_seconds, stop_seconds),
+            # A segment outside the video keeps its index and becomes an empty clip at the video's end or start.
+            min(max(segment.start_seconds, start_seconds), stop_seconds),
+            max(min(segment.stop_seconds, stop_seconds), start_seconds),
             segment.label if segment.label is not None else video.label,
         )
         for index, segment in enumerate(video.segments)

@@ -93,7 +93,7 @@ def cut(recipes: Sequence[Recipe], videos: Sequence[Video], task_seconds: float)
     estimates = [estimate(video, recipes) for video in videos]
     total_seconds = sum(item.seconds for item in estimates)
     total_bytes = sum(item.row_bytes for item in estimates)
-    wanted = max(round(total_seconds / task_seconds), -(-total_bytes // MAX_TASK_ROW_BYTES), 1)
+    wanted = max(round(min(total_seconds / task_seconds, len(videos))), -(-total_bytes // MAX_TASK_ROW_BYTES), 1)
     num_tasks = min(int(wanted), len(videos))
     shares = [max(item.seconds / total_seconds if total_seconds else 0, 1e-12) for item in estimates]
     scale = sum(shares)

@@ -39,6 +39,11 @@ def local_copy(uri: str) -> Iterator[str]:
                 "missing_file",
                 describe("video", uri, "a file", "nothing at that path", "correct the manifest"),
             )
+        if not os.path.isfile(path):
+            # Opening a pipe would wait for ever, and reading some devices as well.
+            got = "a folder" if os.path.isdir(path) else "a pipe or a device"
+            remedy = "give the path of a video file"
+            raise VideoError("probe", "unreadable", describe("video", uri, "a file", got, remedy))
         yield path
         return
     with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
@@ -52,10 +57,12 @@ def local_copy(uri: str) -> Iterator[str]:
                 "missing_file",
                 describe("video", uri, "an object", "nothing at that URL", "correct the manifest"),
             ) from None
-        except OSError as error:
+        except Exception as error:
+            # Every driver has errors of its own, and one for an unknown protocol or a package that is not installed.
+            got = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise VideoError(
                 "probe",
                 "unreadable",
-                describe("video", uri, "readable bytes", str(error), "check access and run again"),
+                describe("video", uri, "readable bytes", got, "check access and run again"),
             ) from None
         yield path

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from stores import FeatureStore
+from stores import FeatureStore, Store
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -275,3 +275,15 @@ def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
     assert finished.returncode == 0, finished.stderr
     assert json.loads(finished.stdout)["num_complete_before"] >= 1
     assert len(FeatureStore(str(videos.parent / "store"))["squeezenet"].video_ids) == 13
+
+
+def test_a_closed_or_full_standard_output_is_told_in_one_line(tmp_path: Path) -> None:
+    Store.create(str(tmp_path / "store"), "parquet", "d")
+    command = [sys.executable, "-m", "jobs", "status", str(tmp_path / "store")]
+    closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, text=True)
+    assert (closed.returncode, closed.stderr) == (0, "")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(command, cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True)
+    assert done.returncode == 4
+    assert done.stderr.count("\n") == 1
+    assert "standard output" in done.stderr

@@ -250,3 +250,22 @@ def test_ranges_are_read_alike_on_every_file_system(any_url: str) -> None:
     assert objects.names("a") == objects.find() == []
     with pytest.raises(FileNotFoundError):
         objects.read("a/b")
+
+
+@pytest.mark.parametrize("name", [".", "..", ".hidden", "", "-a"])
+def test_rows_of_a_feature_with_a_dot_in_front_are_found(
+    name: str, tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
+) -> None:
+    store, recipe = Store.create(str(tmp_path), "parquet", "d"), make_recipe(name=name)
+    commit(store, recipe, "k", {Video("a", "a.mp4", fingerprint="f" * 32): make_rows(2)})
+    assert [found.name for found in store.recipes()] == [name]
+    assert store.commits(recipe.fingerprint).num_rows == 1
+
+
+@pytest.mark.parametrize("path", ["recipes/c3d-00000000.json", "runs/1/build.json"])
+def test_a_damaged_recipe_or_list_of_features_is_named(path: str, tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path), "parquet", "d")
+    store.objects.write(path, b"{}")
+    with pytest.raises(StoreError) as error:
+        store.current_features()
+    assert path in message(error)

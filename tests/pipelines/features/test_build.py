@@ -1,6 +1,7 @@
 """A build from folder to rows: what is rebuilt, what is left alone, and that one decode pass feeds every recipe."""
 
 import hashlib
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import pytest
 
 from pipelines.features.build import BuildReport, build, plan_build
 from schemas.config import BuildConfig
+from schemas.errors import UsageError
 from schemas.task import ShardTask, TaskResult
 from stores import FeatureStore
 from stores.store import Store
@@ -187,3 +189,30 @@ def test_a_video_whose_times_span_years_is_refused_by_name(root: Path) -> None:
     encode_video(root / "videos" / "b" / "years.mkv", num_frames=20, fps=10, pts=times)
     report = build(_config(root))
     assert report.reasons == {"implausible_times": 1}
+
+
+def test_corrected_annotations_are_tried_again_without_a_requeue(root: Path) -> None:
+    (root / "videos" / "list.csv").write_text("path,start_seconds,stop_seconds\na/0.mp4,0,1\nb/0.mp4,50,60\n")
+    config = _config(root, videos={"manifest": str(root / "videos" / "list.csv")}, clips={"from": "annotations"})
+    assert build(config).reasons == {"annotation_outside": 1}
+    second = build(config)
+    assert (second.num_tasks, second.num_quarantined) == (0, 1)
+    (root / "videos" / "list.csv").write_text("path,start_seconds,stop_seconds\na/0.mp4,0,1\nb/0.mp4,1,2\n")
+    third = build(config)
+    assert (third.num_tasks, third.num_quarantined) == (1, 0)
+    assert FeatureStore(config.store.url)["slow"].video_ids == ["a/0.mp4", "b/0.mp4"]
+
+
+def test_a_manifest_that_names_pipes_folders_and_dead_urls_loses_only_those(root: Path) -> None:
+    os.mkfifo(root / "videos" / "pipe.mp4")
+    (root / "videos" / "list.csv").write_text("path\na/0.mp4\npipe.mp4\nb\nnope://host/x.mp4\n/dev/zero\n")
+    planned = plan_build(_config(root, videos={"manifest": str(root / "videos" / "list.csv")}))
+    assert {item.video_id: item.reason for item in planned.unreadable} == dict.fromkeys(
+        ["pipe.mp4", "b", "nope://host/x.mp4", "/dev/zero"], "unreadable"
+    )
+    assert planned.plan.num_videos == 1
+
+
+def test_clips_from_shots_are_refused_before_any_work(root: Path) -> None:
+    with pytest.raises(UsageError, match="clips from"):
+        plan_build(_config(root, clips={"from": "shots"}))

@@ -116,3 +116,7 @@ def test_a_header_that_claims_years_does_not_upset_the_plan() -> None:
     liar = replace(_video(20), num_bytes=2000, header=replace(_video(20).header, duration_seconds=1e9, num_frames=None))
     honest = len(cut([_recipe()], videos, task_seconds=5.0))
     assert len(cut([_recipe()], [*videos, liar], task_seconds=5.0)) <= honest + 1
+
+
+def test_tasks_of_next_to_no_length_hold_one_video_each() -> None:
+    assert len(cut([_recipe()], [_video(index) for index in range(3)], 1e-320)) == 3
