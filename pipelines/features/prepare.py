@@ -8,6 +8,7 @@ import numpy as np
 
 from extractors.preprocess import geometry_key
 from pipelines.features.clips import clips_of
+from pipelines.features.decode.probe import content_fingerprint
 from pipelines.features.decode.scan import Timeline, scan
 from pipelines.features.decode.session import DecodeRequest, DecodeSummary, View
 from pipelines.features.sources import local_copy
@@ -51,6 +52,7 @@ def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
     item = PreparedVideo(video)
     try:
         path = item._files.enter_context(local_copy(video.uri))
+        _check_unchanged(video, path)
         item.timeline = _plausible(video, scan(path))
     except VideoError as error:
         item.failures = [(recipe, error) for recipe in recipes]
@@ -82,6 +84,16 @@ def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
             duration_seconds=timeline.stop_seconds - float(timeline.pts_seconds[0]),
         )
     return item
+
+
+def _check_unchanged(video: Video, path: str) -> None:
+    """Rows of other bytes must never stand under the planned fingerprint: they would be taken for complete for ever."""
+    if content_fingerprint(path) != video.fingerprint:
+        raise VideoError(
+            "scan",
+            "changed_file",
+            describe("video", video.id, "the bytes it was planned with", "others", "run the same command again"),
+        )
 
 
 def _plausible(video: Video, timeline: Timeline) -> Timeline:

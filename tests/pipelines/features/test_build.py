@@ -216,3 +216,15 @@ def test_a_manifest_that_names_pipes_folders_and_dead_urls_loses_only_those(root
 def test_clips_from_shots_are_refused_before_any_work(root: Path) -> None:
     with pytest.raises(UsageError, match="clips from"):
         plan_build(_config(root, clips={"from": "shots"}))
+
+
+def test_a_video_replaced_after_planning_gets_no_rows_under_its_old_fingerprint(root: Path) -> None:
+    class Replacing(Watcher):
+        def on_start(self, tasks: Any) -> None:
+            encode_video(root / "videos" / "a" / "0.mp4", num_frames=30, fps=10)
+
+    config = _config(root)
+    assert build(config, [Replacing()]).reasons == {"changed_file": 1}
+    assert FeatureStore(config.store.url)["slow"].video_ids == ["b/0.mp4"]
+    assert build(config).num_quarantined == 0
+    assert len(FeatureStore(config.store.url)["slow"]["a/0.mp4"].values) == 6
