@@ -42,7 +42,8 @@ def probe_videos(
         found = known.get(key) if key is not None else None
         if found is None:
             found = _read(video)
-            if key is not None:
+            # A file nobody could read is not known: permission comes back without a new modification time.
+            if key is not None and found.fingerprint:
                 learnt[key] = found
         return _apply(video, found)
 

@@ -1,0 +1,23 @@
+from pathlib import Path
+
+import pytest
+
+from pipelines.features import probing
+from schemas.errors import VideoError
+from schemas.records import Video
+from tests.encoded_videos import encode_video
+
+
+def test_a_file_that_could_not_be_read_is_probed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    video = Video("v", str(encode_video(tmp_path / "v.mp4", num_frames=5)))
+
+    def refuse(path: str) -> str:
+        raise VideoError("probe", "unreadable", f"video {path}: permission denied")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(probing, "content_fingerprint", refuse)
+        (first,), learnt = probing.probe_videos([video], {})
+    assert first.error is not None
+    (second,), _ = probing.probe_videos([video], learnt)
+    assert second.error is None
+    assert second.video.fingerprint
