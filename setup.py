@@ -75,7 +75,7 @@ setup(
     python_requires=">=3.11,<3.12",
     package_dir={"": "."},
     packages=PACKAGES,
-    package_data={"": ["py.typed", "*.html", "*.json"]},
+    package_data={"": ["py.typed", "*.html"]},
     install_requires=RUNTIME,
     extras_require={"dev": DEVELOPMENT},
     entry_points={"console_scripts": ["clipmill=jobs.cli:main"]},

@@ -57,6 +57,16 @@ def test_every_python_file_lies_in_a_package() -> None:
     assert strays == []
 
 
+def test_every_other_file_of_a_package_is_shipped() -> None:
+    found = re.search(r"package_data=\{\"\": (\[[^\]]*\])\}", (ROOT / "setup.py").read_text())
+    assert found is not None
+    patterns = ast.literal_eval(found.group(1))
+    files = [path for room in ROOMS for path in (ROOT / room).rglob("*") if path.is_file()]
+    others = [path for path in files if path.suffix != ".py" and "__pycache__" not in path.parts]
+    assert others
+    assert [path.name for path in others if not any(path.match(pattern) for pattern in patterns)] == []
+
+
 def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
     constants = setup_constants()
     wanted = {requirement_name(item) for item in constants["RUNTIME"] + constants["DEVELOPMENT"]}
