@@ -14,7 +14,7 @@ from schemas.recipe import ClipRule, Pooling, Sampling
 class StoreConfig(Model):
     """Where features are kept. `dataset` names what the store holds; default: the folder's or manifest's name."""
 
-    url: str
+    url: str = Field(min_length=1)
     format: Literal["zarr", "parquet"] = "zarr"
     dataset: str | None = None
 
@@ -27,8 +27,8 @@ class VideosConfig(Model):
         root: folder that relative paths of a manifest start from; default: the manifest's own folder.
     """
 
-    folder: str | None = None
-    manifest: str | None = None
+    folder: str | None = Field(default=None, min_length=1)
+    manifest: str | None = Field(default=None, min_length=1)
     label: Literal["parent_folder"] | None = None
     root: str | None = None
 
@@ -94,7 +94,7 @@ class EngineConfig(Model):
     """
 
     name: Literal["local", "ray", "beam"] = "local"
-    device: str = "auto"
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
     address: str | None = None
@@ -236,7 +236,7 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
     """
     try:
         data = yaml.load(text, Loader=_Loader)
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2001-99-99
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else "text"
         raise ConfigError(
@@ -264,7 +264,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         current = child
     try:
         current[keys[-1]] = yaml.safe_load(value)
-    except yaml.YAMLError:
+    except (yaml.YAMLError, ValueError):
         raise ConfigError(f"--set {override}: expected a YAML value, got {value!r}; quote it") from None
 
 

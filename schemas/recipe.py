@@ -25,7 +25,7 @@ class Sampling(Model):
             ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated).
     """
 
-    fps: float | None = Field(default=None, gt=0)
+    fps: float | None = Field(default=None, gt=0, le=1000)
     frames: int | None = Field(default=None, ge=1)
     step: int | None = Field(default=None, ge=1)
     every: int = Field(default=1, ge=1)
@@ -125,8 +125,8 @@ class ClipRule(Model):
     """
 
     from_: Literal["whole", "windows", "annotations", "shots"] = Field(default="whole", alias="from")
-    length_seconds: float | None = Field(default=None, gt=0)
-    step_seconds: float | None = Field(default=None, gt=0)
+    length_seconds: float | None = Field(default=None, ge=0.01)
+    step_seconds: float | None = Field(default=None, ge=0.01)
     tail: Literal["drop", "keep"] | None = None
     options: dict[str, Any] = Field(default_factory=dict)
 

@@ -114,6 +114,19 @@ class Store:
             )
         return cls(objects, cast(ShardFormat, form), dataset)
 
+    @classmethod
+    def exists(cls, url: str) -> bool:
+        """Returns whether there is a store at `url`; writes nothing.
+
+        Raises:
+            StoreError: there is none and `create` could make none: a file, or a folder that holds something else.
+        """
+        objects = Objects(url)
+        if objects.exists(_MARKER):
+            return True
+        _check_free(objects)
+        return False
+
     def require(self, format: ShardFormat, dataset: str) -> None:
         """Checks that this store is the one that is meant.
 

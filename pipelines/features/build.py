@@ -16,7 +16,6 @@ from pipelines.features.plan import Done, Plan, make_plan, video_key
 from pipelines.features.probing import ProbedVideo, probe_videos
 from pipelines.features.speed import SpeedOfLight, speed_of_light
 from schemas.config import BuildConfig, dump_config
-from schemas.errors import StoreError
 from schemas.recipe import Recipe
 from schemas.records import Quarantined, Video
 from schemas.task import RunReport, WorkerSpec, clips_fingerprint
@@ -182,10 +181,9 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
 
 def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     """Returns the store if there is one, after checking that it is this dataset's."""
-    try:
-        store = Store.open(config.store.url)
-    except StoreError:
+    if not Store.exists(config.store.url):
         return None
+    store = Store.open(config.store.url)
     store.require(config.store.format, config.store.dataset or manifest.dataset)
     return store
 

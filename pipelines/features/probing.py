@@ -14,6 +14,9 @@ from stores.store import Probe
 PROBE_THREADS = 4
 """Hashing releases the interpreter lock; more threads than this only fight for the disk (ours)."""
 
+PASSING_REASONS = frozenset({"deadline", "out_of_memory", "decoder_crashed"})
+"""Failures that say as much of the machine as of the file: `clipmill requeue` must be able to try them anew."""
+
 ProbeKey = tuple[str, int, int]
 
 
@@ -42,8 +45,9 @@ def probe_videos(
         found = known.get(key) if key is not None else None
         if found is None:
             found = _read(video)
-            # A file nobody could read is not known: permission comes back without a new modification time.
-            if key is not None and found.fingerprint:
+            # A file nobody could read is not known (permission comes back without a new modification time), nor is one
+            # that a machine under load could not finish.
+            if key is not None and found.fingerprint and not (found.failure and found.failure[1] in PASSING_REASONS):
                 learnt[key] = found
         return _apply(video, found)
 

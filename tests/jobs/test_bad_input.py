@@ -201,6 +201,26 @@ def test_store_of_another_dataset(videos: Path) -> None:
         refused(clipmill("build", "--config", other, *arguments), "one", "two")
 
 
+def test_store_that_is_a_file_or_another_folder_is_refused_before_any_work(videos: Path) -> None:
+    (videos.parent / "file").write_text("no store")
+    for url in (videos.parent / "file", videos):
+        refused(clipmill("build", "--dry-run", "--config", config(videos.parent, store={"url": str(url)})), str(url))
+
+
+def test_values_out_of_range_are_refused(videos: Path) -> None:
+    path = config(videos.parent)
+    for setting in (
+        "engine.device=banana",
+        "features.squeezenet.sampling.fps=1e9",
+        "store.url=''",
+        "decode.x=2001-99-99",
+    ):
+        refused(
+            clipmill("build", "--dry-run", "--config", path, "--set", setting),
+            "--set" if "99" in setting else setting.split("=")[0],
+        )
+
+
 def test_status_of_no_store(tmp_path: Path) -> None:
     refused(clipmill("status", str(tmp_path / "nothing")), "nothing")
 
