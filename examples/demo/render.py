@@ -8,6 +8,7 @@ says what was rendered from which parameters; when it still holds, nothing is re
 
 import hashlib
 import json
+import multiprocessing
 import os
 import sys
 import time
@@ -120,7 +121,9 @@ def render(folder: Path, plans: list[ClipPlan], workers: int | None = None) -> b
     for path in folder.rglob("*.mp4"):
         if path.relative_to(folder).as_posix() not in wanted:
             path.unlink()
-    with ProcessPoolExecutor(workers or min(4, os.cpu_count() or 1)) as pool:
+    # Fresh processes: a forked one inherits whatever locks this process's other threads hold, and may wait for ever.
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(workers or min(4, os.cpu_count() or 1), mp_context=context) as pool:
         num_bytes = list(pool.map(render_clip, plans, [str(folder)] * len(plans), chunksize=4))
     record = {
         "parameters": parameters_hash(plans),
