@@ -153,7 +153,7 @@ def test_preprocess_refuses(kwargs: dict[str, Any], message: str) -> None:
         ({"from": "windows"}, "expected length_seconds, got none"),
         ({"from": "whole", "length_seconds": 3}, "belong to from: windows"),
         ({"from": "annotations", "tail": "keep"}, "belong to from: windows"),
-        ({"from": "windows", "length_seconds": 0}, "greater than 0"),
+        ({"from": "windows", "length_seconds": 0}, "greater than or equal to 0.01"),
         ({"from": "scenes"}, "'whole', 'windows', 'annotations' or 'shots'"),
     ],
 )
