@@ -4,8 +4,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from extractors.imagenet import TORCHVISION
 from schemas.model import Model
-from schemas.recipe import Preprocess, Recipe, Sampling
+from schemas.recipe import Recipe, Sampling
 
 
 class ResNet50Options(Model):
@@ -18,24 +19,13 @@ class ResNet50Options(Model):
     fold_batch_norm: bool = True
 
 
-IMAGENET_V1 = Preprocess(
-    resize="short_side",
-    size=(256,),
-    interpolation="bilinear_antialias",
-    crop=(224, 224),
-    colour="rgb",
-    scale=1 / 255,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
-
 CARDS = (
     WeightsCard(
         name="imagenet-v1",
         layouts=("resnet50_torchvision",),
         source="pytorch/vision, resnet50-0676ba61.pth (ResNet50_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
-        preprocess=IMAGENET_V1,
+        preprocess=TORCHVISION,
         url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
         classes="imagenet1k",
     ),
@@ -45,7 +35,7 @@ CARDS = (
         layouts=(),
         source="pytorch/vision, resnet50-11ad3fa6.pth (ResNet50_Weights.IMAGENET1K_V2)",
         licence="BSD-3-Clause",
-        preprocess=IMAGENET_V1.model_copy(update={"size": (232,)}),
+        preprocess=TORCHVISION.model_copy(update={"size": (232,)}),
         url="https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
         classes="imagenet1k",
     ),

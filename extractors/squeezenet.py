@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from extractors.imagenet import TORCHVISION
 from schemas.recipe import Preprocess, Recipe, Sampling
 
 CARDS = (
@@ -27,17 +28,7 @@ CARDS = (
         layouts=(),
         source="pytorch/vision, squeezenet1_0-b66bff10.pth (SqueezeNet1_0_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
-        preprocess=Preprocess(
-            resize="short_side",
-            size=(256,),
-            interpolation="bilinear_antialias",
-            crop=(224, 224),
-            crop_rounding="half_even",
-            colour="rgb",
-            scale=1 / 255,
-            mean=(0.485, 0.456, 0.406),
-            std=(0.229, 0.224, 0.225),
-        ),
+        preprocess=TORCHVISION,
         url="https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth",
         sha256="b66bff10",
         classes="imagenet1k",

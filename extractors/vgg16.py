@@ -4,19 +4,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
+from extractors.imagenet import TORCHVISION
 from schemas.recipe import Preprocess, Recipe, Sampling
-
-TORCHVISION = Preprocess(
-    resize="short_side",
-    size=(256,),
-    interpolation="bilinear_antialias",
-    crop=(224, 224),
-    crop_rounding="half_even",
-    colour="rgb",
-    scale=1 / 255,
-    mean=(0.485, 0.456, 0.406),
-    std=(0.229, 0.224, 0.225),
-)
 
 CARDS = (
     WeightsCard(

@@ -1,11 +1,9 @@
 """Passports: the provenance every committed video carries. Nothing here depends on when, where or on which try."""
 
-import hashlib
 from collections.abc import Sequence
 from importlib.metadata import version
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from pipelines.features.extraction import RecipeRun
@@ -14,6 +12,7 @@ from schemas.recipe import Recipe
 from schemas.rows import Rows
 from schemas.tables import COMMITS
 from schemas.task import clips_fingerprint
+from stores.verify import values_sha256
 
 
 def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo, rows: Rows) -> dict[str, Any]:
@@ -41,7 +40,7 @@ def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo,
         "num_frames_substituted": len(item.summary.substituted),
         "num_tail_windows_dropped": sum(group.num_tail_windows_dropped for group in groups),
         "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
-        "values_sha256": values_sha256(rows),
+        "values_sha256": values_sha256(rows.values),
     }
 
 
@@ -52,12 +51,6 @@ def device_name(device: str) -> str:
     import torch
 
     return str(torch.cuda.get_device_name(device))
-
-
-def values_sha256(rows: Rows) -> str:
-    """Returns the SHA-256 of the rows' values as stored (little-endian, C order)."""
-    values = np.ascontiguousarray(rows.values)
-    return hashlib.sha256(values.astype(values.dtype.newbyteorder("<"), copy=False).tobytes()).hexdigest()
 
 
 def commit_table(
