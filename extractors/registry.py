@@ -73,4 +73,8 @@ def build(recipe: Recipe, device: str) -> Extractor:
     """
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
         check_digest(recipe.weights.file, recipe.weights.sha256)
+    if device != "cpu":
+        from extractors.torch_extractor import make_arithmetic_exact
+
+        make_arithmetic_exact()
     return registration(recipe.extractor).factory(recipe, device)

@@ -1,7 +1,6 @@
 """What every torch network shares: from ``uint8`` windows to rows, on a device, in a precision."""
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, TypeVar
 
 import numpy as np
@@ -56,7 +55,7 @@ class TorchExtractor:
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
-        with torch.inference_mode(), exact_convolutions(self._device):
+        with torch.inference_mode():
             values = self._network(self.prepare(frames))
         return {"values": values.flatten(1).float().cpu().numpy()}
 
@@ -77,14 +76,16 @@ class TorchExtractor:
         return EachWindow(clip, self._recipe.dtype)
 
 
-def exact_convolutions(device: torch.device) -> AbstractContextManager[Any]:
-    """Returns a context in which ``float32`` on a GPU means float32.
+def make_arithmetic_exact() -> None:
+    """Makes ``float32`` on a GPU mean float32, and the same input give the same bits, in this process.
 
-    cuDNN would otherwise round the inputs of convolutions to TensorFloat-32 (10 bits), an error of about 1e-3.
+    cuDNN would otherwise round the inputs of convolutions to TensorFloat-32 (10 bits), an error of about 1e-3, and
+    choose among its algorithms by what happens to be quicker.
     """
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False
+    torch.backends.cudnn.deterministic = True
 
 
 def affine(preprocess: Preprocess, num_axes: int) -> tuple[Tensor, Tensor]:

@@ -27,8 +27,6 @@ def resolve_device(device: str, num_threads: int) -> str:
     import torch
 
     torch.set_num_threads(num_threads)
-    # float32 means float32: by default cuDNN rounds convolutions' inputs to 10 bits of mantissa (TF32).
-    torch.backends.cudnn.allow_tf32 = False
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if available else "cpu"

@@ -14,7 +14,7 @@ from torch import nn
 from extractors import registry
 from extractors.resolve import resolve_recipe
 from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import TorchExtractor, affine, exact_convolutions, reverse_input_channels, seeded
+from extractors.torch_extractor import TorchExtractor, affine, make_arithmetic_exact, reverse_input_channels, seeded
 from schemas.config import DecodeConfig, FeatureConfig
 from schemas.recipe import ClipRule, Preprocess, Recipe
 
@@ -152,12 +152,15 @@ def test_lower_precision_is_close_and_is_float32_again(precision: str, most: flo
     assert 0 < error < most
 
 
-def test_float32_means_float32_on_a_gpu() -> None:
-    before = torch.backends.cudnn.allow_tf32
-    with exact_convolutions(torch.device("cuda")):
-        assert not torch.backends.cudnn.allow_tf32
-        assert torch.backends.cudnn.enabled
-    assert torch.backends.cudnn.allow_tf32 == before
+def test_float32_means_float32_on_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", True)
+    monkeypatch.setattr(torch.backends.cudnn, "deterministic", False)
+    make_arithmetic_exact()
+    assert not torch.backends.cudnn.allow_tf32
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.benchmark
+    assert torch.backends.cudnn.deterministic
 
 
 @pytest.mark.gpu
