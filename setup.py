@@ -43,11 +43,16 @@ RUNTIME = [
     "apache-beam>=2.65,<3",
     "dask>=2024.9",
     "distributed>=2024.9",
+    # Approximate and binary search; its threads beside a matrix product's are held to one by threadpoolctl.
+    "faiss-cpu>=1.9,<2",
+    "threadpoolctl>=3.5",
     # Finding the worker processes of Beam's direct runner.
     "psutil>=5.9",
     # Command line and reports.
     "typer>=0.12,<1",
     "jinja2>=3.1,<4",
+    # The report's t-SNE map, on one thread so that equal inputs give equal pages.
+    "scikit-learn>=1.5",
 ]
 
 DEVELOPMENT = [
@@ -61,7 +66,6 @@ DEVELOPMENT = [
     "types-pyyaml",
     # Independent implementations that tests compare with.
     "ranx>=0.3.20",
-    "scikit-learn>=1.5",
     "torchmetrics>=1.4",
 ]
 

@@ -1,0 +1,121 @@
+"""A map of the gallery: its vectors laid out in the plane, by principal components and by t-SNE.
+
+Sources: PCA, Pearson 1901; t-SNE, van der Maaten and Hinton 2008, as scikit-learn computes it (Barnes-Hut, started from
+the principal components, on the first 50 of them). Both are pictures: distances on them are no scores.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_ITEMS = 400
+"""ours: clips on the map; of a larger gallery so many are drawn with the seed."""
+PERPLEXITY = 30.0
+"""scikit-learn's default, and in the middle of the paper's 5 to 50; lower where there are few items."""
+PCA_DIMS = 50
+"""The paper's first step: t-SNE runs on this many principal components."""
+FEWEST = 4
+"""Items below which there is nothing to lay out."""
+SHAPES = ("circle", "square", "triangle", "diamond")
+NUM_COLOURS = 6
+NUM_STYLED = len(SHAPES) * NUM_COLOURS
+
+Floats = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddingMap:
+    """Some items of the gallery in the plane.
+
+    Attributes:
+        ids, labels: of the items shown.
+        layouts: by name (``PCA``, ``t-SNE``), ``float64[n, 2]`` within [0, 1]; y grows downwards.
+        explained: share of the variance that the two axes of ``PCA`` hold.
+        vectors: what was laid out, in words.
+        num_items: of the whole gallery.
+        thumbnails: JPEG or WebP bytes by id; a missing one is shown as its id.
+    """
+
+    ids: tuple[str, ...]
+    labels: tuple[str, ...]
+    layouts: Mapping[str, Floats]
+    explained: float
+    vectors: str
+    num_items: int
+    thumbnails: Mapping[str, bytes]
+
+
+def sample_items(num_items: int, max_items: int = MAX_ITEMS, seed: int = 0) -> npt.NDArray[np.int64]:
+    """Returns the sorted positions of at most `max_items` of `num_items`, drawn without replacement."""
+    if num_items <= max_items:
+        return np.arange(num_items)
+    return np.sort(np.random.default_rng(seed).permutation(num_items)[:max_items])
+
+
+def lay_out(vectors: npt.NDArray[np.generic], seed: int = 0) -> tuple[dict[str, Floats], float]:
+    """Returns the layouts of ``[n, D]`` vectors, scaled to unit length first as cosine does, and PCA's explained share.
+
+    The same vectors give the same layouts: axes point to the side of their largest value, and t-SNE runs on one thread,
+    whose sums have one order. Fewer than four vectors, or vectors that are all alike, have no layout.
+    """
+    rows = np.asarray(vectors, np.float64)
+    norms = np.linalg.norm(rows, axis=1, keepdims=True)
+    rows = rows / np.where(norms > 0, norms, 1.0)
+    centred = rows - rows.mean(axis=0)
+    if len(rows) < FEWEST or not np.any(np.abs(centred) > 1e-9):
+        return {}, 0.0
+    left, sizes, _ = np.linalg.svd(centred, full_matrices=False)
+    components = left[:, :PCA_DIMS] * sizes[:PCA_DIMS]
+    largest = np.abs(components).argmax(axis=0)
+    signs = np.sign(components[largest, np.arange(components.shape[1])])
+    components = components * np.where(signs == 0, 1.0, signs)
+    plane = components[:, :2] if components.shape[1] > 1 else np.pad(components, ((0, 0), (0, 1)))
+    explained = float(np.sum(sizes[:2] ** 2) / np.sum(sizes**2))
+    return {"PCA": _fit(plane), "t-SNE": _fit(_tsne(components, plane, seed))}, explained
+
+
+def _tsne(components: Floats, plane: Floats, seed: int) -> Floats:
+    from sklearn.manifold import TSNE
+    from threadpoolctl import threadpool_limits
+
+    # As scikit-learn's own init="pca": the plane, small.
+    start = plane / max(float(np.std(plane[:, 0])), 1e-12) * 1e-4
+    perplexity = min(PERPLEXITY, (len(components) - 1) / 3)
+    tsne: Any = TSNE(n_components=2, perplexity=perplexity, init=start, random_state=seed, n_jobs=1)
+    with threadpool_limits(limits=1):
+        return np.asarray(tsne.fit_transform(components), np.float64)
+
+
+def _fit(points: Floats) -> Floats:
+    """Returns the points moved and scaled to [0, 1], one scale for both axes, rounded to what a screen shows."""
+    low, high = points.min(axis=0), points.max(axis=0)
+    span = float(np.max(high - low)) or 1.0
+    return np.round(0.5 + (points - (low + high) / 2) / span, 4) + 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class LabelStyle:
+    """How a label's points look: `colour` 0 to 5 and one of `SHAPES`; all that are in no legend share `colour` -1."""
+
+    label: str
+    num_items: int
+    colour: int
+    shape: str
+
+
+def label_styles(labels: Sequence[str]) -> list[LabelStyle]:
+    """Returns the legend: the 24 most frequent labels, each with its own colour and shape, the others as one."""
+    names, counts = np.unique(np.asarray(labels, dtype=str), return_counts=True)
+    order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
+    shown = sorted(order[:NUM_STYLED], key=lambda i: names[i])
+    found = [
+        LabelStyle(str(names[i]), int(counts[i]), place % NUM_COLOURS, SHAPES[place // NUM_COLOURS])
+        for place, i in enumerate(shown)
+    ]
+    if len(order) > NUM_STYLED:
+        rest = sum(int(counts[i]) for i in order[NUM_STYLED:])
+        found.append(LabelStyle(f"{len(order) - NUM_STYLED} other labels", rest, -1, "circle"))
+    return found
