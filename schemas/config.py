@@ -190,12 +190,15 @@ class TrainConfig(Model):
 class EvaluateConfig(Model):
     """``clipmill evaluate --config FILE``: a trained run (`run`), or plain cosine over `data` where no run is given.
 
+    The other tasks have models of their own in `schemas.config_evaluate`.
+
     Attributes:
         at: cut-offs K of mAP@K.
         examples: how many queries the report shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
     """
 
+    task: Literal["retrieval"] = "retrieval"
     run: str | None = None
     data: RetrievalDataConfig | None = None
     checkpoint: str | None = None

@@ -1,0 +1,382 @@
+"""The YAML files of ``clipmill evaluate``, a model per task (`task:`); retrieval has `schemas.config.EvaluateConfig`.
+
+Every switch that changes a number is a key here and stands in ``results.json`` under ``protocol``. A key left out takes
+what its protocol says; which value that is stands in docs/evaluation.md and in the printed config.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+from schemas.config import EvaluateConfig, parse_config
+from schemas.errors import ConfigError, near
+from schemas.model import Model
+
+Overlap = Literal[">=", ">"]
+Ties = Literal["time", "listed"]
+
+TruthFormat = Literal[
+    "activitynet",
+    "thumos14",
+    "parquet",
+    "csv",
+    "charades_sta",
+    "activitynet_captions",
+    "qvhighlights",
+    "labels",
+    "trec",
+    "revisited",
+    "oxford",
+]
+PredictionFormat = Literal["activitynet", "thumos14", "parquet", "csv", "qvhighlights", "scores", "trec", "ranks"]
+
+
+class TruthConfig(Model):
+    """The ground truth.
+
+    Attributes:
+        format: None: found out from the content.
+        subset: ``activitynet``: ``validation`` and so on (None: all videos); ``thumos14``: ``test`` or ``val``.
+        durations: JSON or CSV of video to seconds, where the ground truth has none: floors need them.
+        backwards: ``charades_sta``: what to do with lines whose start is after their end.
+    """
+
+    file: str = Field(min_length=1)
+    format: TruthFormat | None = None
+    subset: str | None = None
+    durations: str | None = None
+    backwards: Literal["refuse", "drop", "swap"] = "refuse"
+
+
+class PredictionsConfig(Model):
+    """One set of predictions: a file, or the detections that a feature of a clipmill store holds.
+
+    Attributes:
+        format: None: found out from the content.
+        name: of the row in tables and results; default: the file's name without ending, or the feature's.
+        feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
+        classes: names of the class numbers: a list, or a THUMOS14 class list. For a store: the names of class 1, 2, ...
+            (0 is background); default: those the extractor's weights are known to have.
+    """
+
+    file: str | None = Field(default=None, min_length=1)
+    format: PredictionFormat | None = None
+    store: str | None = Field(default=None, min_length=1)
+    feature: str | None = None
+    classes: str | tuple[str, ...] | None = None
+    name: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _one_source(self) -> "PredictionsConfig":
+        if (self.file is None) == (self.store is None):
+            raise ValueError("expected exactly one of file and store, such as {file: results.json}")
+        if (self.store is None) != (self.feature is None):
+            raise ValueError("store and feature go together, such as {store: out/store, feature: rc3d}")
+        return self
+
+
+class BlockedConfig(Model):
+    """Videos that are left out on both sides: a file with a JSON list or one id a line, or the ids themselves."""
+
+    file: str | None = None
+    ids: tuple[str, ...] = ()
+
+
+class TaskConfig(Model):
+    """What all tasks but retrieval have in common.
+
+    Attributes:
+        predictions: one or several; several make a table.
+        resamples: draws of the bootstrap behind each interval; None: 2,000 for means over queries or items, 200 for
+            scores that are computed anew for each draw (ours).
+        floors: compute what one scores without looking.
+        published: print the published rows of this dataset (`pipelines/evaluation/published.py`) below ours.
+        seed: of bootstrap and chance.
+        out: folder of ``results.json`` and ``report.html``.
+    """
+
+    ground_truth: TruthConfig
+    predictions: tuple[PredictionsConfig, ...] = Field(min_length=1)
+    resamples: int | None = Field(default=None, ge=10)
+    confidence: float = Field(default=0.95, gt=0, lt=1)
+    floors: bool = True
+    published: str | None = None
+    seed: int = Field(default=0, ge=0)
+    out: str = Field(default="out/evaluation", min_length=1)
+
+    @field_validator("ground_truth", mode="before")
+    @classmethod
+    def _as_mapping(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+    @field_validator("predictions", mode="before")
+    @classmethod
+    def _as_list(cls, value: Any) -> Any:
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        return [{"file": item} if isinstance(item, str) else item for item in items]
+
+
+class NmsConfig(Model):
+    """Non-maximum suppression of each video and class, before anything is scored.
+
+    Attributes:
+        tiou: hard: the largest overlap with a better segment that does no harm; linear: up to which nothing is lost.
+        below: hard, in place of `tiou`: NMS anew for each scored threshold, at that threshold minus `below` (S-CNN and
+            R-C3D on THUMOS14: 0.1). Worth ten points at tIoU 0.1: never compare across.
+        ties: hard: which of equal scores goes first.
+        sigma: gaussian: its width.
+        max_per_class: soft: segments of a video and class that are kept.
+    """
+
+    kind: Literal["hard", "linear", "gaussian"] = "hard"
+    tiou: float | None = Field(default=None, ge=0, le=1)
+    below: float | None = Field(default=None, ge=0, le=1)
+    ties: Literal["first", "last"] = "first"
+    sigma: float | None = Field(default=None, gt=0)
+    max_per_class: int | None = Field(default=None, ge=1)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "NmsConfig":
+        if self.kind == "hard" and (self.tiou is None) == (self.below is None):
+            raise ValueError("hard NMS: expected exactly one of tiou and below, such as {tiou: 0.4}")
+        if self.kind != "hard" and self.below is not None:
+            raise ValueError("below belongs to hard NMS; leave it out")
+        if (self.kind == "gaussian") != (self.sigma is not None):
+            raise ValueError("sigma belongs to gaussian NMS, and gaussian NMS needs one, such as 0.5")
+        return self
+
+
+def _thresholds(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    if values is None:
+        return None
+    if not values or any(not 0 <= value <= 1 for value in values):
+        raise ValueError("expected thresholds between 0 and 1, such as [0.3, 0.5, 0.7]")
+    return tuple(sorted(set(values)))
+
+
+class SegmentTaskConfig(TaskConfig):
+    """Tasks over segments of videos.
+
+    Attributes:
+        tious: thresholds of overlap; None: the protocol's.
+        blocked: videos left out on both sides.
+        training: annotations that the blind floor is tuned on; None: the scored ones, which makes it an upper bound.
+        chance_per_video: random segments per video behind the chance floor (ours).
+    """
+
+    tious: tuple[float, ...] | None = None
+    blocked: BlockedConfig = Field(default_factory=BlockedConfig)
+    training: TruthConfig | None = None
+    chance_per_video: int = Field(default=100, ge=1)
+
+    @field_validator("tious")
+    @classmethod
+    def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return _thresholds(values)
+
+    @field_validator("blocked", mode="before")
+    @classmethod
+    def _blocked(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"file": value}
+        return {"ids": value} if isinstance(value, list | tuple) else value
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _training(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
+class DetectionConfig(SegmentTaskConfig):
+    """``task: detection``: mAP over tIoU.
+
+    Attributes:
+        protocol: whose matching, and the defaults of `tious`, `interpolated`, `overlap` and `ties`.
+        interpolated: whether precision is the best at this recall or beyond.
+        overlap: whether an overlap equal to the threshold is a hit.
+        ties: equal scores of a video rank by start and stop (``time``: the order of the file changes nothing) or as
+            listed (THUMOS14's official tool).
+        ambiguous: ``thumos14``: excuse predictions that overlap an ambiguous interval.
+        drop_duplicates: score repeated ground truths once.
+        max_per_video: keep the best so many predictions of a video, before NMS; None: all.
+        time_decimals, score_digits: round times to so many decimals and scores to so many significant digits, after
+            NMS, as a file of the official form would hold them (S-CNN: 1 and 5).
+    """
+
+    task: Literal["detection"] = "detection"
+    protocol: Literal["activitynet", "thumos14"] = "activitynet"
+    interpolated: bool | None = None
+    overlap: Overlap | None = None
+    ties: Ties | None = None
+    ambiguous: bool = True
+    drop_duplicates: bool = False
+    max_per_video: int | None = Field(default=None, ge=1)
+    nms: NmsConfig | None = None
+    time_decimals: int | None = Field(default=None, ge=0, le=9)
+    score_digits: int | None = Field(default=None, ge=1, le=17)
+
+    @model_validator(mode="after")
+    def _fits(self) -> "DetectionConfig":
+        if self.protocol == "activitynet" and self.ties == "listed":
+            raise ValueError("ties: listed belongs to protocol thumos14; ActivityNet's official order is undefined")
+        if self.protocol == "thumos14" and self.drop_duplicates:
+            raise ValueError("drop_duplicates belongs to protocol activitynet; leave it out")
+        return self
+
+
+class ProposalsConfig(SegmentTaskConfig):
+    """``task: proposals``: AR@AN and the area below it, as the ActivityNet challenge scores it.
+
+    Attributes:
+        max_average: the largest average number of proposals per video; ``all``: as many as there are.
+        at: further average numbers to print AR at.
+    """
+
+    task: Literal["proposals"] = "proposals"
+    max_average: float | Literal["all"] = 100.0
+    at: tuple[float, ...] = (1.0, 10.0, 50.0, 100.0)
+
+
+class MomentsConfig(TaskConfig):
+    """``task: moments``: R@n at IoU m, mIoU and mAP of moment retrieval.
+
+    Attributes:
+        protocol: ``charades`` (also ActivityNet Captions) or ``qvhighlights``: the defaults of the other keys.
+        at: n of R@n. ious: m.
+        overlap: ``>`` for 2D-TAN.
+        order: the first answer is the best scored one, or the one listed first.
+        max_windows: answers of a query that average precision reads; ``all``: all of them.
+        lengths: score also the windows of each length range (QVHighlights' short, middle, long).
+        training: annotations that the fixed-span floor is tuned on; None: the scored ones.
+    """
+
+    task: Literal["moments"] = "moments"
+    protocol: Literal["charades", "qvhighlights"] | None = None
+    at: tuple[int, ...] | None = None
+    ious: tuple[float, ...] | None = None
+    overlap: Overlap = ">="
+    order: Literal["score", "listed"] | None = None
+    max_windows: int | Literal["all"] = 10
+    lengths: bool | None = None
+    training: TruthConfig | None = None
+
+    @field_validator("ious")
+    @classmethod
+    def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        return _thresholds(values)
+
+    @field_validator("training", mode="before")
+    @classmethod
+    def _training(cls, value: Any) -> Any:
+        return {"file": value} if isinstance(value, str) else value
+
+
+class HighlightsConfig(TaskConfig):
+    """``task: highlights``: mAP and Hit@1 of clip scores (QVHighlights).
+
+    Attributes:
+        levels: least annotated scores of a positive clip; 2 Fair, 3 Good, 4 VeryGood.
+    """
+
+    task: Literal["highlights"] = "highlights"
+    levels: tuple[int, ...] = Field(default=(2, 3, 4), min_length=1)
+
+
+class ClassificationConfig(TaskConfig):
+    """``task: classification``: top-k accuracy of items, or mAP and hit@k of untrimmed videos.
+
+    Attributes:
+        protocol: ``items``: one true class per item, a score per class; ``activitynet``: a video may have several
+            classes; None: by the format of the ground truth.
+        at: k of top-k and hit@k; None: 1 and 5 for items, 1 and 3 for activitynet.
+        blocked: videos left out on both sides.
+    """
+
+    task: Literal["classification"] = "classification"
+    protocol: Literal["items", "activitynet"] | None = None
+    at: tuple[int, ...] | None = None
+    blocked: BlockedConfig = Field(default_factory=BlockedConfig)
+
+    @field_validator("blocked", mode="before")
+    @classmethod
+    def _blocked(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            return {"file": value}
+        return {"ids": value} if isinstance(value, list | tuple) else value
+
+    @field_validator("at")
+    @classmethod
+    def _positive(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
+        if values is not None and (not values or min(values) < 1):
+            raise ValueError("expected cut-offs from 1 up, such as [1, 5]")
+        return values
+
+
+class RankingConfig(TaskConfig):
+    """``task: ranking``: trec_eval's measures of runs against qrels.
+
+    Attributes:
+        measures: names as trec_eval prints them; ``official`` (its default set) and ``all`` (``-m all_trec``) are sets.
+        complete: score judged queries without results as zeros (``-c``).
+        relevance_level: least judgement that is relevant (``-l``).
+        max_documents: read so many documents of a query (``-M``).
+        judged_only: leave out documents without a judgement (``-J``).
+        ties: documents of equal score rank by id, ``descending`` (trec_eval) or ``ascending`` (clipmill's retrieval).
+    """
+
+    task: Literal["ranking"] = "ranking"
+    measures: tuple[str, ...] = Field(default=("official",), min_length=1)
+    complete: bool = False
+    relevance_level: int = Field(default=1, ge=1)
+    max_documents: int | None = Field(default=None, ge=1)
+    judged_only: bool = False
+    ties: Literal["descending", "ascending"] = "descending"
+
+
+class LandmarksConfig(TaskConfig):
+    """``task: landmarks``: Oxford and Paris, old and revisited, with junk images.
+
+    Attributes:
+        protocols: of the revisited ground truth; the old one has ``good`` alone (good and ok are right). None: all.
+        ap: the Oxford tool's trapezoids, or rectangles (trec_eval, Stanford I2V).
+        at: k of mP@k.
+        ties: images of equal score rank by id.
+    """
+
+    task: Literal["landmarks"] = "landmarks"
+    protocols: tuple[Literal["easy", "medium", "hard", "good"], ...] | None = None
+    ap: Literal["trapezoid", "rectangle"] = "trapezoid"
+    at: tuple[int, ...] = (1, 5, 10)
+    ties: Literal["ascending", "descending"] = "ascending"
+
+
+TASKS: dict[str, type[Model]] = {
+    "retrieval": EvaluateConfig,
+    "detection": DetectionConfig,
+    "proposals": ProposalsConfig,
+    "moments": MomentsConfig,
+    "highlights": HighlightsConfig,
+    "classification": ClassificationConfig,
+    "ranking": RankingConfig,
+    "landmarks": LandmarksConfig,
+}
+
+
+class _TaskOnly(BaseModel):
+    model_config = ConfigDict(extra="ignore")
+
+    task: Any = "retrieval"
+
+
+def parse_evaluate_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> Model:
+    """Returns YAML `text` with overrides as the model of its `task`.
+
+    Raises:
+        ConfigError: as `parse_config`, or there is no such task.
+    """
+    task = parse_config(_TaskOnly, text, overrides, source).task
+    if task not in TASKS:
+        known = ", ".join(TASKS)
+        raise ConfigError(f"{source} task: expected one of {known}, got {task!r}; {near(str(task), TASKS)}")
+    return parse_config(TASKS[task], text, overrides, source)
