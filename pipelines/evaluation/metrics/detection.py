@@ -17,7 +17,7 @@ ground truths in N; predictions in a video without ground truth are false; repea
 Source: ActivityNet challenge toolkit, detection task (F. Caba Heilbron et al., CVPR 2015).
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -213,6 +213,25 @@ def match(
     Args:
         ground_truth_group, group: ``int64[G]``, ``int64[N]``: equal for equal video and class.
     """
+    hit = np.zeros((len(thresholds), len(predictions)), np.bool_)
+    found = claims(ground_truth, predictions, ground_truth_group, group, thresholds)
+    for line, (rows, _) in enumerate(found):
+        hit[line, rows] = True
+    return hit
+
+
+def claims(
+    ground_truth: Segments,
+    predictions: Segments,
+    ground_truth_group: Ints,
+    group: Ints,
+    thresholds: tuple[float, ...],
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yields, for each threshold, the predictions that are hits, ``int64[H]``, and the ground truth each one got.
+
+    Args:
+        ground_truth_group, group: ``int64[G]``, ``int64[N]``: equal for equal video and class.
+    """
     # Of ground truths of equal overlap the later is preferred: pairs come in this order.
     late = np.lexsort((ground_truth.stop_seconds, ground_truth.start_seconds))[::-1]
     row, target = group_pairs(group, ground_truth_group[late])
@@ -223,7 +242,6 @@ def match(
         ground_truth.start_seconds[target],
         ground_truth.stop_seconds[target],
     )
-    hit = np.zeros((len(thresholds), len(predictions)), np.bool_)
     near = np.flatnonzero(overlap >= min(thresholds, default=0.0))
     row, target, overlap = row[near], target[near], overlap[near]
     # From here on only those predictions that overlap something enough: a part of them all.
@@ -231,11 +249,10 @@ def match(
     rows = row[new]
     rank = rank_order(predictions.score[rows], predictions.start_seconds[rows], predictions.stop_seconds[rows])
     who, target, overlap = by_preference(np.cumsum(new) - 1, target, overlap, rank)
-    for line, threshold in enumerate(thresholds):
+    for threshold in thresholds:
         good = overlap >= threshold
-        winners, _ = claim(who[good], target[good], len(ground_truth))
-        hit[line, rows[rank[winners]]] = True
-    return hit
+        winners, taken = claim(who[good], target[good], len(ground_truth))
+        yield rows[rank[winners]], taken
 
 
 def overlapping(

@@ -14,6 +14,7 @@ is Diving too).
 Source: THUMOS'14 evaluation kit, temporal detection, as updated by S-CNN (Z. Shou et al., CVPR 2016).
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -84,26 +85,21 @@ class ThumosMap:
         videos = {name: position for position, name in enumerate(ground_truth.video_ids)}
         all_labels = np.array([labels.setdefault(name, len(labels)) for name in predictions.label_names], np.int64)
         all_videos = np.array([videos.setdefault(name, len(videos)) for name in predictions.video_ids], np.int64)
-        excused = _excused(predictions, ambiguous)
-        rank = rank_order(predictions.score)
-        predictions = predictions.take(rank)
-        label, video, excused = all_labels[predictions.label], all_videos[predictions.video], excused[rank]
-        who, target, overlap = overlapping(
+        label, video = all_labels[predictions.label], all_videos[predictions.video]
+        excused = excused_by(predictions, ambiguous)
+        found = thumos_claims(
             ground_truth,
             predictions,
             ground_truth.video * len(labels) + ground_truth.label,
             video * len(labels) + label,
-            tiou_of_hull,
+            self.thresholds,
         )
         blocks = []
-        listed = np.argsort(rank, kind="stable")
-        for threshold in self.thresholds:
-            good = overlap > threshold
-            _, got = claim(who[good], target[good], len(rank))
-            hit = np.zeros(len(rank), np.bool_)
+        for got, _ in found:
+            hit = np.zeros(len(predictions), np.bool_)
             hit[got] = True
-            # Back to the order as listed: it decides between equal scores of one video.
-            rows = listed[(hit | ~excused)[listed]]
+            # In the order as listed: it decides between equal scores of one video.
+            rows = np.flatnonzero(hit | ~excused)
             blocks.append(
                 Matched(
                     tuple(videos),
@@ -121,7 +117,29 @@ class ThumosMap:
         return tuple(blocks)
 
 
-def _excused(predictions: Segments, ambiguous: Segments | None) -> Bools:
+def thumos_claims(
+    ground_truth: Segments,
+    predictions: Segments,
+    ground_truth_group: Ints,
+    group: Ints,
+    thresholds: tuple[float, ...],
+) -> Iterator[tuple[Ints, Ints]]:
+    """Yields, for each threshold, the predictions that are hits, ``int64[H]``, and the ground truth that took each.
+
+    Args:
+        ground_truth_group, group: ``int64[G]``, ``int64[N]``: equal for equal video and class.
+    """
+    rank = rank_order(predictions.score)
+    ranked = predictions.take(rank)
+    who, target, overlap = overlapping(ground_truth, ranked, ground_truth_group, group[rank], tiou_of_hull)
+    for threshold in thresholds:
+        good = overlap > threshold
+        takers, got = claim(who[good], target[good], len(rank))
+        yield rank[got], takers
+
+
+def excused_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
+    """Returns which predictions overlap an ambiguous interval of their video, ``bool[N]``."""
     excused = np.zeros(len(predictions), np.bool_)
     if ambiguous is None or not len(ambiguous):
         return excused
