@@ -44,22 +44,20 @@ def resized_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int,
     if preprocess.resize == "exact":
         rows, columns = preprocess.size
         return rows, columns
-    short = preprocess.resize == "short_side"
-    side = min(height, width) if short else max(height, width)
+    to_height = {"short_side": height <= width, "long_side": height > width, "width": False}[preprocess.resize]
+    side, far_side = (height, width) if to_height else (width, height)
     target = preprocess.size[0]
     keep = {"always": False, "shrink": side <= target, "enlarge": side >= target}[preprocess.resize_when]
     if keep:
         return height, width
-    other = (max(height, width) if short else min(height, width)) * target / side
+    other = far_side * target / side
     if preprocess.resize_rounding == "nearest":
         far = int(other + 0.5)
     else:
         # Cut to whole pixels, as torchvision does; the longest-side rule of R-MAC rounds up.
-        far = int(other) if short else ceil(other)
+        far = ceil(other) if preprocess.resize == "long_side" else int(other)
     far = max(far, 1)
-    if (height <= width) == short:
-        return target, far
-    return far, target
+    return (target, far) if to_height else (far, target)
 
 
 def centre_offset(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:

@@ -46,9 +46,9 @@ class Preprocess(Model):
     The first group is geometry, done on ``uint8`` in the decode child; the second is arithmetic, done on the device.
 
     Attributes:
-        resize: ``exact`` to `size` (rows, columns) ignoring the aspect; ``short_side`` or ``long_side`` to ``size[0]``
-            keeping it; ``none``.
-        size: rows and columns for ``exact``; one number for ``short_side`` and ``long_side``.
+        resize: ``exact`` to `size` (rows, columns) ignoring the aspect; ``short_side``, ``long_side`` or ``width`` to
+            ``size[0]`` keeping it; ``none``.
+        size: rows and columns for ``exact``; one number for ``short_side``, ``long_side`` and ``width``.
         resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
         interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or ``bilinear_antialias`` as
             Pillow does it (torchvision's on PIL images).
@@ -59,13 +59,13 @@ class Preprocess(Model):
         mean, std: per channel in the order of `colour`, applied after `scale`.
         mean_cube: SHA-256 of the file of a mean volume to subtract instead of `mean` (C3D), cut at the crop.
         mean_cube_file: path of that file; not part of the fingerprint (the digest is).
-        resize_rounding: how the other side of a resize becomes whole pixels: None cuts ``short_side`` and rounds
-            ``long_side`` up; ``nearest`` rounds half up, as mmcv does.
+        resize_rounding: how the other side of a resize becomes whole pixels: None cuts ``short_side`` and ``width`` and
+            rounds ``long_side`` up; ``nearest`` rounds half up, as mmcv does.
         crop_rounding: how the corner of a centred crop becomes whole pixels: None cuts, as Caffe does (column 29, not
             30, of 171 columns cropped to 112); ``half_even`` as torchvision does.
     """
 
-    resize: Literal["exact", "short_side", "long_side", "none"] = "none"
+    resize: Literal["exact", "short_side", "long_side", "width", "none"] = "none"
     size: tuple[int, ...] = ()
     resize_when: Literal["always", "shrink", "enlarge"] = "always"
     interpolation: Literal["bilinear", "bilinear_antialias"] = "bilinear"
@@ -82,7 +82,7 @@ class Preprocess(Model):
 
     @model_validator(mode="after")
     def _size_fits_resize(self) -> "Preprocess":
-        wanted = {"exact": 2, "short_side": 1, "long_side": 1, "none": 0}[self.resize]
+        wanted = {"exact": 2, "short_side": 1, "long_side": 1, "width": 1, "none": 0}[self.resize]
         if len(self.size) != wanted:
             raise ValueError(f"resize {self.resize}: expected {wanted} numbers in size, got {list(self.size)}")
         if any(number < 1 for number in (*self.size, *(self.crop or ()))):

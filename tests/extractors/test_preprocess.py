@@ -93,6 +93,11 @@ def test_antialias_differs_from_opencv_where_it_shrinks() -> None:
         ({"resize": "short_side", "size": (226,), "resize_when": "enlarge"}, (240, 320), (240, 320)),
         ({"resize": "short_side", "size": (226,), "resize_when": "enlarge"}, (113, 200), (226, 400)),
         ({"resize": "long_side", "size": (300,), "resize_when": "shrink"}, (200, 250), (200, 250)),
+        ({"resize": "width", "size": (720,)}, (240, 426), (405, 720)),
+        ({"resize": "width", "size": (720,)}, (426, 240), (1278, 720)),
+        ({"resize": "width", "size": (720,)}, (241, 426), (407, 720)),
+        ({"resize": "width", "size": (720,), "resize_rounding": "nearest"}, (479, 854), (404, 720)),
+        ({"resize": "width", "size": (720,), "resize_when": "shrink"}, (240, 426), (240, 426)),
         # A strip thinner than a pixel keeps one.
         ({"resize": "long_side", "size": (10,), "resize_rounding": "nearest"}, (1, 1000), (1, 10)),
         ({}, (13, 17), (13, 17)),
