@@ -26,6 +26,32 @@ class NoOptions(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class WeightsFile:
+    """One published file, as far as its facts are known; None is "not known", never a guess.
+
+    Attributes:
+        name: under which it was published; no two known files share one.
+        layout: its published layout (see `extractors.weights`).
+        source: the repository or page it is published in.
+        url: from which it can be fetched as it is.
+        num_bytes: of the file.
+        sha256: of the file; may be its first digits only, as PyTorch's file names have them. A file with this digest
+            gets this card, whatever card its layout has.
+        git_blob: the id git gives its bytes, where a repository holds it.
+        licence: where it differs from the card's.
+    """
+
+    name: str
+    layout: str
+    source: str
+    url: str | None = None
+    num_bytes: int | None = None
+    sha256: str | None = None
+    git_blob: str | None = None
+    licence: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class WeightsCard:
     """Where weights come from and how frames must be prepared for them.
 
@@ -33,8 +59,7 @@ class WeightsCard:
         name: such as ``sports1m-caffe``; recorded in the recipe.
         layouts: published layouts (see `extractors.weights`) this card is the default for.
         source: where the file was published (repository or paper), in words.
-        url, num_bytes, sha256: of the published file, where known; `sha256` may be its first digits only, as PyTorch's
-            file names have them. A file with this digest gets this card, whatever card its layout has.
+        files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
@@ -46,9 +71,7 @@ class WeightsCard:
     source: str
     licence: str
     preprocess: Preprocess
-    url: str | None = None
-    num_bytes: int | None = None
-    sha256: str | None = None
+    files: tuple[WeightsFile, ...] = ()
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 

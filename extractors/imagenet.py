@@ -1,6 +1,8 @@
-"""The preprocessing torchvision's ImageNet weights share."""
+"""What torchvision's ImageNet weights share: their preprocessing, and where they are published."""
 
 from schemas.recipe import Preprocess
+
+TORCHVISION_URL = "https://download.pytorch.org/models"
 
 TORCHVISION = Preprocess(
     resize="short_side",

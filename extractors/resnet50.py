@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
-from extractors.imagenet import TORCHVISION
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from schemas.model import Model
 from schemas.recipe import Recipe, Sampling
 
@@ -23,20 +23,36 @@ CARDS = (
     WeightsCard(
         name="imagenet-v1",
         layouts=("resnet50_torchvision",),
-        source="pytorch/vision, resnet50-0676ba61.pth (ResNet50_Weights.IMAGENET1K_V1)",
+        source="pytorch/vision (ResNet50_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
         preprocess=TORCHVISION,
-        url="https://download.pytorch.org/models/resnet50-0676ba61.pth",
+        files=(
+            WeightsFile(
+                name="resnet50-0676ba61.pth",
+                layout="resnet50_torchvision",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/resnet50-0676ba61.pth",
+                sha256="0676ba61",
+            ),
+        ),
         classes="imagenet1k",
     ),
-    # The same keys; only the resize differs, so it is chosen with weights.card.
+    # The same keys; only the resize differs: told by the digest, and for a changed file chosen with weights.card.
     WeightsCard(
         name="imagenet-v2",
         layouts=(),
-        source="pytorch/vision, resnet50-11ad3fa6.pth (ResNet50_Weights.IMAGENET1K_V2)",
+        source="pytorch/vision (ResNet50_Weights.IMAGENET1K_V2)",
         licence="BSD-3-Clause",
         preprocess=TORCHVISION.model_copy(update={"size": (232,)}),
-        url="https://download.pytorch.org/models/resnet50-11ad3fa6.pth",
+        files=(
+            WeightsFile(
+                name="resnet50-11ad3fa6.pth",
+                layout="resnet50_torchvision",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/resnet50-11ad3fa6.pth",
+                sha256="11ad3fa6",
+            ),
+        ),
         classes="imagenet1k",
     ),
 )

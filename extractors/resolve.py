@@ -125,7 +125,8 @@ def _weights(
         others = ", ".join(item.name for item in card.layers if item.name not in layout.lacks)
         expected = f"one of {others}: a {layout.name} file has no other"
         raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
-    told_by_digest = next((item.name for item in card.weights if item.sha256 and sha256.startswith(item.sha256)), None)
+    files = [(item.name, known.sha256) for item in card.weights for known in item.files if known.sha256]
+    told_by_digest = next((name for name, known in files if sha256.startswith(known)), None)
     chosen = _card_named(card, given.card or told_by_digest or layout.card, where)
     weights = Weights(
         source="file", file=path, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence

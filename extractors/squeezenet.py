@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
-from extractors.imagenet import TORCHVISION
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from schemas.recipe import Preprocess, Recipe, Sampling
 
 CARDS = (
@@ -18,19 +18,33 @@ CARDS = (
         preprocess=Preprocess(
             resize="exact", size=(256, 256), crop=(227, 227), colour="bgr", mean=(104.0, 117.0, 123.0)
         ),
-        num_bytes=5_011_453,
-        sha256="2a5bc28f584eedf223a0e662d7391f4b88e51b569d00395f3387956e44b97802",
+        files=(
+            WeightsFile(
+                name="squeezenet1_0_imagenet_decoded.pt",
+                layout="squeezenet1_0",
+                source="songhan/SqueezeNet-Deep-Compression, decoded",
+                num_bytes=5_011_453,
+                sha256="2a5bc28f584eedf223a0e662d7391f4b88e51b569d00395f3387956e44b97802",
+            ),
+        ),
         classes="imagenet1k",
     ),
     # The same keys and shapes, told apart by the digest alone.
     WeightsCard(
         name="imagenet-torchvision",
         layouts=(),
-        source="pytorch/vision, squeezenet1_0-b66bff10.pth (SqueezeNet1_0_Weights.IMAGENET1K_V1)",
+        source="pytorch/vision (SqueezeNet1_0_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
         preprocess=TORCHVISION,
-        url="https://download.pytorch.org/models/squeezenet1_0-b66bff10.pth",
-        sha256="b66bff10",
+        files=(
+            WeightsFile(
+                name="squeezenet1_0-b66bff10.pth",
+                layout="squeezenet1_0",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/squeezenet1_0-b66bff10.pth",
+                sha256="b66bff10",
+            ),
+        ),
         classes="imagenet1k",
     ),
 )

@@ -3,19 +3,26 @@
 from collections.abc import Sequence
 from typing import Any
 
-from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard
-from extractors.imagenet import TORCHVISION
+from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from schemas.recipe import Preprocess, Recipe, Sampling
 
 CARDS = (
     WeightsCard(
         name="imagenet-torchvision",
         layouts=("vgg16_torchvision_imagenet1k",),
-        source="pytorch/vision, vgg16-397923af.pth (VGG16_Weights.IMAGENET1K_V1)",
+        source="pytorch/vision (VGG16_Weights.IMAGENET1K_V1)",
         licence="BSD-3-Clause",
         preprocess=TORCHVISION,
-        url="https://download.pytorch.org/models/vgg16-397923af.pth",
-        sha256="397923af",
+        files=(
+            WeightsFile(
+                name="vgg16-397923af.pth",
+                layout="vgg16_torchvision_imagenet1k",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/vgg16-397923af.pth",
+                sha256="397923af",
+            ),
+        ),
         classes="imagenet1k",
     ),
     WeightsCard(
@@ -26,6 +33,14 @@ CARDS = (
         # Published: BGR, 0-255, the means. ours: short side 256 as OpenCV resizes, centre crop rounded down.
         preprocess=Preprocess(
             resize="short_side", size=(256,), crop=(224, 224), colour="bgr", mean=(103.939, 116.779, 123.68)
+        ),
+        files=(
+            WeightsFile(
+                name="VGG_ILSVRC_16_layers.caffemodel",
+                layout="vgg16_caffe",
+                source="the authors' page (Visual Geometry Group, Oxford)",
+                url="http://www.robots.ox.ac.uk/~vgg/software/very_deep/caffe/VGG_ILSVRC_16_layers.caffemodel",
+            ),
         ),
         classes="imagenet1k",
     ),

@@ -112,8 +112,11 @@ def test_published_weights_are_documented(name: str) -> None:
     for weights in card.weights:
         assert f"`{weights.name}`" in table, f"docs/weights.md: no row of {name} names the card {weights.name}"
         assert all(f"`{layout}`" in table for layout in weights.layouts), weights.layouts
-        assert weights.sha256 is None or weights.sha256 in table
-        assert weights.num_bytes is None or f"{weights.num_bytes:,} bytes" in table
+        for file in weights.files:
+            assert f"`{file.name}`" in table, f"docs/weights.md: no row of {name} names the file {file.name}"
+            assert file.sha256 is None or file.sha256 in table
+            assert file.git_blob is None or file.git_blob in table
+            assert file.num_bytes is None or f"{file.num_bytes:,} bytes" in table
 
 
 def test_planning_reads_every_card_without_torch() -> None:
