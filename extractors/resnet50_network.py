@@ -113,14 +113,20 @@ def _keys() -> dict[str, tuple[str, Shape]]:
 LAYOUTS = (Layout("resnet50_torchvision", "imagenet-v1", _keys()),)
 
 
+def network_of(recipe: Recipe, layer: str, fold_batch_norm: bool) -> ResNet50:
+    """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
+    if recipe.weights.file is not None:
+        network = ResNet50(layer)
+        load_network(network, recipe.weights.file, LAYOUTS)
+    else:
+        network = seeded(recipe.weights.seed or 0, lambda: ResNet50(layer))
+    if fold_batch_norm:
+        network.fold_batch_norm()
+    return network
+
+
 def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
     options: ResNet50Options = options_of(CARD, recipe)
-    if recipe.weights.file is not None:
-        network = ResNet50(recipe.layer)
-        load_network(network, recipe.weights.file, LAYOUTS)
-    else:
-        network = seeded(recipe.weights.seed or 0, lambda: ResNet50(recipe.layer))
-    if options.fold_batch_norm:
-        network.fold_batch_norm()
+    network = network_of(recipe, recipe.layer, options.fold_batch_norm)
     return TorchExtractor(network, recipe, device, network.conv1, single_frames=True)

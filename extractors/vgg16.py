@@ -5,7 +5,12 @@ from typing import Any
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
 from extractors.imagenet import TORCHVISION, TORCHVISION_URL
+from schemas.errors import UsageError, describe
 from schemas.recipe import Preprocess, Recipe, Sampling
+
+CHANNELS = 512
+MAP_STRIDES = {"conv5_3": 16, "pool5": 32}
+"""Pixels of the frame per cell of a map, along each side; the far cells that are not whole are cut."""
 
 CARDS = (
     WeightsCard(
@@ -46,6 +51,30 @@ CARDS = (
     ),
 )
 
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Returns the recipe with the length of a row that the frames' size gives a map.
+
+    Raises:
+        UsageError: frames have no one size, so rows would have no one length; or they are too small.
+    """
+    stride = MAP_STRIDES.get(recipe.layer)
+    if stride is None:
+        return recipe
+    where = f"features.{recipe.name}.preprocess"
+    preprocess = recipe.preprocess
+    size = preprocess.crop or (preprocess.size if preprocess.resize == "exact" else None)
+    if size is None:
+        expected = f"one size of frame, for rows of layer {recipe.layer} of one length"
+        remedy = "keep the crop, or set {resize: exact, size: [rows, columns]}; extractor rmac pools maps of any size"
+        raise UsageError(describe(where, "crop", expected, "frames of any size", remedy))
+    rows, columns = (side // stride for side in size)
+    if not rows or not columns:
+        expected = f"at least {stride} x {stride} for layer {recipe.layer}"
+        raise UsageError(describe(where, "crop", expected, f"{size[0]} x {size[1]}", "enlarge it"))
+    return recipe.model_copy(update={"dim": CHANNELS * rows * columns})
+
+
 CARD = ExtractorCard(
     name="vgg16",
     version=1,
@@ -53,7 +82,8 @@ CARD = ExtractorCard(
     layers=(
         Layer("fc7", 4096),
         Layer("fc6", 4096),
-        Layer("pool5", 25088, maps=(512, 7, 7)),
+        Layer("pool5", 25088, maps=(CHANNELS, 7, 7)),
+        Layer("conv5_3", 100352, maps=(CHANNELS, 14, 14)),
         Layer("logits", 1000),
     ),
     sampling=Sampling(fps=1, frames=1),
@@ -61,6 +91,7 @@ CARD = ExtractorCard(
     frames_fixed=True,
     gmac_per_window=15.47,
     batch_windows=8,
+    settle=_settle,
 )
 
 

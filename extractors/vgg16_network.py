@@ -4,13 +4,14 @@ import torch
 from torch import Tensor, nn
 
 from extractors.torch_extractor import TorchExtractor, empty, seeded
+from extractors.vgg16 import MAP_STRIDES
 from extractors.weights import Layout, Shape, load_network
 from schemas.recipe import Recipe
 
 WIDTHS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
 """Widths of the 3 x 3 convolutions; None is a 2 x 2 max-pool."""
 CLASSES = 1000
-CLASSIFIER_STOP = {"pool5": 0, "fc6": 2, "fc7": 5, "logits": 7}
+CLASSIFIER_STOP = {"conv5_3": 0, "pool5": 0, "fc6": 2, "fc7": 5, "logits": 7}
 """How much of the classifier each layer needs: fc6 and fc7 are read after their ReLU."""
 CAFFE_NAMES = (
     *(f"conv{block}_{index}" for block, num in enumerate((2, 2, 3, 3, 3), start=1) for index in range(1, num + 1)),
@@ -19,7 +20,11 @@ CAFFE_NAMES = (
 
 
 class VGG16(nn.Module):
-    """VGG-16 up to `layer`; ``float[N, 3, 224, 224]`` to ``float[N, D]``."""
+    """VGG-16 up to `layer`; ``float[N, 3, H, W]`` to ``float[N, D]``.
+
+    Maps (conv5_3 after its ReLU, pool5) are flattened channel, row, column. Before fc6 they are averaged to 7 x 7, as
+    torchvision does, which changes nothing at 224 x 224.
+    """
 
     def __init__(self, layer: str = "fc7", num_classes: int = CLASSES) -> None:
         super().__init__()
@@ -52,8 +57,15 @@ class VGG16(nn.Module):
         """Frees the linear layers after the wanted one (for pool5, 494 MB of 553)."""
         self.classifier = nn.Sequential(*list(self.classifier)[: CLASSIFIER_STOP[self._layer]])
 
+    def maps(self, images: Tensor, last_pool: bool = True) -> Tensor:
+        """Returns pool5 ``[N, 512, H // 32, W // 32]``, or without the last pooling conv5_3, at strides of 16."""
+        maps: Tensor = self.features(images) if last_pool else self.features[:-1](images)
+        return maps
+
     def forward(self, images: Tensor) -> Tensor:
-        x: Tensor = torch.flatten(self.avgpool(self.features(images)), 1)
+        if self._layer in MAP_STRIDES:
+            return torch.flatten(self.maps(images, last_pool=self._layer == "pool5"), 1)
+        x: Tensor = torch.flatten(self.avgpool(self.maps(images)), 1)
         for module in list(self.classifier)[: CLASSIFIER_STOP[self._layer]]:
             x = module(x)
         return x
@@ -79,13 +91,19 @@ def _layouts() -> tuple[Layout, ...]:
 LAYOUTS = _layouts()
 
 
-def build(recipe: Recipe, device: str) -> TorchExtractor:
-    """Returns the extractor with the recipe's weights."""
+def network_of(recipe: Recipe, layer: str) -> VGG16:
+    """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
     if recipe.weights.file is not None:
-        network = empty(lambda: VGG16(recipe.layer))
+        network = empty(lambda: VGG16(layer))
         network.drop_unused()
         load_network(network, recipe.weights.file, LAYOUTS)
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: VGG16(recipe.layer))
+        network = seeded(recipe.weights.seed or 0, lambda: VGG16(layer))
         network.drop_unused()
+    return network
+
+
+def build(recipe: Recipe, device: str) -> TorchExtractor:
+    """Returns the extractor with the recipe's weights."""
+    network = network_of(recipe, recipe.layer)
     return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

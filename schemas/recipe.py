@@ -148,7 +148,9 @@ class Recipe(Model):
         extractor_version: raised whenever the extractor's code changes a number.
         layer: which output of the network.
         dim, dtype: of one row's values; `dtype` is how they are stored.
-        options: the extractor's own switches, as validated by its options model.
+        options: the extractor's own switches, as validated by its options model. One that names a file holds, once
+            resolved, the digest or fingerprint of what is in it.
+        files: paths of those files, by option; not part of the fingerprint (what is in them is).
         pooling: ``none``: one row per window; ``mean``: one row per clip; ``mean_l2``: the same, then L2-normalised.
         precision: arithmetic of the forward pass.
         decoder: ``auto`` is decord with PyAV as fallback.
@@ -165,6 +167,7 @@ class Recipe(Model):
     preprocess: Preprocess
     clips: ClipRule
     options: dict[str, Any] = Field(default_factory=dict)
+    files: dict[str, str] = Field(default_factory=dict)
     pooling: Pooling = "none"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
     decoder: Literal["auto", "decord", "pyav"] = "auto"
@@ -172,7 +175,7 @@ class Recipe(Model):
     def identity(self) -> dict[str, Any]:
         """Returns the part of the recipe that decides a number: what the fingerprint covers."""
         data = self.model_dump(mode="json", by_alias=True)
-        del data["name"]
+        del data["name"], data["files"]
         for key in ("file", "licence"):
             data["weights"].pop(key)
         data["preprocess"].pop("mean_cube_file")

@@ -16,6 +16,7 @@ from extractors.resolve import resolve_recipe
 from extractors.torch_extractor import TorchExtractor, empty, seeded
 from extractors.vgg16_network import LAYOUTS, VGG16
 from schemas.config import DecodeConfig, FeatureConfig
+from schemas.errors import UsageError
 from schemas.recipe import ClipRule, Recipe
 from tests.extractors.published_layouts import numbered_state, published
 
@@ -74,8 +75,9 @@ def by_hand(state: dict[str, Tensor], images: Tensor) -> dict[str, Tensor]:
         patches = functional.unfold(x, 3, padding=1)
         x = (weight.flatten(1) @ patches + bias[:, None]).reshape(len(x), -1, *x.shape[2:]).clamp(min=0)
         last = index
+    found = {"conv5_3": x.flatten(1)}
     x = x.reshape(*x.shape[:2], 7, 2, 7, 2).amax(dim=(3, 5))
-    found = {"pool5": x.flatten(1)}
+    found["pool5"] = x.flatten(1)
     found["fc6"] = (found["pool5"] @ state["classifier.0.weight"].T + state["classifier.0.bias"]).clamp(min=0)
     found["fc7"] = (found["fc6"] @ state["classifier.3.weight"].T + state["classifier.3.bias"]).clamp(min=0)
     found["logits"] = found["fc7"] @ state["classifier.6.weight"].T + state["classifier.6.bias"]
@@ -101,6 +103,44 @@ def test_the_network_is_the_published_one() -> None:
             assert float((found - values).abs().max() / values.abs().max()) < 1e-5, layer
             if layer != "logits":
                 assert float(found.min()) == 0.0
+
+
+@pytest.mark.parametrize(
+    ("layer", "preprocess", "maps"),
+    [
+        ("pool5", {}, (512, 7, 7)),
+        ("conv5_3", {}, (512, 14, 14)),
+        ("pool5", {"crop": [64, 130]}, (512, 2, 4)),
+        ("conv5_3", {"resize": "exact", "size": [50, 72], "crop": None}, (512, 3, 4)),
+    ],
+)
+def test_maps_have_the_length_the_frames_size_gives(
+    layer: str, preprocess: dict[str, Any], maps: tuple[int, int, int]
+) -> None:
+    recipe = resolve(layer=layer, preprocess=preprocess)
+    assert recipe.dim == maps[0] * maps[1] * maps[2]
+    if not preprocess:
+        return
+    frames = np.random.default_rng(0).integers(0, 256, (1, 1, 100, 300, 3), dtype=np.uint8)
+    frames = apply_geometry(frames[0, 0], recipe.preprocess)[None, None]
+    values = registry.build(recipe, "cpu").forward(frames)["values"]
+    assert values.shape == (1, recipe.dim)
+    if layer == "conv5_3":
+        # The maps that one more pooling turns into pool5's, cell by cell.
+        pooled = resolve(layer="pool5", preprocess=preprocess)
+        expected = registry.build(pooled, "cpu").forward(frames)["values"].reshape(512, 1, 2)
+        found = values.reshape(maps)[:, :2].reshape(512, 1, 2, 2, 2).max(axis=(2, 4))
+        np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_maps_of_frames_of_any_size_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"features.vgg16.preprocess crop: expected one size .*got frames of any"):
+        resolve(layer="pool5", preprocess={"crop": None})
+
+
+def test_maps_without_a_cell_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"expected at least 32 x 32 for layer pool5, got 224 x 31; enlarge it"):
+        resolve(layer="pool5", preprocess={"crop": [224, 31]})
 
 
 @pytest.fixture(scope="module")
