@@ -341,6 +341,8 @@ class LandmarksConfig(TaskConfig):
         protocols: of the revisited ground truth; the old one has ``good`` alone (good and ok are right). None: all.
         ap: the Oxford tool's trapezoids, or rectangles (trec_eval, Stanford I2V).
         at: k of mP@k.
+        query_image: where the query's own image stands in the collection (old Oxford and Paris: among the good ones),
+            it is a ``positive`` like any other, as the official tool counts, or ``junk``.
         ties: images of equal score rank by id.
     """
 
@@ -348,6 +350,7 @@ class LandmarksConfig(TaskConfig):
     protocols: tuple[Literal["easy", "medium", "hard", "good"], ...] | None = None
     ap: Literal["trapezoid", "rectangle"] = "trapezoid"
     at: tuple[int, ...] = (1, 5, 10)
+    query_image: Literal["positive", "junk"] = "positive"
     ties: Literal["ascending", "descending"] = "ascending"
 
 
