@@ -85,6 +85,8 @@ class EngineConfig(Model):
         device: ``auto`` picks a GPU where there is one.
         threads: compute threads of one worker; 0: all cores, divided by `workers`.
         workers: ray: actors; beam: worker processes of the direct runner; local: always 1.
+        workers_per_gpu: ray: how many actors share a GPU. Each has a decode process of its own, and one of those seldom
+            keeps a GPU busy.
         address: ray: of a running cluster; beam: of a Dask scheduler (runner dask) or a job service (runner portable).
         runner: beam: ``in_process``, ``multi_processing``, ``portable`` or ``dask``.
         pipeline_options: beam: further options, as on Beam's command line.
@@ -97,6 +99,7 @@ class EngineConfig(Model):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
     workers: int = Field(default=1, ge=1)
+    workers_per_gpu: int = Field(default=1, ge=1)
     address: str | None = None
     runner: Literal["in_process", "multi_processing", "portable", "dask"] = "in_process"
     pipeline_options: tuple[str, ...] = ()

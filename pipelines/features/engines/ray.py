@@ -29,12 +29,15 @@ class _Actor:
         self._worker = Worker(spec)
         self._worker.__enter__()
 
+    def ready(self) -> None:
+        """Returns once the actor has a place on the cluster."""
+
     def run(self, task: ShardTask) -> TaskResult:
         return self._worker.run(task)
 
 
 class RayEngine:
-    """Runs tasks on `workers` actors (one GPU each where there are GPUs); a dead actor's task goes to a fresh one."""
+    """Runs tasks on `workers` actors (`workers_per_gpu` to a GPU); a dead actor's task goes to a fresh one."""
 
     def __init__(self, config: EngineConfig) -> None:
         self._config = config
@@ -60,18 +63,36 @@ class RayEngine:
 
     def _run(self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
         waiting = deque((task, 1) for task in tasks)
-        idle = [_actor(spec) for _ in range(min(self._config.workers, len(tasks)))]
+        idle: list[Any] = []
+        # Actors that wait for a place: with more workers than GPUs some may wait for ever, so they are given no task.
+        starting = dict(self._start(spec) for _ in range(min(self._config.workers, len(tasks))))
         running: dict[Any, tuple[Any, ShardTask, int]] = {}
         results: dict[str, TaskResult] = {}
+        failed_starts = 0
         while waiting or running:
             while waiting and idle:
                 task, attempt = waiting.popleft()
                 actor = idle.pop()
                 running[actor.run.remote(task)] = (actor, task, attempt)
-            done, _ = ray.wait(list(running), num_returns=1)
-            actor, task, attempt = running.pop(done[0])
+            [done], _ = ray.wait([*running, *starting], num_returns=1)
+            if done in starting:
+                actor = starting.pop(done)
+                try:
+                    ray.get(done)
+                except RayActorError as error:
+                    failed_starts += 1
+                    if failed_starts >= TASK_ATTEMPTS:
+                        raise EngineError(
+                            f"engine ray: expected workers that start, got {failed_starts} dead ones "
+                            f"({_first_line(error)}); check engine.device and the cluster's log"
+                        ) from None
+                    starting |= dict([self._start(spec)])
+                else:
+                    idle.append(actor)
+                continue
+            actor, task, attempt = running.pop(done)
             try:
-                result = ray.get(done[0])
+                result = ray.get(done)
             except RayActorError as error:
                 if attempt >= TASK_ATTEMPTS:
                     raise EngineError(
@@ -79,7 +100,7 @@ class RayEngine:
                         "what is committed stands, run the same command again"
                     ) from None
                 waiting.append((task, attempt + 1))
-                idle.append(_actor(spec))
+                starting |= dict([self._start(spec)])
                 continue
             except RayTaskError as error:
                 # Ray wraps what a worker raised; a domain error keeps its own type and exit code.
@@ -91,6 +112,15 @@ class RayEngine:
             for observer in observers:
                 observer.on_task(result)
         return [results[task.key] for task in tasks]
+
+    def _start(self, spec: WorkerSpec) -> tuple[Any, Any]:
+        """Returns what becomes ready when the actor has its place, and the actor."""
+        resources = ray.cluster_resources()
+        wants_gpu = spec.device != "cpu" and resources.get("GPU", 0) > 0
+        cpus = min(float(spec.num_threads), resources.get("CPU", 1.0))
+        gpus = 1 / self._config.workers_per_gpu if wants_gpu else 0
+        actor: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus).remote(spec)
+        return actor.ready.remote(), actor
 
 
 def _connect(config: EngineConfig) -> None:
@@ -104,13 +134,6 @@ def _connect(config: EngineConfig) -> None:
             f"engine ray: expected a cluster at {config.address or 'this machine'}, got {_first_line(error)}; "
             "check engine.address, or leave it out to start one here"
         ) from None
-
-
-def _actor(spec: WorkerSpec) -> Any:
-    gpus = ray.cluster_resources().get("GPU", 0)
-    wants_gpu = spec.device != "cpu" and gpus > 0
-    cpus = min(float(spec.num_threads), ray.cluster_resources().get("CPU", 1.0))
-    return ray.remote(_Actor).options(num_cpus=cpus, num_gpus=1 if wants_gpu else 0).remote(spec)
 
 
 def _first_line(error: Exception) -> str:
