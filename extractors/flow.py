@@ -6,6 +6,7 @@ distribution of what follows, so the method and its parameters are options of th
 """
 
 import hashlib
+import os
 from collections import OrderedDict
 from collections.abc import Callable
 from importlib import import_module
@@ -15,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
+from extractors.base import WeightsFile
+from extractors.imagenet import TORCHVISION_URL
 from schemas.errors import UsageError, VideoError, WeightsError, describe
 from schemas.model import Model
 
@@ -33,6 +36,27 @@ RAFT_MIN_SIDE_PIXELS = 128
 RAFT_STRIDE_PIXELS = 8
 
 
+RAFT_FILES = {
+    "options.flow (raft, large)": WeightsFile(
+        name="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+        layout="torchvision's raft_large",
+        source="pytorch/vision (Raft_Large_Weights.C_T_SKHT_V2)",
+        url=f"{TORCHVISION_URL}/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
+        sha256="ff5fadd5",
+        licence="BSD-3-Clause (the code's; not stated for the weights)",
+    ),
+    "options.flow (raft, small)": WeightsFile(
+        name="raft_small_C_T_V2-01064c6d.pth",
+        layout="torchvision's raft_small",
+        source="pytorch/vision (Raft_Small_Weights.C_T_V2)",
+        url=f"{TORCHVISION_URL}/raft_small_C_T_V2-01064c6d.pth",
+        sha256="01064c6d",
+        licence="BSD-3-Clause (the code's; not stated for the weights)",
+    ),
+}
+"""RAFT's published weights, by where a recipe names them."""
+
+
 class FlowOptions(Model):
     """Which optical flow.
 
@@ -42,8 +66,9 @@ class FlowOptions(Model):
         values: ``exact``: clamp to 20 pixels and divide by 20; ``uint8``: round to 256 levels first, as the original
             JPEG pipeline of I3D did.
         raft: size of the RAFT network.
-        weights: path of RAFT's state dict (torchvision's key names).
-        sha256: of that file; it is checked, so the recipe's fingerprint covers the bytes.
+        weights: path of RAFT's state dict (torchvision's key names). Once resolved, the recipe has it in `files`, and
+            its digest here: the fingerprint covers the bytes, not the path.
+        sha256: of that file; where it is given, the file must have it.
     """
 
     method: Literal["dis", "tvl1", "raft"] = "dis"
@@ -55,15 +80,36 @@ class FlowOptions(Model):
 
     @model_validator(mode="after")
     def _raft_has_weights(self) -> "FlowOptions":
-        if self.method == "raft" and (self.weights is None or self.sha256 is None):
-            raise ValueError("flow raft: expected weights (a file) and its sha256, got none; add both")
+        if self.method == "raft" and self.weights is None and self.sha256 is None:
+            raise ValueError("flow raft: expected weights (a file), got none; add weights: PATH")
         if self.method != "raft" and (self.weights is not None or self.sha256 is not None):
             raise ValueError(f"flow {self.method}: weights and sha256 belong to method: raft; remove them")
         return self
 
 
+def settle_flow(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str, str]]:
+    """Returns the options with the digest of RAFT's file in place of its path, and that path by ``flow.weights``.
+
+    Raises:
+        UsageError: no file is named.
+        WeightsError: it cannot be read, or has another digest than the one given.
+    """
+    from extractors.weights import check_digest, digest
+
+    if options.method != "raft":
+        return options, {}
+    if options.weights is None:
+        remedy = "add weights: PATH (clipmill weights list --extractor i3d)"
+        raise UsageError(describe(where, "flow", "weights (a file) for method raft", "its sha256 only", remedy))
+    path = os.path.abspath(os.path.expanduser(options.weights))
+    found = digest(path)
+    if options.sha256 is not None:
+        check_digest(path, options.sha256)
+    return options.model_copy(update={"weights": None, "sha256": found}), {"flow.weights": path}
+
+
 def make_flow(options: FlowOptions, device: str) -> Flow:
-    """Returns the flow `options` name; RAFT runs on `device`, the others on the CPU.
+    """Returns the flow `options` name; RAFT runs on `device`, the others on the CPU. RAFT needs `weights` and `sha256`.
 
     Raises:
         UsageError: the library a method needs is not installed.

@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
-from extractors.flow import FlowOptions
+from extractors.flow import FlowOptions, settle_flow
 from schemas.errors import UsageError, describe
 from schemas.model import Model
 from schemas.recipe import Preprocess, Recipe, Sampling
@@ -147,8 +147,19 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         gmac_per_window=gmac,
         batch_windows=2,
         variant=_variant,
+        settle=_settle,
         check=_check,
     )
+
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Moves the path of RAFT's weights from the options to the recipe's files, where its digest stands for it."""
+    options: I3DOptions = options_of(CARD, recipe)
+    if options.flow is None:
+        return recipe
+    flow, files = settle_flow(options.flow, f"features.{recipe.name}.options")
+    settled = recipe.options | {"flow": flow.model_dump(mode="json")}
+    return recipe.model_copy(update={"options": settled, "files": recipe.files | files})
 
 
 def _check(recipe: Recipe) -> None:

@@ -56,7 +56,8 @@ class I3DExtractor:
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._flows: WindowFlows | None = None
         if options.flow is not None:
-            self._flows = WindowFlows(make_flow(options.flow, device), num_remembered=recipe.sampling.frames or 1)
+            flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
+            self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}``, or ``[N, S, D]`` with `steps`, for ``uint8[N, T, H, W, 3]``."""

@@ -266,36 +266,59 @@ def _tensors(path: str, content: Any) -> dict[str, "Tensor"]:
     return {key: value for key, value in tensors.items() if not key.endswith(COUNTER)}
 
 
+@dataclass(frozen=True, slots=True)
+class LayoutFit:
+    """How far a file's keys and shapes are those of a layout."""
+
+    layout: Layout
+    missing: tuple[str, ...] = ()
+    unexpected: tuple[str, ...] = ()
+    misshaped: tuple[str, ...] = ()
+
+    @property
+    def num_problems(self) -> int:
+        """Of keys that are missing, unexpected or mis-shaped; 0: the file has this layout."""
+        return len(self.missing) + len(self.unexpected) + len(self.misshaped)
+
+    def told(self, num_shown: int | None = None) -> str:
+        """Returns what does not fit, in one line; of each kind the first `num_shown` keys (None: all)."""
+        kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("mis-shaped", self.misshaped))
+        return "; ".join(
+            f"{len(keys)} {kind}: {', '.join(keys[:num_shown])}"
+            + (", ..." if num_shown is not None and len(keys) > num_shown else "")
+            for kind, keys in kinds
+            if keys
+        )
+
+
+def nearest_layout(shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout]) -> LayoutFit:
+    """Returns the first layout with the fewest keys that do not fit, and which these are."""
+    return min((_fit(shapes, layout) for layout in layouts), key=lambda fit: fit.num_problems)
+
+
+def _fit(shapes: Mapping[str, Sequence[int]], layout: Layout) -> LayoutFit:
+    misshaped = [
+        f"{key} {list(shapes[key])} for {_shown(shape)}"
+        for key, (_, shape) in layout.keys.items()
+        if key in shapes and not _fits(shapes[key], shape)
+    ]
+    missing, unexpected = layout.keys.keys() - shapes.keys(), shapes.keys() - layout.keys.keys()
+    return LayoutFit(layout, tuple(sorted(missing)), tuple(sorted(unexpected)), tuple(misshaped))
+
+
 def match_layout(path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout]) -> Layout:
     """Returns the layout whose keys and shapes are exactly those of the file.
 
     Raises:
         WeightsError: none fits; one line names the nearest layout and which keys are missing, unexpected or mis-shaped.
     """
-    nearest, fewest = layouts[0], -1
-    problems: tuple[list[str], list[str], list[str]] = ([], [], [])
-    for layout in layouts:
-        missing = sorted(layout.keys.keys() - shapes.keys())
-        unexpected = sorted(shapes.keys() - layout.keys.keys())
-        wrong = [
-            f"{key} {list(shapes[key])} for {_shown(shape)}"
-            for key, (_, shape) in layout.keys.items()
-            if key in shapes and not _fits(shapes[key], shape)
-        ]
-        count = len(missing) + len(unexpected) + len(wrong)
-        if count == 0:
-            return layout
-        if fewest < 0 or count < fewest:
-            nearest, fewest, problems = layout, count, (missing, unexpected, wrong)
-    told = "; ".join(
-        f"{len(items)} {word}: {', '.join(items[:SHOWN_KEYS])}{', ...' if len(items) > SHOWN_KEYS else ''}"
-        for word, items in zip(("missing", "unexpected", "mis-shaped"), problems, strict=True)
-        if items
-    )
+    nearest = nearest_layout(shapes, layouts)
+    if nearest.num_problems == 0:
+        return nearest.layout
     known = ", ".join(layout.name for layout in layouts)
     raise WeightsError(
-        f"weights {path}: expected one of the layouts {known}, got keys nearest to {nearest.name} with {told}; "
-        "give the file of this extractor"
+        f"weights {path}: expected one of the layouts {known}, got keys nearest to {nearest.layout.name} with "
+        f"{nearest.told(SHOWN_KEYS)}; give the file of this extractor"
     )
 
 

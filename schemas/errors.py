@@ -51,6 +51,12 @@ class StorageUnavailableError(ClipmillError):
     exit_code = EXIT_RETRYABLE
 
 
+class NetworkError(ClipmillError):
+    """The network failed: what has been fetched is kept, run the command again to go on."""
+
+    exit_code = EXIT_RETRYABLE
+
+
 class EngineError(ClipmillError):
     """An engine could not finish its tasks; committed tasks stand, run the command again."""
 

@@ -11,8 +11,11 @@ import torch
 from pydantic import ValidationError
 
 from extractors.flow import FlowOptions, WindowFlows, make_flow, network_values
+from extractors.resolve import resolve_recipe
 from extractors.weights import digest
+from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from schemas.errors import UsageError, WeightsError
+from schemas.recipe import ClipRule, Recipe
 
 Pixels = npt.NDArray[np.uint8]
 RIGHT, UP = 3, -2
@@ -86,9 +89,38 @@ def test_the_network_sees_twenty_pixels_as_one() -> None:
     np.testing.assert_allclose(levels, [0, 0, 96, 128, 191, 255, 255], atol=1e-4)
 
 
-def test_raft_needs_its_file_and_digest() -> None:
-    with pytest.raises(ValidationError, match="expected weights"):
-        FlowOptions(method="raft")
+def raft_recipe(**flow: str) -> Recipe:
+    options = {"stream": "flow", "flow": {"method": "raft"} | flow}
+    feature = FeatureConfig(weights=WeightsConfig(random=0), options=options)
+    return resolve_recipe("i3d", feature, ClipRule(), DecodeConfig())
+
+
+def test_the_recipe_covers_the_bytes_of_rafts_file_and_not_its_path(tmp_path: Path) -> None:
+    first, moved, other = (tmp_path / name for name in ("raft.pth", "moved.pth", "other.pth"))
+    for path, content in ((first, b"weights"), (moved, b"weights"), (other, b"other weights")):
+        path.write_bytes(content)
+    found = raft_recipe(weights=str(first))
+    assert found.options["flow"]["weights"] is None
+    assert found.options["flow"]["sha256"] == digest(str(first))
+    assert found.files == {"flow.weights": str(first)}
+    assert raft_recipe(weights=str(moved)).fingerprint == found.fingerprint
+    assert raft_recipe(weights=str(moved), sha256=digest(str(first))).fingerprint == found.fingerprint
+    assert raft_recipe(weights=str(other)).fingerprint != found.fingerprint
+    assert raft_recipe(weights=str(first), raft="small").fingerprint != found.fingerprint
+    # What a store keeps and a worker gets is the same recipe.
+    assert Recipe.model_validate_json(found.model_dump_json(by_alias=True)) == found
+
+
+def test_raft_needs_its_file(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="flow raft: expected weights"):
+        raft_recipe()
+    with pytest.raises(UsageError, match=r"features\.i3d\.options flow: expected weights \(a file\) for method raft"):
+        raft_recipe(sha256="0" * 64)
+    with pytest.raises(WeightsError, match="No such file"):
+        raft_recipe(weights=str(tmp_path / "none.pth"))
+    (tmp_path / "raft.pth").write_bytes(b"weights")
+    with pytest.raises(WeightsError, match="expected SHA-256 000000000000"):
+        raft_recipe(weights=str(tmp_path / "raft.pth"), sha256="0" * 64)
     with pytest.raises(ValidationError, match="belong to method: raft"):
         FlowOptions(method="dis", weights="raft.pth")
 

@@ -1,0 +1,88 @@
+"""What a weights file is: its layout, the card a recipe would take, whether it is a published one. Runs none of it."""
+
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from extractors import registry
+from extractors.published import Published, card_choices, git_blob_sha1, identify
+from extractors.resolve import resolve_recipe
+from extractors.weights import LayoutFit, digest, nearest_layout, read_state_dict
+from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from schemas.errors import UsageError, describe
+from schemas.recipe import ClipRule, Recipe
+
+STATISTICS = ("running_mean", "running_var")
+"""Tensors of batch norm that are measured, not learnt: they do not count as parameters."""
+
+
+@dataclass(frozen=True, slots=True)
+class WeightsReport:
+    """What is known of a weights file.
+
+    Attributes:
+        published: the known files whose digest it has; one may belong to another extractor.
+        fit: the layout it has, or the nearest with what does not fit.
+        num_parameters: numbers that were learnt (without batch norm's statistics); None where it has no known layout.
+        not_finite: keys of tensors that hold NaN or infinity.
+        num_classes: of the last layer, where it has one.
+        options: those that take its weights.
+        recipe: what a build would make of the file; None where it has no known layout.
+    """
+
+    path: str
+    num_bytes: int
+    sha256: str
+    git_blob: str
+    published: tuple[Published, ...]
+    num_tensors: int
+    fit: LayoutFit
+    num_parameters: int | None = None
+    not_finite: tuple[str, ...] = ()
+    num_classes: int | None = None
+    options: dict[str, Any] | None = None
+    recipe: Recipe | None = None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the extractor takes the file."""
+        return self.fit.num_problems == 0 and not self.not_finite
+
+
+def report_weights(extractor: str, path: str) -> WeightsReport:
+    """Returns what the file at `path` is to the extractor.
+
+    Raises:
+        UsageError: there is no such extractor, or it reads no weights files.
+        WeightsError: the file cannot be read, holds no tensors, or names code to run when loaded (none is run).
+    """
+    layouts = registry.registration(extractor).layouts
+    if layouts is None:
+        remedy = "it needs no weights"
+        raise UsageError(describe("extractor", extractor, "one that reads weights files", "one without", remedy))
+    path = os.path.abspath(os.path.expanduser(path))
+    state = read_state_dict(path)
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    fit = nearest_layout(shapes, layouts())
+    facts = os.path.getsize(path), digest(path), git_blob_sha1(path), tuple(identify(path))
+    if fit.num_problems:
+        return WeightsReport(path, *facts, len(state), fit)
+    learnt = [key for key in state if not fit.layout.keys[key][0].endswith(STATISTICS)]
+    options = dict(card_choices(extractor)[fit.layout.card].options)
+    return WeightsReport(
+        path,
+        *facts,
+        len(state),
+        fit,
+        num_parameters=sum(state[key].numel() for key in learnt),
+        not_finite=tuple(key for key, value in state.items() if not value.isfinite().all()),
+        num_classes=fit.layout.count_classes(shapes),
+        options=options,
+        recipe=recipe_for(extractor, path, options),
+    )
+
+
+def recipe_for(extractor: str, path: str, options: dict[str, Any]) -> Recipe:
+    """Returns the recipe a build would make of the file with the extractor's defaults."""
+    feature = FeatureConfig(weights=WeightsConfig(file=path), options=options)
+    return resolve_recipe(extractor, feature, ClipRule(), DecodeConfig())
