@@ -32,7 +32,24 @@ TruthFormat = Literal[
 PredictionFormat = Literal["activitynet", "thumos14", "parquet", "csv", "qvhighlights", "scores", "trec", "ranks"]
 
 
-class TruthConfig(Model):
+class IdsConfig(Model):
+    """How the ids of a file become those of the other side.
+
+    Attributes:
+        drop_prefix: taken off the beginning of each id that has it, such as ``v_``.
+        drop_ending: drop what follows the last dot of each id (``.mp4``).
+    """
+
+    drop_prefix: str = ""
+    drop_ending: bool = False
+
+    def id_of(self, name: str) -> str:
+        """Returns the id that `name` stands for."""
+        name = name.removeprefix(self.drop_prefix)
+        return name.rpartition(".")[0] or name if self.drop_ending else name
+
+
+class TruthConfig(IdsConfig):
     """The ground truth.
 
     Attributes:
@@ -49,7 +66,7 @@ class TruthConfig(Model):
     backwards: Literal["refuse", "drop", "swap"] = "refuse"
 
 
-class PredictionsConfig(Model):
+class PredictionsConfig(IdsConfig):
     """One set of predictions: a file, or the detections that a feature of a clipmill store holds.
 
     Attributes:

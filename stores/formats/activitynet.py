@@ -87,8 +87,11 @@ def read_activitynet_database(path: str | Path, subset: str | None = None) -> Ac
     )
 
 
-def read_activitynet_results(path: str | Path) -> ActivityNetResults:
+def read_activitynet_results(path: str | Path, whole_videos: bool = False) -> ActivityNetResults:
     """Returns the predictions in `path`; a prediction without a label gets the empty one (proposals).
+
+    Args:
+        whole_videos: predictions need no segment (video classification); one without gets [0, 1).
 
     Raises:
         FormatError: the file is something else, or a prediction is malformed.
@@ -106,7 +109,8 @@ def read_activitynet_results(path: str | Path) -> ActivityNetResults:
             if score is None:
                 raise _malformed(path, name, "predictions with a number as 'score'", item)
             label = str(item.get("label", ""))
-            rows.append((name, *_segment(path, name, item), label, score))
+            times = (0.0, 1.0) if whole_videos and "segment" not in item else _segment(path, name, item)
+            rows.append((name, *times, label, score))
     video, start, stop, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     segments = segments_from_columns(video, start, stop, labels, scores, video_ids=results)
     return ActivityNetResults(segments, str(data.get("version", "")), dict(data.get("external_data") or {}))

@@ -76,6 +76,8 @@ def write_charades_sta(path: str | Path, queries: MomentQueries) -> None:
 def read_charades_durations(path: str | Path) -> dict[str, float]:
     """Returns video id to seconds from a JSON object or a CSV with the columns ``id`` and ``length``.
 
+    A CSV with the columns ``filename`` and ``video-duration`` (TSP's metadata) is read as well, without the endings.
+
     Raises:
         FormatError: the file is neither, or a duration is no number.
     """
@@ -90,9 +92,13 @@ def read_charades_durations(path: str | Path) -> dict[str, float]:
             raise wrong_format(path, expected) from None
     else:
         reader = csv.DictReader(io.StringIO(text))
-        if not {"id", "length"} <= set(reader.fieldnames or ()):
+        columns = set(reader.fieldnames or ())
+        if {"filename", "video-duration"} <= columns:
+            pairs = [(row["filename"].rsplit(".", 1)[0], row["video-duration"]) for row in reader]
+        elif {"id", "length"} <= columns:
+            pairs = [(row["id"], row["length"]) for row in reader]
+        else:
             raise wrong_format(path, expected)
-        pairs = [(row["id"], row["length"]) for row in reader]
     durations = {str(name): seconds(value) for name, value in pairs}
     for name, value in durations.items():
         if value is None:

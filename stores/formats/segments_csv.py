@@ -1,0 +1,80 @@
+"""Segments as CSV: one row per segment, for annotations and predictions alike.
+
+::
+
+    video_id,start_seconds,stop_seconds,label,score                          ours; label and score may be missing
+    video-name,t-start,t-end,action-label,video-duration,...                 TSP's ground truth of ActivityNet, THUMOS14
+
+Source of the second: H. Alwassel et al., TSP, ICCVW 2021 (ground-truth files of its release).
+"""
+
+import csv
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+from schemas.errors import FormatError, describe
+from schemas.segments import Segments, segments_from_columns
+from stores.formats.sniff import read_text, seconds, wrong_format, wrong_line
+
+_EXPECTED = "a CSV of segments with the columns video_id, start_seconds, stop_seconds (or video-name, t-start, t-end)"
+_NAMES = {
+    "video_id": ("video_id", "video-name"),
+    "start": ("start_seconds", "t-start"),
+    "stop": ("stop_seconds", "t-end"),
+    "label": ("label", "action-label"),
+    "score": ("score",),
+    "duration": ("duration_seconds", "video-duration"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class SegmentsCsv:
+    """The segments of a CSV, and the durations of videos where it has them."""
+
+    segments: Segments
+    duration_seconds: dict[str, float]
+
+
+def read_segments_csv(path: str | Path) -> SegmentsCsv:
+    """Returns the segments in `path`, in its order.
+
+    Raises:
+        FormatError: the file is something else, lacks a column, or a row is malformed.
+    """
+    reader = csv.DictReader(io.StringIO(read_text(path, _EXPECTED)))
+    given = [name.strip() for name in reader.fieldnames or ()]
+    reader.fieldnames = given
+    column = {key: next((name for name in names if name in given), None) for key, names in _NAMES.items()}
+    if None in (column["video_id"], column["start"], column["stop"]):
+        raise wrong_format(path, _EXPECTED)
+    rows, durations = [], {}
+    for record in reader:
+        number = reader.line_num
+        start, stop = (seconds(record[column[key] or ""]) for key in ("start", "stop"))
+        score = seconds(record[column["score"]]) if column["score"] else 1.0
+        video = record[column["video_id"] or ""]
+        if start is None or stop is None or score is None or not video:
+            raise wrong_line(path, number, ",".join(str(value) for value in record.values()), "a video and numbers")
+        label = record[column["label"]] if column["label"] else ""
+        rows.append((video, start, stop, label or "", score))
+        if column["duration"]:
+            duration = seconds(record[column["duration"]])
+            if duration is None:
+                raise FormatError(
+                    describe("file", f"{path} line {number}", "a duration in seconds", "no number", "correct the row")
+                )
+            durations[video] = duration
+    videos, starts, stops, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), (), ())
+    return SegmentsCsv(segments_from_columns(videos, starts, stops, labels, scores), durations)
+
+
+def write_segments_csv(path: str | Path, segments: Segments) -> None:
+    """Writes `segments` so that `read_segments_csv` returns them again; videos without a segment have no row."""
+    with Path(path).open("w", encoding="utf-8", newline="") as stream:
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(["video_id", "start_seconds", "stop_seconds", "label", "score"])
+        columns = (segments.video, segments.start_seconds, segments.stop_seconds, segments.label, segments.score)
+        for video, start, stop, label, score in zip(*(column.tolist() for column in columns), strict=True):
+            row = [segments.video_ids[video], repr(start), repr(stop), segments.label_names[label], repr(score)]
+            writer.writerow(row)
