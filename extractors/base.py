@@ -78,12 +78,16 @@ class WeightsCard:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One output one can ask for. `dim` is the length of a row's values; `maps` is the shape before flattening."""
+    """One output one can ask for. `dim` is the length of a row's values; `maps` is the shape before flattening.
+
+    `rows_per_window` is how many rows a window is expected to make, where that is not one: it bounds planned shards.
+    """
 
     name: str
     dim: int
     dtype: str = "float32"
     maps: tuple[int, ...] = ()
+    rows_per_window: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,7 @@ BUILT_IN = {
     "rc3d": "extractors.rc3d",
     "resnet50": "extractors.resnet50",
     "squeezenet": "extractors.squeezenet",
+    "tracks": "extractors.tracks",
     "vgg16": "extractors.vgg16",
 }
 

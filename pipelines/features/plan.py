@@ -139,12 +139,16 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
     num_windows, row_bytes, gmac = 0, 0, 0.0
     for recipe in recipes:
         windows = _num_windows(recipe, duration, num_frames)
-        rows = windows if recipe.pooling == "none" else _num_clips(recipe, duration)
+        rows = round(windows * _rows_per_window(recipe)) if recipe.pooling == "none" else _num_clips(recipe, duration)
         num_windows += windows
-        row_bytes += rows * recipe.dim * (4 if recipe.dtype == "float32" else 2)
+        row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
         gmac += windows * card(recipe.extractor).gmac_per_window
     seconds = num_frames / DECODE_FRAMES_PER_SECOND + gmac / COMPUTE_GMAC_PER_SECOND
     return Estimate(num_frames, num_windows, row_bytes, seconds)
+
+
+def _rows_per_window(recipe: Recipe) -> float:
+    return next((layer.rows_per_window for layer in card(recipe.extractor).layers if layer.name == recipe.layer), 1.0)
 
 
 def _num_clips(recipe: Recipe, duration_seconds: float) -> int:

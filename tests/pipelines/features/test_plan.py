@@ -120,3 +120,15 @@ def test_a_header_that_claims_years_does_not_upset_the_plan() -> None:
 
 def test_tasks_of_next_to_no_length_hold_one_video_each() -> None:
     assert len(cut([_recipe()], [_video(index) for index in range(3)], 1e-320)) == 3
+
+
+def test_a_layer_of_many_rows_a_window_makes_smaller_shards() -> None:
+    video = _video(0)
+    layers = ("key_features", "frame_descriptors")
+    recipes = [resolve_recipe("tracks", FeatureConfig(layer=layer), ClipRule(), DecodeConfig()) for layer in layers]
+    features, descriptors = (estimate(video, [recipe]).row_bytes for recipe in recipes)
+    # 250 frames of 500 descriptors, 32 bytes each.
+    assert descriptors == 250 * 500 * 32
+    assert 32 * 250 < features < descriptors / 20
+    videos = [_video(index, 600.0) for index in range(4)]
+    assert len(cut([recipes[1]], videos, task_seconds=1e9)) == 4
