@@ -14,20 +14,25 @@ from typing import Any
 from jobs.configs import read_config
 from jobs.evaluation_report import Evaluated, make_report
 from jobs.output import Outcome
+from jobs.retrieval_spaces import (
+    COSINE,
+    Spaces,
+    check_recipe_trained_on,
+    chosen_spaces,
+    comparable,
+    model_spaces,
+)
 from models.checkpoints import TrainedModel, find_checkpoint, load
 from models.retrieval import embed_images, embed_videos
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from pipelines.evaluation.retrieval_results import results_json
-from pipelines.evaluation.retrieval_scorers import BestOfSamples, Block, Combined, Cosine, Scorer
+from pipelines.evaluation.retrieval_scorers import Block, Cosine
 from pipelines.training.datasets import PairedFeatures, read_pairs
 from schemas.config import EvaluateConfig, RetrievalDataConfig, dump_config
 from schemas.errors import StorageUnavailableError, UsageError, describe
 from schemas.model import validate
-from schemas.recipe import Recipe, Weights
 from stores import FeatureStore
-
-COSINE = "cosine"
 
 
 def run_evaluate(path: str, overrides: Sequence[str]) -> Outcome:
@@ -86,16 +91,17 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         _check_same_data(trained, pairs, config.run or "")
     test = pairs.take(pairs.is_test.nonzero()[0])
     notes: list[str] = []
-    scorers: dict[str, Scorer | Combined] = {}
+    scorers: Spaces = {}
     queries: dict[str, Any] = {"image": test.image}
     gallery: dict[str, Any] = {"raw": test.video}
     prepare = None
     if trained is not None:
         gallery |= embed_videos(trained, test.video)
-        scorers |= _model_spaces(trained)
+        scorers |= model_spaces(trained)
         prepare = EmbedQueries(os.path.abspath(find_checkpoint(config.run or "", config.checkpoint)))
     if config.cosine_baseline:
-        if _comparable(pairs):
+        store = FeatureStore(pairs.store_url)
+        if comparable(store[pairs.image_source.name].recipe, store[pairs.video_source.name].recipe):
             scorers[COSINE] = Cosine("image", "raw")
         else:
             notes.append(
@@ -103,7 +109,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
                 "network, so their vectors cannot be compared without a model."
             )
     if config.spaces:
-        scorers = _chosen(scorers, config.spaces)
+        scorers = chosen_spaces(scorers, config.spaces)
     if not scorers:
         raise UsageError("evaluation spaces: expected at least one, got none; give run, or features of one network")
     labels = [test.label_names[code] for code in test.label]
@@ -145,16 +151,7 @@ def _data(config: EvaluateConfig, trained: TrainedModel | None) -> RetrievalData
 def _check_same_data(trained: TrainedModel, pairs: PairedFeatures, run: str) -> None:
     origin = trained.origin
     for role, then, now in (("image", origin.image, pairs.image_source), ("video", origin.video, pairs.video_source)):
-        if then.recipe_fingerprint != now.recipe_fingerprint:
-            raise UsageError(
-                describe(
-                    "run",
-                    run,
-                    f"{role} feature {then.name} of recipe {then.recipe_fingerprint[:8]}, which it was trained on",
-                    f"{now.name} of recipe {now.recipe_fingerprint[:8]}",
-                    "train again, or evaluate with the old recipe's key as the feature name",
-                )
-            )
+        check_recipe_trained_on(run, role, now.name, then.recipe_fingerprint, now.recipe_fingerprint)
     # Clips added since are welcome, unless the model has seen them: then they would not be a test.
     seen = set(pairs.clip_ids) - set(origin.test_clip_ids)
     leaked = [clip for clip in pairs.test_clip_ids if clip in seen]
@@ -168,40 +165,6 @@ def _check_same_data(trained: TrainedModel, pairs: PairedFeatures, run: str) -> 
                 "train again, or evaluate with the run's own data",
             )
         )
-
-
-def _model_spaces(trained: TrainedModel) -> dict[str, Scorer | Combined]:
-    known: dict[str, Scorer | Combined] = {
-        "appearance": Cosine("appearance", "appearance"),
-        "video": BestOfSamples("samples", "video"),
-        "combined": Combined(dict(trained.model.combined)),
-    }
-    return {space: known[space] for space in trained.model.spaces()}
-
-
-def _comparable(pairs: PairedFeatures) -> bool:
-    """Returns whether both vectors are outputs of one network: same extractor, layer and weights."""
-    store = FeatureStore(pairs.store_url)
-    image, video = (store[source.name].recipe for source in (pairs.image_source, pairs.video_source))
-    return (image.extractor, image.layer, _weights(image)) == (video.extractor, video.layer, _weights(video))
-
-
-def _weights(recipe: Recipe) -> Weights:
-    """Returns the recipe's weights without the path they were read from."""
-    return recipe.weights.model_copy(update={"file": None})
-
-
-def _chosen(scorers: dict[str, Scorer | Combined], spaces: Sequence[str]) -> dict[str, Scorer | Combined]:
-    for space in spaces:
-        if space not in scorers:
-            raise UsageError(
-                describe("evaluation", "spaces", ", ".join(scorers) or "none here", space, "correct the name")
-            )
-    chosen = {space: scorers[space] for space in spaces}
-    for scorer in list(chosen.values()):
-        if isinstance(scorer, Combined):
-            chosen = {name: scorers[name] for name in scorer.weights if name not in chosen} | chosen
-    return chosen
 
 
 def _text(result: RetrievalResult, at: Sequence[int], report: str) -> str:

@@ -2,25 +2,26 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from jobs.report_clips import ClipPlace, animated, lineage, pictures
 from models.checkpoints import TrainedModel
+from models.retrieval import embed_videos
 from pipelines.evaluation.report import DatasetCounts, FeatureLine, RetrievalReport, SpeedOfLight, StageTime
+from pipelines.evaluation.report_embedding import EmbeddingMap, lay_out, sample_items
 from pipelines.evaluation.report_examples import choose_examples, thumbnails_needed
+from pipelines.evaluation.report_pictures import strip
 from pipelines.evaluation.retrieval import RetrievalResult
-from pipelines.features.decode.thumbnails import thumbnails
-from pipelines.features.sources import local_copy
 from pipelines.training.datasets import PairedFeatures
 from schemas.config import EvaluateConfig, dump_config
-from schemas.errors import VideoError
 from stores import FeatureStore
 from stores.store import Store
 
-THUMBNAIL_WIDTH = 160
+QUERY_WIDTH = 320
+MAP_WIDTH, MAP_HEIGHT = 112, 63
+"""ours: pixels of a query's frame, and of a picture on the map."""
 BASELINE = "cosine"
 
 
@@ -43,7 +44,10 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
     shown = tuple(space for space in spaces if space != BASELINE) or tuple(spaces)
     examples = choose_examples(result, shown[-1], config.examples, config.seed)
     query_ids, gallery_ids = thumbnails_needed(result, examples, shown)
-    row = {clip: index for index, clip in enumerate(test.clip_ids)}
+    places = clip_places(test)
+    shown_clips = [places[clip] for clip in dict.fromkeys([*query_ids, *gallery_ids])]
+    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, test.image_seconds, strict=True)}
+    frames = pictures(store, [places[clip] for clip in query_ids], asked, QUERY_WIDTH)
     builds = _builds(store.store)
     return RetrievalReport(
         title=f"Image-to-video retrieval: {pairs.dataset}",
@@ -61,11 +65,12 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
         features=tuple(_feature_lines(store, pairs)),
         examples=examples,
         example_spaces=shown,
-        query_thumbnails=_thumbnails(store, test, {clip: float(test.image_seconds[row[clip]]) for clip in query_ids}),
-        gallery_thumbnails=_thumbnails(
-            store, test, {clip: float(np.mean(test.clip_seconds[row[clip]])) for clip in gallery_ids}
-        ),
+        query_thumbnails={clip: drawn[0] for clip, drawn in frames.items()},
+        gallery_thumbnails=animated(store, [places[clip] for clip in gallery_ids]),
         captions={clip: clip.removesuffix("#0") for clip in test.clip_ids},
+        spans={clip: (place.start_seconds, place.stop_seconds) for clip, place in places.items()},
+        embedding=_embedding(store, evaluated, config.seed),
+        lineage=lineage(store, shown_clips, (("query", pairs.image_source.name), ("gallery", pairs.video_source.name))),
         quarantine=_quarantine(store),
         stages=_stages(builds, evaluated),
         speed_of_light=_speed(builds),
@@ -75,28 +80,42 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
         next_steps=(
             f"clipmill status {pairs.store_url}",
             f"clipmill verify {pairs.store_url}",
-            "clipmill build --config YOURS.yaml   # see examples/own_videos",
+            "clipmill build --config YOURS.yaml   # see examples/topics70",
         ),
     )
 
 
-def _thumbnails(store: FeatureStore, test: PairedFeatures, seconds: Mapping[str, float]) -> dict[str, bytes]:
-    """Returns a JPEG per clip, decoding each video once; a clip whose video is gone is shown without a picture."""
-    video_of = dict(zip(test.clip_ids, test.video_ids, strict=True))
-    by_video: dict[str, list[str]] = {}
-    for clip in seconds:
-        by_video.setdefault(video_of[clip], []).append(clip)
-    videos = store.videos()
-    found: dict[str, bytes] = {}
-    for video_id, clips in by_video.items():
-        ordered = sorted(clips, key=lambda clip: seconds[clip])
-        try:
-            with local_copy(videos[video_id].uri) as path:
-                pictures = thumbnails(path, [seconds[clip] for clip in ordered], THUMBNAIL_WIDTH)
-        except VideoError:
-            continue
-        found |= dict(zip(ordered, pictures, strict=True))
-    return found
+def clip_places(pairs: PairedFeatures) -> dict[str, ClipPlace]:
+    """Returns where each clip is, by its id."""
+    columns = zip(pairs.clip_ids, pairs.video_ids, pairs.clips.tolist(), pairs.clip_seconds.tolist(), strict=True)
+    return {clip: ClipPlace(clip, video, index, start, stop) for clip, video, index, (start, stop) in columns}
+
+
+def _embedding(store: FeatureStore, evaluated: Evaluated, seed: int) -> EmbeddingMap:
+    """Returns the map of the gallery: of what the model learned where there is one, else of the stored ones."""
+    test = evaluated.test
+    shown = test.take(sample_items(len(test), seed=seed))
+    vectors, named = shown.video, f"{test.video_source.name} vectors, as stored"
+    if evaluated.trained is not None:
+        embedded = {
+            name: values for name, values in embed_videos(evaluated.trained, shown.video).items() if values.ndim == 2
+        }
+        if embedded:
+            space = "appearance" if "appearance" in embedded else sorted(embedded)[0]
+            vectors, named = embedded[space], f"{space} vectors of {evaluated.trained.name}"
+    layouts, explained = lay_out(vectors, seed)
+    places = clip_places(shown)
+    middles = {clip: [(place.start_seconds + place.stop_seconds) / 2] for clip, place in places.items()}
+    drawn = pictures(store, places.values(), middles, MAP_WIDTH) if layouts else {}
+    return EmbeddingMap(
+        ids=shown.clip_ids,
+        labels=tuple(shown.label_names[code] for code in shown.label),
+        layouts=layouts,
+        explained=explained,
+        vectors=named,
+        num_items=len(test),
+        thumbnails={clip: strip(frames, MAP_WIDTH, MAP_HEIGHT).data for clip, frames in drawn.items()},
+    )
 
 
 def _feature_lines(store: FeatureStore, pairs: PairedFeatures) -> Iterable[FeatureLine]:

@@ -3,20 +3,25 @@
 Thumbnails come in as JPEG bytes (decoding lives elsewhere); each is stored once, however often it is shown.
 """
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-import jinja2
-
 from pipelines.evaluation.published import AT, IMAGE_TO_VIDEO, PublishedRow
 from pipelines.evaluation.report_charts import NUM_STYLES, Axes, Series, line_chart, swatch
+from pipelines.evaluation.report_confusion import confusion
+from pipelines.evaluation.report_embedding import EmbeddingMap, label_styles
 from pipelines.evaluation.report_examples import SHOWN, Example
+from pipelines.evaluation.report_lineage import ClipLineage
+from pipelines.evaluation.report_page import Pictures, render, write_page
+from pipelines.evaluation.report_pictures import Strip
 from pipelines.evaluation.retrieval import RECALL_LEVELS, RetrievalResult, SpaceResult
-from schemas.errors import StorageUnavailableError, UsageError, describe
 
-MAX_BYTES = 20_000_000
 LABELS_SHOWN = 40
+KINDS = (
+    ("best", "Best queries", "The highest map_min"),
+    ("worst", "Worst queries", "The lowest map_min"),
+    ("random", "Random queries", "Drawn with the seed, for what is usual"),
+)
 MARKS = ("●", "▲", "■", "◆", "▼", "○")
 
 
@@ -86,7 +91,11 @@ class RetrievalReport:
         baselines: spaces of `result` that are baselines (plain cosine), not the model's.
         primary: the space that the summary and the bars go by; default: the last that is no baseline.
         example_spaces: spaces whose lists are shown for `examples`; default: all that are no baselines, or all.
-        query_thumbnails, gallery_thumbnails: JPEG bytes by id; a missing one is shown as its id.
+        query_thumbnails: JPEG bytes by query id; a missing one is shown as its id.
+        gallery_thumbnails: animated thumbnails by gallery id.
+        spans: start and stop seconds of a clip within its video, by gallery id.
+        embedding: the map of the gallery; None: no map.
+        lineage: of the clips shown, by clip id.
         captions: what to call an item in the report, by id; default: the id.
         quarantine: number of videos by reason code.
         stages: in order.
@@ -105,8 +114,11 @@ class RetrievalReport:
     examples: tuple[Example, ...] = ()
     example_spaces: tuple[str, ...] = ()
     query_thumbnails: Mapping[str, bytes] = field(default_factory=dict)
-    gallery_thumbnails: Mapping[str, bytes] = field(default_factory=dict)
+    gallery_thumbnails: Mapping[str, Strip] = field(default_factory=dict)
     captions: Mapping[str, str] = field(default_factory=dict)
+    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    embedding: EmbeddingMap | None = None
+    lineage: Mapping[str, ClipLineage] = field(default_factory=dict)
     quarantine: Mapping[str, int] = field(default_factory=dict)
     stages: tuple[StageTime, ...] = ()
     speed_of_light: SpeedOfLight | None = None
@@ -124,19 +136,7 @@ def write_report(path: str, report: RetrievalReport) -> int:
         UsageError: it would be larger than 20 MB.
         StorageUnavailableError: the file cannot be written.
     """
-    data = render_report(report).encode()
-    if len(data) > MAX_BYTES:
-        got, remedy = f"{len(data) / 1e6:.1f} MB", "show fewer examples, or pass smaller thumbnails"
-        raise UsageError(describe("report", path, f"at most {MAX_BYTES / 1e6:.0f} MB", got, remedy))
-    try:
-        with open(path, "wb") as file:
-            file.write(data)
-    except OSError as error:
-        got = error.strerror or type(error).__name__
-        raise StorageUnavailableError(
-            describe("report", path, "a file that can be written", got, "choose another place")
-        ) from None
-    return len(data)
+    return write_page(path, render_report(report))
 
 
 def render_report(report: RetrievalReport) -> str:
@@ -145,34 +145,7 @@ def render_report(report: RetrievalReport) -> str:
     Raises:
         UsageError: it names a space that the result lacks.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pipelines.evaluation", "."),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters["number"] = lambda value: f"{value:,}"
-    environment.filters["score"] = score_text
-    environment.filters["duration"] = duration_text
-    return environment.get_template("report_template.html").render(_context(report))
-
-
-def score_text(value: float | None) -> str:
-    """Returns a metric as ``.357``-like text with its leading zero: three decimals, a dash where there is none."""
-    return "–" if value is None or value != value else f"{value:.3f}"
-
-
-def duration_text(seconds: float) -> str:
-    """Returns ``0.4 s``, ``12 s``, ``3 min 05 s`` or ``2 h 10 min``."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3600:
-        return f"{whole // 60} min {whole % 60:02d} s"
-    return f"{whole // 3600} h {whole % 3600 // 60:02d} min"
+    return render("report_template.html", _context(report))
 
 
 def _context(report: RetrievalReport) -> dict[str, object]:
@@ -181,9 +154,10 @@ def _context(report: RetrievalReport) -> dict[str, object]:
     primary = result.space(report.primary) if report.primary else models[-1]
     in_style = sorted(_ordered(report), key=lambda space: space.space != primary.space)
     styles = {space.space: index % NUM_STYLES for index, space in enumerate(in_style)}
-    thumbnails = _Thumbnails()
+    pictures = Pictures()
+    anchors = {clip: f"clip-{number}" for number, clip in enumerate(report.lineage)}
     shown = [result.space(name) for name in report.example_spaces] or models
-    examples = [_example(report, example, shown, thumbnails) for example in report.examples]
+    examples = [_example(report, example, shown, pictures, anchors) for example in report.examples]
     shown_at = min(result.at[-1], len(result.gallery_ids))
     return {
         "report": report,
@@ -203,9 +177,16 @@ def _context(report: RetrievalReport) -> dict[str, object]:
         "num_labels_hidden": max(0, len(primary.per_label) - LABELS_SHOWN),
         "published_at": AT,
         "published_groups": _published_groups(report.published),
-        "examples": examples,
+        "confusion": confusion(result, primary.space),
+        "map": _map(report, report.embedding, pictures, anchors) if report.embedding else None,
+        "groups": [
+            (kind, title, text, mine)
+            for kind, title, text in KINDS
+            if (mine := [example for example in examples if example["kind"] == kind])
+        ],
         "num_shown": SHOWN,
-        "thumbnails": thumbnails.sheets,
+        "anchors": anchors,
+        "pictures": pictures,
         "num_quarantined": sum(report.quarantine.values()),
         "total_seconds": sum(stage.seconds for stage in report.stages),
         "longest_seconds": max((stage.seconds for stage in report.stages), default=0.0),
@@ -220,26 +201,12 @@ def _ordered(report: RetrievalReport) -> list[SpaceResult]:
     return sorted(report.result.spaces, key=lambda space: space.space in report.baselines)
 
 
-class _Thumbnails:
-    """Gives each distinct JPEG one CSS class, so that the page holds it once."""
-
-    def __init__(self) -> None:
-        self.sheets: dict[str, str] = {}
-        self._names: dict[bytes, str] = {}
-
-    def name(self, jpeg: bytes | None) -> str:
-        """Returns the class of `jpeg`, or an empty string where there is none."""
-        if not jpeg:
-            return ""
-        if jpeg not in self._names:
-            name = f"t{len(self._names)}"
-            self._names[jpeg] = name
-            self.sheets[name] = base64.b64encode(jpeg).decode()
-        return self._names[jpeg]
-
-
 def _example(
-    report: RetrievalReport, example: Example, shown: Sequence[SpaceResult], thumbnails: _Thumbnails
+    report: RetrievalReport,
+    example: Example,
+    shown: Sequence[SpaceResult],
+    pictures: Pictures,
+    anchors: Mapping[str, str],
 ) -> dict[str, object]:
     result = report.result
     query, label = result.query_ids[example.query], result.query_labels[example.query]
@@ -249,6 +216,7 @@ def _example(
         pairs = zip(space.top[example.query, :SHOWN].tolist(), space.top_scores[example.query, :SHOWN], strict=True)
         for rank, (item, score) in enumerate(pairs, start=1):
             name = result.gallery_ids[item]
+            strip = report.gallery_thumbnails.get(name)
             entries.append(
                 {
                     "rank": rank,
@@ -257,7 +225,9 @@ def _example(
                     "right": result.gallery_labels[item] == label,
                     "own": name == query,
                     "score": float(score),
-                    "picture": thumbnails.name(report.gallery_thumbnails.get(name)),
+                    "picture": pictures.name(strip.data, strip.num_frames) if strip else "",
+                    "span": report.spans.get(name),
+                    "anchor": anchors.get(name, ""),
                 }
             )
         lists.append(
@@ -272,9 +242,40 @@ def _example(
         "kind": example.kind,
         "caption": report.captions.get(query, query),
         "label": label,
-        "picture": thumbnails.name(report.query_thumbnails.get(query)),
+        "picture": pictures.name(report.query_thumbnails.get(query)),
+        "anchor": anchors.get(query, ""),
+        "num_relevant": sum(1 for other in result.gallery_labels if other == label),
         "lists": lists,
     }
+
+
+def _map(
+    report: RetrievalReport, shown: EmbeddingMap, pictures: Pictures, anchors: Mapping[str, str]
+) -> dict[str, object] | None:
+    """Returns what the map's template draws: points in units of its picture, and the legend."""
+    if not shown.layouts:
+        return None
+    styles = label_styles(shown.labels)
+    place = {style.label: number for number, style in enumerate(styles)}
+    layouts = {
+        name: [(round(24 + 552 * x, 1), round(20 + 400 * y, 1)) for x, y in points.tolist()]
+        for name, points in reversed(list(shown.layouts.items()))
+    }
+    first = next(iter(layouts))
+    points = [
+        {
+            "caption": report.captions.get(name, name),
+            "label": label,
+            "group": place.get(label, len(styles) - 1),
+            "style": styles[place.get(label, len(styles) - 1)],
+            "at": layouts[first][index],
+            "all": {layout: places[index] for layout, places in layouts.items()},
+            "picture": pictures.name(shown.thumbnails.get(name)),
+            "anchor": anchors.get(name, ""),
+        }
+        for index, (name, label) in enumerate(zip(shown.ids, shown.labels, strict=True))
+    ]
+    return {"shown": shown, "styles": styles, "points": points, "layouts": list(layouts)}
 
 
 def _map_chart(report: RetrievalReport, styles: Mapping[str, int], stop: int) -> str:

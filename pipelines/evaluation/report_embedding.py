@@ -32,7 +32,7 @@ class EmbeddingMap:
 
     Attributes:
         ids, labels: of the items shown.
-        layouts: by name (``PCA``, ``t-SNE``), ``float64[n, 2]`` within [0, 1]; y grows downwards.
+        layouts: by name (``PCA``, ``t-SNE``), ``float64[n, 2]``, each axis filling [0, 1]; y grows downwards.
         explained: share of the variance that the two axes of ``PCA`` hold.
         vectors: what was laid out, in words.
         num_items: of the whole gallery.
@@ -90,10 +90,9 @@ def _tsne(components: Floats, plane: Floats, seed: int) -> Floats:
 
 
 def _fit(points: Floats) -> Floats:
-    """Returns the points moved and scaled to [0, 1], one scale for both axes, rounded to what a screen shows."""
+    """Returns the points moved and scaled to [0, 1], each axis by itself, rounded to what a screen shows."""
     low, high = points.min(axis=0), points.max(axis=0)
-    span = float(np.max(high - low)) or 1.0
-    return np.round(0.5 + (points - (low + high) / 2) / span, 4) + 0.0
+    return np.round((points - low) / np.where(high > low, high - low, 1.0), 4) + 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +111,8 @@ def label_styles(labels: Sequence[str]) -> list[LabelStyle]:
     order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
     shown = sorted(order[:NUM_STYLED], key=lambda i: names[i])
     found = [
-        LabelStyle(str(names[i]), int(counts[i]), place % NUM_COLOURS, SHAPES[place // NUM_COLOURS])
+        # Neighbours differ in both; the second term makes each of the 24 pairs come up once.
+        LabelStyle(str(names[i]), int(counts[i]), place % NUM_COLOURS, SHAPES[(place + place // NUM_COLOURS) % 4])
         for place, i in enumerate(shown)
     ]
     if len(order) > NUM_STYLED:

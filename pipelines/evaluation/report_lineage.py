@@ -17,7 +17,7 @@ class FeatureLineage:
     Attributes:
         role: ``query`` or ``gallery``.
         recipe: key of the recipe, and `fingerprint` in full.
-        rows: the clip's rows as half-open positions within its video's, and how many of them count.
+        rows: how many the clip has, and which are used.
         frames: which frames went through the network and when they are shown, as text; or why that is not known.
         weights: as the passport says, with the file's digest.
         facts: the rest of the passport: decoder, device, versions, digest of the values.

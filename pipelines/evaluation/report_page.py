@@ -1,4 +1,4 @@
-"""What every HTML page shares: the template environment, how numbers read, pictures stored once, writing with a limit."""
+"""What every HTML page shares: the template environment, how numbers read, pictures stored once, a limit of size."""
 
 import base64
 import os

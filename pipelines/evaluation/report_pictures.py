@@ -1,6 +1,6 @@
 """Animated thumbnails: some frames of a clip side by side in one WebP picture, which the page's style steps through.
 
-A strip can be paused, obeys ``prefers-reduced-motion`` and costs one decoded image; an animated GIF or WebP can do neither.
+A strip can be paused and obeys ``prefers-reduced-motion``; an animated GIF or WebP does neither.
 """
 
 import io

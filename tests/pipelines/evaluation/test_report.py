@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from functools import cache
 from html.parser import HTMLParser
 from io import BytesIO
 from pathlib import Path
@@ -16,17 +17,19 @@ from pipelines.evaluation.report import (
     RetrievalReport,
     SpeedOfLight,
     StageTime,
-    duration_text,
     render_report,
-    score_text,
     write_report,
 )
 from pipelines.evaluation.report_charts import Axes, Series, line_chart
+from pipelines.evaluation.report_embedding import EmbeddingMap, lay_out
 from pipelines.evaluation.report_examples import choose_examples, thumbnails_needed
+from pipelines.evaluation.report_lineage import ClipLineage, FeatureLineage
+from pipelines.evaluation.report_page import duration_text, score_text
+from pipelines.evaluation.report_pictures import Strip, strip
 from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from pipelines.evaluation.retrieval_scorers import Combined, Cosine
 from schemas.errors import StorageUnavailableError, UsageError
-from tests.pipelines.evaluation.browser import CHROMIUM, browser
+from tests.pipelines.evaluation.browser import CHROMIUM, Page, browser
 
 VOID = {"meta", "link", "br", "path", "circle", "rect"}
 LONG_LABEL = "a label without any break " + "x" * 60
@@ -39,6 +42,11 @@ def _jpeg(seed: int) -> bytes:
     return buffer.getvalue()
 
 
+def _strip(seed: int) -> Strip:
+    return strip([_jpeg(10 * seed + i) for i in range(3)])
+
+
+@cache
 def _result(num: int = 30, num_labels: int = 5) -> RetrievalResult:
     rng = np.random.default_rng(0)
     labels = [f"label {i % num_labels}" if i % num_labels else LONG_LABEL for i in range(num)]
@@ -56,10 +64,22 @@ def _result(num: int = 30, num_labels: int = 5) -> RetrievalResult:
     return evaluate_retrieval(Queries(ids, labels, queries), Gallery(ids, labels, vectors), scorers)
 
 
-def _report(result: RetrievalResult | None = None, num_examples: int = 6) -> RetrievalReport:
-    result = result or _result()
+@cache
+def _report(num: int = 30, num_labels: int = 5, num_examples: int = 6) -> RetrievalReport:
+    result = _result(num, num_labels)
     examples = choose_examples(result, "combined", num_examples)
     queries, items = thumbnails_needed(result, examples, ("appearance", "video", "combined"))
+    layouts, explained = lay_out(np.random.default_rng(1).standard_normal((len(result.gallery_ids), 8)))
+    feature = FeatureLineage(
+        "frames", "gallery", "frames-12345678", "1" * 32, "3 of this clip", "2 frames: 0, 5 at 0.00, 0.20 s",
+        "squeezenet1_0, SHA-256 abc", {"decoded by": "pyav 18.1.0"},
+    )  # fmt: skip
+    lineage = {
+        clip: ClipLineage(
+            clip, f"{clip}-video", f"videos/{clip}", "f" * 32, 12345, 0.0, 61.25, "same bytes", (feature,)
+        )
+        for clip in dict.fromkeys([*queries, *items])
+    }
     return RetrievalReport(
         title="MAP-IVR on a test set",
         result=result,
@@ -71,7 +91,18 @@ def _report(result: RetrievalResult | None = None, num_examples: int = 6) -> Ret
         ),
         examples=examples,
         query_thumbnails={name: _jpeg(i) for i, name in enumerate(queries)},
-        gallery_thumbnails={name: _jpeg(100 + i % 3) for i, name in enumerate(items[1:])},
+        gallery_thumbnails={name: _strip(100 + i % 3) for i, name in enumerate(items[1:])},
+        spans=dict.fromkeys(items, (0.0, 61.25)),
+        embedding=EmbeddingMap(
+            result.gallery_ids,
+            result.gallery_labels,
+            layouts,
+            explained,
+            "vectors",
+            99,
+            {name: _jpeg(i % 4) for i, name in enumerate(result.gallery_ids)},
+        ),
+        lineage=lineage,
         quarantine={"truncated": 2, "no_video_stream": 1},
         stages=(StageTime("build", 184.2, "70 videos"), StageTime("train", 12.0)),
         speed_of_light=SpeedOfLight(
@@ -170,8 +201,10 @@ def test_nothing_is_requested_and_nothing_from_the_data_becomes_markup() -> None
 def test_a_thumbnail_shown_often_is_stored_once_and_a_missing_one_is_named() -> None:
     report = _report()
     html = render_report(report)
-    distinct = {*report.query_thumbnails.values(), *report.gallery_thumbnails.values()}
-    assert html.count("data:image/jpeg;base64,") == len(distinct)
+    assert report.embedding is not None
+    stills = {*report.query_thumbnails.values(), *report.embedding.thumbnails.values()}
+    assert html.count("data:image/jpeg;base64,") == len(stills)
+    assert html.count("data:image/webp;base64,") == len({item.data for item in report.gallery_thumbnails.values()}) == 3
     assert '<span class="pic none' in html
 
 
@@ -180,7 +213,7 @@ def test_the_same_report_is_the_same_text() -> None:
 
 
 def test_many_labels_are_cut_to_the_best_and_the_worst() -> None:
-    report = _report(_result(120, 60), num_examples=0)
+    report = _report(120, 60, num_examples=0)
     html = render_report(dataclasses.replace(report, dataset=DatasetCounts("many", 1, 1, 60, 1, 1)))
     assert "The best and the worst 20; 20 in between are left out." in _text(html)
     assert html.count('class="lab"') - len(report.stages) - 2 == 40
@@ -263,6 +296,46 @@ def test_an_unknown_space_is_named_with_the_near_ones() -> None:
 # --- in a real browser ----------------------------------------------------------------------------
 
 
+def _use_the_map(page: Page) -> None:
+    card, on = "document.querySelector('.mapcard')", "document.querySelector('.pt.on')"
+    page.evaluate("document.querySelector('.pt[tabindex=\"0\"]').focus()")
+    assert page.evaluate(f"{card}.hidden") is False
+    assert page.evaluate(f"getComputedStyle({card}.querySelector('.pic')).backgroundImage").startswith("url(")
+    before = page.evaluate(f"{on}.dataset.caption")
+    for key, code in (("ArrowLeft", 37), ("ArrowRight", 39), ("ArrowUp", 38), ("ArrowDown", 40)):
+        page.press(key, code)
+    assert page.evaluate(f"{on}.dataset.caption") != before
+    assert page.evaluate(f"{card}.querySelector('small').textContent") == page.evaluate(f"{on}.dataset.caption")
+    page.press("Enter", 13)
+    assert page.evaluate("document.querySelector('dialog').open") is True
+    page.press("Escape", 27)
+
+    shown = "[...document.querySelectorAll('.pt')].filter(e => getComputedStyle(e).display !== 'none').length"
+    assert page.evaluate(shown) == 30
+    page.evaluate("document.querySelector('[data-group=\"1\"]').click()")
+    assert page.evaluate(shown) == 24
+    page.evaluate("document.querySelector('[data-every=false]').click()")
+    assert page.evaluate(shown) == 0
+    page.evaluate("document.querySelector('[data-every=true]').click()")
+    assert page.evaluate(shown) == 30
+    place = "document.querySelector('.pt').style.transform"
+    tsne = page.evaluate(place)
+    page.evaluate("document.querySelector('[data-layout=\"1\"]').click()")
+    assert page.evaluate(place) != tsne
+
+
+def _move_clips_only_where_wanted(page: Page) -> None:
+    moving = "getComputedStyle(document.querySelector('.strip')).animationName"
+    assert page.evaluate(moving) == "strip"
+    page.evaluate("document.getElementById('play').click()")
+    assert page.evaluate(moving) == "none"
+    page.call("Emulation.setEmulatedMedia", features=[{"name": "prefers-reduced-motion", "value": "reduce"}])
+    page.evaluate("document.documentElement.className = ''")
+    assert page.evaluate(moving) == "none"
+    page.call("Emulation.setEmulatedMedia", features=[])
+    assert page.evaluate(moving) == "strip"
+
+
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 def test_it_works_in_a_browser_wide_and_narrow(tmp_path: Path) -> None:
@@ -290,8 +363,17 @@ def test_it_works_in_a_browser_wide_and_narrow(tmp_path: Path) -> None:
         assert page.evaluate("document.querySelector('dialog').open") is False
 
         page.evaluate("document.querySelector('[data-kind=worst]').click()")
-        shown = "[...document.querySelectorAll('.example')].filter(e => e.offsetParent).map(e => e.dataset.kind).join()"
-        assert page.evaluate(shown) == "worst,worst"
+        visible = "[...document.querySelectorAll('.example')].filter(e => e.offsetParent)"
+        assert page.evaluate(f"{visible}.map(e => e.closest('.group').id).join()") == "worst,worst"
+
+        _use_the_map(page)
+        _move_clips_only_where_wanted(page)
+
+        # A link to a clip's lineage opens it.
+        page.evaluate("location.hash = document.querySelector('.query a').getAttribute('href')")
+        page.evaluate("new Promise(done => setTimeout(done, 50))")
+        opened = "document.getElementById(location.hash.slice(1)).open"
+        assert page.evaluate(opened) is True
 
         page.evaluate("document.getElementById('theme').click()")
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"

@@ -1,0 +1,171 @@
+"""What a page shows of stored clips: animated thumbnails, and the lineage of the rows they were compared by."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from pipelines.evaluation.report_lineage import ClipLineage, FeatureLineage, frames_text
+from pipelines.evaluation.report_pictures import FRAME_WIDTH, Strip, clip_seconds, strips
+from pipelines.features.decode.thumbnails import thumbnails
+from pipelines.features.prepare import PreparedVideo, prepare
+from pipelines.features.sources import local_copy
+from schemas.errors import VideoError
+from schemas.recipe import Recipe
+from schemas.records import Video
+from stores import Feature, FeatureStore
+
+
+@dataclass(frozen=True, slots=True)
+class ClipPlace:
+    """Where a clip is: `clip` is its index within its video."""
+
+    clip_id: str
+    video_id: str
+    clip: int
+    start_seconds: float
+    stop_seconds: float
+
+
+def pictures(
+    store: FeatureStore, clips: Iterable[ClipPlace], seconds: Mapping[str, Sequence[float]], width: int
+) -> dict[str, list[bytes]]:
+    """Returns JPEGs of each clip at its `seconds`, decoding each video once; a clip whose video is gone has none."""
+    videos = store.videos()
+    found: dict[str, list[bytes]] = {}
+    for video_id, mine in _by_video(clips).items():
+        moments = [(clip.clip_id, time) for clip in mine for time in seconds[clip.clip_id]]
+        try:
+            with local_copy(videos[video_id].uri) as path:
+                drawn = thumbnails(path, [time for _, time in moments], width)
+        except VideoError:
+            continue
+        for (clip_id, _), picture in zip(moments, drawn, strict=True):
+            found.setdefault(clip_id, []).append(picture)
+    return found
+
+
+def animated(store: FeatureStore, clips: Sequence[ClipPlace]) -> dict[str, Strip]:
+    """Returns the animated thumbnail of each clip whose video can be read, all of them within the page's budget."""
+    seconds = {clip.clip_id: clip_seconds(clip.start_seconds, clip.stop_seconds) for clip in clips}
+    return strips(pictures(store, clips, seconds, FRAME_WIDTH))
+
+
+def lineage(
+    store: FeatureStore, clips: Sequence[ClipPlace], roles: Sequence[tuple[str, str]]
+) -> dict[str, ClipLineage]:
+    """Returns what each clip's rows were made of, in the order of `clips`.
+
+    Which frames were used is computed anew from the packets of each video (nothing is decoded), after its bytes have
+    been compared with those the rows were made from.
+
+    Args:
+        roles: (role, feature name) pairs.
+    """
+    videos = store.videos()
+    features = [_Used(role, name, store[name]) for role, name in roles]
+    recipes = list({used.feature.recipe.fingerprint: used.feature.recipe for used in features}.values())
+    found: dict[str, ClipLineage] = {}
+    for video_id, mine in _by_video(clips).items():
+        video = videos[video_id]
+        item, state = _prepared(video, recipes)
+        for clip in mine:
+            found[clip.clip_id] = ClipLineage(
+                clip_id=clip.clip_id,
+                video_id=video_id,
+                uri=video.uri,
+                fingerprint=video.fingerprint,
+                num_bytes=video.num_bytes,
+                start_seconds=clip.start_seconds,
+                stop_seconds=clip.stop_seconds,
+                state=state,
+                features=tuple(used.lineage(clip, item, state) for used in features if video_id in used.feature),
+            )
+    return {clip.clip_id: found[clip.clip_id] for clip in clips}
+
+
+class _Used:
+    """A feature in a role, with the passports of its videos."""
+
+    def __init__(self, role: str, name: str, feature: Feature) -> None:
+        self.role, self.name, self.feature = role, name, feature
+        rows = feature.index().select(["video_id", "passport"]).to_pylist()
+        self._passports: dict[str, Mapping[str, Any]] = {row["video_id"]: row["passport"] for row in rows}
+
+    def lineage(self, clip: ClipPlace, item: PreparedVideo | None, state: str) -> FeatureLineage:
+        """Returns what the clip's rows were made of."""
+        recipe, passport = self.feature.recipe, self._passports[clip.video_id]
+        rows = self.feature.clip_rows(clip.video_id, clip.clip)
+        num_kept = int(np.count_nonzero(rows.mask))
+        role = "the first is the query" if self.role == "query" else f"the mean of {num_kept} is what it is found by"
+        return FeatureLineage(
+            feature=self.name,
+            role=self.role,
+            recipe=recipe.key,
+            fingerprint=recipe.fingerprint,
+            rows=f"{len(rows)} of this clip; {role}",
+            frames=_frames(item, recipe, clip, self.role, state),
+            weights=_weights(recipe, passport),
+            facts=_facts(passport),
+        )
+
+
+def _by_video(clips: Iterable[ClipPlace]) -> dict[str, list[ClipPlace]]:
+    grouped: dict[str, list[ClipPlace]] = {}
+    for clip in clips:
+        grouped.setdefault(clip.video_id, []).append(clip)
+    return grouped
+
+
+def _prepared(video: Video, recipes: list[Recipe]) -> tuple[PreparedVideo | None, str]:
+    """Returns the video with its windows, or None, and the state of its file in words."""
+    try:
+        with local_copy(video.uri) as path:
+            item = prepare(replace(video, uri=path), recipes)
+            item.release()
+    except VideoError as error:
+        return None, _state(error)
+    if item.timeline is None:
+        return None, _state(item.failures[0][1])
+    return item, "same bytes"
+
+
+def _state(error: VideoError) -> str:
+    return {"missing_file": "no file there any more", "changed_file": "other bytes than the rows were made from"}.get(
+        error.reason, error.reason.replace("_", " ")
+    )
+
+
+def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: str, state: str) -> str:
+    if item is None or item.timeline is None or recipe.fingerprint not in item.windows:
+        return f"not known: {state}" if item is None else "not known: no window"
+    windows = item.windows[recipe.fingerprint][clip.clip].windows
+    if role == "query" and recipe.pooling == "none":
+        windows = windows[:1]
+    frames = sorted({frame for window in windows for frame in window.frames})
+    text = frames_text(frames, item.timeline.pts_seconds)
+    noun = "window" if len(windows) == 1 else "windows"
+    return (
+        f"{text}; {len(windows)} {noun} of {recipe.sampling.frames or 1}, {len(item.timeline.pts_seconds)} in the video"
+    )
+
+
+def _weights(recipe: Recipe, passport: Mapping[str, Any]) -> str:
+    named = recipe.weights.layout or recipe.weights.source
+    digest = passport["weights_sha256"]
+    return f"{named}, SHA-256 {digest}" if digest else str(passport["weights"])
+
+
+def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
+    why = f" ({passport['decoder_fallback_reason']})" if passport["decoder_fallback_reason"] else ""
+    substituted = passport["num_frames_substituted"]
+    return {
+        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}"
+        + (f"; {substituted} frames substituted" if substituted else ""),
+        "computed on": f"{passport['device']}, {passport['precision']}, {passport['num_threads']} threads, "
+        f"batches of {passport['batch_windows']} windows",
+        "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "
+        f"numpy {passport['numpy_version']}, opencv {passport['opencv_version']}",
+        "values": f"SHA-256 {passport['values_sha256']} of the video’s rows, which clipmill verify checks",
+    }

@@ -1,0 +1,67 @@
+"""Which spaces a retrieval scores: a model's, and plain cosine where the vectors come from one network."""
+
+from collections.abc import Sequence
+
+from models.checkpoints import TrainedModel
+from pipelines.evaluation.retrieval_scorers import BestOfSamples, Combined, Cosine, Scorer
+from schemas.errors import UsageError, describe
+from schemas.recipe import Recipe, Weights
+
+COSINE = "cosine"
+"""The baseline's space: stored vectors as they are."""
+
+Spaces = dict[str, Scorer | Combined]
+
+
+def model_spaces(trained: TrainedModel) -> Spaces:
+    """Returns the model's spaces by name."""
+    known: Spaces = {
+        "appearance": Cosine("appearance", "appearance"),
+        "video": BestOfSamples("samples", "video"),
+        "combined": Combined(dict(trained.model.combined)),
+    }
+    return {space: known[space] for space in trained.model.spaces()}
+
+
+def comparable(image: Recipe, video: Recipe) -> bool:
+    """Returns whether both vectors are outputs of one network: same extractor, layer and weights."""
+    return (image.extractor, image.layer, _weights(image)) == (video.extractor, video.layer, _weights(video))
+
+
+def _weights(recipe: Recipe) -> Weights:
+    """Returns the recipe's weights without the path they were read from."""
+    return recipe.weights.model_copy(update={"file": None})
+
+
+def chosen_spaces(scorers: Spaces, spaces: Sequence[str], thing: str = "evaluation") -> Spaces:
+    """Returns the named spaces, and those a combined one among them is made of.
+
+    Raises:
+        UsageError: there is no space of that name.
+    """
+    for space in spaces:
+        if space not in scorers:
+            raise UsageError(describe(thing, "spaces", ", ".join(scorers) or "none here", space, "correct the name"))
+    chosen = {space: scorers[space] for space in spaces}
+    for scorer in list(chosen.values()):
+        if isinstance(scorer, Combined):
+            chosen = {name: scorers[name] for name in scorer.weights if name not in chosen} | chosen
+    return chosen
+
+
+def check_recipe_trained_on(run: str, role: str, name: str, trained_on: str, now: str) -> None:
+    """Makes sure that a feature is still of the recipe a run was trained on.
+
+    Raises:
+        UsageError: it is another one.
+    """
+    if trained_on != now:
+        raise UsageError(
+            describe(
+                "run",
+                run,
+                f"{role} feature {name} of recipe {trained_on[:8]}, which it was trained on",
+                f"{name} of recipe {now[:8]}",
+                "train again, or evaluate with the old recipe's key as the feature name",
+            )
+        )
