@@ -1,0 +1,313 @@
+"""The report of ``task: detection``: where the mAP comes from and where it is lost."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from pipelines.evaluation.metrics.detection_errors import (
+    CATEGORIES,
+    TIMES_GROUND_TRUTHS,
+    class_confusion,
+    false_positives,
+)
+from pipelines.evaluation.metrics.detection_hits import (
+    RECALL_LEVELS,
+    Hits,
+    average_precision,
+    precision_at_recall,
+)
+from pipelines.evaluation.metrics.detection_lengths import by_length
+from pipelines.evaluation.metrics.detection_matching import Floats
+from pipelines.evaluation.report_blocks import (
+    Bar,
+    Bars,
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Choice,
+    Row,
+    Section,
+    Side,
+    Table,
+    Timelines,
+    legend,
+    numbers,
+)
+from pipelines.evaluation.report_charts import Axes, Series, line_chart
+from pipelines.evaluation.report_charts_bars import Layer, layer_swatch, stacked_chart
+from pipelines.evaluation.report_class_confusion import confusion_blocks
+from pipelines.evaluation.report_histograms import histograms
+from pipelines.evaluation.report_page import score_text
+from pipelines.evaluation.report_timelines import MOST_GROUND_TRUTHS, detection_timelines
+from pipelines.evaluation.task_result import RunScore, threshold_name
+
+SIGNS = ("✓", "D", "W", "L", "C", "B")
+BARS_SHOWN = 40
+NUM_TIMELINES = 12
+MAIN_TIOU = 0.5
+"""ours: what is shown at one threshold is shown at the one nearest to this."""
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionDetails:
+    """What the sections about one set of detections are made of.
+
+    Attributes:
+        hits: at up to three thresholds, ascending.
+        run: its numbers.
+        durations: video id to seconds, as far as known.
+        num_examples: videos shown.
+    """
+
+    hits: tuple[Hits, ...]
+    run: RunScore
+    durations: Mapping[str, float]
+    num_examples: int = NUM_TIMELINES
+    seed: int = 0
+
+    @property
+    def main(self) -> Hits:
+        """The hits at the threshold nearest to 0.5."""
+        return min(self.hits, key=lambda hits: (abs(hits.threshold - MAIN_TIOU), hits.threshold))
+
+
+def chosen_thresholds(thresholds: Sequence[float]) -> tuple[float, ...]:
+    """Returns the thresholds that curves are drawn at: the first, the last and the one nearest to their middle."""
+    ordered = sorted(thresholds)
+    middle = min(ordered, key=lambda t: abs(t - (ordered[0] + ordered[-1]) / 2))
+    return tuple(sorted({ordered[0], middle, ordered[-1]}))
+
+
+def detection_sections(
+    details: DetectionDetails, thresholds: Sequence[float], runs: Sequence[RunScore]
+) -> tuple[Section, ...]:
+    """Returns the sections between the results and the data.
+
+    Args:
+        thresholds: of the protocol.
+        runs: all sets of predictions, for the curve of mAP; the details are about the first.
+    """
+    main = details.main
+    sections = [
+        Section("curves", "Curves", (Side((_map_chart(runs, thresholds), _precision_choice(details))),)),
+        Section("classes", "Classes", (_class_bars(details),)),
+        Section("errors", "Errors", (*_errors(main), *_confusion(main))),
+        Section("scores", "Scores and lengths", (_histograms(main), _lengths(main))),
+    ]
+    lines, num_videos = detection_timelines(main, details.durations, details.num_examples, details.seed)
+    if lines:
+        sections.append(
+            Section("videos", "Videos", (Timelines(lines, _TIMELINE_NOTE),), _videos_text(main, num_videos))
+        )
+    return tuple(sections)
+
+
+def _map_chart(runs: Sequence[RunScore], thresholds: Sequence[float]) -> Charts:
+    names = [threshold_name("map", t) for t in thresholds]
+    ticks = list(thresholds) if len(thresholds) <= 6 else list(thresholds)[::2]
+    found = [(n, run.name, run.metrics) for n, run in enumerate(runs)]
+    # The second floor needs a look of its own.
+    found += [
+        (-1 if n == 0 else 3, f"floor: {floor}", values) for n, (floor, values) in enumerate(runs[0].floors.items())
+    ]
+    series = [
+        Series(name, [(t, values[m]) for t, m in zip(thresholds, names, strict=True)], list(thresholds), style)
+        for style, name, values in found
+    ]
+    axes = Axes("mAP against tIoU", "tIoU threshold", "mAP", ticks, min(thresholds), max(thresholds))
+    if len(thresholds) == 1:
+        axes = Axes("mAP against tIoU", "tIoU threshold", "mAP", ticks, 0.0, 1.0)
+    told = numbers(
+        ("tIoU", *(name for _, name, _ in found)),
+        [(f"{t:g}", [values[m] for _, _, values in found]) for t, m in zip(thresholds, names, strict=True)],
+        "mAP against tIoU",
+    )
+    drawn = line_chart(series, axes)
+    return Charts((Chart("mAP against tIoU", drawn, legend([(style, name) for style, name, _ in found]), "", told),))
+
+
+def _precision_choice(details: DetectionDetails) -> Choice:
+    curves = [precision_at_recall(hits) for hits in details.hits]
+    values = [average_precision(hits) for hits in details.hits]
+    names = details.hits[0].ground_truth.label_names
+    counts = details.hits[0].num_ground_truths
+    scored = [code for code in np.flatnonzero(counts).tolist()]
+    mean = [np.asarray(curve[scored].mean(axis=0), np.float64) for curve in curves]
+    averages = [float(value[scored].mean()) for value in values]
+    charts = [("all classes (mean)", _precision_chart("all classes", details.hits, mean, averages, int(counts.sum())))]
+    for code in sorted(scored, key=lambda code: names[code]):
+        own = [np.asarray(curve[code], np.float64) for curve in curves]
+        each = [float(value[code]) for value in values]
+        charts.append((names[code], _precision_chart(names[code], details.hits, own, each, int(counts[code]))))
+    return Choice("precision", "Precision and recall of", tuple(charts))
+
+
+def _precision_chart(
+    name: str, hits: Sequence[Hits], curves: Sequence[Floats], values: Sequence[float], num: int
+) -> Chart:
+    title = f"Precision against recall, {name}"
+    levels = RECALL_LEVELS.tolist()
+    series = [
+        Series(f"tIoU {one.threshold:g}", _corners(levels, curve.tolist()), [], style)
+        for style, (one, curve) in enumerate(zip(hits, curves, strict=True))
+    ]
+    axes = Axes(title, "recall", "precision", [0, 0.2, 0.4, 0.6, 0.8, 1], 0, 1)
+    told = [
+        (style, f"tIoU {one.threshold:g}: {'mAP' if name == 'all classes' else 'AP'} {score_text(value)}")
+        for style, (one, value) in enumerate(zip(hits, values, strict=True))
+    ]
+    note = f"{num:,} ground truths. Precision is the best at that recall or beyond"
+    note += "." if hits[0].interpolated else "; AP itself is not interpolated under this protocol."
+    table = numbers(
+        ("recall", *(f"tIoU {one.threshold:g}" for one in hits)),
+        [(f"{level / 10:.1f}", [float(curve[10 * level]) for curve in curves]) for level in range(11)],
+        title,
+    )
+    return Chart(title, line_chart(series, axes), legend(told), note, table)
+
+
+def _corners(levels: Sequence[float], curve: Sequence[float]) -> list[tuple[float, float]]:
+    """Returns the points where a curve turns: a straight piece needs its two ends alone."""
+    points = list(zip(levels, curve, strict=True))
+    kept = [
+        point
+        for n, point in enumerate(points)
+        if n in (0, len(points) - 1) or not (curve[n - 1] == curve[n] == curve[n + 1])
+    ]
+    return kept
+
+
+def _class_bars(details: DetectionDetails) -> Bars:
+    main = details.main
+    metric = threshold_name("ap", main.threshold)
+    table = details.run.per_class
+    ranked = sorted(table, key=lambda name: (-table[name][metric], name))
+    half = BARS_SHOWN // 2
+    kept = ranked if len(ranked) <= BARS_SHOWN else [*ranked[:half], *ranked[-half:]]
+    bars = tuple(
+        Bar(
+            name,
+            table[name][metric],
+            f"{table[name]['num_ground_truths']:,.0f} instances",
+            ((1, table[name]["average"], f"average over tIoU {score_text(table[name]['average'])}"),),
+        )
+        for name in kept
+    )
+    hidden = len(ranked) - len(kept)
+    note = f"The best and the worst {half}; {hidden} in between are in the table." if hidden else ""
+    columns = [key for key in next(iter(table.values()), {}) if key != "num_ground_truths"]
+    rows: list[tuple[str, list[float | str]]] = [
+        (name, [*(table[name][c] for c in columns), f"{table[name]['num_ground_truths']:,.0f}"]) for name in ranked
+    ]
+    told = numbers(("class", *columns, "ground truths"), rows, "AP of every class")
+    title = f"AP at tIoU {main.threshold:g} by class"
+    return Bars(title, bars, ((0, f"tIoU {main.threshold:g}"), (1, "average over tIoU")), note, told)
+
+
+def _errors(hits: Hits) -> tuple[Block, ...]:
+    found = false_positives(hits)
+    names = [f"{k}G" for k in range(1, TIMES_GROUND_TRUTHS + 1)]
+    layers = [
+        Layer(category, sign, found.counts[:, code].tolist())
+        for code, (category, sign) in enumerate(zip(CATEGORIES, SIGNS, strict=True))
+    ]
+    drawn = stacked_chart(layers, names, "False positives", "best predictions of each class", "share of predictions")
+    told = numbers(
+        ("best predictions", *CATEGORIES),
+        [(name, [f"{value:,}" for value in found.counts[row].tolist()]) for row, name in enumerate(names)],
+        "Predictions by category",
+    )
+    at = f"tIoU {hits.threshold:g}"
+    note = (
+        f"G: the ground truths of a class; kG: its k times G best predictions. At {at}: double detection: right, but "
+        "another prediction has that ground truth; wrong label: overlaps enough with another class; localisation and "
+        "confusion: overlaps at least 0.1 but not enough, with its own or another class; background: nothing there. "
+        "After DETAD (Alwassel et al., ECCV 2018)."
+    )
+    keys = tuple((layer_swatch(n, sign), name) for n, (name, sign) in enumerate(zip(CATEGORIES, SIGNS, strict=True)))
+    chart = Chart(f"What the best predictions are, {at}", drawn, keys, note, told)
+    base = found.mean_average_precision
+    rows = tuple(
+        Row(
+            f"without {category}",
+            (Cell(f"{found.counts[-1, code]:,}"), Cell(score_text(value)), Cell(f"+{value - base:.3f}")),
+        )
+        for code, (category, value) in enumerate(zip(CATEGORIES, found.without.tolist(), strict=True))
+        if code
+    )
+    bare = Row(
+        f"best {TIMES_GROUND_TRUTHS}G predictions",
+        (Cell(f"{found.counts[-1].sum():,}"), Cell(score_text(base)), Cell("")),
+    )
+    cost = Table(
+        f"What each kind of error costs, {at}",
+        ("", "predictions", "mAP", "gain"),
+        (("", (bare, *rows)),),
+        "mAP after taking out all predictions of that kind, everything else kept: what there is to gain by curing it.",
+    )
+    return (Side((Charts((chart,)), cost)),)
+
+
+def _confusion(hits: Hits) -> tuple[Block, ...]:
+    names = hits.ground_truth.label_names
+    if len(names) < 2:
+        return ()
+    note = (
+        f"Ground truths (rows) by the class of the prediction that lies there (columns), tIoU {hits.threshold:g}: the "
+        "best G predictions of every class, matched in time alone, best score first. Shade: share of the row."
+    )
+    return confusion_blocks(class_confusion(hits), names, "Confusion of classes", note, "(nothing)")
+
+
+def _histograms(hits: Hits) -> Charts:
+    counting = ~hits.excused & (hits.num_ground_truths[hits.predictions.label] > 0)
+    right = hits.is_hit
+    score = hits.predictions.score
+    groups = {"true positives": score[right & counting], "false positives": score[~right & counting]}
+    scores = histograms(f"Scores, tIoU {hits.threshold:g}", "score", groups, "share of each kind")
+    length = hits.predictions.stop_seconds - hits.predictions.start_seconds
+    lengths = {
+        "ground truths": hits.ground_truth.stop_seconds - hits.ground_truth.start_seconds,
+        "predictions, best G of each class": length[hits.best(1)[0]],
+    }
+    return Charts((scores, histograms("Lengths", "length in seconds", lengths, "share of each kind")))
+
+
+def _lengths(hits: Hits) -> Table:
+    bins = by_length(hits)
+    rows = []
+    for n in range(len(bins.num_ground_truths)):
+        low, high = bins.edges_seconds[n], bins.edges_seconds[n + 1]
+        name = f"up to {high:g} s" if n == 0 else f"over {low:g} s" if np.isinf(high) else f"{low:g} to {high:g} s"
+        num, found = int(bins.num_ground_truths[n]), int(bins.num_found[n])
+        value = float(bins.mean_average_precision[n])
+        cells = (
+            Cell(score_text(value), value if value == value else None),
+            Cell(f"{100 * found / num:.1f} %" if num else "–", found / num if num else None),
+            Cell(f"{num:,}"),
+            Cell(f"{int(bins.num_predictions[n]):,}"),
+        )
+        rows.append(Row(name, cells))
+    note = (
+        "Bins hold about as many ground truths each. mAP of a bin: its ground truths are what is to be found; "
+        "predictions that found others, and false ones of other lengths, are left out. Recall: by any prediction, over "
+        "instances."
+    )
+    head = ("length of ground truth", "mAP", "recall", "ground truths", "predictions of that length")
+    return Table(f"By length, tIoU {hits.threshold:g}", head, (("", tuple(rows)),), note)
+
+
+_TIMELINE_NOTE = (
+    "Best and worst go by the share of right ones among a video's best G predictions, G being its ground truths; of "
+    "equal shares the video with more ground truths comes first."
+)
+
+
+def _videos_text(hits: Hits, num_videos: int) -> str:
+    return (
+        f"Ground truth above the best predictions of each class, at tIoU {hits.threshold:g}, from "
+        f"{num_videos:,} videos with up to {MOST_GROUND_TRUTHS} ground truths. "
+        "● found, ○ missed; ✓ right (solid), ✗ wrong (dashed, hatched), – not counted (dotted)."
+    )

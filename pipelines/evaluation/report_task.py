@@ -1,0 +1,250 @@
+"""What the reports of all tasks but retrieval have in common: the table of results, intervals, counts and lineage."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from pipelines.evaluation.bootstrap import Interval
+from pipelines.evaluation.report_blocks import (
+    Block,
+    Cell,
+    Code,
+    Facts,
+    Page,
+    Row,
+    Section,
+    Table,
+    Tile,
+    render_blocks,
+    scored,
+)
+from pipelines.evaluation.report_page import duration_text, score_text, write_page
+from pipelines.evaluation.task_result import RunScore, TaskScore
+
+FLOORS = {
+    "chance": "random answers",
+    "blind": "the same answers for every video, from the annotations alone",
+    "span": "the same share of every video",
+    "most_frequent": "always the most frequent classes",
+}
+MOST_TILES = 6
+
+
+@dataclass(frozen=True, slots=True)
+class FileLine:
+    """A file the numbers were computed from."""
+
+    role: str
+    path: str
+    num_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lineage:
+    """From a number back to what it was made of.
+
+    Attributes:
+        files: read by this evaluation.
+        facts: (name, value), such as versions, fingerprints, weights.
+        seconds: of the evaluation; None: not told, so that the page depends on its inputs alone.
+        config: the resolved config as text.
+        next_steps: commands to run next.
+    """
+
+    files: tuple[FileLine, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    seconds: float | None = None
+    config: str = ""
+    next_steps: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedTable:
+    """Published rows on one dataset: metric name to value per method; `source` says where they stand."""
+
+    dataset: str
+    source: str
+    rows: tuple[tuple[str, Mapping[str, float]], ...]
+
+
+@dataclass(frozen=True, slots=True)
+class TaskReport:
+    """A report before it becomes a page.
+
+    Attributes:
+        score: of all sets of predictions; the first one is the one that the details are about.
+        tiles: metrics of the large numbers; the first is the main one.
+        names: metric to what a reader calls it; default: its name.
+        columns: metrics of the table of results.
+        sections: what the task has to show, between the results and the lineage.
+        explained: how the numbers are defined, below the table.
+    """
+
+    title: str
+    subtitle: str
+    score: TaskScore
+    tiles: tuple[str, ...]
+    columns: tuple[str, ...]
+    names: Mapping[str, str]
+    sections: tuple[Section, ...]
+    explained: str = ""
+    notes: tuple[str, ...] = ()
+    published: tuple[PublishedTable, ...] = ()
+    lineage: Lineage = Lineage()
+
+
+def write_task_report(path: str, report: TaskReport) -> int:
+    """Writes the page to `path` and returns its size in bytes.
+
+    Raises:
+        UsageError: it would be larger than 20 MB.
+        StorageUnavailableError: the file cannot be written.
+    """
+    return write_page(path, render_task_report(report))
+
+
+def render_task_report(report: TaskReport) -> str:
+    """Returns the page as HTML text; the same report gives the same text."""
+    run = report.score.runs[0]
+    notes = tuple(dict.fromkeys([*report.notes, *(note for each in report.score.runs for note in each.notes)]))
+    results: list[Block] = [results_table(report)]
+    if len(run.metrics) > len(report.columns) or run.intervals:
+        results.append(metrics_table(report))
+    sections = (Section("results", "Results", tuple(results)), *report.sections, _data(report))
+    return render_blocks(Page(report.title, report.subtitle, _tiles(report), sections, notes))
+
+
+def value_text(metric: str, value: float | None) -> str:
+    """Returns a metric's value: counts whole, everything else to three decimals."""
+    if value is None or value != value:
+        return "–"
+    return f"{value:,.0f}" if metric.startswith("num_") else score_text(value)
+
+
+def interval_text(interval: Interval | None) -> str:
+    """Returns ``95 %: 0.171 to 0.206``, or nothing."""
+    if interval is None:
+        return ""
+    return f"{100 * interval.confidence:g} %: {score_text(interval.low)} to {score_text(interval.high)}"
+
+
+def _tiles(report: TaskReport) -> tuple[Tile, ...]:
+    run = report.score.runs[0]
+    tiles = []
+    for metric in report.tiles:
+        name = report.names.get(metric, metric)
+        kind = "main" if metric == report.tiles[0] else "plain"
+        tiles.append(
+            Tile(name, value_text(metric, run.metrics[metric]), interval_text(run.intervals.get(metric)), kind)
+        )
+    for floor, values in run.floors.items():
+        main = report.tiles[0]
+        if main in values:
+            text = f"{report.names.get(main, main)} of {FLOORS.get(floor, 'a floor')}"
+            tiles.append(Tile(f"floor: {floor}", value_text(main, values[main]), text, "floor"))
+    return tuple(tiles[:MOST_TILES])
+
+
+def results_table(report: TaskReport) -> Table:
+    """Returns ours, the floors and the published rows as one table."""
+    runs = report.score.runs
+    columns = report.columns
+
+    def cells(values: Mapping[str, float]) -> tuple[Cell, ...]:
+        return tuple(
+            Cell(value_text(metric, values.get(metric)))
+            if metric.startswith("num_") or values.get(metric) is None
+            else scored(values[metric])
+            for metric in columns
+        )
+
+    floors = tuple(
+        Row(f"floor: {name}", cells(values), -1, note=FLOORS.get(name, "")) for name, values in runs[0].floors.items()
+    )
+    own = tuple(Row(run.name, cells(run.metrics), n, is_main=n == 0) for n, run in enumerate(runs))
+    groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*floors, *own))]
+    for table in report.published:
+        rows = tuple(
+            Row(method, tuple(Cell(value_text(c, values.get(c))) for c in columns)) for method, values in table.rows
+        )
+        groups.append((f"Published, {table.dataset}. Source: {table.source}", rows))
+    note = report.explained
+    if report.published:
+        note += (
+            " Published rows are from other features and often another protocol: compare the order and the distance "
+            "from the floors, not the values."
+        )
+    return Table("Scores", ("", *(report.names.get(c, c) for c in columns)), tuple(groups), note.strip())
+
+
+def metrics_table(report: TaskReport) -> Table:
+    """Returns every metric of every run with its interval and the floors."""
+    runs = report.score.runs
+    floors = tuple(runs[0].floors)
+    columns = ["metric"]
+    for run in runs:
+        columns.append(run.name)
+        if run.intervals:
+            columns.append(f"{100 * next(iter(run.intervals.values())).confidence:g} % interval")
+    rows = []
+    for metric in runs[0].metrics:
+        cells = []
+        for run in runs:
+            cells.append(Cell(value_text(metric, run.metrics.get(metric))))
+            if run.intervals:
+                found = run.intervals.get(metric)
+                text = f"{value_text(metric, found.low)} – {value_text(metric, found.high)}" if found else "–"
+                cells.append(Cell(text))
+        cells += [Cell(value_text(metric, runs[0].floors[floor].get(metric))) for floor in floors]
+        rows.append(Row(metric, tuple(cells)))
+    note = "Intervals: percentile bootstrap over queries, items or videos." if runs[0].intervals else ""
+    return Table("All metrics", (*columns, *(f"floor: {floor}" for floor in floors)), (("", tuple(rows)),), note, True)
+
+
+def _data(report: TaskReport) -> Section:
+    blocks: list[Block] = []
+    lineage = report.lineage
+    for run in report.score.runs:
+        if run.counts:
+            counted = [(name.removeprefix("num_").replace("_", " "), f"{n:,}") for name, n in run.counts.items()]
+            blocks.append(Facts(f"What {run.name} was scored on, and what was left out", tuple(counted)))
+    if lineage.files:
+        rows = tuple(
+            Row(line.role, (Cell(line.path), Cell(f"{line.num_bytes:,}"), Cell(line.sha256[:16])))
+            for line in lineage.files
+        )
+        blocks.append(Table("Files read", ("role", "file", "bytes", "SHA-256, first 16 digits"), (("", rows),)))
+    facts = [(name, text(value)) for name, value in report.score.data.items()]
+    facts += list(lineage.facts)
+    if lineage.seconds is not None:
+        facts.append(("time", duration_text(lineage.seconds)))
+    if facts:
+        blocks.append(Facts("Where the numbers come from", tuple(facts)))
+    protocol = tuple((name, text(value)) for name, value in report.score.protocol.items())
+    blocks.append(Facts("Protocol: every switch that changes a number", protocol))
+    if lineage.config:
+        blocks.append(Code("Resolved config", lineage.config))
+    if lineage.next_steps:
+        blocks.append(Code("Next", "\n".join(lineage.next_steps)))
+    return Section("data", "Data", tuple(blocks))
+
+
+def text(value: object) -> str:
+    """Returns a setting as a reader takes it: ``yes``, ``none``, ``0.5, 0.75``."""
+    if value is None or value == [] or value == ():
+        return "none"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{key}: {text(item)}" for key, item in value.items())
+    if isinstance(value, list | tuple):
+        shown = ", ".join(text(item) for item in value[:20])
+        return shown if len(value) <= 20 else f"{shown}, … ({len(value):,} in all)"
+    return str(value)
+
+
+def headline(run: RunScore, names: Mapping[str, str], metrics: Sequence[str]) -> str:
+    """Returns the main numbers of a run in words."""
+    return ", ".join(f"{names.get(metric, metric)} {value_text(metric, run.metrics[metric])}" for metric in metrics)
