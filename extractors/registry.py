@@ -16,6 +16,7 @@ ENTRY_POINT_GROUP = "clipmill.extractors"
 
 BUILT_IN = {
     "c3d": "extractors.c3d",
+    "cpnet": "extractors.cpnet",
     "i3d": "extractors.i3d",
     "rc3d": "extractors.rc3d",
     "resnet50": "extractors.resnet50",

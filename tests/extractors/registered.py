@@ -32,6 +32,7 @@ class Smaller:
 
 
 SMALLER = {
+    "cpnet": Smaller(num_frames=4, side=64),
     "i3d": Smaller(num_frames=16, side=64),
     "rc3d": Smaller(num_frames=16),
     # Windows of the fixed input have nothing in common, so that no track is longer than one frame.
