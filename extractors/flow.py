@@ -39,19 +39,19 @@ RAFT_STRIDE_PIXELS = 8
 RAFT_FILES = {
     "options.flow (raft, large)": WeightsFile(
         name="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        layout="torchvision's raft_large",
+        layout="raft_large",
         source="pytorch/vision (Raft_Large_Weights.C_T_SKHT_V2)",
         url=f"{TORCHVISION_URL}/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
         sha256="ff5fadd5",
-        licence="BSD-3-Clause (the code's; not stated for the weights)",
+        licence="BSD-3-Clause (of the code)",
     ),
     "options.flow (raft, small)": WeightsFile(
         name="raft_small_C_T_V2-01064c6d.pth",
-        layout="torchvision's raft_small",
+        layout="raft_small",
         source="pytorch/vision (Raft_Small_Weights.C_T_V2)",
         url=f"{TORCHVISION_URL}/raft_small_C_T_V2-01064c6d.pth",
         sha256="01064c6d",
-        licence="BSD-3-Clause (the code's; not stated for the weights)",
+        licence="BSD-3-Clause (of the code)",
     ),
 }
 """RAFT's published weights, by where a recipe names them."""

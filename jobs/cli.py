@@ -5,6 +5,7 @@ from typing import Annotated
 import typer
 
 from jobs.output import run_verb
+from jobs.weights import weights_app
 
 app = typer.Typer(
     name="clipmill",
@@ -14,6 +15,8 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
+
+app.add_typer(weights_app, name="weights")
 
 Config = Annotated[str, typer.Option("--config", help="YAML file of the job.", metavar="FILE")]
 Overrides = Annotated[
@@ -136,11 +139,41 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
-def evaluate(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
-    """Evaluate retrieval and write report.html."""
-    from jobs.evaluate import run_evaluate
+def evaluate(
+    config: Config,
+    overrides: Overrides = None,
+    against: Annotated[
+        str | None, typer.Option("--against", help="Compare with another evaluation: its folder.", metavar="RUN")
+    ] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help="Exit with 5 if true: 'map@10 < -0.01' (ours - RUN's). Repeatable."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Compare although ground truth or protocol differ.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Score predictions or a trained run; write results.json and a report."""
+    from jobs.evaluation import run_evaluation
 
-    run_verb(lambda: run_evaluate(config, overrides or []), as_json)
+    run_verb(lambda: run_evaluation(config, overrides or [], against, fail_if or [], other_data), as_json)
+
+
+@app.command()
+def whiten(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Fit a PCA whitening to the regional vectors of a store, for R-MAC on other videos."""
+    from jobs.whiten import run_whiten
+
+    run_verb(lambda: run_whiten(config, overrides or []), as_json)
+
+
+@app.command()
+def search(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Find the clips most like your own pictures, and write a page with them."""
+    from jobs.search import run_search
+
+    run_verb(lambda: run_search(config, overrides or []), as_json)
 
 
 @app.command()

@@ -140,7 +140,7 @@ def _check_url(url: str) -> None:
 def _opened(part: str) -> Iterator[IO[bytes]]:
     """Yields the part, opened at its end and locked: two processes would mix their bytes in it."""
     while True:
-        file = open(part, "ab", buffering=0)  # noqa: SIM115
+        file = open(part, "ab", buffering=0)
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -1,6 +1,7 @@
 """Computing stored rows again, to check that they still come out."""
 
 from extractors import registry
+from extractors.base import Extractor
 from pipelines.features.decode.session import DecodedFrame, DecodeSession, Failed, Restarted
 from pipelines.features.extraction import RecipeRun
 from pipelines.features.prepare import prepare
@@ -10,8 +11,11 @@ from schemas.records import Video
 from schemas.rows import Rows
 
 
-def recompute(video: Video, recipe: Recipe, device: str) -> Rows:
+def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | None = None) -> Rows:
     """Returns the rows of `video` under `recipe`, made from its file in this process; writes nothing.
+
+    Args:
+        extractor: the recipe's, where one is built already; None: built here.
 
     Rows may differ from stored ones in their last bits: a batch here holds windows of one video only.
 
@@ -22,7 +26,7 @@ def recompute(video: Video, recipe: Recipe, device: str) -> Rows:
     try:
         if item.request is None:
             raise item.failures[0][1]
-        run = RecipeRun(recipe, registry.build(recipe, device), None)
+        run = RecipeRun(recipe, extractor or registry.build(recipe, device), None)
         run.start_video(0, item.clips, item.windows[recipe.fingerprint])
         with DecodeSession() as session:
             for event in session.run([item.request]):
