@@ -17,12 +17,20 @@ def read_config(model: type[T], path: str, overrides: Sequence[str]) -> T:
     Raises:
         ConfigError: the file cannot be read or does not validate.
     """
+    return parse_config(model, read_text_of(path), overrides, path)
+
+
+def read_text_of(path: str) -> str:
+    """Returns the text of the config at `path`.
+
+    Raises:
+        ConfigError: the file cannot be read.
+    """
     try:
         with open(path, encoding="utf-8") as file:
-            text = file.read()
+            return file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
         raise ConfigError(
             describe("config", path, "a readable YAML file", reason, "give its path to --config")
         ) from None
-    return parse_config(model, text, overrides, path)

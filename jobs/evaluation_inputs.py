@@ -4,7 +4,7 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 
@@ -292,7 +292,7 @@ class MomentInput:
     """Queries with their windows, and which protocol their format belongs to."""
 
     truth: MomentTruth
-    protocol: str
+    protocol: Literal["charades", "qvhighlights"]
 
 
 def read_moment_truth(config: TruthConfig, training: TruthConfig | None = None) -> MomentInput:

@@ -21,7 +21,7 @@ class Outcome:
     Attributes:
         data: what ``--json`` prints.
         text: what a person reads.
-        exit_code: 0, or 3 when items are in quarantine.
+        exit_code: 0; 3 when items are in quarantine; 5 when a gate of an evaluation failed.
     """
 
     data: dict[str, Any]

@@ -113,6 +113,7 @@ class TaskConfig(Model):
         out: folder of ``results.json`` and ``report.html``.
     """
 
+    task: Any
     ground_truth: TruthConfig
     predictions: tuple[PredictionsConfig, ...] = Field(min_length=1)
     resamples: int | None = Field(default=None, ge=10)
@@ -371,7 +372,7 @@ class LandmarksConfig(TaskConfig):
     ties: Literal["ascending", "descending"] = "ascending"
 
 
-TASKS: dict[str, type[Model]] = {
+TASKS: dict[str, type[EvaluateConfig] | type[TaskConfig]] = {
     "retrieval": EvaluateConfig,
     "detection": DetectionConfig,
     "proposals": ProposalsConfig,
@@ -389,7 +390,9 @@ class _TaskOnly(BaseModel):
     task: Any = "retrieval"
 
 
-def parse_evaluate_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> Model:
+def parse_evaluate_config(
+    text: str, overrides: Sequence[str] = (), source: str = "config"
+) -> EvaluateConfig | TaskConfig:
     """Returns YAML `text` with overrides as the model of its `task`.
 
     Raises:
@@ -399,4 +402,5 @@ def parse_evaluate_config(text: str, overrides: Sequence[str] = (), source: str 
     if task not in TASKS:
         known = ", ".join(TASKS)
         raise ConfigError(f"{source} task: expected one of {known}, got {task!r}; {near(str(task), TASKS)}")
-    return parse_config(TASKS[task], text, overrides, source)
+    model: type[EvaluateConfig] | type[TaskConfig] = TASKS[task]
+    return parse_config(model, text, overrides, source)

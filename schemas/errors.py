@@ -1,6 +1,7 @@
 """The errors a user can cause, each with the exit code it ends a command with.
 
-Exit codes: 0 complete, 2 wrong usage, 3 complete with quarantined items, 4 retryable failure, 1 anything else.
+Exit codes: 0 complete, 2 wrong usage, 3 complete with quarantined items, 4 retryable failure, 5 a gate of an
+evaluation failed, 1 anything else.
 """
 
 import difflib
@@ -11,6 +12,7 @@ EXIT_FAILURE = 1
 EXIT_USAGE = 2
 EXIT_QUARANTINED = 3
 EXIT_RETRYABLE = 4
+EXIT_GATE = 5
 
 
 class ClipmillError(Exception):

@@ -116,7 +116,7 @@ def evaluate_items(
     frequent = np.sort(totals)[::-1]
     floor_scores = {
         "chance": {f"top{k}": min(k, len(names)) / len(names) for k in at},
-        "most frequent": {f"top{k}": int(frequent[:k].sum()) / max(num_items, 1) for k in at},
+        "most_frequent": {f"top{k}": int(frequent[:k].sum()) / max(num_items, 1) for k in at},
     }
     num_classes = int((totals > 0).sum())
     missing_columns = len({value for value in labels.values() if value not in set(scores.class_names)})
@@ -161,7 +161,7 @@ class VideoClassificationEvaluation:
 
     Attributes:
         ground_truth: the classes of each video. predictions: their scores; times play no part.
-        floors: the scores of ``chance`` and ``most frequent``.
+        floors: the scores of ``chance`` and ``most_frequent``.
     """
 
     name: str
@@ -237,7 +237,7 @@ def _video_floors(truth: Segments, at: tuple[int, ...], seed: int) -> dict[str, 
     pairs = np.unique(np.stack([truth.video, truth.label], axis=1), axis=0)
     share = np.bincount(pairs[:, 1], minlength=len(labels)) / max(len(pairs), 1)
     drawn = [np.random.default_rng([seed, zlib.crc32(name.encode())]).random(len(labels)) for name in truth.video_ids]
-    scores = {"chance": np.concatenate([np.zeros(0), *drawn]), "most frequent": np.tile(share, len(truth.video_ids))}
+    scores = {"chance": np.concatenate([np.zeros(0), *drawn]), "most_frequent": np.tile(share, len(truth.video_ids))}
     video = [name for name in truth.video_ids for _ in labels]
     nowhere = np.zeros(len(video))
     return {

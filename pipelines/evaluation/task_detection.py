@@ -179,7 +179,7 @@ def evaluate_detection(
     run = RunScore(
         name=name,
         headline="average",
-        shown=tuple(metrics),
+        shown=_shown(protocol),
         metrics=metrics,
         floors=plain_floors,
         intervals=resampled_intervals(metrics, resampled, confidence),
@@ -195,6 +195,11 @@ def detection_metrics(score: DetectionScore) -> dict[str, float]:
     """Returns ``map@<tIoU>`` for each threshold, and ``average``."""
     each = zip(score.thresholds, score.mean_average_precision.tolist(), strict=True)
     return {threshold_name("map", t): value for t, value in each} | {"average": score.average}
+
+
+def _shown(protocol: DetectionProtocol) -> tuple[str, ...]:
+    few = [t for t in protocol.tious if round(t, 6) in (0.5, 0.75, 0.95)] if len(protocol.tious) > 6 else protocol.tious
+    return (*(threshold_name("map", t) for t in few), "average")
 
 
 def plain_counts(counts: DetectionCounts) -> dict[str, int]:

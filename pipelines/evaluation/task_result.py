@@ -3,8 +3,8 @@
 ``results.json`` holds the same for all tasks but retrieval (which has spaces, see `retrieval_results`)::
 
     {"version": 1, "task": "detection", "protocol": {every switch that changes a number},
-     "data": {"fingerprint": "...", counts of the ground truth},
-     "runs": {name: {"metrics", "floors", "intervals", "counts", "per_class", "units", "resampled", "notes"}}}
+     "data": {"fingerprint": "...", counts of the ground truth}, "bootstrap": {"seed", "resamples", "confidence"},
+     "runs": {name: {"metrics", "floors", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}}}
 
 Metrics are flat names (``map@0.5``); those of several runs are told apart as ``<run>/map@0.5``.
 """
@@ -84,12 +84,14 @@ class TaskScore:
     Attributes:
         protocol: every switch that changes a number, resolved.
         data: ``fingerprint`` of the ground truth as scored, and its counts.
+        bootstrap: ``seed``, ``resamples`` and ``confidence`` of the intervals.
     """
 
     task: str
     protocol: Mapping[str, Any]
     data: Mapping[str, Any]
     runs: tuple[RunScore, ...]
+    bootstrap: Mapping[str, Any] = field(default_factory=dict)
 
 
 def task_results_json(score: TaskScore) -> bytes:
@@ -99,6 +101,7 @@ def task_results_json(score: TaskScore) -> bytes:
         "task": score.task,
         "protocol": score.protocol,
         "data": score.data,
+        "bootstrap": score.bootstrap,
         "runs": {run.name: _run(run) for run in score.runs},
     }
     text = json.dumps(fixed(data), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
@@ -118,6 +121,7 @@ def _run(run: RunScore) -> dict[str, Any]:
         "notes": run.notes,
         "per_class": run.per_class,
         "resampled": run.resampled,
+        "shown": run.shown,
     }
     if run.units is not None:
         data["units"] = {"kind": run.units.kind, "ids": run.units.ids, "values": run.units.values}

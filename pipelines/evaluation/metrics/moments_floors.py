@@ -59,9 +59,19 @@ def normalised(windows: Segments, duration_seconds: npt.ArrayLike) -> tuple[Floa
         duration_seconds: ``float[Q]``. Windows of a video without a duration (NaN) are left out.
     """
     duration = np.asarray(duration_seconds, np.float64)[windows.video]
-    known = np.isfinite(duration) & (duration > 0)
+    known = _with_duration(windows, duration_seconds)
     start, stop = (column[known] / duration[known] for column in (windows.start_seconds, windows.stop_seconds))
     return np.clip(start, 0.0, 1.0), np.clip(stop, 0.0, 1.0)
+
+
+def _with_duration(windows: Segments, duration_seconds: npt.ArrayLike) -> npt.NDArray[np.bool_]:
+    duration = np.asarray(duration_seconds, np.float64)[windows.video]
+    return np.asarray(np.isfinite(duration) & (duration > 0), np.bool_)
+
+
+def _queries(windows: Segments, duration_seconds: npt.ArrayLike) -> npt.NDArray[np.int64]:
+    """Returns the query of each window that `normalised` keeps, ``int64[N]``."""
+    return windows.video[_with_duration(windows, duration_seconds)]
 
 
 def moment_floors(
@@ -72,7 +82,7 @@ def moment_floors(
     thresholds: Sequence[float] = MOMENT_THRESHOLDS,
     num_steps: int = 50,
 ) -> MomentFloors:
-    """Returns the floors for `windows`, each window counted as one query.
+    """Returns the floors for `windows`; of a query's several windows the best one counts, as in R@1.
 
     Args:
         windows: the annotations that are scored.
@@ -81,21 +91,22 @@ def moment_floors(
         training_duration_seconds: durations for `training`.
         num_steps: ours: spans start and stop at multiples of 1 / num_steps of the video.
     """
-    start, stop = normalised(windows, duration_seconds)
-    tuning = (start, stop)
+    scored = (*normalised(windows, duration_seconds), _queries(windows, duration_seconds))
+    tuning = scored
     if training is not None and training_duration_seconds is not None:
-        tuning = normalised(training, training_duration_seconds)
+        tuning = (*normalised(training, training_duration_seconds), _queries(training, training_duration_seconds))
     grid = span_grid(num_steps)
     limits = np.array(thresholds)
-    share, mean_iou = span_scores(grid, *tuning, limits)
+    share, mean_iou = span_scores(grid, tuning[0], tuning[1], limits, tuning[2])
     best = share.argmax(axis=0)
-    fixed, _ = span_scores(grid[best], start, stop, limits)
-    _, fixed_mean = span_scores(grid[[int(mean_iou.argmax())]], start, stop, limits)
+    fixed, _ = span_scores(grid[best], scored[0], scored[1], limits, scored[2])
+    _, fixed_mean = span_scores(grid[[int(mean_iou.argmax())]], scored[0], scored[1], limits, scored[2])
     edges = (np.arange(num_steps) + 0.5) / num_steps
     # Two sorted uniform numbers: each unordered pair of cells has twice the weight of a cell with itself.
     first, second = np.triu_indices(num_steps)
     weight = np.where(first == second, 1.0, 2.0) / num_steps**2
-    chance, chance_mean = span_scores(np.stack([edges[first], edges[second]], axis=1), start, stop, limits)
+    drawn = np.stack([edges[first], edges[second]], axis=1)
+    chance, chance_mean = span_scores(drawn, scored[0], scored[1], limits, scored[2])
     return MomentFloors(
         tuple(thresholds),
         np.asarray(weight @ chance, np.float64),
@@ -113,16 +124,30 @@ def span_grid(num_steps: int) -> Floats:
     return np.stack([first, second], axis=1) / num_steps
 
 
-def span_scores(spans: Floats, start: Floats, stop: Floats, thresholds: Floats) -> tuple[Floats, Floats]:
+def span_scores(
+    spans: Floats,
+    start: Floats,
+    stop: Floats,
+    thresholds: Floats,
+    query: npt.NDArray[np.int64] | None = None,
+) -> tuple[Floats, Floats]:
     """Returns, for always answering each of S spans, R@1 ``float64[S, T]`` and mIoU ``float64[S]``.
 
     Args:
         spans: ``float64[S, 2]``, shares of the video.
         start, stop: ``float64[N]``, the annotations as shares of their video.
+        query: ``int64[N]``: of the annotations of one query the best counts; None: each is a query.
     """
     share, mean = np.zeros((len(spans), len(thresholds))), np.zeros(len(spans))
+    first_of = np.zeros(0, np.int64)
+    if query is not None:
+        order = np.argsort(query, kind="stable")
+        start, stop = start[order], stop[order]
+        first_of = np.flatnonzero(np.diff(query[order], prepend=-1))
     for row, (first, last) in enumerate(spans):
         overlap = tiou(first, last, start, stop)
+        if len(first_of):
+            overlap = np.maximum.reduceat(overlap, first_of)
         share[row] = (overlap[:, None] >= thresholds).mean(axis=0) if len(overlap) else np.nan
         mean[row] = overlap.mean() if len(overlap) else np.nan
     return share, mean

@@ -1,0 +1,111 @@
+"""``task: classification`` of ``clipmill evaluate``."""
+
+from dataclasses import replace
+from typing import Any
+
+from jobs.evaluate_segments import bootstrap_of
+from jobs.evaluation_inputs import (
+    check_classes,
+    check_ids,
+    chosen_format,
+    read_blocked,
+    read_item_labels,
+    read_item_scores,
+    read_segment_truth,
+    read_video_classes,
+    run_names,
+)
+from pipelines.evaluation.bootstrap import RESAMPLES
+from pipelines.evaluation.segment_truth import in_order
+from pipelines.evaluation.task_classification import (
+    ItemsEvaluation,
+    VideoClassificationEvaluation,
+    evaluate_items,
+    evaluate_video_classes,
+)
+from pipelines.evaluation.task_result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
+from schemas.config_evaluate import ClassificationConfig
+from schemas.errors import UsageError, describe
+from schemas.fingerprint import fingerprint
+from stores.formats.ids import match_ids, require_ids
+
+Evaluations = tuple[ItemsEvaluation | VideoClassificationEvaluation, ...]
+VIDEO_FORMATS = ("activitynet", "csv", "parquet")
+
+
+def score_classification(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
+    """Returns top-k accuracy of items, or mAP and hit@k of untrimmed videos, of each set of predictions.
+
+    Raises:
+        UsageError: a file is something else, or its ids or classes share nothing with the ground truth's.
+    """
+    truth = config.ground_truth
+    kind = chosen_format("ground_truth", truth.file, truth.format, ("labels", *VIDEO_FORMATS))
+    protocol = config.protocol or ("items" if kind == "labels" else "activitynet")
+    if (protocol == "items") != (kind == "labels"):
+        expected = "labels" if protocol == "items" else " or ".join(VIDEO_FORMATS)
+        raise UsageError(
+            describe(
+                "evaluation", "protocol", f"ground truth in the format {expected} for {protocol}", kind, "leave it out"
+            )
+        )
+    return _items(config) if protocol == "items" else _videos(config)
+
+
+def _items(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
+    names, at = run_names(config.predictions), tuple(sorted(set(config.at or (1, 5))))
+    blocked = read_blocked(config.blocked)
+    labels = {item: label for item, label in read_item_labels(config.ground_truth).items() if item not in blocked}
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        scores = read_item_scores(item)
+        known = [item_id for item_id in scores.ids if item_id not in blocked]
+        notes = check_ids(match_ids(labels, known, "the ground truth", "the predictions"))
+        classes = match_ids(labels.values(), scores.class_names, "the ground truth's classes", "the predictions'")
+        require_ids(classes)
+        found = evaluate_items(
+            name, labels, scores, at, config.floors, config.resamples, config.confidence, config.seed
+        )
+        if classes.only_left:
+            notes += (f"classes: {classes}",)
+        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+    data = {
+        "fingerprint": fingerprint(sorted(labels.items())),
+        "num_items": len(labels),
+        "num_classes": len(set(labels.values())),
+    }
+    protocol = {"protocol": "items", "at": list(at), "blocked": sorted(blocked)}
+    return _task(config, protocol, data, evaluations, RESAMPLES)
+
+
+def _videos(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
+    names, at = run_names(config.predictions), tuple(sorted(set(config.at or (1, 3))))
+    blocked = read_blocked(config.blocked)
+    truth = read_segment_truth(config.ground_truth).segments
+    truth = in_order(truth.of_videos(set(truth.video_ids) - blocked))
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        predictions = read_video_classes(item)
+        known = [video for video in predictions.video_ids if video not in blocked]
+        notes = (
+            *check_ids(match_ids(truth.video_ids, known, "the ground truth", "the predictions")),
+            *check_classes(truth, predictions),
+        )
+        found = evaluate_video_classes(
+            name, truth, predictions, at, blocked, config.floors, config.resamples, config.confidence, config.seed
+        )
+        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+    data = {
+        "fingerprint": segments_fingerprint(truth),
+        "num_videos": len(truth.video_ids),
+        "num_classes": len(truth.label_names),
+    }
+    protocol = {"protocol": "activitynet", "at": list(at), "blocked": sorted(blocked)}
+    return _task(config, protocol, data, evaluations, SCORE_RESAMPLES)
+
+
+def _task(
+    config: ClassificationConfig, protocol: dict[str, Any], data: dict[str, Any], evaluations: list[Any], resamples: int
+) -> tuple[TaskScore, Evaluations]:
+    runs = tuple(item.run for item in evaluations)
+    return TaskScore(config.task, protocol, data, runs, bootstrap_of(config, resamples)), tuple(evaluations)

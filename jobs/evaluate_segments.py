@@ -1,0 +1,137 @@
+"""``task: detection`` and ``task: proposals`` of ``clipmill evaluate``."""
+
+from dataclasses import replace
+from typing import Any
+
+from jobs.evaluation_inputs import (
+    check_classes,
+    check_ids,
+    read_blocked,
+    read_segment_predictions,
+    read_segment_truth,
+    run_names,
+)
+from pipelines.evaluation.segment_truth import SegmentTruth
+from pipelines.evaluation.task_detection import (
+    DetectionEvaluation,
+    DetectionProtocol,
+    detection_floor_scores,
+    evaluate_detection,
+    ordered_truth,
+)
+from pipelines.evaluation.task_proposals import (
+    ProposalsEvaluation,
+    ProposalsProtocol,
+    evaluate_proposals,
+    proposal_floor_scores,
+    proposals_truth,
+)
+from pipelines.evaluation.task_result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
+from schemas.config_evaluate import DetectionConfig, ProposalsConfig, TaskConfig
+from schemas.errors import UsageError, describe
+from schemas.segments import Segments
+from stores.formats.ids import match_ids
+
+
+def bootstrap_of(config: TaskConfig, resamples: int) -> dict[str, Any]:
+    """Returns the settings of the bootstrap for ``results.json``."""
+    return {"seed": config.seed, "resamples": config.resamples or resamples, "confidence": config.confidence}
+
+
+def score_detection(config: DetectionConfig) -> tuple[TaskScore, tuple[DetectionEvaluation, ...]]:
+    """Returns mAP over tIoU of each set of predictions.
+
+    Raises:
+        UsageError: a file is something else, or its ids or classes share nothing with the ground truth's.
+    """
+    names = run_names(config.predictions)
+    protocol = DetectionProtocol.of(config, read_blocked(config.blocked))
+    truth = ordered_truth(read_segment_truth(config.ground_truth, config.training), protocol)
+    _check_not_empty(truth)
+    floors = detection_floor_scores(truth, protocol, config.chance_per_video, config.seed) if config.floors else {}
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        predictions = read_segment_predictions(item, config.ground_truth, with_classes=True)
+        notes = (
+            *_check_videos(truth, predictions, protocol.blocked),
+            *check_classes(truth.segments, predictions),
+            *_floor_notes(truth, config),
+        )
+        found = evaluate_detection(
+            name, truth, predictions, protocol, floors, config.resamples, config.confidence, config.seed
+        )
+        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+    score = TaskScore(
+        config.task,
+        protocol.to_plain(),
+        _data(truth),
+        tuple(item.run for item in evaluations),
+        bootstrap_of(config, SCORE_RESAMPLES),
+    )
+    return score, tuple(evaluations)
+
+
+def score_proposals(config: ProposalsConfig) -> tuple[TaskScore, tuple[ProposalsEvaluation, ...]]:
+    """Returns AR@AN and its area of each set of predictions.
+
+    Raises:
+        UsageError: a file is something else, or its ids share nothing with the ground truth's.
+    """
+    names = run_names(config.predictions)
+    protocol = ProposalsProtocol.of(config, read_blocked(config.blocked))
+    truth = proposals_truth(read_segment_truth(config.ground_truth, config.training), protocol)
+    _check_not_empty(truth)
+    floors = proposal_floor_scores(truth, protocol, config.chance_per_video, config.seed) if config.floors else {}
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        predictions = read_segment_predictions(item, config.ground_truth, with_classes=False)
+        notes = (*_check_videos(truth, predictions, protocol.blocked), *_floor_notes(truth, config))
+        found = evaluate_proposals(
+            name, truth, predictions, protocol, floors, config.resamples, config.confidence, config.seed
+        )
+        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+    score = TaskScore(
+        config.task,
+        protocol.to_plain(),
+        _data(truth),
+        tuple(item.run for item in evaluations),
+        bootstrap_of(config, SCORE_RESAMPLES),
+    )
+    return score, tuple(evaluations)
+
+
+def _check_not_empty(truth: SegmentTruth) -> None:
+    if not len(truth.segments):
+        got = f"none after {len(truth.blocked)} blocked videos"
+        raise UsageError(describe("evaluation", "ground_truth", "annotations", got, "check blocked and subset"))
+
+
+def _check_videos(truth: SegmentTruth, predictions: Segments, blocked: frozenset[str]) -> tuple[str, ...]:
+    predicted = [name for name in predictions.video_ids if name not in blocked]
+    return check_ids(match_ids(truth.segments.video_ids, predicted, "the ground truth", "the predictions"))
+
+
+def _floor_notes(truth: SegmentTruth, config: DetectionConfig | ProposalsConfig) -> tuple[str, ...]:
+    if not config.floors:
+        return ()
+    notes = []
+    _, num_unknown = truth.floor_durations
+    if num_unknown:
+        notes.append(
+            f"floors: no duration of {num_unknown} videos; the last annotated second stands in, which can only raise a "
+            "floor (give ground_truth.durations)"
+        )
+    if truth.training is None:
+        notes.append("floors: blind is tuned on the scored annotations: an upper bound (give training)")
+    return tuple(notes)
+
+
+def _data(truth: SegmentTruth) -> dict[str, Any]:
+    tables = [truth.segments] if truth.ambiguous is None else [truth.segments, truth.ambiguous]
+    return {
+        "fingerprint": segments_fingerprint(*tables),
+        "num_videos": len(truth.segments.video_ids),
+        "num_ground_truths": len(truth.segments),
+        "num_classes": len(truth.segments.label_names),
+        "num_blocked_videos": len(truth.blocked),
+    }

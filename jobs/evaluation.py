@@ -1,0 +1,88 @@
+"""``clipmill evaluate``: which task a config asks for, what scores it, and the gates that follow."""
+
+import sys
+from collections.abc import Sequence
+
+from jobs.configs import read_text_of
+from jobs.evaluation_output import finish
+from jobs.gates import judge, read_gates
+from jobs.output import Outcome
+from pipelines.evaluation.task_result import TaskScore
+from schemas.config import EvaluateConfig, dump_config
+from schemas.config_evaluate import (
+    ClassificationConfig,
+    DetectionConfig,
+    HighlightsConfig,
+    LandmarksConfig,
+    MomentsConfig,
+    ProposalsConfig,
+    RankingConfig,
+    TaskConfig,
+    parse_evaluate_config,
+)
+
+
+def run_evaluation(
+    path: str,
+    overrides: Sequence[str],
+    against: str | None = None,
+    fail_if: Sequence[str] = (),
+    other_data: bool = False,
+) -> Outcome:
+    """Evaluates as the config at `path` says; writes ``results.json`` (and ``report.html``) into its `out`.
+
+    Args:
+        against: another evaluation to compare with.
+        fail_if: gates, see `jobs.gates`; the exit code is 5 if one fails.
+        other_data: compare although ground truth or protocol differ.
+
+    Raises:
+        UsageError: the config, a file it names, or a gate cannot be used.
+    """
+    # Read first: this evaluation may write into the folder it is held against.
+    gates = read_gates(against, fail_if, other_data)
+    config = parse_evaluate_config(read_text_of(path), overrides, path)
+    if isinstance(config, EvaluateConfig):
+        from jobs.evaluate import run_evaluate
+
+        outcome = run_evaluate(path, overrides)
+    else:
+        print(dump_config(config).rstrip(), file=sys.stderr)
+        outcome = run_task(config)
+    return outcome if gates is None else judge(outcome, gates)
+
+
+def run_task(config: TaskConfig) -> Outcome:
+    """Scores the predictions of `config` and writes what was found."""
+    score: TaskScore
+    if isinstance(config, DetectionConfig):
+        from jobs.evaluate_segments import score_detection
+
+        score, _ = score_detection(config)
+    elif isinstance(config, ProposalsConfig):
+        from jobs.evaluate_segments import score_proposals
+
+        score, _ = score_proposals(config)
+    elif isinstance(config, MomentsConfig):
+        from jobs.evaluate_moments import score_moments
+
+        score, _ = score_moments(config)
+    elif isinstance(config, HighlightsConfig):
+        from jobs.evaluate_moments import score_highlights
+
+        score, _ = score_highlights(config)
+    elif isinstance(config, ClassificationConfig):
+        from jobs.evaluate_classes import score_classification
+
+        score, _ = score_classification(config)
+    elif isinstance(config, RankingConfig):
+        from jobs.evaluate_ranking import score_ranking
+
+        score, _ = score_ranking(config)
+    elif isinstance(config, LandmarksConfig):
+        from jobs.evaluate_ranking import score_landmarks
+
+        score, _ = score_landmarks(config)
+    else:
+        raise TypeError(f"no scorer for {type(config).__name__}")
+    return finish(score, config)
