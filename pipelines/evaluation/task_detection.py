@@ -93,6 +93,7 @@ class DetectionEvaluation:
     Attributes:
         truth: as scored: in order, without blocked videos.
         predictions: as scored (after NMS and rounding); where NMS follows the threshold, those of the first one.
+        listed: as read, before NMS and rounding: `prepared` makes of them what is scored at a threshold.
         score: mAP and AP per class and threshold.
         floors: the scores of ``chance`` and ``blind`` under the same protocol.
         run: the numbers for tables, ``results.json`` and gates.
@@ -102,6 +103,7 @@ class DetectionEvaluation:
     protocol: DetectionProtocol
     truth: SegmentTruth
     predictions: Segments
+    listed: Segments
     score: DetectionScore
     floors: Mapping[str, DetectionScore]
     run: RunScore
@@ -188,7 +190,7 @@ def evaluate_detection(
         per_class=_per_class(score),
         resampled=resampled,
     )
-    return DetectionEvaluation(name, protocol, truth, scored.predictions, score, floors or {}, run)
+    return DetectionEvaluation(name, protocol, truth, scored.predictions, kept, score, floors or {}, run)
 
 
 def detection_metrics(score: DetectionScore) -> dict[str, float]:
