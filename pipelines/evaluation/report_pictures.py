@@ -51,14 +51,23 @@ def strip(frames: Sequence[bytes], width: int = FRAME_WIDTH, height: int = FRAME
 
 
 def strips(frames: Mapping[str, Sequence[bytes]], budget_bytes: int = BUDGET_BYTES) -> dict[str, Strip]:
-    """Returns one strip per id, with as many frames of each as keep all of them within `budget_bytes`; at least one."""
+    """Returns one strip per id, with as many frames of each as keep all of them within `budget_bytes`.
+
+    Where even one frame each is too much, the last ids have no strip.
+    """
     most = max((len(pictures) for pictures in frames.values()), default=0)
     found: dict[str, Strip] = {}
     for num_frames in range(most, 0, -1):
         found = {name: strip(_spread(pictures, num_frames)) for name, pictures in frames.items() if pictures}
         if sum(len(item.data) for item in found.values()) <= budget_bytes:
+            return found
+    kept: dict[str, Strip] = {}
+    for name, item in found.items():
+        budget_bytes -= len(item.data)
+        if budget_bytes < 0:
             break
-    return found
+        kept[name] = item
+    return kept
 
 
 def _spread(pictures: Sequence[bytes], num_frames: int) -> list[bytes]:

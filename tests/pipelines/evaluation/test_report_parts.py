@@ -51,7 +51,11 @@ def test_a_still_clip_is_one_frame() -> None:
     assert strip([same, same, same]).num_frames == 1
 
 
-def test_strips_lose_frames_before_they_exceed_the_budget_and_keep_one() -> None:
+def _middle(frames: list[bytes]) -> list[bytes]:
+    return [frames[len(frames) // 2]]
+
+
+def test_strips_lose_frames_and_then_pictures_before_they_exceed_the_budget() -> None:
     rng = np.random.default_rng(0)
 
     def noise() -> bytes:
@@ -66,7 +70,9 @@ def test_strips_lose_frames_before_they_exceed_the_budget_and_keep_one() -> None
     half = strips(frames, budget_bytes=size * 6 // 10)
     assert [item.num_frames for item in half.values()] == [2, 2]
     assert sum(len(item.data) for item in half.values()) <= size * 6 // 10
-    assert [item.num_frames for item in strips(frames, budget_bytes=1).values()] == [1, 1]
+    single = strip(_middle(frames["a"]))
+    assert list(strips(frames, budget_bytes=len(single.data) + 10)) == ["a"]
+    assert strips(frames, budget_bytes=1) == {}
 
 
 def test_frames_are_taken_in_the_middle_of_equal_parts() -> None:

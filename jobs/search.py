@@ -1,0 +1,302 @@
+"""``clipmill search``: one's own pictures against a store, and a page with what they find."""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from jobs.configs import read_config
+from jobs.output import Outcome
+from jobs.report_clips import ClipPlace, animated, lineage
+from jobs.retrieval_spaces import COSINE, Spaces, check_recipe_trained_on, chosen_spaces, comparable, model_spaces
+from jobs.search_queries import Failure, Query, build_extractor, read_queries
+from models.checkpoints import TrainedModel, find_checkpoint, load
+from models.retrieval import embed_images, embed_videos
+from pipelines.evaluation.report_page import write_page
+from pipelines.evaluation.report_search import FoundClip, SearchedQuery, SearchPage, render_search
+from pipelines.evaluation.retrieval import Gallery, Queries, evaluate_retrieval
+from pipelines.evaluation.retrieval_scorers import Cosine
+from pipelines.features.extraction import resolve_device
+from pipelines.features.query_images import check_recipe
+from schemas.config import dump_config
+from schemas.config_search import SearchConfig, SearchDataConfig
+from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe
+from stores import ClipRows, Feature, FeatureStore
+
+QUERIES_SHOWN = 30
+CLIPS_SHOWN = 50
+"""ours: what one page holds, of queries and of each list; results.json has all."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Searched:
+    """What is searched: an opened store, the two features, the clips that have rows and their vectors."""
+
+    store: FeatureStore
+    image: tuple[str, Feature]
+    video: tuple[str, Feature]
+    clips: tuple[ClipRows, ...]
+    vectors: npt.NDArray[np.float32]
+    trained: TrainedModel | None
+
+
+def run_search(path: str, overrides: Sequence[str]) -> Outcome:
+    """Searches as the config at `path` says; writes ``results.json`` and ``report.html``.
+
+    Exit code 3 when a query could not be used; the others are searched all the same.
+    """
+    config = read_config(SearchConfig, path, overrides)
+    print(dump_config(config).rstrip(), file=sys.stderr)
+    searched = _open(config)
+    spaces = _spaces(searched, config)
+    feature = searched.image[1]
+    device = resolve_device(config.device, os.cpu_count() or 1)
+    extractor = build_extractor(feature.recipe, config.weights, device)
+    read = list(read_queries(config.queries, feature.recipe, extractor))
+    queries = [item for item in read if isinstance(item, Query)]
+    failures = [item for item in read if isinstance(item, Failure)]
+    found = _search(searched, queries, spaces, config.k) if queries else []
+    primary = next(reversed(spaces))
+    results = _results(searched, config, found, failures)
+    out = Path(config.out)
+    page = _page(searched, config, found, failures, primary)
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        (out / "results.json").write_text(
+            json.dumps(results, sort_keys=True, ensure_ascii=False, indent=1) + "\n", "utf-8"
+        )
+    except OSError as error:
+        got = error.strerror or str(error)
+        raise StorageUnavailableError(
+            describe("search", str(out), "a folder that can be written", got, "choose another out")
+        ) from None
+    num_bytes = write_page(str(out / "report.html"), render_search(page))
+    data = results | {
+        "report": str(out / "report.html"),
+        "report_bytes": num_bytes,
+        "results": str(out / "results.json"),
+    }
+    code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
+    return Outcome(data, _text(found, failures, primary, len(searched.clips), str(out / "report.html")), code)
+
+
+def _open(config: SearchConfig) -> _Searched:
+    trained = load(find_checkpoint(config.run, config.checkpoint)) if config.run else None
+    data = config.data or _trained_data(trained)
+    store = FeatureStore(data.store)
+    image, video = store[data.image], store[data.video]
+    if trained is not None:
+        for role, name, feature, then in (
+            ("image", data.image, image, trained.origin.image),
+            ("video", data.video, video, trained.origin.video),
+        ):
+            check_recipe_trained_on(config.run or "", role, name, then.recipe_fingerprint, feature.recipe.fingerprint)
+    check_recipe(image.recipe)
+    clips = video.clips()
+    vectors = video.clip_means(clips) if clips else np.zeros((0, video.dim), np.float32)
+    kept = np.flatnonzero(~np.isnan(vectors).any(axis=1))
+    if not kept.size:
+        remedy = f"run clipmill build; see clipmill status {data.store}"
+        raise UsageError(describe("store", data.store, f"clips with rows of {data.video}", "none", remedy))
+    found = tuple(clips[row] for row in kept)
+    return _Searched(store, (data.image, image), (data.video, video), found, vectors[kept], trained)
+
+
+def _trained_data(trained: TrainedModel | None) -> SearchDataConfig:
+    if trained is None:
+        raise UsageError("search data: expected data or run, got neither; see docs/search.md")
+    data = trained.origin.config["data"]
+    return SearchDataConfig(store=data["store"], image=data["image"], video=data["video"])
+
+
+def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
+    """Returns what is scored: the model's spaces, or cosine of stored vectors.
+
+    Raises:
+        UsageError: no such space, or vectors of two networks that no model brings together.
+    """
+    if searched.trained is not None:
+        spaces = model_spaces(searched.trained)
+    else:
+        (image, first), (video, second) = searched.image, searched.video
+        if not comparable(first.recipe, second.recipe):
+            raise UsageError(
+                describe(
+                    "search",
+                    f"features {image} and {video}",
+                    "outputs of one network (same extractor, layer and weights), or a run to bring them together",
+                    " and ".join(f"{recipe.extractor} {recipe.layer}" for recipe in (first.recipe, second.recipe)),
+                    "give run: a folder made by clipmill train",
+                )
+            )
+        spaces = {COSINE: Cosine("image", "raw")}
+    return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
+
+
+def _search(searched: _Searched, queries: Sequence[Query], spaces: Spaces, k: int) -> list[SearchedQuery]:
+    """Returns the exact top `k` of every query and space; equal scores go by clip id."""
+    rows = np.stack([query.row for query in queries])
+    left: dict[str, Any] = {"image": rows}
+    right: dict[str, Any] = {"raw": searched.vectors}
+    if searched.trained is not None:
+        left |= embed_images(searched.trained, rows)
+        right |= embed_videos(searched.trained, searched.vectors)
+    ids = [_clip_id(clip) for clip in searched.clips]
+    # No clip carries the queries' label: of the evaluation only its exact, deterministic ranking is used.
+    result = evaluate_retrieval(
+        Queries([f"{number:09d}" for number in range(len(queries))], ["query"] * len(queries), left),
+        Gallery(ids, ["clip"] * len(ids), right),
+        spaces,
+        (k,),
+        full_ranks=False,
+    )
+    videos = searched.store.videos()
+    found = []
+    for number, query in enumerate(queries):
+        lists: dict[str, tuple[FoundClip, ...]] = {}
+        for space in result.spaces:
+            pairs = zip(space.top[number].tolist(), space.top_scores[number].tolist(), strict=True)
+            lists[space.space] = tuple(
+                _found(searched.clips[item], videos[searched.clips[item].video_id].uri, score) for item, score in pairs
+            )
+        found.append(SearchedQuery(query.name, query.sha256, query.picture, lists))
+    return found
+
+
+def _clip_id(clip: ClipRows) -> str:
+    return f"{clip.video_id}#{clip.clip}"
+
+
+def _found(clip: ClipRows, uri: str, score: float) -> FoundClip:
+    return FoundClip(
+        _clip_id(clip), clip.video_id, uri, clip.label, clip.start_seconds, clip.stop_seconds, round(score, 7)
+    )
+
+
+def _about(searched: _Searched) -> dict[str, Any]:
+    trained = searched.trained
+    return {
+        "store": searched.store.url,
+        "image": searched.image[1].recipe.fingerprint,
+        "video": searched.video[1].recipe.fingerprint,
+        "model": trained.name if trained else None,
+        "epoch": trained.epoch if trained else None,
+        "trained_on": trained.origin.fingerprint if trained else None,
+    }
+
+
+def _results(
+    searched: _Searched, config: SearchConfig, found: Sequence[SearchedQuery], failures: Sequence[Failure]
+) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "about": _about(searched),
+        "k": config.k,
+        "num_clips": len(searched.clips),
+        "queries": [
+            {
+                "query": query.name,
+                "sha256": query.sha256,
+                "spaces": {
+                    space: [_entry(rank, clip) for rank, clip in enumerate(clips, start=1)]
+                    for space, clips in query.found.items()
+                },
+            }
+            for query in found
+        ],
+        "failed": [{"query": failure.name, "message": failure.message} for failure in failures],
+    }
+
+
+def _entry(rank: int, clip: FoundClip) -> dict[str, Any]:
+    return {
+        "rank": rank,
+        "clip": clip.clip_id,
+        "video": clip.video_id,
+        "uri": clip.uri,
+        "label": clip.label,
+        "start_seconds": clip.start_seconds,
+        "stop_seconds": clip.stop_seconds,
+        "score": clip.score,
+    }
+
+
+def _page(
+    searched: _Searched,
+    config: SearchConfig,
+    found: Sequence[SearchedQuery],
+    failures: Sequence[Failure],
+    primary: str,
+) -> SearchPage:
+    shown = tuple(
+        SearchedQuery(query.name, query.sha256, query.picture, {s: c[:CLIPS_SHOWN] for s, c in query.found.items()})
+        for query in found[:QUERIES_SHOWN]
+    )
+    places = {_clip_id(clip): clip for clip in searched.clips}
+    # The primary space's first, so that it keeps its pictures where not all fit.
+    ids = dict.fromkeys(
+        clip.clip_id
+        for space in sorted({space for query in shown for space in query.found}, key=lambda space: space != primary)
+        for query in shown
+        for clip in query.found[space]
+    )
+    clips = [
+        ClipPlace(clip_id, places[clip_id].video_id, places[clip_id].clip, places[clip_id].start_seconds,
+                  places[clip_id].stop_seconds)
+        for clip_id in ids
+    ]  # fmt: skip
+    random = [
+        f"{name} ({feature.recipe.weights.source})"
+        for name, feature in dict([searched.image, searched.video]).items()
+        if feature.recipe.weights.source.startswith("random")
+    ]
+    warnings = (f"⚠ Random weights: {', '.join(random)} was never trained, and tells colours and textures at best.",)
+    return SearchPage(
+        title=f"Search in {searched.store.store.dataset}",
+        queries=shown,
+        num_queries=len(found),
+        failed=tuple((failure.name, failure.message) for failure in failures),
+        num_clips=len(searched.clips),
+        primary=primary,
+        strips=animated(searched.store, clips),
+        warnings=warnings if random else (),
+        lineage=lineage(searched.store, clips, (("gallery", searched.video[0]),)),
+        provenance=_provenance(searched),
+        config=dump_config(config),
+    )
+
+
+def _provenance(searched: _Searched) -> tuple[tuple[str, str], ...]:
+    lines = [("store", searched.store.url)]
+    for role, (name, feature) in (("queries described by", searched.image), ("clips described by", searched.video)):
+        recipe = feature.recipe
+        weights = (
+            f"weights {recipe.weights.layout or recipe.weights.source} {(recipe.weights.sha256 or '')[:12]}".strip()
+        )
+        lines.append((role, f"{name}: {recipe.extractor} {recipe.layer}, {weights}, recipe {recipe.fingerprint}"))
+    trained = searched.trained
+    if trained is not None:
+        lines.append(("model", f"{trained.name}, epoch {trained.epoch}, trained on {trained.origin.fingerprint}"))
+    return tuple(lines)
+
+
+def _text(
+    found: Sequence[SearchedQuery], failures: Sequence[Failure], primary: str, num_clips: int, report: str
+) -> str:
+    lines = [f"{len(found)} queries against {num_clips} clips, by {primary}:"]
+    for query in found:
+        lines.append(f"  {query.name}")
+        for rank, clip in enumerate(query.found[primary][:3], start=1):
+            span = f"{clip.start_seconds:.1f} to {clip.stop_seconds:.1f} s"
+            lines.append(f"    {rank}. {clip.score:.4f}  {clip.video_id}  {span}")
+    if failures:
+        lines.append(f"{len(failures)} queries could not be used:")
+        lines += [f"  {failure.message}" for failure in failures]
+    lines.append(f"report: {report}")
+    return "\n".join(lines)

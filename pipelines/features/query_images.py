@@ -1,0 +1,181 @@
+"""Pictures as queries: read from files or videos, and turned into rows by the very recipe stored rows were made by."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+from PIL import Image, ImageOps
+
+from extractors.base import Extractor
+from extractors.preprocess import apply_geometry
+from pipelines.features.decode.scan import scan
+from pipelines.features.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
+from pipelines.features.pooling import pool
+from schemas.errors import UsageError, VideoError, describe
+from schemas.recipe import Recipe
+from schemas.records import Clip, Window
+
+Pixels = npt.NDArray[np.uint8]
+
+IMAGE_SUFFIXES = frozenset(".avif .bmp .gif .jp2 .jpeg .jpg .jpe .pgm .png .pnm .ppm .tga .tif .tiff .webp".split())
+"""ours: what a folder's queries are taken by, in lower case; its other files are left out and counted."""
+PAPER = (255, 255, 255)
+"""ours: what shows through transparent pixels."""
+
+
+class QueryError(Exception):
+    """One query cannot be used: it is reported with this line, and the others go on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Folder:
+    """The images of a folder: paths in order, and how many other files were left out."""
+
+    paths: tuple[str, ...]
+    num_left_out: int
+
+
+def images_of(folder: str) -> Folder:
+    """Returns the images below `folder`, sorted by path; links to folders are not followed.
+
+    Raises:
+        UsageError: there is no such folder, or no image in it.
+    """
+    root = os.path.expanduser(folder)
+    if not os.path.isdir(root):
+        got = "a file" if os.path.exists(root) else "nothing there"
+        raise UsageError(describe("queries.folder", folder, "a folder of images", got, "correct the path"))
+    paths, num_left_out = [], 0
+    for place, _, names in os.walk(root):
+        for name in names:
+            if os.path.splitext(name)[1].lower() in IMAGE_SUFFIXES and not name.startswith("."):
+                paths.append(os.path.join(place, name))
+            else:
+                num_left_out += 1
+    if not paths:
+        got = f"none among {num_left_out} files" if num_left_out else "an empty folder"
+        remedy = f"put images there ({' '.join(sorted(IMAGE_SUFFIXES))}), or name them under queries.files"
+        raise UsageError(describe("queries.folder", folder, "at least one image", got, remedy))
+    return Folder(tuple(sorted(paths)), num_left_out)
+
+
+def read_image(path: str) -> Pixels:
+    """Returns the picture in the file at `path` as ``uint8[H, W, 3]``, RGB, as a viewer would show it.
+
+    It is turned as its EXIF orientation says; transparent pixels lie on white (ours); 16-bit samples keep their high
+    byte, as libpng's reduction to 8 bits does; grey becomes three equal channels; of an animation, the first frame.
+
+    Raises:
+        QueryError: no file, no image, a damaged one, or samples that are neither 8 nor 16 bits.
+    """
+    try:
+        with Image.open(os.path.expanduser(path)) as opened:
+            opened.load()
+            picture = ImageOps.exif_transpose(opened)
+            return _rgb(path, picture)
+    except FileNotFoundError:
+        raise QueryError(describe("query", path, "an image file", "nothing there", "correct the path")) from None
+    except IsADirectoryError:
+        raise QueryError(describe("query", path, "an image file", "a folder", "name it under queries.folder")) from None
+    except Image.UnidentifiedImageError:
+        raise QueryError(
+            describe("query", path, "an image", "a file of another kind", "convert it to PNG or JPEG")
+        ) from None
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError) as error:
+        # Pillow's readers raise all of these for damaged files.
+        got = next(iter(str(getattr(error, "strerror", None) or error).splitlines()), "") or type(error).__name__
+        raise QueryError(describe("query", path, "a whole image", got, "save it again, as PNG or JPEG")) from None
+
+
+def _rgb(path: str, picture: Image.Image) -> Pixels:
+    mode = picture.mode
+    if mode.startswith("I;16"):
+        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], 3, axis=2))
+    if mode in ("I", "F"):
+        raise QueryError(
+            describe("query", path, "samples of 8 or 16 bits", f"Pillow's mode {mode}, 32 bits", "save it with 8 bits")
+        )
+    if "A" in mode or "a" in mode or "transparency" in picture.info:
+        layer = picture.convert("RGBA")
+        paper = Image.new("RGBA", layer.size, (*PAPER, 255))
+        picture = Image.alpha_composite(paper, layer)
+    return np.ascontiguousarray(np.asarray(picture.convert("RGB"), dtype=np.uint8))
+
+
+def check_recipe(recipe: Recipe) -> None:
+    """Makes sure that one picture is all a row of `recipe` needs.
+
+    Raises:
+        UsageError: its windows have more frames.
+    """
+    if (recipe.sampling.frames or 1) != 1:
+        raise UsageError(
+            describe(
+                "search",
+                f"feature {recipe.name}",
+                "windows of one frame, which an image can fill",
+                f"windows of {recipe.sampling.frames} ({recipe.extractor})",
+                "search with an image feature, such as sampling: {random_frames: 1}",
+            )
+        )
+
+
+def image_row(extractor: Extractor, recipe: Recipe, pixels: Pixels, name: str) -> npt.NDArray[np.float32]:
+    """Returns the row ``float32[D]`` of one picture ``uint8[H, W, 3]``: geometry, network, pooling as in a build.
+
+    Raises:
+        QueryError: the extractor cannot make a row of finite numbers of it.
+    """
+    try:
+        return frame_row(extractor, recipe, apply_geometry(pixels, recipe.preprocess), name)
+    except VideoError as error:
+        raise QueryError(describe("query", name, "a picture for this recipe", error.message, "crop it")) from None
+
+
+def frame_row(extractor: Extractor, recipe: Recipe, prepared: Pixels, name: str) -> npt.NDArray[np.float32]:
+    """Returns the row ``float32[D]`` of one frame ``uint8[h, w, C]`` that is already resized and cropped."""
+    clip, window = Clip(0, 0.0, 1.0), Window(0, (0,), 0.0, 1.0)
+    outputs = extractor.forward(prepared[np.newaxis, np.newaxis])
+    reducer = extractor.reducer(clip)
+    reducer.add(window, {key: values[0] for key, values in outputs.items()})
+    rows = pool(reducer.rows(), recipe.pooling, clip)
+    kept = np.flatnonzero(rows.mask)
+    if not kept.size or not np.isfinite(rows.values[kept[0]]).all():
+        got = "numbers that are not finite" if kept.size else "none"
+        raise QueryError(describe("query", name, f"a row of {recipe.name}", got, "use another picture"))
+    return np.array(rows.values[kept[0]], np.float32)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class VideoFrame:
+    """One frame of a video: its presentation time, and its pixels as the recipe prepares them."""
+
+    seconds: float
+    prepared: Pixels
+
+
+def video_frames(path: str, seconds: Sequence[float], recipe: Recipe) -> list[VideoFrame]:
+    """Returns the frame on display at each of `seconds` (the last one after the end), decoded as a build decodes it.
+
+    Raises:
+        VideoError: the video cannot be read or decoded.
+    """
+    path = os.path.expanduser(path)
+    timeline = scan(path)
+    shown = np.clip(
+        np.searchsorted(timeline.pts_seconds, np.asarray(seconds) + 1e-6, side="right") - 1, 0, timeline.num_frames - 1
+    )
+    wanted = np.unique(shown).astype(np.int64)
+    duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
+    request = DecodeRequest(path, timeline, (View(recipe.preprocess, wanted),), recipe.decoder, duration)
+    found: dict[int, Pixels] = {}
+    with DecodeSession() as session:
+        for event in session.run([request]):
+            if isinstance(event, DecodedFrame):
+                found[event.frame] = event.pixels
+            elif isinstance(event, Failed):
+                raise event.error
+    return [VideoFrame(float(timeline.pts_seconds[index]), found[int(index)]) for index in shown]

@@ -1,0 +1,69 @@
+"""``clipmill search``: the config of one's own query images against a store."""
+
+from pydantic import Field, model_validator
+
+from schemas.model import Model
+
+
+class SearchDataConfig(Model):
+    """Which stored features are searched: `image` says how a query becomes a vector, `video` what a clip is found by."""
+
+    store: str = Field(min_length=1)
+    image: str = Field(min_length=1)
+    video: str = Field(min_length=1)
+
+
+class VideoFramesConfig(Model):
+    """Frames of a video as queries: the ones on display at `seconds`."""
+
+    file: str = Field(min_length=1)
+    seconds: tuple[float, ...] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _no_negative_time(self) -> "VideoFramesConfig":
+        if min(self.seconds) < 0:
+            raise ValueError("expected times of zero or more in seconds")
+        return self
+
+
+class QueriesConfig(Model):
+    """What is searched with: the images of a folder (searched recursively), single image files, frames of videos."""
+
+    folder: str | None = Field(default=None, min_length=1)
+    files: tuple[str, ...] = ()
+    frames: tuple[VideoFramesConfig, ...] = ()
+
+    @model_validator(mode="after")
+    def _something(self) -> "QueriesConfig":
+        if self.folder is None and not self.files and not self.frames:
+            raise ValueError("expected folder, files or frames, such as {folder: my/images}")
+        return self
+
+
+class SearchConfig(Model):
+    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over two features of one network (`data`).
+
+    Attributes:
+        data: with `run`: another store than the one it was trained on, with the same recipes.
+        checkpoint: of the run; default: its newest.
+        k: clips retrieved per query and space.
+        spaces: of the model; default: all.
+        weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
+        device: for the network that describes the queries.
+    """
+
+    queries: QueriesConfig
+    run: str | None = Field(default=None, min_length=1)
+    data: SearchDataConfig | None = None
+    checkpoint: str | None = None
+    k: int = Field(default=10, ge=1, le=1000)
+    spaces: tuple[str, ...] = ()
+    weights: str | None = Field(default=None, min_length=1)
+    device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    out: str = Field(default="out/search", min_length=1)
+
+    @model_validator(mode="after")
+    def _run_or_data(self) -> "SearchConfig":
+        if self.run is None and self.data is None:
+            raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
+        return self
