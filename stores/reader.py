@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _SLAB_BYTES = 64 << 20
 """ours: most bytes of values `clip_means` holds at a time."""
 
+_BLOCK_BYTES = 32 << 20
+"""ours: most bytes of one block of `dask`: reading in order needs little memory, however large the shards are."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClipRows:
@@ -290,7 +293,7 @@ class Feature:
             position = until
 
     def dask(self) -> "dask.array.Array":
-        """Returns ``float32[N, D]``, lazy, one block per shard, its rows in the order of `index`."""
+        """Returns ``float32[N, D]``, lazy, in blocks of a shard's rows or at most 32 MiB, in the order of `index`."""
         import dask
         import dask.array
 
@@ -299,10 +302,12 @@ class Feature:
             if place.stop > place.start:
                 spans.setdefault(place.shard, []).append((place.start, place.stop))
         blocks = []
-        for shard, parts in spans.items():
-            rows: Any = dask.delayed(_block, pure=True)(self._store.url, shard, _merged(parts))  # type: ignore[attr-defined]
-            shape = (sum(stop - start for start, stop in parts), self.dim)
-            blocks.append(dask.array.from_delayed(rows, shape=shape, dtype=np.float32))  # type: ignore[no-untyped-call]
+        most = max(1, _BLOCK_BYTES // (4 * self.dim))
+        for shard, whole in spans.items():
+            for parts in _pieces(_merged(whole), most):
+                rows: Any = dask.delayed(_block, pure=True)(self._store.url, shard, parts)  # type: ignore[attr-defined]
+                shape = (sum(stop - start for start, stop in parts), self.dim)
+                blocks.append(dask.array.from_delayed(rows, shape=shape, dtype=np.float32))  # type: ignore[no-untyped-call]
         if not blocks:
             blocks = [dask.array.zeros((0, self.dim), dtype=np.float32)]
         return dask.array.concatenate(blocks, axis=0)  # type: ignore[no-untyped-call,no-any-return]
@@ -334,6 +339,21 @@ def _merged(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
         else:
             merged.append((start, stop))
     return merged
+
+
+def _pieces(parts: Sequence[tuple[int, int]], most: int) -> list[list[tuple[int, int]]]:
+    """Returns `parts` cut into lists of at most `most` rows each, in order."""
+    pieces: list[list[tuple[int, int]]] = [[]]
+    room = most
+    for start, stop in parts:
+        while start < stop:
+            if room == 0:
+                pieces.append([])
+                room = most
+            taken = min(room, stop - start)
+            pieces[-1].append((start, start + taken))
+            start, room = start + taken, room - taken
+    return pieces
 
 
 def _block(url: str, shard: str, parts: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:

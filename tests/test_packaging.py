@@ -81,6 +81,7 @@ DISTRIBUTIONS = {
     "sklearn": "scikit-learn",
     "yaml": "pyyaml",
     "apache_beam": "apache-beam",
+    "faiss": "faiss-cpu",
 }
 """Import name -> distribution, where they differ."""
 

@@ -5,9 +5,9 @@
     )
     result.space("cosine").metrics["map@10"]
 
-An item is relevant to a query when their labels are equal. A query's own clip, where it is in the gallery, counts like
-any other (as in the released APIVR evaluator). Ties: descending score, then ascending gallery id
-(`metrics.retrieval_rank`).
+An item is relevant to a query when their labels are equal, or when judgements (qrels) say so. A query's own clip, where
+it is in the gallery, counts like any other (as in the released APIVR evaluator). Ties: descending score, then ascending
+gallery id (`metrics.retrieval_rank`).
 """
 
 import time
@@ -29,7 +29,9 @@ from pipelines.evaluation.metrics.retrieval_chance import (
 from pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
 from pipelines.evaluation.metrics.retrieval_rank import RankedHits, key_scores, tie_order
 from pipelines.evaluation.metrics.retrieval_state import PerQuery
-from pipelines.evaluation.retrieval_blocks import Cut, Found, Items, computing, count_before, find, top_positions
+from pipelines.evaluation.retrieval_approximate import Approximate, Measured, find_approximately
+from pipelines.evaluation.retrieval_blocks import Cut, Found, Stretch, computing, count_before, find, top_positions
+from pipelines.evaluation.retrieval_relevance import ByLabel, Relevance, by_judgement
 from pipelines.evaluation.retrieval_scorers import Block, Combined, Scorer
 from schemas.errors import UsageError, describe, near
 
@@ -43,7 +45,7 @@ class Queries:
     """What is searched with.
 
     Attributes:
-        ids, labels: one per query; ids are unique, a label of None is refused.
+        ids, labels: one per query; ids are unique, a label of None is refused unless relevance comes from judgements.
         vectors: named arrays ``[Q, ...]``, NumPy or Dask: what the scorers (or `prepare`) read.
     """
 
@@ -68,7 +70,7 @@ class Gallery:
 
 @dataclass(frozen=True, slots=True)
 class LabelScore:
-    """The headline metric of the queries of one label."""
+    """The headline metric of the queries of one label; `num_relevant` is the mean over them, rounded."""
 
     label: str
     num_queries: int
@@ -85,8 +87,9 @@ class SpaceResult:
         intervals: 95 % bootstrap intervals over queries of the ``map@K``.
         per_query: by metric name, ``float64[Q]`` in query order.
         cumulative_k: what the released evaluator with its never-cleared list would print, by K.
-        top: ``int64[Q, min(K, N)]``, gallery positions, best first.
-        top_scores: ``float32[Q, min(K, N)]``.
+        top: ``int64[Q, min(K, N)]``, gallery positions, best first; -1 where approximate search found no more.
+        top_scores: ``float32[Q, min(K, N)]``; minus infinity where `top` is -1.
+        right: ``bool[Q, min(K, N)]``, whether each of `top` is relevant.
         map_curve: ``float64[K]``, mAP@k for k = 1 .. K.
         precision_curve: ``float64[101]``, mean interpolated precision at recall 0, 0.01, ..., 1; None without full
             ranks.
@@ -100,6 +103,7 @@ class SpaceResult:
     cumulative_k: Mapping[int, float]
     top: Ints
     top_scores: npt.NDArray[np.float32]
+    right: npt.NDArray[np.bool_]
     map_curve: Floats
     precision_curve: Floats | None
     per_label: tuple[LabelScore, ...]
@@ -112,6 +116,8 @@ class RetrievalResult:
     Attributes:
         chance: expected metrics of a random ranking, exact, averaged over the queries.
         chance_map_curve: ``float64[K]``, expected mAP@k of a random ranking.
+        num_relevant_missing: judged relevant, but not in the gallery; they count as never found.
+        approximate: how the search was approximated, and its recall measured against exact search; None: it is exact.
         seconds: wall time; never part of `results_json`.
     """
 
@@ -125,6 +131,8 @@ class RetrievalResult:
     chance_map_curve: Floats
     cut: Cut
     seconds: float
+    num_relevant_missing: int = 0
+    approximate: Measured | None = None
 
     @property
     def headline(self) -> str:
@@ -147,67 +155,100 @@ def evaluate_retrieval(
     at: Sequence[int] = AT,
     *,
     prepare: Callable[[Block], Block] | None = None,
-    full_ranks: bool = True,
+    qrels: Mapping[str, Mapping[str, int]] | None = None,
+    relevance_level: int = 1,
+    full_ranks: bool | None = None,
+    approximate: Approximate | None = None,
     cut: Cut | None = None,
     dask_address: str | None = None,
     threads: int | None = None,
     seed: int = 0,
 ) -> RetrievalResult:
-    """Returns exact metrics of every space, the same bits however the work is cut (`retrieval_scorers` on rounding).
+    """Returns the metrics of every space, the same bits however the work is cut (`retrieval_scorers` on rounding).
 
     Args:
         scorers: by space; a `Combined` space is made of the others' scores. Order is kept in the result.
         at: cut-offs K of the metrics.
         prepare: turns a block of query vectors into what the scorers read, once per block: encoding, decoding samples.
+        qrels: query id to gallery id to judgement; given, they decide what is relevant, not the labels.
+        relevance_level: least judgement that counts as relevant.
         full_ranks: also rank every relevant item in the whole gallery, a second pass: precision-recall, hit@K, median
-            rank.
+            rank. None: wherever the search is exact.
+        approximate: search an index instead of the whole gallery, and measure what that misses; None: exact.
         cut: block sizes.
         dask_address: of a ``distributed`` scheduler; None: threads of this process.
         seed: of the bootstrap.
 
     Raises:
         UsageError: nothing to search with or in, a missing label, an id twice, lengths that differ, no space, a bad
-            cut-off, or scores that are NaN.
+            cut-off, judgements of other ids, full ranks of an approximate search, or scores that are NaN.
         EngineError: the Dask scheduler cannot be reached.
     """
     started = time.perf_counter()
     cut = cut or Cut()
-    at = tuple(sorted(set(at)))
-    if not at or at[0] < 1:
-        raise UsageError(
-            describe("evaluation", "at", "positive cut-offs", str(list(at)), "write at: [10, 20, 50, 100]")
-        )
+    at = _cut_offs(at)
     if not scorers:
         raise UsageError(describe("evaluation", "spaces", "at least one", "none", "name a space"))
-    left, right = _coded(queries, gallery)
-    with computing(dask_address, threads) as compute:
-        found = find(left, right, scorers, at[-1], cut, compute, prepare)
-        counts = None
-        if full_ranks:
-            limits = {space: [_limits(keys) for keys in item.relevant] for space, item in found.items()}
-            counts = count_before(left, right, scorers, limits, cut, compute, prepare)
-    labels = _labels("queries", queries)
+    if approximate is not None and full_ranks:
+        remedy = "leave full_ranks out, or search exactly"
+        raise UsageError(describe("evaluation", "full_ranks", "an exact search", "an approximate one", remedy))
+    items = _stretch(queries, gallery)
+    labels = _labels("queries", queries, qrels is None), _labels("gallery", gallery, qrels is None)
+    relevance: Relevance
+    if qrels is None:
+        relevance = _by_label(*labels)
+    else:
+        relevance = by_judgement(qrels, queries.ids, gallery.ids, relevance_level)
+    with_ranks = approximate is None and full_ranks is not False
+    counts = measured = None
+    with computing(dask_address, threads) as workers:
+        if approximate is None:
+            wanted = relevance if with_ranks else None
+            found = find(queries.vectors, items, wanted, scorers, at[-1], cut, workers, prepare)
+            if with_ranks:
+                limits = {space: [_limits(keys) for keys in item.relevant] for space, item in found.items()}
+                counts = count_before(queries.vectors, items, scorers, limits, cut, workers, prepare)
+        else:
+            found, measured = find_approximately(
+                queries.vectors, items, scorers, at, cut, workers, approximate, prepare
+            )
+    by_tie = np.argsort(items.tie)
     spaces = tuple(
-        _space_result(space, found[space], None if counts is None else counts[space], left, right, labels, at, seed)
+        _space_result(
+            space, found[space], None if counts is None else counts[space], by_tie, relevance, labels[0], at, seed
+        )
         for space in scorers
     )
-    chance, chance_curve = _chance(left, right, at)
+    num_relevant = relevance.num_relevant
+    chance, chance_curve = _chance(len(gallery.ids), num_relevant, at)
     return RetrievalResult(
         query_ids=tuple(queries.ids),
-        query_labels=labels,
+        query_labels=labels[0],
         gallery_ids=tuple(gallery.ids),
-        gallery_labels=_labels("gallery", gallery),
+        gallery_labels=labels[1],
         at=at,
         spaces=spaces,
         chance=chance,
         chance_map_curve=chance_curve,
         cut=cut,
         seconds=time.perf_counter() - started,
+        num_relevant_missing=0 if qrels is None else int(num_relevant.sum()) - relevance.num_pairs,
+        approximate=measured,
     )
 
 
-def _coded(queries: Queries, gallery: Gallery) -> tuple[Items, Items]:
-    """Returns both sides with labels as shared numbers; UsageError for what cannot be evaluated."""
+def _cut_offs(at: Sequence[int]) -> tuple[int, ...]:
+    ascending = tuple(sorted(set(at)))
+    if not ascending or ascending[0] < 1:
+        raise UsageError(
+            describe("evaluation", "at", "positive cut-offs", str(list(ascending)), "write at: [10, 20, 50, 100]")
+        )
+    return ascending
+
+
+def _stretch(queries: Queries, gallery: Gallery) -> Stretch:
+    """Returns the gallery as blocks need it; UsageError for sides that cannot be evaluated."""
+    ties = []
     for thing, side in (("queries", queries), ("gallery", gallery)):
         if len(side.ids) == 0:
             raise UsageError(describe(thing, "items", "at least one", "none", "check the split and the store"))
@@ -215,26 +256,26 @@ def _coded(queries: Queries, gallery: Gallery) -> tuple[Items, Items]:
         for name, length in lengths.items():
             if length != len(side.ids):
                 raise UsageError(describe(thing, name, f"{len(side.ids)} (one per id)", str(length), "pass one per id"))
-    names = _labels("queries", queries), _labels("gallery", gallery)
-    codes = {label: i for i, label in enumerate(sorted({*names[0], *names[1]}))}
-    sides = []
-    for thing, side, labels in (("queries", queries, names[0]), ("gallery", gallery, names[1])):
         try:
-            tie = tie_order(side.ids)
+            ties.append(tie_order(side.ids))
         except ValueError as error:
             raise UsageError(f"{thing} {error}") from None
-        sides.append(Items(side.vectors, np.array([codes[label] for label in labels], np.int64), tie))
-    return sides[0], sides[1]
+    return Stretch(gallery.vectors, ties[1])
 
 
-def _labels(thing: str, side: Queries | Gallery) -> tuple[str, ...]:
-    """Returns the labels; UsageError where one is missing."""
-    labels = tuple(label for label in side.labels if label is not None)
-    if len(labels) < len(side.labels):
+def _by_label(left: Sequence[str], right: Sequence[str]) -> ByLabel:
+    codes = {label: code for code, label in enumerate(sorted({*left, *right}))}
+    sides = (np.fromiter(map(codes.__getitem__, labels), np.int32, len(labels)) for labels in (left, right))
+    return ByLabel(*sides)
+
+
+def _labels(thing: str, side: Queries | Gallery, needed: bool) -> tuple[str, ...]:
+    """Returns the labels, empty where there is none; UsageError where one is missing that is `needed`."""
+    if needed and None in side.labels:
         item = next(item for item, label in zip(side.ids, side.labels, strict=True) if label is None)
         remedy = "label the videos or clips, or leave those without a label out"
         raise UsageError(describe(thing, f"'{item}'", "a label", "none", remedy))
-    return labels
+    return tuple(label or "" for label in side.labels)
 
 
 def _limits(relevant: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
@@ -261,25 +302,24 @@ def _space_result(
     space: str,
     found: Found,
     counts: tuple[Ints, ...] | None,
-    left: Items,
-    right: Items,
+    by_tie: Ints,
+    relevance: Relevance,
     labels: Sequence[str],
     at: tuple[int, ...],
     seed: int,
 ) -> SpaceResult:
-    top = top_positions(found.top, np.argsort(right.tie))
-    num_relevant = np.array([len(keys) for keys in found.relevant], np.int64)
-    hits = RankedHits(
-        right.codes[top] == left.codes[:, None], num_relevant, None if counts is None else _first_ranks(found, counts)
-    )
+    top = top_positions(found.top, by_tie)
+    num_relevant = relevance.num_relevant
+    hits = RankedHits(relevance.hits(top), num_relevant, None if counts is None else _first_ranks(found, counts))
     names = [f"{name}@{k}" for name in ("map", "map_min", "recall", "p", "ndcg") for k in at]
     names += [] if counts is None else [*(f"hit@{k}" for k in at), "median_rank"]
-    everyone = np.arange(len(left))
+    everyone = np.arange(len(top))
     states = {name: PerQuery().update(everyone, measure(name).values(hits)) for name in names}
     curve = average_precision_curve(hits.relevant, at[-1])
     precision = None
     if counts is not None:
-        rows = [interpolated_precision(before[:-1]) for before in counts]
+        pairs = zip(counts, num_relevant.tolist(), strict=True)
+        rows = [interpolated_precision(before[:-1], num) for before, num in pairs]
         precision = _column_means(np.stack(rows))
     headline = states[f"map@{at[0]}"].values
     return SpaceResult(
@@ -289,7 +329,8 @@ def _space_result(
         per_query={name: state.values for name, state in states.items()},
         cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in at}),
         top=top,
-        top_scores=key_scores(found.top),
+        top_scores=np.where(top >= 0, key_scores(found.top), np.float32(-np.inf)),
+        right=hits.relevant,
         map_curve=_column_means(curve),
         precision_curve=precision,
         per_label=_per_label(labels, headline, num_relevant),
@@ -307,31 +348,35 @@ def _per_label(labels: Sequence[str], values: Floats, num_relevant: Ints) -> tup
     for label in sorted(set(labels)):
         mine = np.flatnonzero(names == label)
         mean = PerQuery().update(mine, values[mine]).result()
-        scores.append(LabelScore(label, len(mine), int(num_relevant[mine[0]]), mean))
+        scores.append(LabelScore(label, len(mine), round(float(num_relevant[mine].mean())), mean))
     return tuple(scores)
 
 
-def _chance(left: Items, right: Items, at: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
-    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(at)."""
-    num_items = len(right)
-    relevant_of = {int(code): int(np.sum(right.codes == code)) for code in np.unique(left.codes)}
-    weights = np.array([np.sum(left.codes == code) for code in relevant_of]) / len(left)
+def _chance(num_items: int, num_relevant: Ints, at: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
+    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(at).
+
+    Args:
+        num_relevant: ``int64[Q]``. Those that are not in the gallery are taken as if they were.
+    """
+    numbers, queries = np.unique(np.minimum(num_relevant, num_items), return_counts=True)
+    weights = queries / len(num_relevant)
     metrics: dict[str, float] = {}
     curve = np.zeros(at[-1])
     for k in range(1, at[-1] + 1):
-        pairs = [chance_average_precision(num_items, num, k) for num in relevant_of.values()]
+        pairs = [chance_average_precision(num_items, num, k) for num in numbers.tolist()]
         curve[k - 1] = float(np.dot(weights, [plain for plain, _ in pairs]))
         if k in at:
             metrics[f"map@{k}"] = float(curve[k - 1])
             metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
             metrics[f"recall@{k}"] = chance_recall(num_items, k)
-            shares = [chance_precision(num_items, num, k) for num in relevant_of.values()]
+            shares = [chance_precision(num_items, num, k) for num in numbers.tolist()]
             metrics[f"p@{k}"] = float(np.dot(weights, shares))
     return metrics, curve
 
 
 __all__ = [
     "AT",
+    "Approximate",
     "RECALL_LEVELS",
     "Combined",
     "Cut",

@@ -1,15 +1,20 @@
 """Exact top-K and exact ranks by blocks: query block x gallery block, merged before anything is averaged. Over Dask.
 
-First pass, per pair of blocks and space: score, keep the K best keys and the keys of the relevant items. Second pass:
-how many items stand before each relevant one. Keys (`retrieval_rank`) are unique integers, so merging is sorting, and
-the outcome does not depend on how the work was cut or in which order parts arrive. Query blocks are computed one after
-the other, the gallery blocks of each in parallel: memory is bounded by a pair of blocks per thread, and neither all
-scores nor the whole gallery need fit.
+Query blocks are taken one after the other. For each, the gallery is cut into as many stretches as there are workers;
+a worker walks through its stretch block by block, holding one block of it and its K best at a time, so memory is
+bounded by a pair of blocks per worker, and neither all scores nor the gallery need fit.
+
+First pass, per pair of blocks and space: a float32 product, and one comparison that drops what cannot be among the K
+best even if it is off by its bound; the few that remain get their defined score (`retrieval_best`, `retrieval_scores`).
+Where ranks of all relevant items are wanted, their scores are taken in the same pass, and a second one counts how many
+items stand before each. Keys (`retrieval_rank`) are unique integers made of defined scores, so merging is sorting, and
+the outcome depends neither on how the work was cut nor on which worker did which part.
 """
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,27 +22,31 @@ import numpy.typing as npt
 from dask.delayed import delayed
 
 from pipelines.evaluation.metrics.retrieval_rank import key_ties, rank_keys
-from pipelines.evaluation.retrieval_scorers import Block, Combined, Scorer
-from schemas.errors import EngineError, UsageError, describe, near
+from pipelines.evaluation.retrieval_best import NO_KEY, Best
+from pipelines.evaluation.retrieval_relevance import Relevance
+from pipelines.evaluation.retrieval_scorers import Block, Combined, Scorer, Side
+from pipelines.evaluation.retrieval_scores import BlockScores
+from schemas.errors import EngineError, UsageError, describe
 
 Keys = npt.NDArray[np.uint64]
 Ints = npt.NDArray[np.int64]
-Compute = Callable[[Any], Any]
-"""Runs one Dask object and returns its value."""
+Ties = npt.NDArray[np.uint32]
+Scorers = Mapping[str, Scorer | Combined]
+Prepare = Callable[[Block], Block]
 
-FAN_IN = 16
-"""Parts merged at once."""
+_SLAB_BYTES = 64 << 20
+"""ours: bytes of gallery rows that a worker holds of Dask arrays."""
 
 
 @dataclass(frozen=True, slots=True)
 class Cut:
-    """How the work is cut. Fixed sizes, never derived from the number of threads or machines, so that both agree.
+    """How the work is cut. Any sizes give the same result; they decide memory and speed.
 
     Attributes:
         query_rows, gallery_rows: rows of one block.
     """
 
-    query_rows: int = 512
+    query_rows: int = 1024
     gallery_rows: int = 4096
 
     def __post_init__(self) -> None:
@@ -47,26 +56,23 @@ class Cut:
 
 
 @dataclass(frozen=True, slots=True)
-class Items:
-    """Queries or gallery as the blocks need them.
+class Computing:
+    """What runs Dask objects: threads of this process, or a cluster.
 
     Attributes:
-        vectors: named arrays ``[n, ...]``, NumPy or Dask.
-        codes: ``int64[n]``, the label of each item as a number shared by both sides.
-        tie: ``uint32[n]``, place in ascending id order.
+        run: computes one Dask object and returns its value.
+        num_workers: how many tasks run at a time.
     """
 
-    vectors: Mapping[str, Any]
-    codes: Ints
-    tie: npt.NDArray[np.uint32]
+    run: Callable[[Any], Any]
+    num_workers: int
 
-    def __len__(self) -> int:
-        return len(self.codes)
-
-    def block(self, start: int, stop: int) -> "Items":
-        """Returns items ``[start, stop)``; Dask arrays stay lazy."""
-        span = slice(start, stop)
-        return Items({name: array[span] for name, array in self.vectors.items()}, self.codes[span], self.tie[span])
+    def over(self, length: int, rows: int) -> list[slice]:
+        """Returns the stretches of `length` items, made of whole blocks of `rows`, that the workers take."""
+        num_blocks = -(-length // rows)
+        num = min(self.num_workers, num_blocks)
+        edges = [num_blocks * number // num * rows for number in range(num + 1)]
+        return [slice(start, min(stop, length)) for start, stop in zip(edges, edges[1:], strict=False)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,32 +81,143 @@ class Found:
 
     Attributes:
         top: ``uint64[Q, min(K, N)]``, the least keys, ascending.
-        relevant: per query ``uint64[R]``, keys of its relevant items, ascending.
+        relevant: per query ``uint64[R]``, keys of its relevant items, ascending; nothing where not asked for.
     """
 
     top: Keys
     relevant: tuple[Keys, ...]
 
 
-def find(
-    queries: Items,
-    gallery: Items,
-    scorers: Mapping[str, Scorer | Combined],
-    k: int,
-    cut: Cut,
-    compute: Compute,
-    prepare: Callable[[Block], Block] | None = None,
-) -> dict[str, Found]:
-    """Returns the K best keys and the relevant items' keys of all queries, per space.
+class _DaskRows:
+    """Rows of a Dask array, of which one chunk is held: read in order, each chunk is computed once."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._edges = np.r_[0, np.cumsum(array.chunks[0])]
+        self._held: tuple[int, Any] = (-1, None)
+
+    def __getitem__(self, span: slice) -> Any:
+        parts = []
+        first = int(np.searchsorted(self._edges, span.start, side="right")) - 1
+        for chunk in range(first, len(self._edges) - 1):
+            start = int(self._edges[chunk])
+            if start >= span.stop:
+                break
+            if self._held[0] != chunk:
+                self._held = (-1, None)
+                self._held = (chunk, self._array.blocks[chunk].compute(scheduler="synchronous"))
+            parts.append(self._held[1][max(0, span.start - start) : span.stop - start])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive gallery items, read block by block.
+
+    Attributes:
+        vectors: named arrays ``[n, ...]``, NumPy (memory-mapped or not) or Dask.
+        tie: ``uint32[n]``, place of each item in ascending id order.
+        start: position of the first item in the gallery.
+    """
+
+    vectors: Mapping[str, Any]
+    tie: Ties
+    start: int = 0
+
+    def part(self, span: slice) -> "Stretch":
+        """Returns the items of `span`; Dask arrays stay lazy."""
+        vectors = {name: array[span] for name, array in self.vectors.items()}
+        return Stretch(vectors, self.tie[span], self.start + span.start)
+
+    def slabs(self, rows: int) -> Iterator[tuple[int, Side, Ties]]:
+        """Yields (first item, arrays, ties) of slabs made of whole blocks of `rows` items.
+
+        A slab is what can be looked up again while it is there: all items of NumPy arrays, `_SLAB_BYTES` of Dask ones.
+        """
+        readers: dict[str, Any] = {}
+        row_bytes = 1
+        for name, array in self.vectors.items():
+            readers[name] = array
+            if not isinstance(array, np.ndarray):
+                readers[name] = _DaskRows(array)
+                row_bytes += array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        most = len(self.tie) if row_bytes == 1 else max(1, _SLAB_BYTES // (row_bytes * rows)) * rows
+        for start in range(0, len(self.tie), most):
+            span = slice(start, min(start + most, len(self.tie)))
+            yield start, Side({name: reader[span] for name, reader in readers.items()}), self.tie[span]
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, Side, Ties]]:
+        """Yields (first item, arrays, ties) of each block of `rows` items."""
+        for first, slab, ties in self.slabs(rows):
+            for start in range(0, len(ties), rows):
+                yield first + start, slab.part(start, start + rows), ties[start : start + rows]
+
+
+@contextlib.contextmanager
+def computing(address: str | None, threads: int | None = None, connect_seconds: float = 10) -> Iterator[Computing]:
+    """Gives what computes Dask objects: threads of this process, or a ``distributed`` cluster by address.
 
     Args:
-        compute: see `computing`.
+        address: of a scheduler, such as ``tcp://host:8786``; None: threads.
+        threads: of this process; None: one per core. Each does its matrix products alone.
+        connect_seconds: how long to try to reach the scheduler.
+
+    Raises:
+        EngineError: the scheduler cannot be reached, or has no workers.
+    """
+    if address is None:
+        from dask.system import CPU_COUNT
+        from threadpoolctl import threadpool_limits
+
+        num = threads or CPU_COUNT
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield Computing(lambda task: task.compute(scheduler="threads", num_workers=num), num)
+        return
+    import distributed
+
+    connect: Any = distributed.Client
+    remedy = "start one with 'dask scheduler', or leave the address out to use threads"
+    try:
+        client = connect(address, timeout=connect_seconds, set_as_default=False)
+    except (OSError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EngineError(describe("dask", address, "a running scheduler", got, remedy)) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=connect_seconds)
+        except TimeoutError:
+            remedy = f"start one with 'dask worker {address}'"
+            raise EngineError(describe("dask", address, "at least one worker", "none", remedy)) from None
+        yield Computing(lambda task: client.compute(task, sync=True), sum(client.nthreads().values()))
+
+
+def find(
+    queries: Mapping[str, Any],
+    gallery: Stretch,
+    relevance: Relevance | None,
+    scorers: Scorers,
+    k: int,
+    cut: Cut,
+    workers: Computing,
+    prepare: Prepare | None = None,
+) -> dict[str, Found]:
+    """Returns the K best keys of all queries, per space, and with `relevance` those of all relevant items.
+
+    Args:
         prepare: turns a query block into what scorers need (encode, decode samples), once per query block.
     """
+    num_queries = _length(queries)
+    k = min(k, len(gallery.tie))
     blocks = []
-    for query in _query_blocks(queries, cut, prepare):
-        parts = [delayed(_find_block)(query, block, scorers, k) for block in _gallery_blocks(gallery, cut)]
-        blocks.append(compute(_tree(_merge_found, parts, k)))
+    for span in query_spans(num_queries, cut):
+        side = query_block(queries, span, prepare)
+        parts = []
+        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+            part = delayed(gallery.part(items), traverse=False)
+            wanted = None if relevance is None else delayed(relevance.part(span, items), traverse=False)
+            rows = span.stop - span.start
+            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, cut.gallery_rows))
+        blocks.append(workers.run(delayed(_merge_found)(parts, k)))
     return {
         space: Found(
             np.concatenate([block[space].top for block in blocks]),
@@ -111,120 +228,105 @@ def find(
 
 
 def count_before(
-    queries: Items,
-    gallery: Items,
-    scorers: Mapping[str, Scorer | Combined],
+    queries: Mapping[str, Any],
+    gallery: Stretch,
+    scorers: Scorers,
     limits: Mapping[str, Sequence[Keys]],
     cut: Cut,
-    compute: Compute,
-    prepare: Callable[[Block], Block] | None = None,
+    workers: Computing,
+    prepare: Prepare | None = None,
 ) -> dict[str, tuple[Ints, ...]]:
     """Returns, per space and query, how many gallery items have a key less than each of `limits` ``uint64[m]``."""
     blocks = []
-    for index, query in enumerate(_query_blocks(queries, cut, prepare)):
-        span = slice(index * cut.query_rows, (index + 1) * cut.query_rows)
+    for span in query_spans(_length(queries), cut):
+        side = query_block(queries, span, prepare)
         wanted = delayed({space: tuple(keys[span]) for space, keys in limits.items()}, traverse=False)
-        parts = [delayed(_count_block)(query, block, scorers, wanted) for block in _gallery_blocks(gallery, cut)]
-        blocks.append(compute(_tree(_merge_counts, parts)))
+        parts = []
+        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+            part = delayed(gallery.part(items), traverse=False)
+            parts.append(delayed(_count_in)(side, part, scorers, wanted, cut.gallery_rows))
+        blocks.append(workers.run(delayed(_merge_counts)(parts)))
     return {space: tuple(counts for block in blocks for counts in block[space]) for space in scorers}
 
 
-@contextlib.contextmanager
-def computing(address: str | None, threads: int | None = None, connect_seconds: float = 10) -> Iterator[Compute]:
-    """Gives what computes Dask objects: threads of this process, or a ``distributed`` cluster by address.
-
-    Args:
-        address: of a scheduler, such as ``tcp://host:8786``; None: threads.
-        threads: of this process; None: one per core.
-        connect_seconds: how long to try to reach the scheduler.
-
-    Raises:
-        EngineError: the scheduler cannot be reached.
-    """
-    if address is None:
-        yield lambda task: task.compute(scheduler="threads", num_workers=threads)
-        return
-    import distributed
-
-    connect: Any = distributed.Client
-    try:
-        client = connect(address, timeout=connect_seconds, set_as_default=False)
-    except (OSError, ValueError) as error:
-        got = f"{type(error).__name__}: {error}".splitlines()[0]
-        remedy = "start one with 'dask scheduler', or leave the address out to use threads"
-        raise EngineError(describe("dask", address, "a running scheduler", got, remedy)) from None
-    with client:
-        yield lambda task: client.compute(task, sync=True)
+def _length(arrays: Mapping[str, Any]) -> int:
+    return int(next(iter(arrays.values())).shape[0])
 
 
-def _query_blocks(queries: Items, cut: Cut, prepare: Callable[[Block], Block] | None) -> list[Any]:
-    blocks = []
-    for start in range(0, len(queries), cut.query_rows):
-        block = queries.block(start, start + cut.query_rows)
-        vectors = delayed(dict(block.vectors))
-        if prepare is not None:
-            vectors = delayed(prepare)(vectors)
-        blocks.append((vectors, block.codes, block.tie))
-    return blocks
+def query_spans(num_queries: int, cut: Cut) -> list[slice]:
+    """Returns the spans of the query blocks."""
+    starts = range(0, num_queries, cut.query_rows)
+    return [slice(start, min(start + cut.query_rows, num_queries)) for start in starts]
 
 
-def _gallery_blocks(gallery: Items, cut: Cut) -> list[Any]:
-    blocks = []
-    for start in range(0, len(gallery), cut.gallery_rows):
-        block = gallery.block(start, start + cut.gallery_rows)
-        blocks.append((dict(block.vectors), block.codes, block.tie))
-    return blocks
+def query_block(queries: Mapping[str, Any], span: slice, prepare: Prepare | None) -> Any:
+    """Returns the vectors of the queries of `span`, prepared: a Dask object."""
+    arrays = delayed({name: array[span] for name, array in queries.items()})
+    return arrays if prepare is None else delayed(prepare)(arrays)
 
 
-def _tree(merge: Any, parts: list[Any], *extra: Any) -> Any:
-    while len(parts) > 1:
-        parts = [delayed(merge)(parts[start : start + FAN_IN], *extra) for start in range(0, len(parts), FAN_IN)]
-    return parts[0]
+def _find_in(
+    queries: Block,
+    num_queries: int,
+    gallery: Stretch,
+    relevance: Relevance | None,
+    scorers: Scorers,
+    k: int,
+    rows: int,
+) -> dict[str, Found]:
+    side = Side(queries)
+    best = {space: Best.of(num_queries, min(k, len(gallery.tie))) for space in scorers}
+    kept: dict[str, list[tuple[Ints, Keys]]] = {space: [] for space in scorers}
+    for first, slab, ties in gallery.slabs(rows):
+
+        def defined(space: str, query: Ints, item: Ints, slab: Side = slab, ties: Ties = ties) -> Keys:
+            return _pair_keys(side, num_queries, slab, ties, scorers, rows, space, query, item)
+
+        for start in range(0, len(ties), rows):
+            tie = ties[start : start + rows]
+            scores = BlockScores(side, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
+            pairs = None if relevance is None else relevance.pairs(first + start, first + start + len(tie))
+            for space in scorers:
+                best[space].update(*scores.rough(space), start, partial(defined, space))
+                if pairs is not None:
+                    kept[space].append((pairs[0], rank_keys(scores.pairs(space, *pairs), tie[pairs[1]])))
+        for space in scorers:
+            best[space].settle(partial(defined, space))
+    return {space: Found(best[space].keys, _by_query(num_queries, kept[space])) for space in scorers}
 
 
-def space_scores(
-    queries: Block, gallery: Block, scorers: Mapping[str, Scorer | Combined], shape: tuple[int, int]
-) -> dict[str, npt.NDArray[np.floating]]:
-    """Returns the scores of every space ``[Q, G]``, combined spaces from those they combine.
-
-    Raises:
-        UsageError: a combined space names an unknown one, or scores hold NaN.
-        ValueError: a scorer returned another shape.
-    """
-    scores: dict[str, npt.NDArray[np.floating]] = {}
-    for space, scorer in scorers.items():
-        if not isinstance(scorer, Combined):
-            scores[space] = np.asarray(scorer(queries, gallery))
-    for space, scorer in scorers.items():
-        if isinstance(scorer, Combined):
-            missing = sorted(set(scorer.weights) - set(scores))
-            if missing:
-                got = f"'{missing[0]}'"
-                raise UsageError(describe("space", space, "spaces that are scored", got, near(missing[0], scores)))
-            scores[space] = scorer.combine(scores)
-    for space, array in scores.items():
-        if array.shape != shape:
-            raise ValueError(f"space {space}: expected scores {list(shape)}, got {list(array.shape)}; mend its scorer")
-        if np.isnan(array).any():
-            remedy = "check the features and the model for values that are not finite"
-            raise UsageError(describe("space", space, "scores that are numbers", "NaN", remedy))
-    return scores
+def _pair_keys(
+    queries: Side,
+    num_queries: int,
+    slab: Side,
+    ties: Ties,
+    scorers: Scorers,
+    rows: int,
+    space: str,
+    query: Ints,
+    item: Ints,
+) -> Keys:
+    """Returns the keys of pairs of one space, block by block of `rows` items: many are cheaper together."""
+    keys = np.empty(len(query), np.uint64)
+    order = np.argsort(item, kind="stable")
+    edges = np.searchsorted(item[order], np.arange(0, len(ties) + rows, rows))
+    for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+        if first == last:
+            continue
+        mine, start = order[first:last], number * rows
+        tie = ties[start : start + rows]
+        scores = BlockScores(queries, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
+        keys[mine] = rank_keys(scores.pairs(space, query[mine], item[mine] - start), tie[item[mine] - start])
+    return keys
 
 
-def _block_keys(query: Any, gallery: Any, scorers: Mapping[str, Scorer | Combined]) -> dict[str, Keys]:
-    (vectors, codes, _), (columns, others, tie) = query, gallery
-    scores = space_scores(vectors, columns, scorers, (len(codes), len(others)))
-    return {space: rank_keys(array, tie) for space, array in scores.items()}
-
-
-def _find_block(query: Any, gallery: Any, scorers: Mapping[str, Scorer | Combined], k: int) -> dict[str, Found]:
-    relevant = query[1][:, None] == gallery[1][None, :]
-    found = {}
-    for space, keys in _block_keys(query, gallery, scorers).items():
-        best = np.partition(keys, k - 1, axis=1)[:, :k] if keys.shape[1] > k else keys
-        rows = zip(keys, relevant, strict=True)
-        found[space] = Found(np.sort(best, axis=1), tuple(np.sort(row[wanted]) for row, wanted in rows))
-    return found
+def _by_query(num_queries: int, parts: Sequence[tuple[Ints, Keys]]) -> tuple[Keys, ...]:
+    if not parts:
+        return tuple(np.zeros(0, np.uint64) for _ in range(num_queries))
+    rows, keys = np.concatenate([rows for rows, _ in parts]), np.concatenate([keys for _, keys in parts])
+    order = np.lexsort((keys, rows))
+    counts = np.bincount(rows, minlength=num_queries)
+    return tuple(np.split(keys[order], np.cumsum(counts)[:-1]))
 
 
 def _merge_found(parts: Sequence[dict[str, Found]], k: int) -> dict[str, Found]:
@@ -236,14 +338,17 @@ def _merge_found(parts: Sequence[dict[str, Found]], k: int) -> dict[str, Found]:
     return merged
 
 
-def _count_block(
-    query: Any, gallery: Any, scorers: Mapping[str, Scorer | Combined], limits: Mapping[str, Sequence[Keys]]
+def _count_in(
+    queries: Block, gallery: Stretch, scorers: Scorers, limits: Mapping[str, Sequence[Keys]], rows: int
 ) -> dict[str, tuple[Ints, ...]]:
-    counts = {}
-    for space, keys in _block_keys(query, gallery, scorers).items():
-        ordered = np.sort(keys, axis=1)
-        rows = zip(ordered, limits[space], strict=True)
-        counts[space] = tuple(np.searchsorted(row, wanted, side="left").astype(np.int64) for row, wanted in rows)
+    side = Side(queries)
+    counts = {space: tuple(np.zeros(len(wanted), np.int64) for wanted in limits[space]) for space in scorers}
+    for _, items, tie in gallery.blocks(rows):
+        scores = BlockScores(side, items, scorers, (_length(queries), len(tie)))
+        for space in scorers:
+            ordered = np.sort(rank_keys(scores.all(space), tie), axis=1)
+            for row, wanted, count in zip(ordered, limits[space], counts[space], strict=True):
+                count += np.searchsorted(row, wanted, side="left")
     return counts
 
 
@@ -255,9 +360,10 @@ def _merge_counts(parts: Sequence[dict[str, tuple[Ints, ...]]]) -> dict[str, tup
 
 
 def top_positions(top: Keys, by_tie: Ints) -> Ints:
-    """Returns ``int64[Q, K]``: gallery positions of the keys `top`.
+    """Returns ``int64[Q, K]``: gallery positions of the keys `top`, -1 for `NO_KEY`.
 
     Args:
         by_tie: ``int64[N]``, position of the item at each place of the id order.
     """
-    return by_tie[key_ties(top)]
+    taken = top != NO_KEY
+    return np.where(taken, by_tie[np.where(taken, key_ties(top), 0)], -1)

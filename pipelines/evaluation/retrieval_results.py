@@ -19,11 +19,13 @@ def results_json(result: RetrievalResult, about: Mapping[str, Any] | None = None
     """
     data = {
         "about": dict(about or {}),
+        "approximate": result.approximate.as_json() if result.approximate else None,
         "at": list(result.at),
         "chance": dict(result.chance),
         "headline": result.headline,
         "num_gallery": len(result.gallery_ids),
         "num_queries": len(result.query_ids),
+        "num_relevant_missing": result.num_relevant_missing,
         "queries": [
             {"id": query, "label": label} for query, label in zip(result.query_ids, result.query_labels, strict=True)
         ],

@@ -1,34 +1,169 @@
-"""Scores of query blocks against gallery blocks: what ranks a space. Pure numpy, picklable, greater is better.
+"""What ranks a space: scores of query blocks against gallery blocks. Pure numpy, picklable, greater is better.
 
-Scores are computed in float64 and compared as float32 (`retrieval_rank`). The last bits of a matrix product depend on
-the shape of the blocks it is cut into; rounding float64 to float32 removes that difference in all but about one score
-of 10^8, so rankings do not depend on the block sizes, and equal rows tie exactly.
+A score is defined pair by pair, without regard to blocks: products are added up in float64 in one fixed order, divided
+by both norms, and rounded to a multiple of 2^-30 (so that what is equal but for the noise of float64
+ties exactly, also around 0). Rankings then compare it as float32 (`metrics.retrieval_rank`). The last bits of a matrix
+product depend on the shape of its blocks, on the processor and on the number of threads; this number does not.
+
+Scorers therefore give two things: all scores of a block from one matrix product, with a bound on how far they can be
+from the definition, and the defined scores of single pairs. `retrieval_scores` decides by the first which pairs need
+the second. Bounds follow Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1: with unit roundoff
+u, a product of two unit rows of length D is off by at most D u, and a norm by a relative D u / 2 + 2 u, in whichever
+order they are added up; terms in u^2 have room in the constants.
 """
 
-from collections.abc import Mapping
+import math
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
 Array = npt.NDArray[np.generic]
 Floats = npt.NDArray[np.float64]
+Singles = npt.NDArray[np.float32]
+Ints = npt.NDArray[np.int64]
+Scores = npt.NDArray[np.floating]
 Block = Mapping[str, Array]
 """Named arrays of the same items, ``[n, ...]`` each: what queries and gallery items are given as."""
 
+GRID = 2.0**-30
+"""ours: defined cosines are multiples of this."""
+
+_PAIR_BYTES = 256 << 10
+"""ours: bytes of float64 rows gathered at a time for single pairs: what a core's cache holds."""
+
 
 class Scorer(Protocol):
-    """Scores ``[Q, G]`` of a query block against a gallery block; must be picklable to run on a cluster."""
+    """Scores ``[Q, G]`` of a query block against a gallery block, taken as they are.
 
-    def __call__(self, queries: Block, gallery: Block) -> npt.NDArray[np.floating]: ...
+    A scorer of this kind must give each pair the same score in whichever blocks it comes, and be picklable to run on a
+    cluster.
+    """
+
+    def __call__(self, queries: Block, gallery: Block) -> Scores: ...
+
+
+@runtime_checkable
+class PairScorer(Protocol):
+    """A scorer whose scores are defined pair by pair, and which can approximate those of a block faster."""
+
+    def __call__(self, queries: Block, gallery: Block) -> Scores: ...
+
+    def approximate(self, queries: "Side", gallery: "Side", single: bool) -> tuple[Scores, float]:
+        """Returns scores ``[Q, G]``, float32 (`single`) or float64, and a bound on their distance from the definition.
+
+        The bound is NaN where a vector holds NaN or infinity. Float64 scores are rounded to `GRID` by the caller.
+        """
+        ...
+
+    def exact(self, queries: "Side", gallery: "Side", rows: Ints, columns: Ints) -> Floats:
+        """Returns the defined scores ``float64[n]`` of the pairs (`rows`, `columns`) ``[n]``."""
+        ...
+
+
+class Side(Mapping[str, Array]):
+    """A block with the unit rows made of it, each made once, however many spaces read them."""
+
+    def __init__(self, arrays: Block) -> None:
+        self._arrays = dict(arrays)
+        self._units: dict[tuple[str, bool], Any] = {}
+        self._norms: dict[str, Floats] = {}
+        self._finite: dict[str, bool] = {}
+
+    def __getitem__(self, name: str) -> Array:
+        return self._arrays[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._arrays)
+
+    def __len__(self) -> int:
+        return len(self._arrays)
+
+    def part(self, start: int, stop: int) -> "Side":
+        """Returns items ``[start, stop)``."""
+        return Side({name: array[start:stop] for name, array in self._arrays.items()})
+
+    def norms(self, name: str) -> Floats:
+        """Returns the norms of the rows of the array `name` ``[n, D]``, float64; 1 for a zero vector."""
+        if name not in self._norms:
+            self._norms[name] = _norms(np.asarray(self._arrays[name], np.float64))
+        return self._norms[name]
+
+    def units(self, name: str) -> Floats:
+        """Returns `unit_rows` of the array `name`, float64."""
+        if (name, False) not in self._units:
+            self._units[name, False] = unit_rows(self._arrays[name])
+        units: Floats = self._units[name, False]
+        return units
+
+    def single_units(self, name: str) -> Singles:
+        """Returns the rows of the array `name`, float32 of norm 1 within a relative (D / 2 + 3) 2^-24."""
+        if (name, True) not in self._units:
+            self._units[name, True] = _single_unit_rows(self._arrays[name])
+        units: Singles = self._units[name, True]
+        return units
+
+    def is_finite(self, name: str) -> bool:
+        """Returns whether the array `name` holds neither NaN nor infinity."""
+        if name not in self._finite:
+            # One sum is NaN or infinite where any number is, or where it overflows, which the second look tells apart.
+            array = self._arrays[name]
+            with np.errstate(over="ignore", invalid="ignore"):
+                quick = bool(np.isfinite(array.sum(dtype=np.float32 if array.dtype == np.float32 else np.float64)))
+            self._finite[name] = quick or bool(np.isfinite(array).all())
+        return self._finite[name]
 
 
 def unit_rows(vectors: Array) -> Floats:
     """Returns `vectors` ``[..., D]`` as float64 of norm 1 along the last axis; a zero vector stays zero (cosine 0)."""
-    rows = np.asarray(vectors, np.float64)
-    norms = np.sqrt(np.sum(rows * rows, axis=-1, keepdims=True))
-    return rows / np.where(norms > 0, norms, 1.0)
+    rows = np.ascontiguousarray(vectors, np.float64)
+    with np.errstate(invalid="ignore"):
+        units: Floats = rows / _norms(rows)[..., None]
+    return units
+
+
+def _norms(rows: Floats) -> Floats:
+    norms = np.sqrt(_sums(rows, rows))
+    return np.where(norms > 0, norms, 1.0)
+
+
+def _sums(left: Floats, right: Floats) -> Floats:
+    # A sum along the last axis adds each row by itself, in an order that depends on its length alone.
+    return np.asarray(np.sum(left * right, axis=-1), np.float64)
+
+
+def _single_unit_rows(vectors: Array) -> Singles:
+    rows = np.ascontiguousarray(vectors, np.float32)
+    with np.errstate(over="ignore", invalid="ignore"):
+        squares = np.einsum("...i,...i->...", rows, rows)
+    # Squares of float32 leave its range long before the numbers do; such rows are rare, and are scaled as float64.
+    odd = ~((squares > 1e-20) & (squares < 1e30))
+    units = np.asarray(rows * (1 / np.sqrt(np.where(odd, np.float32(1), squares)))[..., None], np.float32)
+    if odd.any():
+        units[odd] = unit_rows(vectors[odd])
+    return units
+
+
+def _bound(queries: Side, query: str, gallery: Side, item: str, single: bool) -> float:
+    """Returns how far a product of unit rows can be from the definition, NaN where not all numbers are finite."""
+    if not (queries.is_finite(query) and gallery.is_finite(item)):
+        return math.nan
+    num = 2.0 * int(queries[query].shape[-1]) + 16
+    # Twice in float64: the product and the definition are off, each by itself; and a little room for terms in u^2.
+    double = 2.1 * num * 2.0**-53
+    return 1.05 * num * 2.0**-24 + double + GRID if single else double
+
+
+def on_grid(scores: Floats) -> Floats:
+    """Returns `scores` rounded to multiples of `GRID`."""
+    return np.asarray(np.rint(scores / GRID) * GRID, np.float64)
+
+
+def _cosines(left: Floats, left_norms: Floats, right: Array) -> Floats:
+    rows = np.asarray(right, np.float64)
+    return np.asarray(_sums(left, rows) / (left_norms * _norms(rows)), np.float64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +174,23 @@ class Cosine:
     gallery: str
 
     def __call__(self, queries: Block, gallery: Block) -> Floats:
-        return unit_rows(queries[self.query]) @ unit_rows(gallery[self.gallery]).T
+        return on_grid(unit_rows(queries[self.query]) @ unit_rows(gallery[self.gallery]).T)
+
+    def approximate(self, queries: Side, gallery: Side, single: bool) -> tuple[Scores, float]:
+        """Returns the product of the unit rows, and its bound."""
+        bound = _bound(queries, self.query, gallery, self.gallery, single)
+        if single:
+            return queries.single_units(self.query) @ gallery.single_units(self.gallery).T, bound
+        return queries.units(self.query) @ gallery.units(self.gallery).T, bound
+
+    def exact(self, queries: Side, gallery: Side, rows: Ints, columns: Ints) -> Floats:
+        """Returns the defined cosines of the pairs, ``float64[n]``."""
+        found = np.empty(len(rows))
+        left, norms = np.asarray(queries[self.query], np.float64), queries.norms(self.query)
+        for span in _spans(len(rows), left.shape[-1]):
+            query = rows[span]
+            found[span] = _cosines(left[query], norms[query], gallery[self.gallery][columns[span]])
+        return on_grid(found)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,11 +205,72 @@ class BestOfSamples:
     gallery: str
 
     def __call__(self, queries: Block, gallery: Block) -> Floats:
-        samples, columns = np.asarray(queries[self.query]), unit_rows(gallery[self.gallery]).T
-        best = np.full((samples.shape[0], columns.shape[1]), -np.inf)
-        for i in range(samples.shape[1]):
-            np.maximum(best, unit_rows(samples[:, i]) @ columns, out=best)
-        return best
+        scores, _ = self.approximate(Side(queries), Side(gallery), single=False)
+        return on_grid(np.asarray(scores, np.float64))
+
+    def approximate(self, queries: Side, gallery: Side, single: bool) -> tuple[Scores, float]:
+        """Returns the greatest product over the samples, and its bound: that of one product."""
+        bound = _bound(queries, self.query, gallery, self.gallery, single)
+        columns = (gallery.single_units(self.gallery) if single else gallery.units(self.gallery)).T
+        best: Any = None
+        product: Any = None
+        for i in range(queries[self.query].shape[1]):
+            # Samples in float64 are made again for each block: all of them at once may be larger than the gallery.
+            rows: Any = queries.single_units(self.query)[:, i]
+            if not single:
+                rows = unit_rows(queries[self.query][:, i])
+            product = np.matmul(rows, columns, out=product)
+            if best is None:
+                best, product = product, None
+            else:
+                np.maximum(best, product, out=best)
+        return best, bound
+
+    def exact(self, queries: Side, gallery: Side, rows: Ints, columns: Ints) -> Floats:
+        """Returns the defined scores of the pairs, ``float64[n]``."""
+        found = np.empty(len(rows))
+        num_samples, num_dimensions = queries[self.query].shape[1:]
+        for span in _spans(len(rows), num_dimensions):
+            right = gallery[self.gallery][columns[span]]
+            best = np.full(len(right), -np.inf)
+            for i in range(num_samples):
+                left = np.asarray(queries[self.query][rows[span], i], np.float64)
+                np.maximum(best, _cosines(left, _norms(left), right), out=best)
+            found[span] = best
+        return on_grid(found)
+
+
+def _spans(num_pairs: int, num_dimensions: int) -> Iterator[slice]:
+    size = max(1, _PAIR_BYTES // (8 * max(1, num_dimensions)))
+    for start in range(0, num_pairs, size):
+        yield slice(start, start + size)
+
+
+@dataclass(frozen=True, slots=True)
+class Hamming:
+    """Minus the number of bits in which ``queries[query]`` and ``gallery[gallery]``, ``uint8[n, D / 8]``, differ.
+
+    For binary descriptors and key features (BRIEF, ORB: 32 bytes). Whole numbers, hence exact in any block.
+    """
+
+    query: str
+    gallery: str
+
+    def __call__(self, queries: Block, gallery: Block) -> Singles:
+        left, right = (_words(block[name]) for block, name in ((queries, self.query), (gallery, self.gallery)))
+        differing = np.zeros((len(left), len(right)), np.int32)
+        for word in range(left.shape[1]):
+            differing += np.bitwise_count(left[:, word, None] ^ right[None, :, word])
+        return -differing.astype(np.float32)
+
+
+def _words(codes: Array) -> npt.NDArray[np.uint64]:
+    rows = np.ascontiguousarray(codes)
+    if rows.dtype != np.uint8 or rows.ndim != 2:
+        raise ValueError(f"binary vectors: expected uint8[n, bytes], got {rows.dtype}{list(rows.shape)}; pack the bits")
+    padded = np.zeros((len(rows), -(-rows.shape[1] // 8) * 8), np.uint8)
+    padded[:, : rows.shape[1]] = rows
+    return padded.view(np.uint64)
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,8 +282,8 @@ class Combined:
 
     weights: Mapping[str, float]
 
-    def combine(self, scores: Mapping[str, npt.NDArray[np.floating]]) -> Floats:
-        """Returns the weighted sum of `scores`, each ``[Q, G]``, in the order of the spaces' names."""
+    def combine(self, scores: Mapping[str, Scores]) -> Floats:
+        """Returns the weighted sum of `scores`, of any one shape, in the order of the spaces' names."""
         first, *others = sorted(self.weights)
         total: Floats = self.weights[first] * np.asarray(scores[first], np.float64)
         for space in others:

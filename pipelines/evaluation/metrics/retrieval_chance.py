@@ -26,9 +26,13 @@ def chance_average_precision(num_items: int, num_relevant: int, k: int) -> tuple
     harmonic = math.fsum(1 / r for r in range(1, top + 1))
     all_draws = math.comb(num_items, top)
     plain, normalised = [], []
-    for hits in range(1, min(top, num_relevant) + 1):
-        # Exact integers divided once: the numbers overflow a float long before their ratio does.
-        ways = math.comb(num_relevant, hits) * math.comb(num_items - num_relevant, top - hits)
+    others = num_items - num_relevant
+    least = max(1, top - others)
+    # Exact integers divided once: the numbers overflow a float long before their ratio does.
+    ways = math.comb(num_relevant, least) * math.comb(others, top - least)
+    for hits in range(least, min(top, num_relevant) + 1):
+        if hits > least:
+            ways = ways * ((num_relevant - hits + 1) * (top - hits + 1)) // (hits * (others - top + hits))
         chance = ways / all_draws
         spread = (top - harmonic) * (hits - 1) / (top - 1) if top > 1 else 0.0
         value = (harmonic + spread) / top

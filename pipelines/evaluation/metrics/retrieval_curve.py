@@ -14,17 +14,19 @@ Floats = npt.NDArray[np.float64]
 RECALL_LEVELS: Floats = np.arange(101) / 100.0
 
 
-def interpolated_precision(ranks: npt.ArrayLike) -> Floats:
+def interpolated_precision(ranks: npt.ArrayLike, num_relevant: int | None = None) -> Floats:
     """Returns interpolated precision at `RECALL_LEVELS`, ``float64[101]``.
 
     Args:
-        ranks: ``int[R]``, ascending 0-based ranks of all relevant items of one query.
+        ranks: ``int[r]``, ascending 0-based ranks of the relevant items of one query that the ranking holds.
+        num_relevant: R, where the ranking does not hold all of them.
     """
     positions = np.asarray(ranks, np.int64)
-    num = len(positions)
-    if num == 0:
+    num = len(positions) if num_relevant is None else num_relevant
+    if len(positions) == 0:
         return np.zeros(len(RECALL_LEVELS))
-    precision = np.arange(1, num + 1) / (positions + 1.0)
+    precision = np.zeros(num)
+    precision[: len(positions)] = np.arange(1, len(positions) + 1) / (positions + 1.0)
     best_from = np.maximum.accumulate(precision[::-1])[::-1]
     # ceil(level x R) in whole numbers: 0.07 x 100 is more than 7 in floating point.
     needed = -(-np.arange(101) * num // 100)
