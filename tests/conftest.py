@@ -1,6 +1,7 @@
 """What every room's tests share."""
 
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -9,6 +10,8 @@ import pytest
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # Ray would otherwise report usage over the network.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# A run started in the background ignores Ctrl-C, and so would the commands that tests interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).resolve().parents[1]
 
