@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from schemas.model import Model
 from schemas.recipe import Preprocess, Recipe, Sampling
-from schemas.records import Clip, Window
+from schemas.records import Clip, Video, Window
 from schemas.rows import Rows
 
 Outputs = Mapping[str, npt.NDArray[np.generic]]
@@ -110,6 +110,7 @@ class ExtractorCard:
             of `options`; None where options change none of these. Planning resolves a recipe against the result.
         settle: returns the resolved recipe with what only files named in its options can tell (their digests).
         check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
+        check_videos: raises UsageError for videos a recipe must not be used on (its whitening was fitted on them).
     """
 
     name: str
@@ -127,6 +128,7 @@ class ExtractorCard:
     variant: "Callable[[Any], ExtractorCard] | None" = None
     settle: Callable[[Recipe], Recipe] | None = None
     check: Callable[[Recipe], None] | None = None
+    check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
 
 
 def card_for(card: ExtractorCard, options: Any) -> ExtractorCard:

@@ -20,6 +20,7 @@ BUILT_IN = {
     "i3d": "extractors.i3d",
     "rc3d": "extractors.rc3d",
     "resnet50": "extractors.resnet50",
+    "rmac": "extractors.rmac",
     "squeezenet": "extractors.squeezenet",
     "tracks": "extractors.tracks",
     "vgg16": "extractors.vgg16",

@@ -8,7 +8,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from extractors.base import EachWindow, Outputs
+from extractors.base import EachWindow, Outputs, Reducer
 from schemas.recipe import Preprocess, Recipe
 from schemas.records import Clip
 
@@ -71,7 +71,7 @@ class TorchExtractor:
         """The network as it runs: its weights, device, precision and memory layout."""
         return self._network
 
-    def reducer(self, clip: Clip) -> EachWindow:
+    def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
 

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
+from extractors import registry
 from extractors.resolve import resolve_recipe
 from pipelines.features.clips import check_clip_rule
 from pipelines.features.engines.base import Engine, Observer
@@ -122,11 +123,16 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     store = _existing(config, manifest)
     known = store.read_probes() if store else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
+    readable = [item.video for item in probed if item.error is None]
+    for recipe in recipes:
+        card = registry.card(recipe.extractor)
+        if card.check_videos is not None:
+            card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
     held = _quarantined(store, reannotated)
     unreadable, num_known = _unreadable(probed, recipes, held)
     plan = make_plan(
-        [item.video for item in probed if item.error is None],
+        readable,
         recipes,
         {recipe.fingerprint: _done(store, recipe, held) for recipe in recipes},
         config.engine.task_seconds,

@@ -29,12 +29,14 @@ class Smaller:
     num_frames: int | None = None
     side: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
+    preprocess: dict[str, Any] = field(default_factory=dict)
 
 
 SMALLER = {
     "cpnet": Smaller(num_frames=4, side=64),
     "i3d": Smaller(num_frames=16, side=64),
     "rc3d": Smaller(num_frames=16),
+    "rmac": Smaller(preprocess={"size": [192]}),
     # Windows of the fixed input have nothing in common, so that no track is longer than one frame.
     "tracks": Smaller(options={"min_track_frames": 1}),
 }
@@ -49,6 +51,7 @@ def recipe(name: str, layer: str | None = None, **changes: Any) -> Recipe:
     """Returns the recipe of an extractor's defaults under random weights, made smaller where `SMALLER` says so."""
     smaller = SMALLER.get(name, Smaller())
     options = smaller.options | changes.pop("options", {})
+    changes["preprocess"] = smaller.preprocess | changes.get("preprocess", {})
     card = registry.card(name)
     card = card_for(card, card.options.model_validate(options))
     sampling = card.sampling

@@ -1,0 +1,81 @@
+"""``clipmill whiten``: fit a PCA whitening to the regional vectors of a store, for R-MAC on other videos."""
+
+import sys
+import time
+from collections.abc import Sequence
+
+from extractors.base import options_of
+from extractors.rmac import CARD, NO_WHITENING, RMACOptions, network_identity
+from extractors.whitening import write_whitening
+from jobs.configs import read_config
+from jobs.output import Outcome
+from pipelines.evaluation.retrieval_blocks import computing
+from pipelines.evaluation.whitening import fit_whitening
+from schemas.config import dump_config
+from schemas.config_whiten import WhitenConfig
+from schemas.errors import UsageError, describe
+from schemas.recipe import Recipe
+from schemas.whitening import Whitening
+from stores import FeatureStore
+
+
+def run_whiten(path: str, overrides: Sequence[str]) -> Outcome:
+    """Fits as the config at `path` says, and writes the whitening."""
+    config = read_config(WhitenConfig, path, overrides)
+    print(dump_config(config).rstrip(), file=sys.stderr)
+    started = time.monotonic()
+    feature = FeatureStore(config.store)[config.feature]
+    _check_regions(config.feature, feature.recipe)
+    index = feature.index()
+    videos = sorted(set(index.column("video_fingerprint").to_pylist()))
+    with computing(config.dask) as workers:
+        fit = fit_whitening(feature.dask(), config.components, config.floor, workers.run)
+    whitening = Whitening(
+        mean=fit.mean,
+        components=fit.components,
+        eigenvalues=fit.eigenvalues,
+        num_floored=fit.num_floored,
+        num_vectors=fit.num_vectors,
+        feature=feature.recipe.fingerprint,
+        network=network_identity(feature.recipe),
+        videos=tuple(videos),
+    )
+    write_whitening(config.out, whitening)
+    data = whitening.about() | {
+        "out": config.out,
+        "fingerprint": whitening.fingerprint,
+        "store": config.store,
+        "num_videos": len(videos),
+        "num_dead_channels": fit.num_dead,
+        "eigenvalues": [float(fit.eigenvalues[0]), float(fit.eigenvalues[-1])],
+        "seconds": round(time.monotonic() - started, 3),
+    }
+    lines = [
+        f"whitening {whitening.fingerprint[:8]}: {len(fit.eigenvalues)} components of {fit.mean.size} channels, fitted "
+        f"on {fit.num_vectors} vectors of {len(videos)} videos",
+        f"  variances {fit.eigenvalues[0]:.3g} to {fit.eigenvalues[-1]:.3g}",
+    ]
+    if fit.num_floored:
+        lines.append(
+            f"  warning: {fit.num_floored} components had less than {config.floor:g} of the greatest variance and were "
+            f"raised to it ({fit.num_dead} channels never vary); more videos, or fewer components, would be better"
+        )
+    lines.append(f"written to {config.out}")
+    return Outcome(data, "\n".join(lines))
+
+
+def _check_regions(name: str, recipe: Recipe) -> None:
+    """Makes sure that the feature holds what a whitening is learnt on: regional vectors not whitened yet."""
+    expected = "layer regions of extractor rmac"
+    remedy = "build one with {extractor: rmac, layer: regions}"
+    if recipe.extractor != CARD.name:
+        raise UsageError(describe("feature", name, expected, f"{recipe.layer} of {recipe.extractor}", remedy))
+    options: RMACOptions = options_of(CARD, recipe)
+    if recipe.layer != "regions":
+        raise UsageError(describe("feature", name, expected, f"layer {recipe.layer}", remedy))
+    if options.whitening != NO_WHITENING:
+        got = f"vectors whitened already ({options.whitening[:8]})"
+        raise UsageError(describe("feature", name, expected + " without a whitening", got, remedy))
+    if recipe.pooling != "none":
+        got = f"pooling: {recipe.pooling}"
+        raise UsageError(describe("feature", name, expected + ", one row per region", got, remedy))
