@@ -12,6 +12,7 @@ from PIL import Image
 
 from extractors import registry
 from extractors.base import Extractor
+from pipelines.features.decode.session import DecodeSession
 from pipelines.features.decode.thumbnails import thumbnails
 from pipelines.features.query_images import (
     QueryError,
@@ -101,15 +102,19 @@ def read_queries(config: QueriesConfig, recipe: Recipe, extractor: Extractor) ->
             yield Query(path, _digest(path), _jpeg(pixels), image_row(extractor, recipe, pixels, path))
         except QueryError as error:
             yield Failure(path, str(error))
-    for frames in config.frames:
-        yield from _of_video(frames, recipe, extractor)
+    # The child that decodes starts with the first request, so this costs nothing where no frames are asked for.
+    with DecodeSession() as session:
+        for frames in config.frames:
+            yield from _of_video(frames, recipe, extractor, session)
 
 
-def _of_video(config: VideoFramesConfig, recipe: Recipe, extractor: Extractor) -> Iterable[Query | Failure]:
+def _of_video(
+    config: VideoFramesConfig, recipe: Recipe, extractor: Extractor, session: DecodeSession
+) -> Iterable[Query | Failure]:
     path = os.path.expanduser(config.file)
     names = [f"{config.file}@{seconds:g} s" for seconds in config.seconds]
     try:
-        found = video_frames(path, config.seconds, recipe)
+        found = video_frames(path, config.seconds, recipe, session)
         pictures = thumbnails(path, [frame.seconds for frame in found], PICTURE_WIDTH)
     except VideoError as error:
         return [Failure(name, error.message) for name in names]

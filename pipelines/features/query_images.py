@@ -157,13 +157,12 @@ class VideoFrame:
     prepared: Pixels
 
 
-def video_frames(path: str, seconds: Sequence[float], recipe: Recipe) -> list[VideoFrame]:
+def video_frames(path: str, seconds: Sequence[float], recipe: Recipe, session: DecodeSession) -> list[VideoFrame]:
     """Returns the frame on display at each of `seconds` (the last one after the end), decoded as a build decodes it.
 
     Raises:
         VideoError: the video cannot be read or decoded.
     """
-    path = os.path.expanduser(path)
     timeline = scan(path)
     shown = np.clip(
         np.searchsorted(timeline.pts_seconds, np.asarray(seconds) + 1e-6, side="right") - 1, 0, timeline.num_frames - 1
@@ -172,10 +171,10 @@ def video_frames(path: str, seconds: Sequence[float], recipe: Recipe) -> list[Vi
     duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
     request = DecodeRequest(path, timeline, (View(recipe.preprocess, wanted),), recipe.decoder, duration)
     found: dict[int, Pixels] = {}
-    with DecodeSession() as session:
-        for event in session.run([request]):
-            if isinstance(event, DecodedFrame):
-                found[event.frame] = event.pixels
-            elif isinstance(event, Failed):
-                raise event.error
+    for event in session.run([request]):
+        # After a restart, frames come again, and replace those of the first attempt.
+        if isinstance(event, DecodedFrame):
+            found[event.frame] = event.pixels
+        elif isinstance(event, Failed):
+            raise event.error
     return [VideoFrame(float(timeline.pts_seconds[index]), found[int(index)]) for index in shown]
