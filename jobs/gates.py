@@ -77,7 +77,7 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One metric of two runs; interval and p-value where both have values per unit or the same bootstrap draws."""
+    """One metric of two runs; interval and p-value where both have values per unit or scores on the same halves."""
 
     metric: str
     ours: float | None
@@ -314,23 +314,27 @@ def _difference(ours: Mapping[str, Any], theirs: Mapping[str, Any], name: str, o
             num_units=paired.num_units,
             how=told,
         )
-    draws = left.get("resampled", {}).get(metric), right.get("resampled", {}).get(metric)
+    halves = left.get("resampled", {}).get(metric), right.get("resampled", {}).get(metric)
     same = ours.get("bootstrap") == theirs.get("bootstrap") and _data_fingerprint(ours) == _data_fingerprint(theirs)
-    if draws[0] and draws[1] and same:
-        return _paired_draws(plain, draws[0], draws[1])
+    if halves[0] and halves[1] and same:
+        return _paired_halves(plain, halves[0], halves[1])
     return plain
 
 
-def _paired_draws(plain: Difference, ours: list[float | None], theirs: list[float | None]) -> Difference:
-    """Returns the difference with the interval of its bootstrap draws, and twice the share on the far side of zero."""
+def _paired_halves(plain: Difference, ours: list[float | None], theirs: list[float | None]) -> Difference:
+    """Returns the difference with the spread it has on shared random halves of the videos, and its p-value.
+
+    Two-sided: how often the difference strays from its own mean as far as the observed one is from zero.
+    """
     gaps = np.array([a - b for a, b in zip(ours, theirs, strict=True) if a is not None and b is not None])
-    if not len(gaps):
+    if not len(gaps) or plain.difference is None:
         return plain
-    low, high = np.quantile(gaps, [0.025, 0.975])
-    beyond = min(int((gaps <= 0).sum()), int((gaps >= 0).sum()))
-    p_value = min(1.0, 2 * (1 + beyond) / (1 + len(gaps)))
+    spread = gaps - gaps.mean()
+    low, high = plain.difference + np.quantile(spread, [0.025, 0.975])
+    reaching = int((np.abs(spread) >= abs(plain.difference)).sum())
+    p_value = (1 + reaching) / (1 + len(gaps))
     return replace(
-        plain, low=float(low), high=float(high), p_value=p_value, how=f"{len(gaps)} shared bootstrap draws of videos"
+        plain, low=float(low), high=float(high), p_value=p_value, how=f"{len(gaps)} shared random halves of the videos"
     )
 
 

@@ -105,8 +105,8 @@ class TaskConfig(Model):
 
     Attributes:
         predictions: one or several; several make a table.
-        resamples: draws of the bootstrap behind each interval; None: 2,000 for means over queries or items, 200 for
-            scores that are computed anew for each draw (ours).
+        resamples: draws behind each interval; None: 2,000 of the bootstrap for means over queries or items, 200 random
+            halves of the videos for scores that are computed anew for each (ours).
         floors: compute what one scores without looking.
         published: print the published rows of this dataset (`pipelines/evaluation/published.py`) below ours.
         seed: of bootstrap and chance.

@@ -17,7 +17,7 @@ from pipelines.evaluation.task_result import (
     SCORE_RESAMPLES,
     RunScore,
     Units,
-    draws,
+    half_samples,
     mean_intervals,
     resampled_intervals,
 )
@@ -187,7 +187,7 @@ def evaluate_video_classes(
 
     Args:
         at: k of hit@k.
-        resamples: bootstrap draws of videos.
+        resamples: of the bootstrap over videos, and random halves of the videos for mAP.
     """
     met = blocked.intersection(ground_truth.video_ids) | blocked.intersection(predictions.video_ids)
     truth = in_order(ground_truth.of_videos(set(ground_truth.video_ids) - blocked))
@@ -198,8 +198,8 @@ def evaluate_video_classes(
     metrics = video_class_metrics(score)
     whole = replace(truth, start_seconds=np.zeros(len(truth)), stop_seconds=np.ones(len(truth)))
     once = account(whole, whole.take(np.zeros(0, np.int64)), (), drop_duplicates=True)[0]
-    weights = draws(len(truth.video_ids), resamples or SCORE_RESAMPLES, seed)
-    resampled = {"map": resampled_map(((state.ranking.blocks[0], 0),), once, True, weights)[:, 0]}
+    chosen = half_samples(len(truth.video_ids), resamples or SCORE_RESAMPLES, seed)
+    resampled = {"map": resampled_map(((state.ranking.blocks[0], 0),), once, True, chosen)[:, 0]}
     names, share = state.hits[0]
     order = sorted(range(len(names)), key=names.__getitem__)
     values = {f"hit@{k}": (share[order, row] > 0).astype(np.float64) for row, k in enumerate(at)}

@@ -24,7 +24,7 @@ from pipelines.evaluation.segment_truth import SegmentTruth, in_order
 from pipelines.evaluation.task_result import (
     SCORE_RESAMPLES,
     RunScore,
-    draws,
+    half_samples,
     resampled_intervals,
     threshold_name,
 )
@@ -165,7 +165,7 @@ def evaluate_detection(
         name: of the predictions.
         truth: as `ordered_truth` returns it.
         floors: of `detection_floor_scores`.
-        resamples: bootstrap draws of videos.
+        resamples: random halves of the videos behind the intervals.
     """
     num_blocked = len(truth.blocked | protocol.blocked.intersection(predictions.video_ids))
     kept = in_order(predictions.of_videos(set(predictions.video_ids) - protocol.blocked), protocol.ties == "time")
@@ -173,8 +173,8 @@ def evaluate_detection(
     counts = replace(scored.score.counts, num_blocked_videos=num_blocked)
     score = replace(scored.score, counts=counts)
     metrics = detection_metrics(score)
-    weights = draws(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed)
-    table = resampled_map(scored.blocks, _truth_table(truth, protocol), protocol.interpolated, weights)
+    chosen = half_samples(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed)
+    table = resampled_map(scored.blocks, _truth_table(truth, protocol), protocol.interpolated, chosen)
     resampled = {threshold_name("map", t): table[:, row] for row, t in enumerate(protocol.tious)}
     resampled["average"] = table.mean(axis=1)
     plain_floors = {key: detection_metrics(value) for key, value in (floors or {}).items()}
@@ -296,50 +296,48 @@ def resampled_map(
     blocks: tuple[tuple[Matched, int], ...],
     ground_truth: Segments,
     interpolated: bool,
-    weights: npt.NDArray[np.int64],
+    chosen: npt.NDArray[np.bool_],
 ) -> Floats:
-    """Returns mAP on R bootstrap draws of the ground truth's videos, ``float64[R, T]``.
+    """Returns mAP on R choices of the ground truth's videos, ``float64[R, T]``.
 
-    A video drawn twice counts as two videos: its ground truths and predictions stand twice. Predictions in videos that
-    are not annotated stand once in every draw. Classes that a draw left without ground truth are left out of its mean.
+    Predictions in videos that are not annotated stand in every choice. Classes that a choice left without ground truth
+    are left out of its mean.
 
     Args:
         blocks: for each threshold the matched predictions and the line of their hits.
         ground_truth: what they were matched with.
-        weights: ``int64[R, V]``, how often each video of `ground_truth` was drawn.
+        chosen: ``bool[R, V]``, the videos of `ground_truth` in each choice.
     """
-    table = np.full((len(weights), len(blocks)), np.nan)
+    table = np.full((len(chosen), len(blocks)), np.nan)
     column = {name: position for position, name in enumerate(ground_truth.video_ids)}
     num_labels = len(ground_truth.label_names)
-    orders: dict[int, tuple[Ints, Ints, Ints]] = {}
-    for position, (block, line) in enumerate(blocks):
-        if id(block) not in orders:
-            orders[id(block)] = _ranked(block, column)
-        order, label, video = orders[id(block)]
-        hits = np.flatnonzero(block.hit[line][order])
+    same: dict[int, list[int]] = {}
+    for position, (block, _) in enumerate(blocks):
+        same.setdefault(id(block), []).append(position)
+    for positions in same.values():
+        block = blocks[positions[0]][0]
+        order, label, video = _ranked(block, column)
+        hits = [np.flatnonzero(block.hit[blocks[position][1]][order]) for position in positions]
         size = max(len(block.label_names), num_labels)
-        for row, weight in enumerate(weights):
-            # Rows of unknown videos (-1) read the last column: always once.
-            times = np.append(weight, 1)[video]
-            stop = np.cumsum(times)
-            # Rows are by class: where each class begins in the drawn ranking.
-            of_class = np.bincount(label, weights=times, minlength=size).astype(np.int64)
+        for row, videos in enumerate(chosen):
+            # Rows of unknown videos (-1) read the last column: always in.
+            kept = np.append(videos, True)[video]
+            place = np.cumsum(kept) - 1
+            # Rows are by class: where each class begins among those kept.
+            of_class = np.bincount(label[kept], minlength=size)
             begin = np.cumsum(of_class) - of_class
-            count = times[hits]
-            within = np.arange(int(count.sum())) - np.repeat(np.cumsum(count) - count, count)
-            group = np.repeat(label[hits], count)
-            place = np.repeat((stop - times)[hits], count) + within - begin[group]
-            positive = np.zeros(size, np.int64)
-            drawn = np.bincount(ground_truth.label, weights=weight[ground_truth.video], minlength=num_labels)
-            positive[:num_labels] = drawn.astype(np.int64)
-            values = group_average_precision(place, group, positive, interpolated)
-            known = values[positive > 0]
-            table[row, position] = known.mean() if len(known) else np.nan
+            positive = np.bincount(ground_truth.label[videos[ground_truth.video]], minlength=size)
+            for position, rows in zip(positions, hits, strict=True):
+                mine = rows[kept[rows]]
+                group = label[mine]
+                values = group_average_precision(place[mine] - begin[group], group, positive, interpolated)
+                known = values[positive > 0]
+                table[row, position] = known.mean() if len(known) else np.nan
     return table
 
 
 def _ranked(block: Matched, column: Mapping[str, int]) -> tuple[Ints, Ints, Ints]:
-    """Returns the rows by class, then by rank, with their class and column of weights, each ``int64[N]``."""
+    """Returns the rows by class, then by rank, with their class and their video's position, each ``int64[N]``."""
     name_order = np.empty(len(block.video_ids), np.int64)
     name_order[sorted(range(len(block.video_ids)), key=block.video_ids.__getitem__)] = np.arange(len(block.video_ids))
     order = rank_order(block.score, name_order[block.video], block.start_seconds, block.stop_seconds)

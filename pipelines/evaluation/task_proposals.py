@@ -16,7 +16,7 @@ from pipelines.evaluation.task_detection import plain_counts
 from pipelines.evaluation.task_result import (
     SCORE_RESAMPLES,
     RunScore,
-    draws,
+    half_samples,
     resampled_intervals,
     threshold_name,
 )
@@ -127,7 +127,7 @@ def evaluate_proposals(
     Args:
         truth: as `proposals_truth` returns it.
         floors: of `proposal_floor_scores`.
-        resamples: bootstrap draws of videos.
+        resamples: random halves of the videos behind the intervals.
     """
     num_blocked = len(truth.blocked | protocol.blocked.intersection(predictions.video_ids))
     kept = in_order(predictions.of_videos(set(predictions.video_ids) - protocol.blocked))
@@ -135,7 +135,9 @@ def evaluate_proposals(
     score = state.result()
     score = replace(score, counts=replace(score.counts, num_blocked_videos=num_blocked))
     metrics = proposal_metrics(score, protocol)
-    resampled = _resampled(state, protocol, draws(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed))
+    resampled = _resampled(
+        state, protocol, half_samples(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed)
+    )
     run = RunScore(
         name=name,
         headline="area",
@@ -160,22 +162,22 @@ def proposal_metrics(score: ProposalScore, protocol: ProposalsProtocol) -> dict[
     return {**at, "area": score.area, **last}
 
 
-def _resampled(state: ProposalRecall, protocol: ProposalsProtocol, weights: npt.NDArray[np.int64]) -> dict[str, Floats]:
+def _resampled(state: ProposalRecall, protocol: ProposalsProtocol, chosen: npt.NDArray[np.bool_]) -> dict[str, Floats]:
     block = state.blocks[0]
-    of_video = np.argsort(block.video, kind="stable")
-    counts = np.bincount(block.video, minlength=len(block.video_ids))
-    first = np.cumsum(counts) - counts
     num_outside = block.num_all_proposals - int(block.num_proposals.sum())
     rows = []
-    for weight in weights:
-        chosen = np.repeat(np.arange(len(weight)), weight)
-        size = counts[chosen]
-        video = np.repeat(np.arange(len(chosen)), size)
-        within = np.arange(int(size.sum())) - np.repeat(np.cumsum(size) - size, size)
-        truths = of_video[first[chosen][video] + within]
-        num = block.num_proposals[chosen]
-        names = tuple(str(position) for position in range(len(chosen)))
-        total = int(num.sum()) + num_outside
-        drawn = RankedVideos(names, num, video, block.first_rank[:, truths], total, block.counts)
-        rows.append(proposal_metrics(replace(state, blocks=(drawn,)).result(), protocol))
+    for videos in chosen:
+        place = np.cumsum(videos) - 1
+        truths = videos[block.video]
+        num = block.num_proposals[videos]
+        names = tuple(np.array(block.video_ids, object)[videos])
+        part = RankedVideos(
+            names,
+            num,
+            place[block.video[truths]],
+            block.first_rank[:, truths],
+            int(num.sum()) + num_outside,
+            block.counts,
+        )
+        rows.append(proposal_metrics(replace(state, blocks=(part,)).result(), protocol))
     return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}
