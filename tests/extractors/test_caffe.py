@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from extractors.caffe import parse_blob, read_caffemodel
+from extractors.weights import read_state_dict
+from schemas.errors import WeightsError
 
 FIELDS = {"int32": (5, 1), "float": (2, 3), "string": (9, 1), "int64": (3, 3)}
 
@@ -125,3 +127,85 @@ def test_the_real_mean_volume(shared_data: Path) -> None:
 def test_damaged_blobs_are_refused(data: bytes, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parse_blob(data)
+
+
+@pytest.fixture(scope="module")
+def small_model(messages: dict[str, Any]) -> bytes:
+    """A model of both layer formats in under 200 bytes."""
+    net = messages["Net"](name="small")
+    net.layers.add(name="conv1a").blobs.add(num=2, channels=1, length=1, height=1, width=3, data=np.arange(6.0))
+    linear = net.layer.add(name="fc6", type="InnerProduct")
+    linear.blobs.add(data=np.arange(4.0)).shape.dim.extend([2, 2])
+    content: bytes = net.SerializeToString()
+    return content
+
+
+def read_or_refuse(path: Path, data: bytes) -> dict[str, Any]:
+    """Returns what is read of the bytes; an error of any other kind than the promised one fails the test."""
+    path.write_bytes(data)
+    try:
+        return read_caffemodel(str(path))
+    except ValueError:
+        return {}
+
+
+def test_a_model_cut_anywhere_gives_no_wrong_number(small_model: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    whole = read_or_refuse(path, small_model)
+    assert {key: value.shape for key, value in whole.items()} == {"conv1a[0]": (2, 1, 1, 1, 3), "fc6[0]": (2, 2)}
+    num_refused = 0
+    for stop in range(len(small_model)):
+        found = read_or_refuse(path, small_model[:stop])
+        num_refused += not found
+        for key, value in found.items():
+            np.testing.assert_array_equal(value, whole[key])
+    # A cut between two layers leaves a well-formed shorter model, which its layout then refuses.
+    assert num_refused > 0.5 * len(small_model)
+
+
+def test_any_changed_byte_is_read_or_refused(small_model: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    for position in range(len(small_model)):
+        for value in (0x00, 0x7F, 0x80, 0xFF, small_model[position] ^ 1):
+            data = small_model[:position] + bytes([value]) + small_model[position + 1 :]
+            for blob in read_or_refuse(path, data).values():
+                assert blob.nbytes <= len(data)
+
+
+@pytest.mark.parametrize(
+    "length",
+    [b"\xff\xff\xff\xff\x0f", b"\xff\xff\xff\xff\xff\xff\xff\xff\x7f", b"\xff" * 9 + b"\x01"],
+    ids=["2^32 - 1", "2^63 - 1", "2^64 - 1"],
+)
+def test_huge_lengths_and_sizes_take_no_memory(length: bytes, tmp_path: Path) -> None:
+    path = tmp_path / "model"
+    path.write_bytes(b"\x0a\x01x\x12" + length + b"abc")
+    with pytest.raises(ValueError, match="says .* bytes, 3 are left"):
+        read_caffemodel(str(path))
+    four_axes = b"\x08" + length + b"\x10" + length + b"\x18\x01\x20\x01" + b"\x2a\x04\x00\x00\x80\x3f"
+    with pytest.raises(ValueError, match="with 1 numbers"):
+        parse_blob(four_axes)
+
+
+@pytest.mark.parametrize(
+    ("blob", "message"),
+    [
+        (b"\x3a\x83\x01\x0a\x80\x01" + b"\x01" * 128 + b"\x2a\x04\x00\x00\x80\x3f", "dimension|axes"),
+        (b"\x08\x01\x10\x01\x18\x01\x20\x01\x2a\x03\x00\x00\x80", "multiple of element size"),
+        (b"\x3a\x03\x0a\x01\xff\x2a\x04\x00\x00\x80\x3f", "cut off"),
+        (b"\x3a\x04\x0a\x02\x00\x01\x2a\x04\x00\x00\x80\x3f", "with 1 numbers"),
+    ],
+    ids=["128 axes", "part of a number", "half a size", "no cells"],
+)
+def test_blobs_that_cannot_be(blob: bytes, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        parse_blob(blob)
+
+
+def test_a_damaged_model_is_told_in_one_line(small_model: bytes, tmp_path: Path) -> None:
+    (tmp_path / "model").write_bytes(small_model[:-3])
+    with pytest.raises(
+        WeightsError, match=r"expected a Caffe model, got truncated or foreign data \(truncated"
+    ) as caught:
+        read_state_dict(str(tmp_path / "model"))
+    assert "\n" not in str(caught.value)
