@@ -7,6 +7,7 @@ from jobs.configs import read_text_of
 from jobs.evaluation_output import finish
 from jobs.gates import judge, read_gates
 from jobs.output import Outcome
+from jobs.task_reports import report_of
 from pipelines.evaluation.task_result import TaskScore
 from schemas.config import EvaluateConfig, dump_config
 from schemas.config_evaluate import (
@@ -55,34 +56,35 @@ def run_evaluation(
 def run_task(config: TaskConfig) -> Outcome:
     """Scores the predictions of `config` and writes what was found."""
     score: TaskScore
+    evaluations: Sequence[object]
     if isinstance(config, DetectionConfig):
         from jobs.evaluate_segments import score_detection
 
-        score, _ = score_detection(config)
+        score, evaluations = score_detection(config)
     elif isinstance(config, ProposalsConfig):
         from jobs.evaluate_segments import score_proposals
 
-        score, _ = score_proposals(config)
+        score, evaluations = score_proposals(config)
     elif isinstance(config, MomentsConfig):
         from jobs.evaluate_moments import score_moments
 
-        score, _ = score_moments(config)
+        score, evaluations = score_moments(config)
     elif isinstance(config, HighlightsConfig):
         from jobs.evaluate_moments import score_highlights
 
-        score, _ = score_highlights(config)
+        score, evaluations = score_highlights(config)
     elif isinstance(config, ClassificationConfig):
         from jobs.evaluate_classes import score_classification
 
-        score, _ = score_classification(config)
+        score, evaluations = score_classification(config)
     elif isinstance(config, RankingConfig):
         from jobs.evaluate_ranking import score_ranking
 
-        score, _ = score_ranking(config)
+        score, evaluations = score_ranking(config)
     elif isinstance(config, LandmarksConfig):
         from jobs.evaluate_ranking import score_landmarks
 
-        score, _ = score_landmarks(config)
+        score, evaluations = score_landmarks(config)
     else:
         raise TypeError(f"no scorer for {type(config).__name__}")
-    return finish(score, config)
+    return finish(score, config, report_of(score, evaluations, config))

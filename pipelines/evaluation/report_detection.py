@@ -1,6 +1,6 @@
 """The report of ``task: detection``: where the mAP comes from and where it is lost."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,11 @@ from pipelines.evaluation.metrics.detection_hits import (
     RECALL_LEVELS,
     Hits,
     average_precision,
+    hits_at,
     precision_at_recall,
 )
-from pipelines.evaluation.metrics.detection_lengths import by_length
 from pipelines.evaluation.metrics.detection_matching import Floats
+from pipelines.evaluation.published_scores import PublishedScore
 from pipelines.evaluation.report_blocks import (
     Bar,
     Bars,
@@ -38,16 +39,88 @@ from pipelines.evaluation.report_blocks import (
 from pipelines.evaluation.report_charts import Axes, Series, line_chart
 from pipelines.evaluation.report_charts_bars import Layer, layer_swatch, stacked_chart
 from pipelines.evaluation.report_class_confusion import confusion_blocks
+from pipelines.evaluation.report_curves import metric_chart
 from pipelines.evaluation.report_histograms import histograms
+from pipelines.evaluation.report_lengths import length_table
 from pipelines.evaluation.report_page import score_text
-from pipelines.evaluation.report_timelines import MOST_GROUND_TRUTHS, detection_timelines
-from pipelines.evaluation.task_result import RunScore, threshold_name
+from pipelines.evaluation.report_task import Lineage, TaskReport
+from pipelines.evaluation.report_timelines import NUM_TIMELINES, detection_timelines, timelines_text
+from pipelines.evaluation.task_detection import DetectionEvaluation, DetectionProtocol, prepared
+from pipelines.evaluation.task_result import RunScore, TaskScore, threshold_name
 
 SIGNS = ("✓", "D", "W", "L", "C", "B")
 BARS_SHOWN = 40
-NUM_TIMELINES = 12
 MAIN_TIOU = 0.5
 """ours: what is shown at one threshold is shown at the one nearest to this."""
+
+
+def detection_report(
+    score: TaskScore,
+    evaluations: Sequence[DetectionEvaluation],
+    published: Sequence[PublishedScore] = (),
+    lineage: Lineage = Lineage(),
+    num_examples: int = NUM_TIMELINES,
+    seed: int = 0,
+) -> TaskReport:
+    """Returns the report; its details are about the first evaluation.
+
+    Args:
+        num_examples: videos shown.
+    """
+    first = evaluations[0]
+    protocol, truth = first.protocol, first.truth
+    details = DetectionDetails(
+        tuple(_hits(first, threshold) for threshold in chosen_thresholds(protocol.tious)),
+        first.run,
+        truth.durations,
+        num_examples,
+        seed,
+    )
+    columns = tuple(threshold_name("map", t) for t in protocol.tious)
+    main = threshold_name("map", details.main.threshold)
+    counts = first.score.counts
+    subtitle = (
+        f"temporal detection, {protocol.protocol} protocol · {counts.num_videos:,} videos, "
+        f"{len(first.score.label_names):,} classes, {counts.num_ground_truths:,} ground truths"
+    )
+    return TaskReport(
+        title=f"Temporal detection: {', '.join(item.name for item in evaluations)}",
+        subtitle=subtitle,
+        score=score,
+        tiles=("average", main),
+        columns=(*columns, "average"),
+        names={name: name.replace("map@", "mAP@") for name in columns} | {"average": "average mAP"},
+        sections=detection_sections(details, protocol.tious, [item.run for item in evaluations]),
+        explained=_explained(protocol),
+        published=tuple(published),
+        lineage=lineage,
+    )
+
+
+def _hits(evaluation: DetectionEvaluation, threshold: float) -> Hits:
+    protocol, truth = evaluation.protocol, evaluation.truth
+    return hits_at(
+        truth.segments,
+        prepared(evaluation.listed, protocol, threshold),
+        threshold,
+        "thumos14" if protocol.protocol == "thumos14" else "activitynet",
+        protocol.overlap == ">",
+        protocol.interpolated,
+        truth.ambiguous,
+        protocol.drop_duplicates,
+    )
+
+
+def _explained(protocol: DetectionProtocol) -> str:
+    precision = "the best precision at that recall or beyond" if protocol.interpolated else "the precision at its rank"
+    text = (
+        "mAP at a tIoU: per class, all predictions of all videos in one ranking; AP is the mean over ground truths of "
+        f"{precision} for found ones, 0 for missed ones; mAP the mean over classes. A hit has tIoU "
+        f"{'over' if protocol.overlap == '>' else 'of at least'} the threshold, and one ground truth makes one hit."
+    )
+    if protocol.nms is not None and protocol.nms.below is not None:
+        text += f" NMS follows the threshold, at tIoU - {protocol.nms.below:g}: never compare with a fixed one."
+    return text
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,81 +164,78 @@ def detection_sections(
     """
     main = details.main
     sections = [
-        Section("curves", "Curves", (Side((_map_chart(runs, thresholds), _precision_choice(details))),)),
+        Section(
+            "curves",
+            "Curves",
+            (
+                Side(
+                    (
+                        _map_chart(runs, thresholds),
+                        precision_choice(details.hits, lambda hits: f"tIoU {hits.threshold:g}"),
+                    )
+                ),
+            ),
+        ),
         Section("classes", "Classes", (_class_bars(details),)),
         Section("errors", "Errors", (*_errors(main), *_confusion(main))),
-        Section("scores", "Scores and lengths", (_histograms(main), _lengths(main))),
+        Section("scores", "Scores and lengths", (_histograms(main), length_table(main))),
     ]
     lines, num_videos = detection_timelines(main, details.durations, details.num_examples, details.seed)
     if lines:
         sections.append(
-            Section("videos", "Videos", (Timelines(lines, _TIMELINE_NOTE),), _videos_text(main, num_videos))
+            Section("videos", "Videos", (Timelines(lines, _TIMELINE_NOTE),), timelines_text(main, num_videos))
         )
     return tuple(sections)
 
 
 def _map_chart(runs: Sequence[RunScore], thresholds: Sequence[float]) -> Charts:
-    names = [threshold_name("map", t) for t in thresholds]
-    ticks = list(thresholds) if len(thresholds) <= 6 else list(thresholds)[::2]
-    found = [(n, run.name, run.metrics) for n, run in enumerate(runs)]
-    # The second floor needs a look of its own.
-    found += [
-        (-1 if n == 0 else 3, f"floor: {floor}", values) for n, (floor, values) in enumerate(runs[0].floors.items())
-    ]
-    series = [
-        Series(name, [(t, values[m]) for t, m in zip(thresholds, names, strict=True)], list(thresholds), style)
-        for style, name, values in found
-    ]
-    axes = Axes("mAP against tIoU", "tIoU threshold", "mAP", ticks, min(thresholds), max(thresholds))
-    if len(thresholds) == 1:
-        axes = Axes("mAP against tIoU", "tIoU threshold", "mAP", ticks, 0.0, 1.0)
-    told = numbers(
-        ("tIoU", *(name for _, name, _ in found)),
-        [(f"{t:g}", [values[m] for _, _, values in found]) for t, m in zip(thresholds, names, strict=True)],
-        "mAP against tIoU",
-    )
-    drawn = line_chart(series, axes)
-    return Charts((Chart("mAP against tIoU", drawn, legend([(style, name) for style, name, _ in found]), "", told),))
+    metrics = {round(t, 6): threshold_name("map", t) for t in thresholds}
+    return Charts((metric_chart("mAP against tIoU", "tIoU threshold", "mAP", runs, metrics),))
 
 
-def _precision_choice(details: DetectionDetails) -> Choice:
-    curves = [precision_at_recall(hits) for hits in details.hits]
-    values = [average_precision(hits) for hits in details.hits]
-    names = details.hits[0].ground_truth.label_names
-    counts = details.hits[0].num_ground_truths
-    scored = [code for code in np.flatnonzero(counts).tolist()]
+def precision_choice(every: Sequence[Hits], name_of: Callable[[Hits], str]) -> Choice:
+    """Returns precision against recall of all classes together and of each one, to choose from.
+
+    Args:
+        every: matched at one or several thresholds: one line each.
+        name_of: what to call a line.
+    """
+    curves = [precision_at_recall(hits) for hits in every]
+    values = [average_precision(hits) for hits in every]
+    names = every[0].ground_truth.label_names
+    counts = every[0].num_ground_truths
+    scored = np.flatnonzero(counts).tolist()
+    lines = [name_of(hits) for hits in every]
     mean = [np.asarray(curve[scored].mean(axis=0), np.float64) for curve in curves]
     averages = [float(value[scored].mean()) for value in values]
-    charts = [("all classes (mean)", _precision_chart("all classes", details.hits, mean, averages, int(counts.sum())))]
+    note = "Precision is the best at that recall or beyond"
+    note += "." if every[0].interpolated else "; AP itself is not interpolated under this protocol."
+    told = [f"{line}: mAP {score_text(value)}" for line, value in zip(lines, averages, strict=True)]
+    title = "Precision against recall, all classes"
+    charts = [("all classes (mean)", _precision_chart(title, lines, told, mean, f"{counts.sum():,} to find. {note}"))]
     for code in sorted(scored, key=lambda code: names[code]):
         own = [np.asarray(curve[code], np.float64) for curve in curves]
-        each = [float(value[code]) for value in values]
-        charts.append((names[code], _precision_chart(names[code], details.hits, own, each, int(counts[code]))))
+        told = [f"{line}: AP {score_text(float(value[code]))}" for line, value in zip(lines, values, strict=True)]
+        title = f"Precision against recall, {names[code]}"
+        charts.append((names[code], _precision_chart(title, lines, told, own, f"{counts[code]:,} to find. {note}")))
     return Choice("precision", "Precision and recall of", tuple(charts))
 
 
 def _precision_chart(
-    name: str, hits: Sequence[Hits], curves: Sequence[Floats], values: Sequence[float], num: int
+    title: str, lines: Sequence[str], told: Sequence[str], curves: Sequence[Floats], note: str
 ) -> Chart:
-    title = f"Precision against recall, {name}"
     levels = RECALL_LEVELS.tolist()
     series = [
-        Series(f"tIoU {one.threshold:g}", _corners(levels, curve.tolist()), [], style)
-        for style, (one, curve) in enumerate(zip(hits, curves, strict=True))
+        Series(line, _corners(levels, curve.tolist()), [], style)
+        for style, (line, curve) in enumerate(zip(lines, curves, strict=True))
     ]
     axes = Axes(title, "recall", "precision", [0, 0.2, 0.4, 0.6, 0.8, 1], 0, 1)
-    told = [
-        (style, f"tIoU {one.threshold:g}: {'mAP' if name == 'all classes' else 'AP'} {score_text(value)}")
-        for style, (one, value) in enumerate(zip(hits, values, strict=True))
-    ]
-    note = f"{num:,} ground truths. Precision is the best at that recall or beyond"
-    note += "." if hits[0].interpolated else "; AP itself is not interpolated under this protocol."
     table = numbers(
-        ("recall", *(f"tIoU {one.threshold:g}" for one in hits)),
+        ("recall", *lines),
         [(f"{level / 10:.1f}", [float(curve[10 * level]) for curve in curves]) for level in range(11)],
         title,
     )
-    return Chart(title, line_chart(series, axes), legend(told), note, table)
+    return Chart(title, line_chart(series, axes), legend(list(enumerate(told))), note, table)
 
 
 def _corners(levels: Sequence[float], curve: Sequence[float]) -> list[tuple[float, float]]:
@@ -275,39 +345,7 @@ def _histograms(hits: Hits) -> Charts:
     return Charts((scores, histograms("Lengths", "length in seconds", lengths, "share of each kind")))
 
 
-def _lengths(hits: Hits) -> Table:
-    bins = by_length(hits)
-    rows = []
-    for n in range(len(bins.num_ground_truths)):
-        low, high = bins.edges_seconds[n], bins.edges_seconds[n + 1]
-        name = f"up to {high:g} s" if n == 0 else f"over {low:g} s" if np.isinf(high) else f"{low:g} to {high:g} s"
-        num, found = int(bins.num_ground_truths[n]), int(bins.num_found[n])
-        value = float(bins.mean_average_precision[n])
-        cells = (
-            Cell(score_text(value), value if value == value else None),
-            Cell(f"{100 * found / num:.1f} %" if num else "–", found / num if num else None),
-            Cell(f"{num:,}"),
-            Cell(f"{int(bins.num_predictions[n]):,}"),
-        )
-        rows.append(Row(name, cells))
-    note = (
-        "Bins hold about as many ground truths each. mAP of a bin: its ground truths are what is to be found; "
-        "predictions that found others, and false ones of other lengths, are left out. Recall: by any prediction, over "
-        "instances."
-    )
-    head = ("length of ground truth", "mAP", "recall", "ground truths", "predictions of that length")
-    return Table(f"By length, tIoU {hits.threshold:g}", head, (("", tuple(rows)),), note)
-
-
 _TIMELINE_NOTE = (
     "Best and worst go by the share of right ones among a video's best G predictions, G being its ground truths; of "
     "equal shares the video with more ground truths comes first."
 )
-
-
-def _videos_text(hits: Hits, num_videos: int) -> str:
-    return (
-        f"Ground truth above the best predictions of each class, at tIoU {hits.threshold:g}, from "
-        f"{num_videos:,} videos with up to {MOST_GROUND_TRUTHS} ground truths. "
-        "● found, ○ missed; ✓ right (solid), ✗ wrong (dashed, hatched), – not counted (dotted)."
-    )

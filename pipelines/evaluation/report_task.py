@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pipelines.evaluation.bootstrap import Interval
+from pipelines.evaluation.published_scores import PUBLISHED_SCORES, PublishedScore
 from pipelines.evaluation.report_blocks import (
     Block,
     Cell,
@@ -25,6 +26,8 @@ FLOORS = {
     "blind": "the same answers for every video, from the annotations alone",
     "span": "the same share of every video",
     "most_frequent": "always the most frequent classes",
+    "constant": "all scores equal",
+    "shuffled": "the same documents in random order",
 }
 MOST_TILES = 6
 
@@ -59,15 +62,6 @@ class Lineage:
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedTable:
-    """Published rows on one dataset: metric name to value per method; `source` says where they stand."""
-
-    dataset: str
-    source: str
-    rows: tuple[tuple[str, Mapping[str, float]], ...]
-
-
-@dataclass(frozen=True, slots=True)
 class TaskReport:
     """A report before it becomes a page.
 
@@ -78,6 +72,7 @@ class TaskReport:
         columns: metrics of the table of results.
         sections: what the task has to show, between the results and the lineage.
         explained: how the numbers are defined, below the table.
+        published: rows to print below ours; without any, all published rows of the task are there to be opened.
     """
 
     title: str
@@ -89,7 +84,7 @@ class TaskReport:
     sections: tuple[Section, ...]
     explained: str = ""
     notes: tuple[str, ...] = ()
-    published: tuple[PublishedTable, ...] = ()
+    published: tuple[PublishedScore, ...] = ()
     lineage: Lineage = Lineage()
 
 
@@ -110,6 +105,7 @@ def render_task_report(report: TaskReport) -> str:
     results: list[Block] = [results_table(report)]
     if len(run.metrics) > len(report.columns) or run.intervals:
         results.append(metrics_table(report))
+    results += _published_elsewhere(report)
     sections = (Section("results", "Results", tuple(results)), *report.sections, _data(report))
     return render_blocks(Page(report.title, report.subtitle, _tiles(report), sections, notes))
 
@@ -159,22 +155,40 @@ def results_table(report: TaskReport) -> Table:
         )
 
     floors = tuple(
-        Row(f"floor: {name}", cells(values), -1, note=FLOORS.get(name, "")) for name, values in runs[0].floors.items()
+        Row(f"floor: {name}", cells(values), -1, note=FLOORS.get(name.split(",")[0], ""))
+        for name, values in floor_rows(runs)
     )
     own = tuple(Row(run.name, cells(run.metrics), n, is_main=n == 0) for n, run in enumerate(runs))
     groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*floors, *own))]
-    for table in report.published:
-        rows = tuple(
-            Row(method, tuple(Cell(value_text(c, values.get(c))) for c in columns)) for method, values in table.rows
-        )
-        groups.append((f"Published, {table.dataset}. Source: {table.source}", rows))
-    note = report.explained
-    if report.published:
-        note += (
-            " Published rows are from other features and often another protocol: compare the order and the distance "
-            "from the floors, not the values."
-        )
+    groups += _published_groups(report.published, columns)
+    note = f"{report.explained} {_OTHERS}" if report.published else report.explained
     return Table("Scores", ("", *(report.names.get(c, c) for c in columns)), tuple(groups), note.strip())
+
+
+_OTHERS = (
+    "Published rows are from other features and often another protocol: compare the order and the distance from the "
+    "floors, not the values."
+)
+
+
+def _published_groups(rows: Sequence[PublishedScore], columns: Sequence[str]) -> list[tuple[str, tuple[Row, ...]]]:
+    groups: dict[str, list[Row]] = {}
+    for row in rows:
+        cells = tuple(Cell(value_text(column, row.metrics.get(column))) for column in columns)
+        told = f"{row.protocol}. Source: {row.source}" if row.protocol else f"Source: {row.source}"
+        groups.setdefault(row.dataset, []).append(Row(row.method, cells, note=told))
+    return [(f"Published, {dataset}", tuple(lines)) for dataset, lines in groups.items()]
+
+
+def _published_elsewhere(report: TaskReport) -> list[Block]:
+    """Returns what is published for this task where no dataset was named: to be opened, not compared at a glance."""
+    rows = [row for row in PUBLISHED_SCORES if row.task == report.score.task]
+    rows = [row for row in rows if any(column in row.metrics for column in report.columns)]
+    if report.published or not rows:
+        return []
+    columns = tuple(column for column in report.columns if any(column in row.metrics for row in rows))
+    head = ("", *(report.names.get(column, column) for column in columns))
+    return [Table("Published results, on their own data", head, tuple(_published_groups(rows, columns)), _OTHERS, True)]
 
 
 def metrics_table(report: TaskReport) -> Table:
@@ -245,6 +259,12 @@ def text(value: object) -> str:
     return str(value)
 
 
-def headline(run: RunScore, names: Mapping[str, str], metrics: Sequence[str]) -> str:
-    """Returns the main numbers of a run in words."""
-    return ", ".join(f"{names.get(metric, metric)} {value_text(metric, run.metrics[metric])}" for metric in metrics)
+def floor_rows(runs: Sequence[RunScore]) -> list[tuple[str, Mapping[str, float]]]:
+    """Returns the floors: those that are alike for all runs once, others with the run's name."""
+    rows: list[tuple[str, Mapping[str, float]]] = []
+    for run in runs:
+        for name, values in run.floors.items():
+            shared = all(other.floors.get(name) == values for other in runs)
+            if not shared or run is runs[0]:
+                rows.append((name if shared else f"{name}, {run.name}", values))
+    return rows

@@ -9,6 +9,8 @@ from pipelines.evaluation.metrics.detection_hits import NOTHING, Hits
 from pipelines.evaluation.metrics.detection_matching import Floats, Ints
 from pipelines.evaluation.report_blocks import Lane, Segment, Timeline
 
+NUM_TIMELINES = 12
+"""ours: videos shown."""
 MOST_GROUND_TRUTHS = 40
 """ours: videos with more are left out of the choice where there are others; their bars would hide each other."""
 MOST_PREDICTIONS = 40
@@ -92,10 +94,10 @@ def _timeline(hits: Hits, kind: str, video: int, ranked: Ints, durations: Mappin
         title = truth.label_names[label] or "segments"
         targets = [row for row in order.tolist() if truth.label[row] == label]
         bars = [_truth_bar(hits, row, rank_of) for row in targets]
-        lanes += _lanes(bars, length, f"{title}, truth", is_truth=True)[0]
+        lanes += lanes_of(bars, length, f"{title}, truth", is_truth=True)[0]
         rows = [place for place, row in enumerate(shown.tolist()) if predictions.label[row] == label]
         bars = [_prediction_bar(hits, int(shown[place]), place + 1, int(kinds[place]), own) for place in rows]
-        made, hidden = _lanes(bars, length, f"{title}, predicted", is_truth=False)
+        made, hidden = lanes_of(bars, length, f"{title}, predicted", is_truth=False)
         lanes += made
         num_hidden += hidden
     num_found = int((hits.found_by[own] != NOTHING).sum())
@@ -146,7 +148,7 @@ def _prediction_bar(hits: Hits, row: int, rank: int, kind: int, own: Ints) -> Se
     return Segment(start, stop, mark, f"{judged}: {what}, rank {rank}, {seconds_text(start, stop)}{near}.")
 
 
-def _lanes(bars: Sequence[Segment], length: float, name: str, is_truth: bool) -> tuple[list[Lane], int]:
+def lanes_of(bars: Sequence[Segment], length: float, name: str, is_truth: bool) -> tuple[list[Lane], int]:
     """Returns the bars in lines without overlap, each as high up as it fits, and how many found no line."""
     lines: list[list[Segment]] = []
     num_hidden = 0
@@ -174,3 +176,12 @@ def _apart(one: Segment, other: Segment, length: float) -> bool:
 def seconds_text(start: float, stop: float) -> str:
     """Returns ``12.3 to 18.4 s``."""
     return f"{start:.1f} to {stop:.1f} s"
+
+
+def timelines_text(hits: Hits, num_videos: int) -> str:
+    """Returns what stands above the timelines."""
+    return (
+        f"Ground truth above the best predictions, at tIoU {hits.threshold:g}, from {num_videos:,} videos with up to "
+        f"{MOST_GROUND_TRUTHS} ground truths. Ground truth: ● found, ○ missed. Predictions: ✓ right (solid), ✗ wrong "
+        "(hatched), – not counted (dotted)."
+    )

@@ -1,0 +1,119 @@
+"""The page of an evaluation task: what was scored, what it was read from, and under which config."""
+
+import hashlib
+import platform
+from collections.abc import Sequence
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+from jobs.evaluation_output import Report
+from pipelines.evaluation.published_scores import published_scores
+from pipelines.evaluation.report_task import FileLine, Lineage, TaskReport, write_task_report
+from pipelines.evaluation.task_result import TaskScore
+from schemas.config import dump_config
+from schemas.config_evaluate import ClassificationConfig, SegmentTaskConfig, TaskConfig, TruthConfig
+
+_CHUNK = 1 << 20
+
+
+def report_of(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig) -> Report:
+    """Returns what writes the page of `score`.
+
+    Args:
+        evaluations: of the config's task, one per set of predictions.
+    """
+
+    def write(path: Path) -> int:
+        return write_task_report(str(path), task_report(score, evaluations, config))
+
+    return write
+
+
+def task_report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig) -> TaskReport:
+    """Returns the report of one task's evaluations."""
+    shared = (score, evaluations, published_scores(score.task, config.published), lineage_of(config))
+    if score.task == "detection":
+        from pipelines.evaluation.report_detection import detection_report
+
+        return detection_report(*shared, seed=config.seed)
+    if score.task == "proposals":
+        from pipelines.evaluation.report_proposals import proposals_report
+
+        return proposals_report(*shared, seed=config.seed)
+    if score.task == "moments":
+        from pipelines.evaluation.report_moments import moments_report
+
+        return moments_report(*shared, seed=config.seed)
+    if score.task == "highlights":
+        from pipelines.evaluation.report_highlights import highlights_report
+
+        return highlights_report(*shared, seed=config.seed)
+    if score.task == "classification":
+        from pipelines.evaluation.report_classification import items_report, videos_report
+        from pipelines.evaluation.task_classification import ItemsEvaluation
+
+        return (items_report if isinstance(evaluations[0], ItemsEvaluation) else videos_report)(*shared)
+    from pipelines.evaluation.report_ranking import landmarks_report, ranking_report
+
+    return (ranking_report if score.task == "ranking" else landmarks_report)(*shared, seed=config.seed)
+
+
+def lineage_of(config: TaskConfig) -> Lineage:
+    """Returns the files that `config` names with their digests, the versions, and the config."""
+    versions = tuple((name, _version(name)) for name in ("clipmill", "numpy"))
+    facts = (*versions, ("python", platform.python_version()))
+    files = [line for role, path in _files(config) for line in _file_line(role, path)]
+    return Lineage(tuple(files), (*facts, *_stores(config)), None, dump_config(config))
+
+
+def _files(config: TaskConfig) -> list[tuple[str, str]]:
+    found = [("ground truth", config.ground_truth.file)]
+    training = getattr(config, "training", None)
+    truths: list[tuple[str, TruthConfig]] = [("ground truth", config.ground_truth)]
+    if training is not None:
+        found.append(("training", training.file))
+        truths.append(("training", training))
+    found += [(f"durations of {role}", truth.durations) for role, truth in truths if truth.durations is not None]
+    if isinstance(config, SegmentTaskConfig | ClassificationConfig) and config.blocked.file is not None:
+        found.append(("blocked", config.blocked.file))
+    return found + [("predictions", item.file) for item in config.predictions if item.file is not None]
+
+
+def _stores(config: TaskConfig) -> tuple[tuple[str, str], ...]:
+    from stores import FeatureStore
+
+    lines = []
+    for item in config.predictions:
+        if item.store is not None and item.feature is not None:
+            recipe = FeatureStore(item.store)[item.feature].recipe
+            lines.append((f"recipe of {item.feature}", f"{recipe.fingerprint} in {item.store}"))
+    return tuple(lines)
+
+
+def _file_line(role: str, path: str) -> list[FileLine]:
+    """Returns the line of a file, or one for a folder, whose digest is that over the names and digests of its files."""
+    place = Path(path)
+    if place.is_file():
+        return [FileLine(role, path, place.stat().st_size, _sha256(place))]
+    if not place.is_dir():
+        return []
+    files = sorted(file for file in place.rglob("*") if file.is_file())
+    told = "".join(f"{_sha256(file)}  {file.relative_to(place).as_posix()}\n" for file in files)
+    size = sum(file.stat().st_size for file in files)
+    return [FileLine(f"{role}, {len(files)} files", path, size, hashlib.sha256(told.encode()).hexdigest())]
+
+
+def _sha256(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
+def _version(name: str) -> str:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return "not installed"
