@@ -114,6 +114,56 @@ class Weights(Model):
     licence: str | None = None
 
 
+SHOTS_VERSION = 1
+"""Raised whenever a change of code moves a shot boundary."""
+
+SHOT_THRESHOLDS = {"histogram": 0.4, "tracks": 1}
+
+
+class ShotOptions(Model):
+    """How a video is cut into shots (see docs/shots.md).
+
+    Attributes:
+        detector: ``histogram``: by the distance of consecutive frames' HSV histograms; ``tracks``: by the key-feature
+            tracks two frames share.
+        threshold: there is a boundary between two frames, under ``histogram``, where their distance (0 to 1) is above
+            it (ours: 0.4); under ``tracks``, where they share at most so many tracks (the reference's: 1).
+        min_shot_seconds: a boundary this near after the last one, or before the end, is passed over (ours).
+        max_shot_seconds: longer shots are cut into equal parts; None: they are not.
+        version: of the code that detects; part of the recipe, not for users.
+    """
+
+    detector: Literal["histogram", "tracks"] = "histogram"
+    threshold: float | None = Field(default=None, ge=0)
+    min_shot_seconds: float = Field(default=0.5, ge=0)
+    max_shot_seconds: float | None = Field(default=None, gt=0)
+    version: int = Field(default=SHOTS_VERSION, ge=1)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _threshold_of_detector(cls, data: Any) -> Any:
+        # Written into the recipe, so that another default gives another fingerprint.
+        if isinstance(data, dict) and data.get("threshold") is None:
+            found = SHOT_THRESHOLDS.get(str(data.get("detector", "histogram")))
+            return data if found is None else data | {"threshold": found}
+        return data
+
+    @model_validator(mode="after")
+    def _fits_detector(self) -> "ShotOptions":
+        threshold = self.threshold or 0.0
+        if self.detector == "histogram" and threshold >= 1:
+            raise ValueError(f"threshold: expected a distance from 0 to less than 1, got {threshold:g}; such as 0.4")
+        if self.detector == "tracks" and threshold != int(threshold):
+            raise ValueError(f"threshold: expected a number of tracks, got {threshold:g}; such as 1")
+        longest = self.max_shot_seconds
+        if longest is not None and longest < 2 * self.min_shot_seconds:
+            raise ValueError(
+                f"max_shot_seconds: expected at least twice min_shot_seconds ({self.min_shot_seconds:g}), "
+                f"got {longest:g}; raise it"
+            )
+        return self
+
+
 class ClipRule(Model):
     """How clips are cut from a video.
 
@@ -121,16 +171,24 @@ class ClipRule(Model):
         from_: ``whole``; ``windows`` of `length_seconds` each `step_seconds`; ``annotations`` of the manifest; or
             ``shots``.
         tail: what becomes of the incomplete last window clip: ``drop`` or ``keep`` it (shorter).
-        options: of the shot detector.
+        options: of the shot detector; filled in for ``shots``, None otherwise.
     """
 
     from_: Literal["whole", "windows", "annotations", "shots"] = Field(default="whole", alias="from")
     length_seconds: float | None = Field(default=None, ge=0.01)
     step_seconds: float | None = Field(default=None, ge=0.01)
     tail: Literal["drop", "keep"] | None = None
-    options: dict[str, Any] = Field(default_factory=dict)
+    options: ShotOptions | None = None
 
     model_config = Model.model_config | {"populate_by_name": True}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _shots_have_options(cls, data: Any) -> Any:
+        if isinstance(data, dict) and data.get("options") in (None, {}):
+            from_ = data.get("from", data.get("from_"))
+            return data | {"options": {} if from_ == "shots" else None}
+        return data
 
     @model_validator(mode="after")
     def _windows_have_length(self) -> "ClipRule":
@@ -138,6 +196,8 @@ class ClipRule(Model):
             raise ValueError("clips from windows: expected length_seconds, got none; add length_seconds: 10")
         if self.from_ != "windows" and (self.length_seconds or self.step_seconds or self.tail):
             raise ValueError(f"clips from {self.from_}: length_seconds, step_seconds and tail belong to from: windows")
+        if self.from_ != "shots" and self.options is not None:
+            raise ValueError(f"clips from {self.from_}: options belong to from: shots; remove them")
         return self
 
 

@@ -45,8 +45,9 @@ def encode_frames(path: Path | str, frames: Iterator[Pixels], fps: float | Fract
         options = {"preset": "ultrafast", "crf": "16"}
         stream = container.add_stream("libx264", rate=Fraction(fps).limit_denominator(1001), options=options)
         stream.pix_fmt = "yuv420p"
-        for pixels in frames:
-            stream.height, stream.width = pixels.shape[:2]
+        for number, pixels in enumerate(frames):
+            if not number:
+                stream.height, stream.width = pixels.shape[:2]
             container.mux(stream.encode(av.VideoFrame.from_ndarray(np.ascontiguousarray(pixels), format="rgb24")))
         container.mux(stream.encode(None))
     return path

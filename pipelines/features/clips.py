@@ -1,10 +1,13 @@
 """Clips: the segments of a video that become items of the dataset."""
 
+from collections.abc import Sequence
+from math import ceil
+
 import numpy as np
 import numpy.typing as npt
 
 from schemas.errors import UsageError, VideoError, describe
-from schemas.recipe import ClipRule
+from schemas.recipe import SHOTS_VERSION, ClipRule, ShotOptions
 from schemas.records import Clip, Video
 
 EDGE_TOLERANCE_SECONDS = 1e-6
@@ -14,28 +17,26 @@ def check_clip_rule(rule: ClipRule) -> None:
     """Refuses a rule `clips_of` cannot follow, before any work is planned.
 
     Raises:
-        UsageError: there is no shot detector.
+        UsageError: the rule asks for another version of the shot detectors than there is.
     """
-    if rule.from_ == "shots":
-        raise UsageError(
-            describe(
-                "clips",
-                "from",
-                "whole, windows or annotations",
-                "shots, for which there is no detector",
-                "cut by windows, or give the shots as annotations of a manifest",
-            )
-        )
+    if rule.options is not None and rule.options.version != SHOTS_VERSION:
+        got = str(rule.options.version)
+        raise UsageError(describe("clips.options", "version", str(SHOTS_VERSION), got, "leave it out"))
 
 
 def clips_of(
-    rule: ClipRule, video: Video, pts_seconds: npt.NDArray[np.float64], stop_seconds: float
+    rule: ClipRule,
+    video: Video,
+    pts_seconds: npt.NDArray[np.float64],
+    stop_seconds: float,
+    boundaries_seconds: Sequence[float] = (),
 ) -> tuple[Clip, ...]:
     """Returns the clips of `video` under `rule`, in time order (annotations: in the manifest's order).
 
     Args:
-        pts_seconds: ``float64[N]``, presentation times; the first is where ``whole`` and ``windows`` start.
+        pts_seconds: ``float64[N]``, presentation times; the first is where all but ``annotations`` start.
         stop_seconds: end of display of the last frame.
+        boundaries_seconds: for ``shots``: where the detector found that one begins, increasing.
 
     Raises:
         VideoError: ``shorter_than_clip``, ``no_annotations``, or ``annotation_outside`` when no segment touches the
@@ -46,6 +47,8 @@ def clips_of(
         return (Clip(0, start_seconds, stop_seconds, video.label),)
     if rule.from_ == "annotations":
         return _annotated(video, start_seconds, stop_seconds)
+    if rule.options is not None:
+        return _shots(rule.options, video, [start_seconds, *boundaries_seconds], stop_seconds)
     return _fixed(rule, video, start_seconds, stop_seconds)
 
 
@@ -74,6 +77,26 @@ def _fixed(rule: ClipRule, video: Video, start_seconds: float, stop_seconds: flo
             ),
         )
     return tuple(clips)
+
+
+def _shots(options: ShotOptions, video: Video, starts: Sequence[float], stop_seconds: float) -> tuple[Clip, ...]:
+    """Returns shots that touch one another and cover the video: too short ones go to the shot before them."""
+    least = options.min_shot_seconds - EDGE_TOLERANCE_SECONDS
+    kept = [starts[0]]
+    for start in starts[1:]:
+        if start - kept[-1] >= least and start > kept[-1]:
+            kept.append(start)
+    if len(kept) > 1 and stop_seconds - kept[-1] < least:
+        kept.pop()
+    edges: list[float] = []
+    for start, stop in zip(kept, [*kept[1:], stop_seconds], strict=True):
+        num_parts = 1
+        if options.max_shot_seconds is not None:
+            num_parts = max(ceil((stop - start - EDGE_TOLERANCE_SECONDS) / options.max_shot_seconds), 1)
+        edges += [start + (stop - start) * part / num_parts for part in range(num_parts)]
+    edges.append(stop_seconds)
+    spans = zip(edges[:-1], edges[1:], strict=True)
+    return tuple(Clip(index, start, stop, video.label) for index, (start, stop) in enumerate(spans))
 
 
 def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple[Clip, ...]:

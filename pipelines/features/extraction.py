@@ -21,12 +21,16 @@ from schemas.rows import Rows, concatenate
 def resolve_device(device: str, num_threads: int) -> str:
     """Returns the device to run on (``auto``: a GPU where there is one) and sets the number of compute threads.
 
+    Those of OpenCV too, which else takes all cores, in every worker of a machine.
+
     Raises:
         UsageError: a GPU was asked for where there is none.
     """
+    import cv2
     import torch
 
     torch.set_num_threads(num_threads)
+    cv2.setNumThreads(num_threads)
     available = torch.cuda.is_available()
     if device == "auto":
         return "cuda" if available else "cpu"

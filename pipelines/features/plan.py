@@ -20,6 +20,9 @@ MAX_TASK_ROW_BYTES = 256 << 20
 MIN_FRAME_BYTES = 8
 """Ours: no codec spends less on a frame."""
 
+ESTIMATED_SHOT_SECONDS = 5.0
+"""Ours: how long shots are taken to be where their number is guessed."""
+
 UNKNOWN_DURATION_SECONDS = 60.0
 UNKNOWN_FPS = 25.0
 
@@ -143,7 +146,10 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
         num_windows += windows
         row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
         gmac += windows * card(recipe.extractor).gmac_per_window
-    seconds = num_frames / DECODE_FRAMES_PER_SECOND + gmac / COMPUTE_GMAC_PER_SECOND
+    # Finding shots is a decode pass of its own, and with tracks some work on every frame of it.
+    detectors = {options.detector for recipe in recipes if (options := recipe.clips.options) is not None}
+    gmac += num_frames * card("tracks").gmac_per_window * ("tracks" in detectors)
+    seconds = num_frames / DECODE_FRAMES_PER_SECOND * (1 + len(detectors)) + gmac / COMPUTE_GMAC_PER_SECOND
     return Estimate(num_frames, num_windows, row_bytes, seconds)
 
 
@@ -153,6 +159,8 @@ def _rows_per_window(recipe: Recipe) -> float:
 
 def _num_clips(recipe: Recipe, duration_seconds: float) -> int:
     rule = recipe.clips
+    if rule.from_ == "shots":
+        return max(round(duration_seconds / ESTIMATED_SHOT_SECONDS), 1)
     if rule.from_ != "windows" or rule.length_seconds is None:
         return 1
     step = rule.step_seconds or rule.length_seconds

@@ -1,6 +1,7 @@
-"""Before a frame of a video is decoded: its bytes at hand, its presentation times, its clips and every window."""
+"""Before a video's frames go to its recipes: its bytes at hand, its presentation times, its clips and every window."""
 
 import contextlib
+import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,11 +11,12 @@ from extractors.preprocess import geometry_key
 from pipelines.features.clips import clips_of
 from pipelines.features.decode.probe import content_fingerprint
 from pipelines.features.decode.scan import Timeline, scan
-from pipelines.features.decode.session import DecodeRequest, DecodeSummary, View
+from pipelines.features.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
+from pipelines.features.shots import ShotPass, find_shots
 from pipelines.features.sources import local_copy
 from pipelines.features.windows import ClipWindows, clip_windows
 from schemas.errors import VideoError, describe
-from schemas.recipe import Recipe
+from schemas.recipe import Recipe, ShotOptions
 from schemas.records import Clip, Video
 
 
@@ -26,6 +28,9 @@ class PreparedVideo:
         windows: per recipe fingerprint, the windows of each clip.
         view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
         failures: recipes that cannot be made from this video, each with its reason.
+        num_attempts: tries it took to know so: more than one where finding its shots failed.
+        shot_passes: where the shots begin, for recipes whose clips are shots.
+        shot_seconds: time spent finding them.
     """
 
     video: Video
@@ -36,6 +41,9 @@ class PreparedVideo:
     request: DecodeRequest | None = None
     summary: DecodeSummary | None = None
     failures: list[tuple[Recipe, VideoError]] = field(default_factory=list)
+    num_attempts: int = 1
+    shot_passes: dict[ShotOptions, ShotPass] = field(default_factory=dict)
+    shot_seconds: float = 0.0
     _files: contextlib.ExitStack = field(default_factory=contextlib.ExitStack)
 
     def release(self) -> None:
@@ -47,8 +55,15 @@ MAX_DURATION_SECONDS = 7 * 86400.0
 """Ours: a longer video is taken for a damaged one, whose times would make windows without end."""
 
 
-def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
-    """Returns `video` with its windows and one decode request that serves all `recipes`; decodes nothing."""
+def prepare(video: Video, recipes: Sequence[Recipe], session: DecodeSession | None = None) -> PreparedVideo:
+    """Returns `video` with its windows and one decode request that serves all `recipes`.
+
+    Decodes nothing, except for recipes whose clips are shots: those must be known before windows are placed, so the
+    video is decoded once beforehand, at a small size.
+
+    Args:
+        session: what that pass runs in, idle; None: one of its own.
+    """
     item = PreparedVideo(video)
     try:
         path = item._files.enter_context(local_copy(video.uri))
@@ -58,11 +73,14 @@ def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
         item.failures = [(recipe, error) for recipe in recipes]
         return item
     timeline = item.timeline
+    recipes = _find_shots(item, path, timeline, recipes, session)
     views: dict[tuple[str, str], tuple[Recipe, set[int]]] = {}
     fed: dict[tuple[str, str], list[str]] = {}
     for recipe in recipes:
         try:
-            item.clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds)
+            shots = item.shot_passes.get(recipe.clips.options) if recipe.clips.options is not None else None
+            boundaries = shots.boundaries_seconds if shots is not None else ()
+            item.clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
             windows = _windows(video, recipe, item.clips, timeline)
         except VideoError as error:
             item.failures.append((recipe, error))
@@ -84,6 +102,26 @@ def prepare(video: Video, recipes: Sequence[Recipe]) -> PreparedVideo:
             duration_seconds=timeline.stop_seconds - float(timeline.pts_seconds[0]),
         )
     return item
+
+
+def _find_shots(
+    item: PreparedVideo, path: str, timeline: Timeline, recipes: Sequence[Recipe], session: DecodeSession | None
+) -> list[Recipe]:
+    """Decodes once for each way of finding shots; returns the recipes that did not fail of it."""
+    left = list(recipes)
+    for options in dict.fromkeys(recipe.clips.options for recipe in recipes):
+        if options is None:
+            continue
+        started = time.monotonic()
+        found = find_shots(path, timeline, options, _decoder(recipes), session)
+        if isinstance(found, Failed):
+            item.failures += [(recipe, found.error) for recipe in left if recipe.clips.options == options]
+            item.num_attempts = found.attempts
+            left = [recipe for recipe in left if recipe.clips.options != options]
+        else:
+            item.shot_passes[options] = found
+        item.shot_seconds += time.monotonic() - started
+    return left
 
 
 def _check_unchanged(video: Video, path: str) -> None:

@@ -53,37 +53,49 @@ class _Tally:
             video.id, video.fingerprint, video.uri, named, error.stage, error.reason, error.message, attempts
         )
 
+    def count_shots(self, item: PreparedVideo) -> None:
+        if item.shot_seconds:
+            self.seconds["shots"] += item.shot_seconds
+        for found in item.shot_passes.values():
+            self.num_frames_decoded += found.summary.num_frames_decoded
+            self.seconds["decode"] += found.summary.seconds
+
 
 class Worker:
-    """Holds what outlives a task: the models and the decode child. Use it as a context manager."""
+    """Holds what outlives a task: the models and the decode children. Use it as a context manager."""
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
         self._device = ""
         self._extractors: dict[str, Extractor] = {}
         self._session: DecodeSession | None = None
+        self._shot_session: DecodeSession | None = None
         self._store: Store | None = None
 
     def __enter__(self) -> "Worker":
         spec = self._spec
         self._device = resolve_device(spec.device, spec.num_threads)
         self._store = Store.open(spec.store_url)
-        self._session = DecodeSession(
-            deadline_seconds=spec.decode_deadline_seconds,
-            deadline_factor=spec.deadline_factor,
-            memory_bytes=spec.decode_memory_bytes,
-            videos_per_child=spec.decode_videos_per_child,
-            max_attempts=spec.max_attempts,
+        # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
+        self._session, self._shot_session = (
+            DecodeSession(
+                deadline_seconds=spec.decode_deadline_seconds,
+                deadline_factor=spec.deadline_factor,
+                memory_bytes=spec.decode_memory_bytes,
+                videos_per_child=spec.decode_videos_per_child,
+                max_attempts=spec.max_attempts,
+            ).__enter__()
+            for _ in range(2)
         )
-        self._session.__enter__()
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
-        if self._session is not None:
-            self._session.__exit__(kind, error, traceback)
-        self._session = None
+        for session in (self._session, self._shot_session):
+            if session is not None:
+                session.__exit__(kind, error, traceback)
+        self._session = self._shot_session = None
         self._extractors.clear()
 
     def run(self, task: ShardTask, on_video: Callable[[str], None] | None = None) -> TaskResult:
@@ -136,10 +148,11 @@ class Worker:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            item = prepare(video, [run.recipe for run in runs.values()])
+            item = prepare(video, [run.recipe for run in runs.values()], self._shot_session)
             for recipe, error in item.failures:
-                tally.quarantine(item, [recipe], error, attempts=1)
-            tally.seconds["scan"] += time.monotonic() - started
+                tally.quarantine(item, [recipe], error, item.num_attempts)
+            tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
+            tally.count_shots(item)
             if item.request is None:
                 item.release()
                 continue

@@ -5,7 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from schemas.errors import ConfigError
+from schemas.fingerprint import fingerprint
+from schemas.model import validate
+from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, ShotOptions, Weights
 
 
 def c3d(**changes: Any) -> Recipe:
@@ -155,8 +158,45 @@ def test_preprocess_refuses(kwargs: dict[str, Any], message: str) -> None:
         ({"from": "annotations", "tail": "keep"}, "belong to from: windows"),
         ({"from": "windows", "length_seconds": 0}, "greater than or equal to 0.01"),
         ({"from": "scenes"}, "'whole', 'windows', 'annotations' or 'shots'"),
+        ({"from": "shots", "length_seconds": 3}, "belong to from: windows"),
+        ({"from": "whole", "options": {"threshold": 0.3}}, "clips from whole: options belong to from: shots"),
+        ({"from": "shots", "options": {"detector": "scenes"}}, "'histogram' or 'tracks'"),
+        ({"from": "shots", "options": {"threshold": 1.0}}, "expected a distance from 0 to less than 1, got 1"),
+        ({"from": "shots", "options": {"threshold": -1}}, "greater than or equal to 0"),
+        (
+            {"from": "shots", "options": {"detector": "tracks", "threshold": 0.5}},
+            "expected a number of tracks, got 0.5",
+        ),
+        (
+            {"from": "shots", "options": {"min_shot_seconds": 2, "max_shot_seconds": 3}},
+            "at least twice min_shot_seconds",
+        ),
+        ({"from": "shots", "options": {"min_shot_seconds": -1}}, "greater than or equal to 0"),
     ],
 )
 def test_clip_rule_refuses(kwargs: dict[str, Any], message: str) -> None:
     with pytest.raises(ValidationError, match=message):
         ClipRule(**kwargs)
+
+
+def test_shots_write_their_defaults_into_the_rule_and_other_rules_have_no_options() -> None:
+    shots = ClipRule.model_validate({"from": "shots"})
+    assert shots.options == ShotOptions(detector="histogram", threshold=0.4, min_shot_seconds=0.5, version=1)
+    tracks = ClipRule.model_validate({"from": "shots", "options": {"detector": "tracks"}})
+    assert tracks.options is not None
+    assert tracks.options.threshold == 1
+    assert ClipRule.model_validate_json(shots.model_dump_json(by_alias=True)) == shots
+    # As recipes written before there were shots have it.
+    assert ClipRule.model_validate({"from": "whole", "options": {}}) == ClipRule()
+
+
+@pytest.mark.parametrize("options", [{"detector": "tracks"}, {"threshold": 0.41}, {"min_shot_seconds": 1}])
+def test_the_options_of_shots_are_part_of_the_fingerprint(options: dict[str, Any]) -> None:
+    rules = [ClipRule.model_validate({"from": "shots", "options": given}) for given in ({}, options)]
+    one, two = (fingerprint(rule.model_dump(mode="json", by_alias=True)) for rule in rules)
+    assert one != two
+
+
+def test_an_unknown_option_of_shots_names_the_near_one() -> None:
+    with pytest.raises(ConfigError, match="options.treshold: unknown key; did you mean 'threshold'"):
+        validate(ClipRule, {"from": "shots", "options": {"treshold": 0.3}}, "config")

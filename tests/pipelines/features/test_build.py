@@ -10,7 +10,6 @@ import pytest
 
 from pipelines.features.build import BuildReport, build, plan_build
 from schemas.config import BuildConfig
-from schemas.errors import UsageError
 from schemas.task import ShardTask, TaskResult
 from stores import FeatureStore
 from stores.store import Store
@@ -211,11 +210,6 @@ def test_a_manifest_that_names_pipes_folders_and_dead_urls_loses_only_those(root
         ["pipe.mp4", "b", "nope://host/x.mp4", "/dev/zero"], "unreadable"
     )
     assert planned.plan.num_videos == 1
-
-
-def test_clips_from_shots_are_refused_before_any_work(root: Path) -> None:
-    with pytest.raises(UsageError, match="clips from"):
-        plan_build(_config(root, clips={"from": "shots"}))
 
 
 def test_a_video_replaced_after_planning_gets_no_rows_under_its_old_fingerprint(root: Path) -> None:

@@ -1,8 +1,8 @@
 import numpy as np
 import pytest
 
-from pipelines.features.clips import check_clip_rule, clips_of
-from schemas.errors import UsageError, VideoError
+from pipelines.features.clips import clips_of
+from schemas.errors import VideoError
 from schemas.recipe import ClipRule
 from schemas.records import Segment, Video
 
@@ -62,9 +62,3 @@ def test_an_annotation_outside_the_video_keeps_its_index_and_is_empty() -> None:
     assert _spans(ClipRule(from_="annotations"), video) == [(10, 10), (1, 2)]
     late = clips_of(ClipRule(from_="annotations"), video, PTS + 5, 70.0)
     assert [(clip.start_seconds, clip.stop_seconds) for clip in late] == [(50, 60), (5, 5)]
-
-
-def test_shots_are_refused_because_nothing_detects_them() -> None:
-    check_clip_rule(ClipRule())
-    with pytest.raises(UsageError, match="clips from: expected whole, windows or annotations"):
-        check_clip_rule(ClipRule(from_="shots"))
