@@ -48,7 +48,7 @@ def task_report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig
     if score.task == "highlights":
         from pipelines.evaluation.report_highlights import highlights_report
 
-        return highlights_report(*shared, seed=config.seed)
+        return highlights_report(*shared, seed=config.seed, sentences=_sentences(config))
     if score.task == "classification":
         from pipelines.evaluation.report_classification import items_report, videos_report
         from pipelines.evaluation.task_classification import ItemsEvaluation
@@ -65,6 +65,16 @@ def lineage_of(config: TaskConfig) -> Lineage:
     facts = (*versions, ("python", platform.python_version()))
     files = [line for role, path in _files(config) for line in _file_line(role, path)]
     return Lineage(tuple(files), (*facts, *_stores(config)), None, dump_config(config))
+
+
+def _sentences(config: TaskConfig) -> dict[str, str]:
+    """Returns what was asked, by query id."""
+    from jobs.evaluation_inputs import new_ids
+    from stores.formats.qvhighlights import read_qvhighlights
+
+    truth = config.ground_truth
+    queries = read_qvhighlights(truth.file).queries
+    return dict(zip(new_ids(queries.query_ids, truth, truth.file), queries.sentences, strict=True))
 
 
 def _files(config: TaskConfig) -> list[tuple[str, str]]:

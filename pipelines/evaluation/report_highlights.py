@@ -43,7 +43,7 @@ def highlights_report(
     levels = {name: value for name, value in units.values.items() if name.startswith("map@")}
     groups = {_name(name): value for name, value in levels.items()}
     charts = (
-        histograms("AP of the queries", "average precision", groups, "share of queries"),
+        histograms("AP of the queries", "average precision", groups, "share of queries", "", (0, 1)),
         histograms("Predicted scores", "score", _scores(first), "share of each kind"),
     )
     names = tuple(units.ids)

@@ -33,14 +33,22 @@ def bin_edges(values: Floats, num_bins: int = NUM_BINS) -> tuple[Floats, bool]:
 
 
 def histograms(
-    title: str, x_label: str, groups: Mapping[str, Floats], y_label: str = "share of each", note: str = ""
+    title: str,
+    x_label: str,
+    groups: Mapping[str, Floats],
+    y_label: str,
+    note: str = "",
+    limits: tuple[float, float] | None = None,
 ) -> Chart:
     """Returns one chart with a histogram of each group, each as shares of its own size.
 
     Args:
         groups: name to ``float64[N]``; not finite values are left out.
+        limits: where the axis begins and ends; None: as the values do.
     """
     edges, logarithmic = bin_edges(np.concatenate(list(groups.values())))
+    if limits is not None:
+        edges, logarithmic = np.linspace(*limits, NUM_BINS + 1), False
     inside = [values[np.isfinite(values)] for values in groups.values()]
     counts = [np.histogram(np.clip(values, edges[0], edges[-1]), edges)[0] for values in inside]
     steps = [

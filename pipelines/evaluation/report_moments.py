@@ -173,7 +173,9 @@ def _histograms(answers: _Answers) -> tuple[Block, ...]:
         "first answers": first.stop_seconds - first.start_seconds,
     }
     charts = [
-        histograms("IoU of the first answer", "IoU", {"queries": _column(answers, "miou")}, "share of queries"),
+        histograms(
+            "IoU of the first answer", "IoU", {"queries": _column(answers, "miou")}, "share of queries", "", (0, 1)
+        ),
         histograms("Lengths", "length in seconds", lengths, "share of each kind"),
     ]
     if np.isfinite(answers.seconds).any():
@@ -183,7 +185,7 @@ def _histograms(answers: _Answers) -> tuple[Block, ...]:
         }
         note = "A model that only knows where moments usually are shows here: its answers pile up in one place."
         title = "Where in the video: middle of the moment"
-        charts.append(histograms(title, "share of the video", centres, "share of each kind", note))
+        charts.append(histograms(title, "share of the video", centres, "share of each kind", note, (0, 1)))
     return (Charts(tuple(charts)),)
 
 

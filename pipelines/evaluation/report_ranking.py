@@ -16,6 +16,7 @@ from pipelines.evaluation.report_blocks import (
     RankedList,
     RankedLists,
     Section,
+    Side,
     numbers,
 )
 from pipelines.evaluation.report_curves import metric_chart
@@ -56,7 +57,7 @@ def ranking_report(
     main = run.headline if run.units is not None and run.headline in run.units.values else None
     if main is not None and run.units is not None:
         values = run.units.values[main]
-        sections.append(Section("spread", "By query", _spread(run, main, main, values)))
+        sections.append(Section("spread", "By query", (Side(_spread(run, main, main, values)),)))
         level = int(score.protocol.get("relevance_level", 1))
         descending = score.protocol.get("ties") != "ascending"
 
@@ -100,8 +101,8 @@ def landmarks_report(
         groups = {
             name.removesuffix(":map"): column for name, column in run.units.values.items() if name.endswith(":map")
         }
-        chart = histograms("AP of the queries", "average precision", groups, "share of queries")
-        sections.append(Section("spread", "By query", (Charts((chart,)), *spread[1:])))
+        chart = histograms("AP of the queries", "average precision", groups, "share of queries", "", (0, 1))
+        sections.append(Section("spread", "By query", (Side((Charts((chart,)), *spread[1:])),)))
 
         def listed(kind: str, query: str, value: float) -> RankedList:
             return _images(first, protocol, kind, query, f"AP {value:.3f}")
@@ -148,7 +149,7 @@ def _spread(run: RunScore, metric: str, label: str, values: Floats) -> tuple[Blo
     bars = tuple(Bar(units.ids[n], float(values[n])) for n in kept)
     told = numbers(("query", *columns), rows, "Every query")
     return (
-        Charts((histograms(f"{label} of the queries", label, {"queries": values}, "share of queries"),)),
+        Charts((histograms(f"{label} of the queries", label, {"queries": values}, "share of queries", "", (0, 1)),)),
         Bars(f"{label} by query", bars, ((0, label),), note, told),
     )
 

@@ -29,7 +29,8 @@ FLOORS = {
     "constant": "all scores equal",
     "shuffled": "the same documents in random order",
 }
-MOST_TILES = 6
+MOST_TILES = 3
+"""Large numbers of metrics, beside those of the floors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,6 +118,12 @@ def value_text(metric: str, value: float | None) -> str:
     return f"{value:,.0f}" if metric.startswith("num_") else score_text(value)
 
 
+def _exact(metric: str, value: float | None) -> str:
+    """Returns a metric's value to four decimals, as many as papers and tools print."""
+    known = value is not None and value == value and not metric.startswith("num_")
+    return f"{value:.4f}" if known else value_text(metric, value)
+
+
 def interval_text(interval: Interval | None) -> str:
     """Returns ``95 %: 0.171 to 0.206``, or nothing."""
     if interval is None:
@@ -127,18 +134,18 @@ def interval_text(interval: Interval | None) -> str:
 def _tiles(report: TaskReport) -> tuple[Tile, ...]:
     run = report.score.runs[0]
     tiles = []
-    for metric in report.tiles:
+    for metric in report.tiles[:MOST_TILES]:
         name = report.names.get(metric, metric)
         kind = "main" if metric == report.tiles[0] else "plain"
         tiles.append(
             Tile(name, value_text(metric, run.metrics[metric]), interval_text(run.intervals.get(metric)), kind)
         )
+    main = report.tiles[0]
     for floor, values in run.floors.items():
-        main = report.tiles[0]
         if main in values:
             text = f"{report.names.get(main, main)} of {FLOORS.get(floor, 'a floor')}"
             tiles.append(Tile(f"floor: {floor}", value_text(main, values[main]), text, "floor"))
-    return tuple(tiles[:MOST_TILES])
+    return tuple(tiles)
 
 
 def results_table(report: TaskReport) -> Table:
@@ -204,12 +211,12 @@ def metrics_table(report: TaskReport) -> Table:
     for metric in runs[0].metrics:
         cells = []
         for run in runs:
-            cells.append(Cell(value_text(metric, run.metrics.get(metric))))
+            cells.append(Cell(_exact(metric, run.metrics.get(metric))))
             if run.intervals:
                 found = run.intervals.get(metric)
-                text = f"{value_text(metric, found.low)} – {value_text(metric, found.high)}" if found else "–"
+                text = f"{_exact(metric, found.low)} – {_exact(metric, found.high)}" if found else "–"
                 cells.append(Cell(text))
-        cells += [Cell(value_text(metric, runs[0].floors[floor].get(metric))) for floor in floors]
+        cells += [Cell(_exact(metric, runs[0].floors[floor].get(metric))) for floor in floors]
         rows.append(Row(metric, tuple(cells)))
     note = "Intervals: percentile bootstrap over queries, items or videos." if runs[0].intervals else ""
     return Table("All metrics", (*columns, *(f"floor: {floor}" for floor in floors)), (("", tuple(rows)),), note, True)
@@ -221,13 +228,13 @@ def _data(report: TaskReport) -> Section:
     for run in report.score.runs:
         if run.counts:
             counted = [(name.removeprefix("num_").replace("_", " "), f"{n:,}") for name, n in run.counts.items()]
-            blocks.append(Facts(f"What {run.name} was scored on, and what was left out", tuple(counted)))
+            blocks.append(Facts(f"Scored and left out: {run.name}", tuple(counted)))
     if lineage.files:
         rows = tuple(
-            Row(line.role, (Cell(line.path), Cell(f"{line.num_bytes:,}"), Cell(line.sha256[:16])))
+            Row(line.path, (Cell(line.role), Cell(f"{line.num_bytes:,}"), Cell(line.sha256[:16])))
             for line in lineage.files
         )
-        blocks.append(Table("Files read", ("role", "file", "bytes", "SHA-256, first 16 digits"), (("", rows),)))
+        blocks.append(Table("Files read", ("file", "role", "bytes", "SHA-256, first 16 digits"), (("", rows),)))
     facts = [(name, text(value)) for name, value in report.score.data.items()]
     facts += list(lineage.facts)
     if lineage.seconds is not None:
