@@ -70,7 +70,7 @@ class Side(Mapping[str, Array]):
         self._arrays = dict(arrays)
         self._units: dict[tuple[str, bool], Any] = {}
         self._norms: dict[str, Floats] = {}
-        self._finite: dict[str, bool] = {}
+        self._scales: dict[tuple[str, bool], Singles] = {}
 
     def __getitem__(self, name: str) -> Array:
         return self._arrays[name]
@@ -101,19 +101,42 @@ class Side(Mapping[str, Array]):
     def single_units(self, name: str) -> Singles:
         """Returns the rows of the array `name`, float32 of norm 1 within a relative (D / 2 + 3) 2^-24."""
         if (name, True) not in self._units:
-            self._units[name, True] = _single_unit_rows(self._arrays[name])
+            rows, odd = np.asarray(self._arrays[name], np.float32), self._odd(name)
+            made = np.asarray(rows * self.single_scales(name)[..., None])
+            if odd.any():
+                made[odd] = unit_rows(self._arrays[name][odd])
+            self._units[name, True] = made
         units: Singles = self._units[name, True]
         return units
 
+    def single_scales(self, name: str) -> Singles:
+        """Returns one over the norm of each row of the array `name`, float32; 1 where `single_units` is needed."""
+        if (name, False) not in self._scales:
+            squares = self._squares(name)
+            norms = np.sqrt(np.where(self._odd(name), np.float32(1), squares))
+            self._scales[name, False] = np.asarray(np.float32(1) / norms, np.float32)
+        return self._scales[name, False]
+
+    def has_scales(self, name: str) -> bool:
+        """Returns whether products with rows as they are can be scaled afterwards: none is too great or too small."""
+        return not self._odd(name).any()
+
     def is_finite(self, name: str) -> bool:
         """Returns whether the array `name` holds neither NaN nor infinity."""
-        if name not in self._finite:
-            # One sum is NaN or infinite where any number is, or where it overflows, which the second look tells apart.
-            array = self._arrays[name]
+        # The sum of squares of a row is not finite where a number is not, or where it overflows: then look again.
+        return self.has_scales(name) or bool(np.isfinite(self._arrays[name]).all())
+
+    def _odd(self, name: str) -> npt.NDArray[np.bool_]:
+        # Squares of float32 leave its range long before the numbers do.
+        squares = self._squares(name)
+        return ~((squares > 1e-20) & (squares < 1e30))
+
+    def _squares(self, name: str) -> Singles:
+        if (name, True) not in self._scales:
             with np.errstate(over="ignore", invalid="ignore"):
-                quick = bool(np.isfinite(array.sum(dtype=np.float32 if array.dtype == np.float32 else np.float64)))
-            self._finite[name] = quick or bool(np.isfinite(array).all())
-        return self._finite[name]
+                rows = np.asarray(self._arrays[name], np.float32)
+                self._scales[name, True] = np.einsum("...i,...i->...", rows, rows)
+        return self._scales[name, True]
 
 
 def unit_rows(vectors: Array) -> Floats:
@@ -134,16 +157,9 @@ def _sums(left: Floats, right: Floats) -> Floats:
     return np.asarray(np.sum(left * right, axis=-1), np.float64)
 
 
-def _single_unit_rows(vectors: Array) -> Singles:
-    rows = np.ascontiguousarray(vectors, np.float32)
-    with np.errstate(over="ignore", invalid="ignore"):
-        squares = np.einsum("...i,...i->...", rows, rows)
-    # Squares of float32 leave its range long before the numbers do; such rows are rare, and are scaled as float64.
-    odd = ~((squares > 1e-20) & (squares < 1e30))
-    units = np.asarray(rows * (1 / np.sqrt(np.where(odd, np.float32(1), squares)))[..., None], np.float32)
-    if odd.any():
-        units[odd] = unit_rows(vectors[odd])
-    return units
+def _scales_later(queries: Side, query: str, gallery: Side, item: str) -> bool:
+    """Returns whether scaling the products is cheaper than scaling the gallery's rows, and possible."""
+    return len(queries[query]) < gallery[item].shape[-1] and gallery.has_scales(item)
 
 
 def _bound(queries: Side, query: str, gallery: Side, item: str, single: bool) -> float:
@@ -179,6 +195,10 @@ class Cosine:
     def approximate(self, queries: Side, gallery: Side, single: bool) -> tuple[Scores, float]:
         """Returns the product of the unit rows, and its bound."""
         bound = _bound(queries, self.query, gallery, self.gallery, single)
+        if single and _scales_later(queries, self.query, gallery, self.gallery):
+            scores = queries.single_units(self.query) @ np.asarray(gallery[self.gallery], np.float32).T
+            scores *= gallery.single_scales(self.gallery)
+            return scores, bound
         if single:
             return queries.single_units(self.query) @ gallery.single_units(self.gallery).T, bound
         return queries.units(self.query) @ gallery.units(self.gallery).T, bound
@@ -211,7 +231,11 @@ class BestOfSamples:
     def approximate(self, queries: Side, gallery: Side, single: bool) -> tuple[Scores, float]:
         """Returns the greatest product over the samples, and its bound: that of one product."""
         bound = _bound(queries, self.query, gallery, self.gallery, single)
-        columns = (gallery.single_units(self.gallery) if single else gallery.units(self.gallery)).T
+        # The greatest of the samples' products can be scaled once.
+        later = single and gallery.has_scales(self.gallery)
+        columns: Any = np.asarray(gallery[self.gallery], np.float32).T if later else None
+        if columns is None:
+            columns = (gallery.single_units(self.gallery) if single else gallery.units(self.gallery)).T
         best: Any = None
         product: Any = None
         for i in range(queries[self.query].shape[1]):
@@ -224,6 +248,8 @@ class BestOfSamples:
                 best, product = product, None
             else:
                 np.maximum(best, product, out=best)
+        if later:
+            best *= gallery.single_scales(self.gallery)
         return best, bound
 
     def exact(self, queries: Side, gallery: Side, rows: Ints, columns: Ints) -> Floats:
