@@ -8,6 +8,7 @@ from jobs.evaluation_output import finish
 from jobs.gates import judge, read_gates
 from jobs.output import Outcome
 from jobs.task_reports import report_of
+from pipelines.evaluation.published_scores import published_scores
 from pipelines.evaluation.task_result import TaskScore
 from schemas.config import EvaluateConfig, dump_config
 from schemas.config_evaluate import (
@@ -49,6 +50,7 @@ def run_evaluation(
         outcome = run_evaluate(path, overrides)
     else:
         print(dump_config(config).rstrip(), file=sys.stderr)
+        published_scores(config.task, config.published)  # An unknown dataset is refused before any work.
         outcome = run_task(config)
     return outcome if gates is None else judge(outcome, gates)
 
@@ -87,4 +89,4 @@ def run_task(config: TaskConfig) -> Outcome:
         score, evaluations = score_landmarks(config)
     else:
         raise TypeError(f"no scorer for {type(config).__name__}")
-    return finish(score, config, report_of(score, evaluations, config))
+    return finish(score, config, report_of(score, evaluations, config) if config.report else None)

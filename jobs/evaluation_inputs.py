@@ -35,6 +35,8 @@ from stores.formats.trec import read_trec_qrels, read_trec_run
 
 T = TypeVar("T")
 CLASS_LIST = "detclasslist.txt"
+_ID_KEYS = {"without the prefix 'v_'": "drop_prefix: v_", "without their endings": "drop_ending: true"}
+"""Hint of `match_ids` to the key of the config that does it."""
 RC3D = "rc3d"
 
 
@@ -83,7 +85,11 @@ def check_ids(match: IdMatch) -> tuple[str, ...]:
     Raises:
         FormatError: no id is on both sides.
     """
-    require_ids(match)
+    try:
+        require_ids(match)
+    except FormatError as error:
+        key = next((key for words, key in _ID_KEYS.items() if words in match.hint), None)
+        raise FormatError(f"{error}" + (f"; write {key} beside file or store" if key else "")) from None
     return () if match.complete else (f"ids of {match.left} and {match.right}: {match}",)
 
 

@@ -111,17 +111,19 @@ class TaskConfig(Model):
         published: print the published rows of this dataset (`pipelines/evaluation/published.py`) below ours.
         seed: of bootstrap and chance.
         out: folder of ``results.json`` and ``report.html``.
+        report: write ``report.html``; without it an evaluation is quicker.
     """
 
     task: Any
     ground_truth: TruthConfig
-    predictions: tuple[PredictionsConfig, ...] = Field(min_length=1)
+    predictions: tuple[PredictionsConfig, ...]
     resamples: int | None = Field(default=None, ge=10)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     floors: bool = True
     published: str | None = None
     seed: int = Field(default=0, ge=0)
     out: str = Field(default="out/evaluation", min_length=1)
+    report: bool = True
 
     @field_validator("ground_truth", mode="before")
     @classmethod
@@ -132,6 +134,8 @@ class TaskConfig(Model):
     @classmethod
     def _as_list(cls, value: Any) -> Any:
         items = list(value) if isinstance(value, list | tuple) else [value]
+        if not items:
+            raise ValueError("expected at least one file or store, such as predictions: results.json")
         return [{"file": item} if isinstance(item, str) else item for item in items]
 
 
