@@ -7,6 +7,7 @@ from typing import Any
 from jobs.configs import read_config
 from jobs.output import Outcome
 from jobs.progress import Progress
+from jobs.run_reports import write_build_report
 from pipelines.features.build import BuildReport, Planned, build, plan_build
 from schemas.config import BuildConfig, dump_config
 from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
@@ -19,8 +20,9 @@ def run_build(path: str, overrides: Sequence[str]) -> Outcome:
     _warn_random(config)
     progress = Progress()
     report = build(config, [progress], progress.on_probed)
+    page = write_build_report(report)
     code = EXIT_QUARANTINED if report.num_quarantined else EXIT_COMPLETE
-    return Outcome(report.as_json(), _build_text(report), code)
+    return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", code)
 
 
 def run_plan(path: str, overrides: Sequence[str]) -> Outcome:

@@ -9,6 +9,7 @@ from typing import TextIO
 from jobs.configs import read_config
 from jobs.output import Outcome
 from jobs.progress import duration
+from jobs.run_reports import write_training_report
 from pipelines.training.train import TrainReport, train
 from pipelines.training.worker import EpochDone
 from schemas.config import TrainConfig, dump_config
@@ -19,7 +20,8 @@ def run_train(path: str, overrides: Sequence[str]) -> Outcome:
     config = read_config(TrainConfig, path, overrides)
     print(dump_config(config).rstrip(), file=sys.stderr)
     report = train(config, [EpochProgress(sys.stderr)])
-    return Outcome(report.to_plain(), _text(report))
+    page = write_training_report(report, config)
+    return Outcome(report.to_plain() | {"report": page}, f"{_text(report)}\n  report: {page}")
 
 
 class EpochProgress:

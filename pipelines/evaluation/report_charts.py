@@ -3,6 +3,7 @@
 Each series differs by dash and marker as well as by colour, so that it can be told apart in print and by everyone.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
@@ -32,7 +33,11 @@ class Series:
 
 @dataclass(frozen=True, slots=True)
 class Axes:
-    """What the axes say; both begin at 0 or `x_start`, y ends at the next tenth above the highest point."""
+    """What the axes say; both begin at 0 or `x_start`, y ends at the next tenth above the highest point.
+
+    Attributes:
+        y_ticks: what y shows instead, from the first to the last of them (`round_ticks`): for what is no share.
+    """
 
     title: str
     x_label: str
@@ -40,19 +45,27 @@ class Axes:
     x_ticks: Sequence[float]
     x_start: float
     x_stop: float
+    y_ticks: Sequence[float] = ()
+
+
+def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Returns at most `most` + 1 round numbers (1, 2 or 5 times a power of ten apart) from `low` or below to `high`."""
+    if not high > low:
+        low, high = min(low, 0.0), max(high, 0.0, low + 1.0)
+    power = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(step * power for step in (1, 2, 5, 10, 20) if (high - low) / (step * power) <= most - 1)
+    return [round(step * n, 10) for n in range(math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9) + 1)]
 
 
 def line_chart(series: Sequence[Series], axes: Axes) -> str:
     """Returns the chart as an ``<svg>`` element, 440 x 310 units, that scales with its container."""
-    highest = max((y for line in series for _, y in line.points), default=1.0)
-    tenths = min(10, max(1, -(-int(highest * 1000 + 0.999) // 100)))
-    y_stop = tenths / 10
+    ticks = list(axes.y_ticks) or _tenths(max((y for line in series for _, y in line.points), default=1.0))
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(axes.title)}">',
-        _grid(axes, y_stop, 1 if tenths <= 5 else 2),
+        _grid(axes, ticks),
     ]
     for line in series:
-        parts.append(_line(line, axes, y_stop))
+        parts.append(_line(line, axes, ticks))
     parts.append("</svg>")
     return "".join(parts)
 
@@ -79,16 +92,24 @@ def _x(value: float, axes: Axes) -> float:
     return LEFT + (value - axes.x_start) / span * (WIDTH - LEFT - RIGHT)
 
 
-def _y(value: float, y_stop: float) -> float:
-    return HEIGHT - BOTTOM - value / y_stop * (HEIGHT - TOP - BOTTOM)
+def _tenths(highest: float) -> list[float]:
+    """Returns 0, 0.1 ... up to the next tenth above `highest`, at most 1; fifths where these would be many."""
+    tenths = min(10, max(1, -(-int(highest * 1000 + 0.999) // 100)))
+    step = 1 if tenths <= 5 else 2
+    return [tenth / 10 for tenth in range(0, tenths + step, step)]
 
 
-def _grid(axes: Axes, y_stop: float, step_tenths: int) -> str:
+def _y(value: float, ticks: Sequence[float]) -> float:
+    return HEIGHT - BOTTOM - (value - ticks[0]) / (ticks[-1] - ticks[0]) * (HEIGHT - TOP - BOTTOM)
+
+
+def _grid(axes: Axes, ticks: Sequence[float]) -> str:
     parts = []
-    for tenth in range(0, round(y_stop * 10) + 1, step_tenths):
-        y = _y(tenth / 10, y_stop)
+    for tick in ticks:
+        y = _y(tick, ticks)
+        text = f"{tick:g}" if axes.y_ticks else f"{tick:.1f}"
         parts.append(f'<path class="grid" d="M{LEFT:g} {y:.1f}H{WIDTH - RIGHT:g}"/>')
-        parts.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{tenth / 10:.1f}</text>')
+        parts.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
     for tick in axes.x_ticks:
         x = _x(tick, axes)
         parts.append(f'<path class="notch" d="M{x:.1f} {HEIGHT - BOTTOM:g}v4"/>')
@@ -106,16 +127,17 @@ def _grid(axes: Axes, y_stop: float, step_tenths: int) -> str:
     return "".join(parts)
 
 
-def _line(line: Series, axes: Axes, y_stop: float) -> str:
+def _line(line: Series, axes: Axes, ticks: Sequence[float]) -> str:
     name, dash = _look(line.style)
-    steps = [f"{_x(x, axes):.1f} {_y(y, y_stop):.1f}" for x, y in line.points]
+    steps = [f"{_x(x, axes):.1f} {_y(y, ticks):.1f}" for x, y in line.points]
     path = f'<path class="line" d="M{"L".join(steps)}" {dash}/>' if steps else ""
     marks = []
     for x, y in line.points:
         if x in line.marks:
-            shape = "" if line.style < 0 else _marker(line.style, _x(x, axes), _y(y, y_stop))
-            hover = f'<circle class="hover" cx="{_x(x, axes):.1f}" cy="{_y(y, y_stop):.1f}" r="9"/>'
-            tip = f"{line.name}: {y:.3f} at {axes.x_label} {x:g}"
+            shape = "" if line.style < 0 else _marker(line.style, _x(x, axes), _y(y, ticks))
+            hover = f'<circle class="hover" cx="{_x(x, axes):.1f}" cy="{_y(y, ticks):.1f}" r="9"/>'
+            value = f"{y:.4g}" if axes.y_ticks else f"{y:.3f}"
+            tip = f"{line.name}: {value} at {axes.x_label} {x:g}"
             marks.append(f"<g><title>{escape(tip)}</title>{hover}{shape}</g>")
     return f'<g class="{name}">{path}{"".join(marks)}</g>'
 

@@ -14,13 +14,12 @@ from PIL import Image
 
 from extractors.squeezenet_network import SqueezeNet
 from extractors.torch_extractor import seeded
+from jobs.build import run_build
 from jobs.search import run_search
+from jobs.train import run_train
 from models.checkpoints import find_checkpoint, load
 from models.retrieval import distances, embed_images, embed_videos
-from pipelines.features.build import build
 from pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
-from pipelines.training.train import train
-from schemas.config import BuildConfig, TrainConfig
 from schemas.errors import ConfigError, StoreError, UsageError, WeightsError
 from stores import FeatureStore
 from tests.pipelines.evaluation.browser import CHROMIUM, browser
@@ -64,18 +63,19 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         },
         "engine": {"device": "cpu", "threads": 1},
     }
-    build(BuildConfig.model_validate(config))
+    (folder / "videos" / "label 0" / "broken.mp4").write_bytes(b"no video")
+    (folder / "build.yaml").write_text(yaml.safe_dump(config))
+    built = run_build(str(folder / "build.yaml"), [])
+    (folder / "built.json").write_text(json.dumps(built.data))
     small = {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "video_hidden": [8], "image_hidden": [8]}
-    train(
-        TrainConfig.model_validate(
-            {
-                "data": {"store": str(folder / "store"), "image": "query", "video": "frames"},
-                "model": {"name": "map_ivr", "options": small | {"decoder_hidden": [8], "num_samples": 3}},
-                "loop": {"epochs": 2, "batch": 4, "device": "cpu", "threads": 1},
-                "out": str(folder / "run"),
-            }
-        )
-    )
+    trained = {
+        "data": {"store": str(folder / "store"), "image": "query", "video": "frames"},
+        "model": {"name": "map_ivr", "options": small | {"decoder_hidden": [8], "num_samples": 3}},
+        "loop": {"epochs": 2, "batch": 4, "device": "cpu", "threads": 1},
+        "out": str(folder / "run"),
+    }
+    (folder / "train.yaml").write_text(yaml.safe_dump(trained))
+    run_train(str(folder / "train.yaml"), [])
     return folder
 
 
@@ -303,6 +303,29 @@ def test_a_folder_without_images(search: Search, tmp_path: Path) -> None:
 def test_a_config_that_does_not_fit(search: Search, picture: Any, changes: Any, message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         search(**{"queries": picture} | changes)
+
+
+# --- the pages of the build and the training it rests on -------------------------------------------
+
+
+def test_a_build_leaves_a_page_with_its_features_and_what_it_quarantined(place: Path) -> None:
+    built = json.loads((place / "built.json").read_text())
+    path = place / "store" / "runs" / built["run_id"] / "report.html"
+    assert built["report"] == str(path)
+    html = path.read_text("utf-8")
+    for words in ("Build of blobs", "squeezenet features", "label 0/broken.mp4", "not_a_video", "random(1)"):
+        assert words in html, words
+    digest = FeatureStore(str(place / "store"))["query"].recipe.weights.sha256 or "none"
+    assert digest[:12] in html
+
+
+def test_a_training_leaves_a_page_with_its_losses(place: Path) -> None:
+    report = json.loads((place / "run" / "report.json").read_text())
+    html = (place / "run" / "report.html").read_text("utf-8")
+    assert len(report["losses"]) == 2
+    for name, value in report["losses"][-1].items():
+        assert f"{name}: {value:.4g} at epoch 2" in html
+    assert html.count('<svg class="chart"') == len(report["losses"][-1])
 
 
 # --- pictures of all kinds ------------------------------------------------------------------------

@@ -1,0 +1,61 @@
+"""``report.html`` of a build (beside its report.json in the store) and of a training (in its folder)."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipelines.evaluation.report_page import write_page
+from pipelines.evaluation.report_runs import render_build, render_training
+from schemas.config import TrainConfig, dump_config
+from schemas.recipe import Recipe
+from stores.store import Store
+
+if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
+    from pipelines.features.build import BuildReport
+    from pipelines.training.train import TrainReport
+
+REPORT = "report.html"
+
+
+def write_build_report(report: "BuildReport") -> str:
+    """Writes ``runs/<run-id>/report.html`` into the build's store and returns where it is.
+
+    Raises:
+        StorageUnavailableError: the store cannot be written.
+    """
+    store = Store.open(report.store)
+    features = json.loads(store.read_run_file(report.run_id, "build.json"))["features"]
+    recipes = {(recipe.name, recipe.fingerprint): recipe for recipe in store.recipes()}
+    mine = [recipes[name, fingerprint] for name, fingerprint in sorted(features.items())]
+    videos = {(video.id, video.fingerprint) for video in store.run_manifest(report.run_id)}
+    wanted = {recipe.fingerprint for recipe in mine}
+    quarantine = [
+        row
+        for row in store.quarantine().to_pylist()
+        if (row["video_id"], row["video_fingerprint"]) in videos and wanted.intersection(row["recipes"])
+    ]
+    config = store.read_run_file(report.run_id, "config.yaml").decode()
+    html = render_build(report.as_json(), [_recipe(recipe) for recipe in mine], quarantine, config)
+    return store.write_run_file(report.run_id, REPORT, html)
+
+
+def _recipe(recipe: Recipe) -> dict[str, str]:
+    digest = f" {recipe.weights.sha256[:12]}" if recipe.weights.sha256 else ""
+    return {
+        "name": recipe.name,
+        "key": recipe.key,
+        "network": f"{recipe.extractor} {recipe.layer}, {recipe.dim:,} values",
+        "weights": f"{recipe.weights.layout or recipe.weights.source}{digest}",
+        "fingerprint": recipe.fingerprint,
+    }
+
+
+def write_training_report(report: "TrainReport", config: TrainConfig) -> str:
+    """Writes ``report.html`` into the run's folder and returns where it is.
+
+    Raises:
+        StorageUnavailableError: the folder cannot be written.
+    """
+    path = str(Path(report.out) / REPORT)
+    write_page(path, render_training(report.to_plain(), dump_config(config)))
+    return path

@@ -1,0 +1,88 @@
+"""The pages of builds and trainings: what they say, and how they cut what is long."""
+
+from typing import Any
+
+import pytest
+
+from pipelines.evaluation.report_charts import Axes, Series, line_chart, round_ticks
+from pipelines.evaluation.report_runs import QUARANTINE_SHOWN, render_build, render_training
+
+BUILD: dict[str, Any] = {
+    "run_id": "20260101T000000000-abcd", "store": "out/store", "dataset": "ours <b>", "engine": "ray",
+    "num_videos": 300,
+    "num_left_out": {".txt": 2, "": 1}, "num_tasks": 3, "num_tasks_executed": 2, "num_rows": {"c3d-12345678": 1234},
+    "num_complete_before": 5, "num_complete": 45, "num_quarantined": 250, "reasons": {"truncated": 249, "deadline": 1},
+    "num_frames_decoded": 10_000, "num_frames_substituted": 7, "num_tail_windows_dropped": 3,
+    "num_tail_windows_padded": 0, "seconds": {"wall": 61.0, "decode": 30.0, "forward": 120.0},
+    "peak_memory_bytes": 3 << 30, "speed": {"frames_per_second": 9}, "speed_of_light": "9 frames/s, limit: model",
+}  # fmt: skip
+RECIPES = [
+    {"name": "c3d", "key": "c3d-12345678", "network": "c3d fc6, 4,096 values", "weights": "random(0)",
+     "fingerprint": "12345678abcdef"},
+]  # fmt: skip
+
+
+def _rows(num: int) -> list[dict[str, Any]]:
+    row = {"stage": "decode", "reason": "truncated", "message": "expected all frames, got 3"}
+    return [row | {"video_id": f"video {number:03d}"} for number in range(num)]
+
+
+def test_a_build_says_what_was_made_and_what_was_not() -> None:
+    html = render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
+    for words in (
+        "Build of ours &lt;b&gt;", "of 300 pairs", "c3d fc6, 4,096 values", "1,234", "7 of 10,000 decoded",
+        "1 min 01 s",        "2 .txt", "9 frames/s, limit: model", "3.00 GiB", "Random weights for c3d", "video 002", "2 executed of 3",
+    ):  # fmt: skip
+        assert words in html, words
+    assert "<b>" not in html.replace("<b aria-hidden", "").split("</h1>")[0]
+    assert html == render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
+
+
+def test_a_long_quarantine_is_cut_and_says_so() -> None:
+    html = render_build(BUILD, RECIPES, _rows(250), "")
+    assert html.count("expected all frames, got 3") == QUARANTINE_SHOWN
+    assert f"The first {QUARANTINE_SHOWN} of 250" in html
+
+
+def test_a_build_that_had_nothing_to_do_has_a_page() -> None:
+    idle = BUILD | {"num_rows": {}, "reasons": {}, "num_quarantined": 0, "speed": None, "speed_of_light": None}
+    html = render_build(idle | {"seconds": {"wall": 0.0}, "num_left_out": {}}, RECIPES, [], "")
+    assert "Videos in quarantine" not in html
+    assert "Speed of light" not in html
+
+
+@pytest.mark.parametrize("num_epochs", [0, 1, 2, 500])
+def test_a_training_of_any_length_has_a_page(num_epochs: int) -> None:
+    losses = [{"total": 1000.0 / (epoch + 1), "kl": -0.5 + epoch} for epoch in range(num_epochs)]
+    report = {
+        "out": "out/run", "checkpoint": "c.pt", "epoch": num_epochs, "start_epoch": 0, "seconds": 12.0,
+        "losses": losses, "model": "map_ivr", "options": {"latent_dim": 64}, "trainer": "local", "num_workers": 1, "device": "cpu",
+        "num_train": 10, "num_test": 3, "num_labels": 2, "labels_without_training": ["a"], "labels_without_test": [],
+        "num_only_image": 1, "num_only_video": 2, "num_validation": 0,
+    }  # fmt: skip
+    html = render_training(report, "loop: {}\n")
+    assert html.count('<svg class="chart"') == (2 if num_epochs else 0)
+    assert html.count("<title>total: ") <= 12
+    if num_epochs:
+        assert f"total: {1000 / num_epochs:.4g} at epoch {num_epochs}" in html
+    assert "nan" not in html
+
+
+def test_round_ticks_cover_the_range_with_few_round_numbers() -> None:
+    assert round_ticks(0, 523.3) == [0, 200, 400, 600]
+    assert round_ticks(0, 1) == [0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    assert round_ticks(-3, 7) == [-4, -2, 0, 2, 4, 6, 8]
+    for low, high in ((0, 0), (5, 5), (-2, -2), (0, 1e-9), (0, 3.1e12), (99.5, 100.1)):
+        ticks = round_ticks(low, high)
+        assert ticks[0] <= low
+        assert ticks[-1] >= high
+        assert 2 <= len(ticks) <= 9
+
+
+def test_a_chart_with_its_own_ticks_spans_them() -> None:
+    svg = line_chart(
+        [Series("loss", [(1, -2.0), (2, 6.0)], [2], 0)], Axes("t", "epoch", "loss", [1, 2], 1, 2, [-2, 2, 6])
+    )
+    assert 'd="M54.0 262.0L426.0 12.0"' in svg
+    assert "loss: 6 at epoch 2" in svg
+    assert [text in svg for text in (">-2<", ">2<", ">6<")] == [True, True, True]
