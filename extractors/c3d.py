@@ -4,6 +4,8 @@ import os
 from collections.abc import Sequence
 from typing import Any, Literal
 
+from pydantic import Field, model_validator
+
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
 from schemas.errors import UsageError, describe
 from schemas.model import Model
@@ -21,10 +23,23 @@ class C3DOptions(Model):
             ports do. Both give 4 x 4 but different numbers. None: what the weights were trained or published with.
         mean_cube: path of a mean volume to subtract instead of the channel means: Caffe's ``.binaryproto`` or ``.npy``.
             Once resolved, the recipe has it as ``preprocess.mean_cube``.
+        pca: path of ``PCA_activitynet_v1-3.hdf5`` (or one of its layout), to project fc7 or fc6 with. Once resolved,
+            the recipe has the SHA-256 of its bytes.
+        pca_orientation: whether its principal directions are ``columns`` or ``rows`` of U; ``clipmill orient`` tells.
+        pca_dim: how many of them; None: 500, as published.
     """
 
     pool5: Literal["caffe", "port"] | None = None
     mean_cube: str | None = None
+    pca: str | None = Field(default=None, min_length=1)
+    pca_orientation: Literal["columns", "rows"] | None = None
+    pca_dim: int | None = Field(default=None, ge=1, le=4096)
+
+    @model_validator(mode="after")
+    def _of_pca(self) -> "C3DOptions":
+        if self.pca is None and (self.pca_orientation is not None or self.pca_dim is not None):
+            raise ValueError("pca_orientation and pca_dim belong to pca: expected pca: FILE, got none")
+        return self
 
 
 # Resize to 171 x 128 without keeping the aspect, centre crop at row 8, column 29: Caffe's own integer division. Channel
@@ -117,6 +132,41 @@ CARDS = (
 
 
 def _settle(recipe: Recipe) -> Recipe:
+    return _settle_pca(_settle_mean_cube(recipe))
+
+
+def _settle_pca(recipe: Recipe) -> Recipe:
+    """Puts the digest of the projection's file where its path was, and the length of the rows it gives.
+
+    Raises:
+        UsageError: its orientation is not said, or the layer is not one it projects.
+        WeightsError: the file is no such projection.
+    """
+    from extractors.c3d_projection import PUBLISHED_DIM, read_projection
+    from extractors.weights import digest
+
+    options: C3DOptions = options_of(CARD, recipe)
+    if options.pca is None:
+        return recipe
+    where = f"features.{recipe.name}"
+    if recipe.layer not in ("fc6", "fc7"):
+        remedy = "set layer: fc7 (the published file's), or remove options.pca"
+        raise UsageError(describe(where, "layer", "fc7 or fc6, for options.pca", recipe.layer, remedy))
+    if options.pca_orientation is None:
+        remedy = "clipmill orient STORE --feature NAME --pca FILE tells which, from stored fc7"
+        raise UsageError(describe(f"{where}.options", "pca_orientation", "columns or rows", "none", remedy))
+    path = os.path.abspath(os.path.expanduser(options.pca))
+    dim = options.pca_dim or PUBLISHED_DIM
+    read_projection(path, options.pca_orientation, dim)
+    changes = {
+        "dim": dim,
+        "options": recipe.options | {"pca": digest(path), "pca_dim": dim},
+        "files": recipe.files | {"pca": path},
+    }
+    return recipe.model_copy(update=changes)
+
+
+def _settle_mean_cube(recipe: Recipe) -> Recipe:
     """Moves the mean cube from the options to the preprocessing, where its digest stands for it."""
     from extractors.c3d_mean import read_mean_cube
     from extractors.weights import digest

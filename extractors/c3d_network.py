@@ -2,13 +2,16 @@
 
 from typing import Literal
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from extractors.base import options_of
+from extractors.base import Outputs, options_of
 from extractors.c3d import CARD, C3DOptions
 from extractors.c3d_mean import read_mean_cube
+from extractors.c3d_projection import Projection, read_projection
 from extractors.torch_extractor import TorchExtractor, empty, seeded
 from extractors.weights import Layout, Shape, check_digest, load_network
 from schemas.recipe import Recipe
@@ -144,7 +147,28 @@ def build(recipe: Recipe, device: str) -> TorchExtractor:
     else:
         network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, pool5))
         network.drop_unused()
-    return TorchExtractor(network, recipe, device, network.conv1a, single_frames=False, mean=mean_volume(recipe))
+    projection = None
+    if options.pca is not None and options.pca_orientation is not None:
+        check_digest(recipe.files["pca"], options.pca)
+        projection = read_projection(recipe.files["pca"], options.pca_orientation, recipe.dim)
+    return C3DExtractor(network, recipe, device, mean_volume(recipe), projection)
+
+
+class C3DExtractor(TorchExtractor):
+    """C3D, with a projection of its rows in float32 where the recipe has one."""
+
+    def __init__(
+        self, network: C3D, recipe: Recipe, device: str, mean: Tensor | None, projection: Projection | None
+    ) -> None:
+        super().__init__(network, recipe, device, network.conv1a, single_frames=False, mean=mean)
+        self._projection = projection
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns ``{"values": float32[N, D]}`` for ``uint8[N, 16, H, W, 3]``."""
+        outputs = super().forward(frames)
+        if self._projection is None:
+            return outputs
+        return {"values": self._projection(np.asarray(outputs["values"], dtype=np.float32))}
 
 
 def mean_volume(recipe: Recipe) -> Tensor | None:

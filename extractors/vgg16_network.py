@@ -93,13 +93,17 @@ LAYOUTS = _layouts()
 
 def network_of(recipe: Recipe, layer: str) -> VGG16:
     """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
-    if recipe.weights.file is not None:
-        network = empty(lambda: VGG16(layer))
+
+    def make() -> VGG16:
+        network = VGG16(layer)
         network.drop_unused()
-        load_network(network, recipe.weights.file, LAYOUTS)
-    else:
-        network = seeded(recipe.weights.seed or 0, lambda: VGG16(layer))
-        network.drop_unused()
+        return network
+
+    if recipe.weights.file is None:
+        # Layers are drawn in their order, so leaving out later ones changes nothing.
+        return seeded(recipe.weights.seed or 0, make)
+    network = empty(make)
+    load_network(network, recipe.weights.file, LAYOUTS)
     return network
 
 

@@ -169,6 +169,19 @@ def whiten(config: Config, overrides: Overrides = None, as_json: AsJson = False)
 
 
 @app.command()
+def orient(
+    store: StoreUrl,
+    feature: Annotated[str, typer.Option(help="Name of a feature of C3D's fc7.")],
+    pca: Annotated[str, typer.Option(help="The published PCA (.hdf5).", metavar="FILE")],
+    as_json: AsJson = False,
+) -> None:
+    """Find out whether a PCA's directions are columns or rows of its matrix."""
+    from jobs.orient import run_orient
+
+    run_verb(lambda: run_orient(store, feature, pca), as_json)
+
+
+@app.command()
 def search(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Find the clips most like your own pictures, and write a page with them."""
     from jobs.search import run_search

@@ -12,13 +12,15 @@ from sklearn.decomposition import PCA
 from extractors import registry
 from extractors.base import Extractor
 from extractors.preprocess import resized_shape
-from extractors.resnet50_network import ResNet50
+from extractors.resnet50_network import LAYOUTS as RESNET50_LAYOUTS
+from extractors.resnet50_network import network_of as resnet50_of
 from extractors.resolve import resolve_recipe
 from extractors.rmac import network_identity
 from extractors.rmac_network import RMACExtractor
 from extractors.rmac_regions import grid
-from extractors.torch_extractor import seeded
-from extractors.vgg16_network import LAYOUTS, VGG16
+from extractors.vgg16_network import LAYOUTS as VGG16_LAYOUTS
+from extractors.vgg16_network import network_of
+from extractors.weights import Layout
 from extractors.whitening import write_whitening
 from schemas.config import DecodeConfig, FeatureConfig
 from schemas.errors import UsageError, WeightsError
@@ -49,22 +51,27 @@ def noise(num: int, height: int, width: int, seed: int = 0) -> npt.NDArray[np.ui
     return np.ascontiguousarray(coarse.repeat(8, axis=2).repeat(8, axis=3)[:, :, :height, :width])
 
 
-FRAMES = noise(2, 128, 192)
-"""Maps of 6 x 4 cells (width x height) under VGG-16: not square, so that a transposed grid would show."""
+FRAMES = noise(2, 64, 96)
+FINE = {"last_pool": False}
+"""With these, VGG-16's maps have 6 x 4 cells (width x height): not square, so that a transposed grid would show."""
+
+
+def fine(layer: str = "descriptor", **options: Any) -> Recipe:
+    return resolve(layer=layer, options=FINE | options)
 
 
 @pytest.fixture(scope="module")
 def extractor() -> RMACExtractor:
-    return build(resolve(layer="regions"))
+    return build(fine("regions"))
 
 
 @pytest.fixture(scope="module")
-def maps(extractor: RMACExtractor) -> Floats:
+def maps() -> Floats:
     """``[N, C, H, W]`` of the Caffe flavour, from the network's published arithmetic on BGR images."""
-    network = seeded(0, lambda: VGG16("pool5")).eval()
+    network = network_of(resolve(), "conv5_3").eval()
     images = FRAMES[:, 0, :, :, ::-1] - np.array([103.939, 116.779, 123.68])
     with torch.inference_mode():
-        found: Floats = network.features(torch.from_numpy(images).float().permute(0, 3, 1, 2)).double().numpy()
+        found: Floats = network.features[:30](torch.from_numpy(images).float().permute(0, 3, 1, 2)).double().numpy()
     return found
 
 
@@ -73,11 +80,10 @@ def unit(vectors: Floats) -> Floats:
 
 
 def regional(maps: Floats, with_whole: bool = False) -> Floats:
-    """``[N, R, C]``: maxima over the golden regions of a 6 x 4 map, cut out row by row."""
-    squares = grid(6, 4, 3, 0.4) if maps.shape[3] == 6 else grid(12, 8, 3, 0.4)
+    """``[N, R, C]``: maxima over the regions of the maps, and over the whole."""
     found = [
         maps[:, :, top : top + height, left : left + width].max(axis=3).max(axis=2)
-        for left, top, width, height in squares
+        for left, top, width, height in grid(maps.shape[3], maps.shape[2], 3, 0.4)
     ]
     found += [maps.max(axis=3).max(axis=2)] if with_whole else []
     return np.stack(found, axis=1)
@@ -91,9 +97,10 @@ def test_regional_vectors_are_maxima_of_unit_length(extractor: RMACExtractor, ma
     np.testing.assert_allclose(values, unit(regional(maps)), rtol=0, atol=1e-5)
 
 
-def test_the_descriptor_is_the_sum_of_regions_of_unit_length(maps: Floats) -> None:
+def test_the_descriptor_is_the_sum_of_regions_of_unit_length_over_pool5(maps: Floats) -> None:
+    pooled = maps.reshape(2, 512, 2, 2, 3, 2).max(axis=(3, 5))
     values = build(resolve()).forward(FRAMES)["values"]
-    np.testing.assert_allclose(values, unit(unit(regional(maps)).sum(axis=1)), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(values, unit(unit(regional(pooled)).sum(axis=1)), rtol=0, atol=1e-5)
 
 
 def test_an_upright_frame_has_the_regions_of_the_turned_one(extractor: RMACExtractor) -> None:
@@ -104,19 +111,13 @@ def test_an_upright_frame_has_the_regions_of_the_turned_one(extractor: RMACExtra
     assert extractor.forward(FRAMES.transpose(0, 1, 3, 2, 4))["values"].shape == (2, 20, 512)
 
 
-def test_cirs_variant_adds_the_whole_map_and_cuts_the_last_pooling() -> None:
-    network = seeded(0, lambda: VGG16("pool5")).eval()
-    images = FRAMES[:1, 0, :, :, ::-1] - np.array([103.939, 116.779, 123.68])
-    with torch.inference_mode():
-        finer = network.features[:30](torch.from_numpy(images).float().permute(0, 3, 1, 2)).double().numpy()
-    assert finer.shape == (1, 512, 8, 12)
-    values = build(resolve(options={"mac": True, "last_pool": False})).forward(FRAMES[:1])["values"]
-    np.testing.assert_allclose(values, unit(unit(regional(finer, True)).sum(axis=1)), rtol=0, atol=1e-5)
+def test_cirs_variant_adds_the_whole_map_and_cuts_the_last_pooling(maps: Floats) -> None:
+    values = build(resolve(options={"mac": True, "last_pool": False})).forward(FRAMES)["values"]
+    np.testing.assert_allclose(values, unit(unit(regional(maps, True)).sum(axis=1)), rtol=0, atol=1e-5)
 
 
 def test_rmac_pluss_grid_has_fourteen_regions_and_the_whole(extractor: RMACExtractor) -> None:
-    recipe = resolve(layer="regions", options={"grid": "rmac_plus", "mac": True})
-    values = build(recipe).forward(FRAMES[:1])["values"]
+    values = build(fine("regions", grid="rmac_plus", mac=True)).forward(FRAMES[:1])["values"]
     assert values.shape == (1, 15, 512)
     # The first region is the left square of the map, as in the other grid.
     np.testing.assert_allclose(values[0, 0], extractor.forward(FRAMES[:1])["values"][0, 0], rtol=0, atol=1e-6)
@@ -131,29 +132,38 @@ def test_a_region_where_nothing_fires_stays_zero(extractor: RMACExtractor) -> No
     assert set(norms.round(decimals=5).flatten().tolist()) == {0.0, 1.0}
 
 
-def test_resnet50s_maps(tmp_path: Path) -> None:
-    network = seeded(0, lambda: ResNet50("features")).eval()
-    torch.save(network.state_dict(), tmp_path / "resnet50.pth")
-    recipe = resolve(options={"network": "resnet50"}, weights={"file": str(tmp_path / "resnet50.pth")})
-    assert (recipe.dim, recipe.weights.layout, recipe.preprocess.size) == (2048, "resnet50_torchvision", (1024,))
+def test_resnet50s_maps() -> None:
+    recipe = resolve(options={"network": "resnet50"})
+    assert (recipe.dim, recipe.preprocess.colour) == (2048, "rgb")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     images = torch.from_numpy((FRAMES[:1, 0] / 255 - mean) / std).float().permute(0, 3, 1, 2)
     with torch.inference_mode():
-        maps = network.maps(images).double().numpy()
+        maps = resnet50_of(recipe, "features", fold_batch_norm=False).eval().maps(images).double().numpy()
+    assert maps.shape == (1, 2048, 2, 3)
     values = build(recipe).forward(FRAMES[:1])["values"]
     np.testing.assert_allclose(values, unit(unit(regional(maps)).sum(axis=1)), rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize(
-    ("layout", "card", "colour"), [(0, "imagenet-torchvision", "rgb"), (1, "imagenet-caffe", "bgr")]
+    ("network", "layout", "card", "colour"),
+    [
+        ("vgg16", VGG16_LAYOUTS[0], "imagenet-torchvision", "rgb"),
+        ("vgg16", VGG16_LAYOUTS[1], "imagenet-caffe", "bgr"),
+        ("resnet50", RESNET50_LAYOUTS[0], "imagenet-v1", "rgb"),
+    ],
 )
-def test_both_flavours_of_vgg16(layout: int, card: str, colour: str, tmp_path: Path) -> None:
-    keys = {key: [size or 1000 for size in shape] for key, (_, shape) in LAYOUTS[layout].keys.items()}
-    torch.save(dict(numbered_state(keys)), tmp_path / "vgg16.pth")
-    recipe = resolve(weights={"file": str(tmp_path / "vgg16.pth")})
-    assert (recipe.weights.layout, recipe.weights.card) == (LAYOUTS[layout].name, card)
+def test_published_files_bring_their_arithmetic_but_not_their_geometry(
+    network: str, layout: Layout, card: str, colour: str, tmp_path: Path
+) -> None:
+    keys = {key: [size or 1000 for size in shape] for key, (_, shape) in layout.keys.items()}
+    torch.save(dict(numbered_state(keys)), tmp_path / "weights.pth")
+    recipe = resolve(options={"network": network}, weights={"file": str(tmp_path / "weights.pth")})
+    assert (recipe.weights.layout, recipe.weights.card) == (layout.name, card)
     found = recipe.preprocess
     assert (found.colour, found.resize, found.size, found.crop) == (colour, "long_side", (1024,), None)
+    other = {"vgg16": "resnet50", "resnet50": "vgg16"}[network]
+    with pytest.raises(WeightsError, match=r"expected one of the layouts .*, got keys nearest to"):
+        resolve(options={"network": other}, weights={"file": str(tmp_path / "weights.pth")})
 
 
 def test_the_long_side_is_1024_and_the_other_rounded_up_or_frames_are_only_shrunk() -> None:
@@ -166,11 +176,11 @@ def test_the_long_side_is_1024_and_the_other_rounded_up_or_frames_are_only_shrun
 
 
 def test_krmacs_means_are_red_and_blue_swapped(extractor: RMACExtractor) -> None:
-    frames = FRAMES[:1]
-    published = extractor.prepare(frames)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(published, frames[0, 0] - np.array([123.68, 116.779, 103.939]), atol=1e-4)
-    swapped = build(resolve(options={"means": "krmac"})).prepare(frames)[0].permute(1, 2, 0).numpy()
-    np.testing.assert_allclose(swapped, frames[0, 0] - np.array([103.939, 116.779, 123.68]), atol=1e-4)
+    published = extractor.prepare(FRAMES[:1])[0].permute(1, 2, 0).numpy()
+    np.testing.assert_allclose(published, FRAMES[0, 0] - np.array([123.68, 116.779, 103.939]), atol=1e-4)
+    # In the order of the weights' channels, BGR.
+    assert resolve().preprocess.mean == (103.939, 116.779, 123.68)
+    assert resolve(options={"means": "krmac"}).preprocess.mean == (123.68, 116.779, 103.939)
 
 
 def fitted(path: Path, recipe: Recipe, vectors: npt.NDArray[Any], components: int = COMPONENTS) -> PCA:
@@ -193,8 +203,8 @@ def fitted(path: Path, recipe: Recipe, vectors: npt.NDArray[Any], components: in
 @pytest.fixture(scope="module")
 def whitening(extractor: RMACExtractor, tmp_path_factory: pytest.TempPathFactory) -> tuple[str, PCA]:
     path = tmp_path_factory.mktemp("whitening") / "w.npz"
-    others = extractor.forward(noise(4, 192, 128, seed=7))["values"].reshape(-1, 512).astype(np.float64)
-    return str(path), fitted(path, resolve(layer="regions"), others)
+    others = extractor.forward(noise(4, 96, 64, seed=7))["values"].reshape(-1, 512).astype(np.float64)
+    return str(path), fitted(path, fine("regions"), others)
 
 
 @pytest.mark.parametrize("form", ["pca", "zca"])
@@ -202,7 +212,7 @@ def test_the_whitened_descriptor_is_that_of_scikit_learns_pca(
     form: str, whitening: tuple[str, PCA], maps: Floats
 ) -> None:
     path, pca = whitening
-    recipe = resolve(options={"whitening": path, "whitening_form": form})
+    recipe = fine(whitening=path, whitening_form=form)
     vectors = unit(regional(maps)).reshape(-1, 512)
     expected = unit(unit(pca.transform(vectors)).reshape(2, 20, COMPONENTS).sum(axis=1))
     values = build(recipe).forward(FRAMES)["values"]
@@ -216,7 +226,7 @@ def test_the_whitened_descriptor_is_that_of_scikit_learns_pca(
 
 
 def test_layer_regions_gives_the_whitened_vectors_that_are_summed(whitening: tuple[str, PCA], maps: Floats) -> None:
-    values = build(resolve(layer="regions", options={"whitening": whitening[0]})).forward(FRAMES[:1])["values"]
+    values = build(fine("regions", whitening=whitening[0])).forward(FRAMES[:1])["values"]
     expected = unit(whitening[1].transform(unit(regional(maps))[0]))
     np.testing.assert_allclose(values[0], expected, rtol=0, atol=2e-4)
 
@@ -232,7 +242,7 @@ def test_the_whitenings_content_not_its_path_is_in_the_fingerprint(
     assert len(recipe.options["whitening"]) == 32
     again = Recipe.model_validate_json(recipe.model_dump_json(by_alias=True))
     assert again.files == {"whitening": whitening[0]}
-    other = extractor.forward(noise(4, 192, 128, seed=8))["values"].reshape(-1, 512)
+    other = extractor.forward(noise(4, 96, 64, seed=8))["values"].reshape(-1, 512)
     fitted(moved, resolve(layer="regions"), other)
     assert resolve(options={"whitening": str(moved)}).fingerprint != recipe.fingerprint
 
@@ -243,7 +253,7 @@ def test_a_whitening_replaced_since_planning_is_refused(
     path = tmp_path / "w.npz"
     path.write_bytes(Path(whitening[0]).read_bytes())
     recipe = resolve(options={"whitening": str(path)})
-    fitted(path, resolve(layer="regions"), extractor.forward(noise(4, 192, 128, seed=8))["values"].reshape(-1, 512))
+    fitted(path, resolve(layer="regions"), extractor.forward(noise(4, 96, 64, seed=8))["values"].reshape(-1, 512))
     with pytest.raises(WeightsError, match=r"whitening .*: expected whitening \w{8}, got \w{8}; put the file back"):
         build(recipe)
 
