@@ -1,6 +1,5 @@
 """Builds whose clips are shots, and builds of key-feature tracks: from encoded videos to stored rows."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from pipelines.features.recompute import recompute
 from schemas.config import BuildConfig
 from schemas.errors import ConfigError
 from schemas.model import validate
-from schemas.records import Clip
 from schemas.task import TaskResult
 from stores import FeatureStore
 from stores.store import Store
@@ -39,22 +37,12 @@ def _config(root: Path, store: str = "store", **changes: Any) -> BuildConfig:
     return BuildConfig.model_validate(data | changes)
 
 
-class Watcher:
-    """Remembers what an engine told."""
-
-    def __init__(self) -> None:
-        self.results: list[TaskResult] = []
+class Interrupting:
+    """Presses Ctrl-C when the first task is done."""
 
     def on_start(self, tasks: Any) -> None: ...
 
     def on_video(self, task: Any, video_id: str) -> None: ...
-
-    def on_task(self, result: TaskResult) -> None:
-        self.results.append(result)
-
-
-class Interrupting(Watcher):
-    """Presses Ctrl-C when the first task is done."""
 
     def on_task(self, result: TaskResult) -> None:
         raise KeyboardInterrupt
@@ -77,98 +65,70 @@ def root(videos: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _shards(root: Path, store: str) -> dict[str, str]:
-    found = {}
-    for folder in ("shards", "commits"):
-        for path in sorted((root / store / folder).rglob("*")):
-            if path.is_file():
-                found[path.relative_to(root / store).as_posix()] = hashlib.sha256(path.read_bytes()).hexdigest()
-    return found
+def test_an_interrupted_build_goes_on_to_clips_that_are_the_shots_with_the_rows_of_such_annotations(root: Path) -> None:
+    """The rows are compared with those of the same segments, given by hand in a manifest and built in one go."""
+    engine = {"device": "cpu", "threads": 1, "task_seconds": 0.01}
+    with pytest.raises(KeyboardInterrupt):
+        build(_config(root, engine=engine), [Interrupting()])
+    report = build(_config(root, engine=engine))
+    assert (report.num_complete_before, report.num_tasks_executed, report.num_quarantined) == (3, 1, 0)
+    assert plan_build(_config(root, engine=engine)).plan.tasks == ()
+    # The second video's frames are decoded twice, and the time the first pass takes is told.
+    assert report.num_frames_decoded == 2 * sum(LENGTHS["b.mp4"])
+    assert report.seconds["shots"] > 0
 
-
-def test_clips_are_the_shots_and_rows_those_of_the_same_segments_given_by_hand(root: Path) -> None:
-    watcher = Watcher()
-    report = build(_config(root), [watcher])
-    assert report.num_quarantined == 0
     store = FeatureStore(str(root / "store"))
-    clips = {
-        name: [(clip.start_seconds, clip.stop_seconds) for clip in store["image"].clips() if clip.video_id == name]
-        for name in LENGTHS
-    }
     lines = ["path,start_seconds,stop_seconds"]
     for name, lengths in LENGTHS.items():
+        clips = [clip for clip in store["image"].clips() if clip.video_id == name]
         edges = np.cumsum([0, *lengths]) / FPS
-        np.testing.assert_allclose(clips[name], np.stack([edges[:-1], edges[1:]], axis=1), atol=1e-6)
-        lines += [f"{name},{start},{stop}" for start, stop in clips[name]]
+        np.testing.assert_allclose([clip.start_seconds for clip in clips], edges[:-1], atol=1e-6)
+        np.testing.assert_allclose([clip.stop_seconds for clip in clips], edges[1:], atol=1e-6)
+        lines += [f"{name},{clip.start_seconds},{clip.stop_seconds}" for clip in clips]
     (root / "list.csv").write_text("\n".join(lines) + "\n")
     manifest = {"manifest": str(root / "list.csv"), "root": str(root / "videos")}
     by_hand = build(_config(root, "by_hand", videos=manifest, clips={"from": "annotations"}))
+    assert by_hand.num_frames_decoded == sum(map(sum, LENGTHS.values()))
+    assert "shots" not in by_hand.seconds
     expected = FeatureStore(str(root / "by_hand"))
     for feature in FEATURES:
         for name in LENGTHS:
-            np.testing.assert_array_equal(store[feature][name].values, expected[feature][name].values)
-            np.testing.assert_array_equal(store[feature][name].clip, expected[feature][name].clip)
-    # Every frame is decoded once more, and the time it takes is told.
-    num_frames = sum(sum(lengths) for lengths in LENGTHS.values())
-    assert by_hand.num_frames_decoded == num_frames
-    assert report.num_frames_decoded == 2 * num_frames
-    assert report.seconds["shots"] > 0
-    assert "shots" not in by_hand.seconds
+            rows, others = store[feature][name], expected[feature][name]
+            np.testing.assert_array_equal(rows.values, others.values)
+            np.testing.assert_array_equal(rows.clip, others.clip)
+            np.testing.assert_allclose(rows.start_seconds, others.start_seconds, atol=1e-9)
+
     # A clip is one shot, so its tracks see no other.
     rows = store["tracks"]["a.mp4"]
     assert rows.mask.all()
     assert set(rows.extras["shot"].tolist()) == {0}
     assert set(rows.clip.tolist()) == {0, 1, 2}
-    found = Store.open(str(root / "store"))
-    video = next(item for item in found.run_manifest(report.run_id) if item.id == "a.mp4")
+    video = next(item for item in Store.open(str(root / "store")).run_manifest(report.run_id) if item.id == "a.mp4")
     again = recompute(video, store["tracks"].recipe, "cpu")
     np.testing.assert_array_equal(again.values, rows.values)
     np.testing.assert_array_equal(again.extras["x"], rows.extras["x"])
 
 
-def test_an_interrupted_build_goes_on_to_the_same_bytes(root: Path) -> None:
-    engine = {"device": "cpu", "threads": 1, "task_seconds": 0.01}
-    features = {"tracks": FEATURES["tracks"]}
-    whole = build(_config(root, "whole", features=features, engine=engine))
-    assert whole.num_tasks == 2
-    with pytest.raises(KeyboardInterrupt):
-        build(_config(root, features=features, engine=engine), [Interrupting()])
-    report = build(_config(root, features=features, engine=engine))
-    assert (report.num_complete_before, report.num_tasks_executed) == (1, 1)
-    assert _shards(root, "store") == _shards(root, "whole")
-    assert build(_config(root, features=features, engine=engine)).num_tasks == 0
-
-
-def test_a_video_whose_shots_cannot_be_found_is_quarantined_with_the_decoders_reason(root: Path) -> None:
-    data = bytearray((root / "videos" / "a.mp4").read_bytes())
+def test_a_video_whose_shots_cannot_be_found_is_quarantined_and_others_have_a_clip_for_each_shot(root: Path) -> None:
+    data = bytearray((root / "videos" / "b.mp4").read_bytes())
     at = data.index(b"mdat") + 4
     data[at : at + 40_000] = bytes(40_000)
-    (root / "videos" / "broken.mp4").write_bytes(data)
-    features = {"image": FEATURES["image"]}
-    reports = {rule: build(_config(root, rule, features=features, clips={"from": rule})) for rule in ("shots", "whole")}
-    assert reports["shots"].reasons == reports["whole"].reasons == {"undecodable": 1}
-    rows = [Store.open(str(root / rule)).quarantine().to_pylist()[0] for rule in ("shots", "whole")]
-    assert [{key: row[key] for key in ("video_id", "stage", "reason", "attempts")} for row in rows] == [
-        {"video_id": "broken.mp4", "stage": "decode", "reason": "undecodable", "attempts": 1}
-    ] * 2
-    assert FeatureStore(str(root / "shots"))["image"].video_ids == sorted(LENGTHS)
-    assert build(_config(root, "shots", features=features, clips={"from": "shots"})).num_tasks == 0
-
-
-def test_a_shot_too_short_for_a_window_has_no_rows_and_a_video_without_cuts_is_one_clip(root: Path) -> None:
+    (root / "videos" / "b.mp4").write_bytes(data)
     encode_video(root / "videos" / "drift.mp4", num_frames=30)
-    feature = FEATURES["tracks"] | {"extractor": "tracks", "options": {"min_track_frames": 20}}
-    build(_config(root, features={"long": feature}))
-    long = FeatureStore(str(root / "store"))["long"]
-    rows = long["a.mp4"]
-    # The second shot has 15 frames: one masked row stands for it.
+    long = FEATURES["tracks"] | {"extractor": "tracks", "options": {"min_track_frames": 20}}
+    config = _config(root, features={"long": long})
+    assert build(config).reasons == {"undecodable": 1}
+    row = Store.open(str(root / "store")).quarantine().to_pylist()[0]
+    assert (row["video_id"], row["stage"], row["reason"], row["attempts"]) == ("b.mp4", "decode", "undecodable", 1)
+    assert plan_build(config).plan.tasks == ()
+
+    feature = FeatureStore(str(root / "store"))["long"]
+    assert feature.video_ids == ["a.mp4", "drift.mp4"]
+    assert [(clip.start_seconds, clip.stop_seconds) for clip in feature.clips()][3:] == [(0.0, pytest.approx(1.2))]
+    # The second shot has 15 frames, too few for a track: one masked row stands for it.
+    rows = feature["a.mp4"]
     assert rows.mask[rows.clip == 1].tolist() == [False]
     assert rows.mask[rows.clip == 2].all()
-    assert [
-        Clip(item.clip, item.start_seconds, item.stop_seconds) for item in long.clips() if "drift" in item.video_id
-    ] == [
-        Clip(0, 0.0, pytest.approx(1.2))  # type: ignore[arg-type]
-    ]
 
 
 def test_plans_count_the_pass_that_finds_shots(root: Path) -> None:
