@@ -36,7 +36,7 @@ class Done:
 
 
 def evaluate(folder: Path, config: Mapping[str, Any], *arguments: str, out: str = "out") -> Done:
-    """Runs the command on `config`; a traceback would be a bug of ours. Results go to ``folder/out``, without a page."""
+    """Runs the command on `config`, without a page; a traceback would be a bug of ours."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "evaluate.yaml"
     path.write_text(yaml.safe_dump({"out": str(folder / out), "report": False, **config}, allow_unicode=True))
