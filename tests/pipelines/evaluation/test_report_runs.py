@@ -8,18 +8,37 @@ from pipelines.evaluation.report_charts import Axes, Series, line_chart, round_t
 from pipelines.evaluation.report_runs import QUARANTINE_SHOWN, render_build, render_training
 
 BUILD: dict[str, Any] = {
-    "run_id": "20260101T000000000-abcd", "store": "out/store", "dataset": "ours <b>", "engine": "ray",
+    "run_id": "20260101T000000000-abcd",
+    "store": "out/store",
+    "dataset": "ours <b>",
+    "engine": "ray",
     "num_videos": 300,
-    "num_left_out": {".txt": 2, "": 1}, "num_tasks": 3, "num_tasks_executed": 2, "num_rows": {"c3d-12345678": 1234},
-    "num_complete_before": 5, "num_complete": 45, "num_quarantined": 250, "reasons": {"truncated": 249, "deadline": 1},
-    "num_frames_decoded": 10_000, "num_frames_substituted": 7, "num_tail_windows_dropped": 3,
-    "num_tail_windows_padded": 0, "seconds": {"wall": 61.0, "decode": 30.0, "forward": 120.0},
-    "peak_memory_bytes": 3 << 30, "speed": {"frames_per_second": 9}, "speed_of_light": "9 frames/s, limit: model",
-}  # fmt: skip
+    "num_left_out": {".txt": 2, "": 1},
+    "num_tasks": 3,
+    "num_tasks_executed": 2,
+    "num_rows": {"c3d-12345678": 1234},
+    "num_complete_before": 5,
+    "num_complete": 45,
+    "num_quarantined": 250,
+    "reasons": {"truncated": 249, "deadline": 1},
+    "num_frames_decoded": 10_000,
+    "num_frames_substituted": 7,
+    "num_tail_windows_dropped": 3,
+    "num_tail_windows_padded": 0,
+    "seconds": {"wall": 61.0, "decode": 30.0, "forward": 120.0},
+    "peak_memory_bytes": 3 << 30,
+    "speed": {"frames_per_second": 9},
+    "speed_of_light": "9 frames/s, limit: model",
+}
 RECIPES = [
-    {"name": "c3d", "key": "c3d-12345678", "network": "c3d fc6, 4,096 values", "weights": "random(0)",
-     "fingerprint": "12345678abcdef"},
-]  # fmt: skip
+    {
+        "name": "c3d",
+        "key": "c3d-12345678",
+        "network": "c3d fc6, 4,096 values",
+        "weights": "random(0)",
+        "fingerprint": "12345678abcdef",
+    },
+]
 
 
 def _rows(num: int) -> list[dict[str, Any]]:
@@ -30,9 +49,19 @@ def _rows(num: int) -> list[dict[str, Any]]:
 def test_a_build_says_what_was_made_and_what_was_not() -> None:
     html = render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
     for words in (
-        "Build of ours &lt;b&gt;", "of 300 pairs", "c3d fc6, 4,096 values", "1,234", "7 of 10,000 decoded",
-        "1 min 01 s",        "2 .txt", "9 frames/s, limit: model", "3.00 GiB", "Random weights for c3d", "video 002", "2 executed of 3",
-    ):  # fmt: skip
+        "Build of ours &lt;b&gt;",
+        "of 300 pairs",
+        "c3d fc6, 4,096 values",
+        "1,234",
+        "7 of 10,000 decoded",
+        "1 min 01 s",
+        "2 .txt",
+        "9 frames/s, limit: model",
+        "3.00 GiB",
+        "Random weights for c3d",
+        "video 002",
+        "2 executed of 3",
+    ):
         assert words in html, words
     assert "<b>" not in html.replace("<b aria-hidden", "").split("</h1>")[0]
     assert html == render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
@@ -55,11 +84,26 @@ def test_a_build_that_had_nothing_to_do_has_a_page() -> None:
 def test_a_training_of_any_length_has_a_page(num_epochs: int) -> None:
     losses = [{"total": 1000.0 / (epoch + 1), "kl": -0.5 + epoch} for epoch in range(num_epochs)]
     report = {
-        "out": "out/run", "checkpoint": "c.pt", "epoch": num_epochs, "start_epoch": 0, "seconds": 12.0,
-        "losses": losses, "model": "map_ivr", "options": {"latent_dim": 64}, "trainer": "local", "num_workers": 1, "device": "cpu",
-        "num_train": 10, "num_test": 3, "num_labels": 2, "labels_without_training": ["a"], "labels_without_test": [],
-        "num_only_image": 1, "num_only_video": 2, "num_validation": 0,
-    }  # fmt: skip
+        "out": "out/run",
+        "checkpoint": "c.pt",
+        "epoch": num_epochs,
+        "start_epoch": 0,
+        "seconds": 12.0,
+        "losses": losses,
+        "model": "map_ivr",
+        "options": {"latent_dim": 64},
+        "trainer": "local",
+        "num_workers": 1,
+        "device": "cpu",
+        "num_train": 10,
+        "num_test": 3,
+        "num_labels": 2,
+        "labels_without_training": ["a"],
+        "labels_without_test": [],
+        "num_only_image": 1,
+        "num_only_video": 2,
+        "num_validation": 0,
+    }
     html = render_training(report, "loop: {}\n")
     assert html.count('<svg class="chart"') == (2 if num_epochs else 0)
     assert html.count("<title>total: ") <= 12
