@@ -26,6 +26,7 @@ from models.checkpoints import TrainedModel, find_checkpoint, load
 from models.retrieval import embed_images, embed_videos
 from pipelines.evaluation.report import write_report
 from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from pipelines.evaluation.retrieval_approximate import Approximate
 from pipelines.evaluation.retrieval_results import results_json
 from pipelines.evaluation.retrieval_scorers import Block, Cosine
 from pipelines.training.datasets import PairedFeatures, read_pairs
@@ -119,6 +120,7 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         scorers,
         config.at,
         prepare=prepare,
+        approximate=None if config.search.index == "exact" else Approximate(**config.search.model_dump()),
         dask_address=config.dask,
         seed=config.seed,
     )
@@ -176,5 +178,7 @@ def _text(result: RetrievalResult, at: Sequence[int], report: str) -> str:
     for space in result.spaces:
         lines.append(f"  {space.space:<14}" + "".join(f"{space.metrics[name]:>10.4f}" for name in names))
     lines.append(f"  {'(chance)':<14}" + "".join(f"{result.chance[name]:>10.4f}" for name in names))
+    if result.approximate is not None:
+        lines.append(f"approximate search: {result.approximate.line}")
     lines.append(f"report: {report}")
     return "\n".join(lines)

@@ -6,6 +6,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, model_validator
 
+from schemas.config_index import IndexConfig
 from schemas.errors import ConfigError
 from schemas.model import Model, validate
 from schemas.recipe import ClipRule, Pooling, Sampling
@@ -199,6 +200,7 @@ class EvaluateConfig(Model):
         at: cut-offs K of mAP@K.
         examples: how many queries the report shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
+        search: exact, or through an index whose recall is measured.
     """
 
     task: Literal["retrieval"] = "retrieval"
@@ -211,6 +213,7 @@ class EvaluateConfig(Model):
     examples: int = Field(default=12, ge=0)
     seed: int = 0
     dask: str | None = None
+    search: IndexConfig = IndexConfig()
     out: str | None = None
 
     @model_validator(mode="after")

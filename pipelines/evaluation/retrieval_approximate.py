@@ -44,6 +44,9 @@ Ints = npt.NDArray[np.int64]
 Search = Callable[[npt.NDArray[Any], int], Ints]
 """Returns the positions ``int64[n, c]`` of the c nearest items of rows ``[n, D]``, -1 where there are fewer."""
 
+_ADD_ROWS = 4096
+"""ours: rows added at a time. A graph's links depend on it, so it is no part of how the work is cut."""
+
 
 @dataclass(frozen=True, slots=True)
 class Approximate:
@@ -90,6 +93,13 @@ class Measured:
     recall: Mapping[str, Mapping[str, float]]
     num_queries: int
 
+    @property
+    def line(self) -> str:
+        """The line that goes with every number found so."""
+        k = list(next(iter(self.recall.values())))[0].rpartition("@")[2]
+        spaces = ", ".join(f"{space} {values[f'recall_of_exact@{k}']:.4f}" for space, values in self.recall.items())
+        return f"{self.settings.index}, recall of the exact {k} best on {self.num_queries} queries: {spaces}"
+
     def as_json(self) -> dict[str, Any]:
         """Returns the plain form that is stored with results."""
         recall = {space: dict(values) for space, values in self.recall.items()}
@@ -120,7 +130,7 @@ def find_approximately(
     for each in spaces.values():
         key = (each.gallery, isinstance(each, Hamming))  # type: ignore[attr-defined]
         if key not in indexes:
-            indexes[key] = _build(gallery, *key, cut.gallery_rows, settings, workers.num_workers)
+            indexes[key] = _build(gallery, *key, settings, workers.num_workers)
     num_queries = int(next(iter(queries.values())).shape[0])
     k = min(at[-1], len(gallery.tie))
     tops: dict[str, list[Any]] = {space: [] for space in scorers}
@@ -162,17 +172,17 @@ def _check(scorers: Scorers, settings: Approximate, k: int) -> None:
         raise UsageError(describe("search", "num_bits", "a multiple of 8", str(settings.num_bits), remedy))
 
 
-def _build(gallery: Stretch, name: str, is_binary: bool, rows: int, settings: Approximate, num_threads: int) -> Search:
+def _build(gallery: Stretch, name: str, is_binary: bool, settings: Approximate, num_threads: int) -> Search:
     import faiss
 
     width = int(gallery.vectors[name].shape[1])
     num = len(gallery.tie)
-    sample = _sample(gallery, name, is_binary, rows, settings) if settings.index != "hnsw" else None
+    sample = _sample(gallery, name, is_binary, settings) if settings.index != "hnsw" else None
     faiss.omp_set_num_threads(1)
     try:
         index, encode = _empty(faiss, width, is_binary, sample, num, settings)
         only = Stretch({name: gallery.vectors[name]}, gallery.tie)
-        for _, side, _ in only.blocks(rows):
+        for _, side, _ in only.blocks(_ADD_ROWS):
             index.add(encode(_rows(side, name, is_binary)))
     finally:
         faiss.omp_set_num_threads(num_threads)
@@ -254,13 +264,13 @@ def _rows(side: Side, name: str, is_binary: bool) -> npt.NDArray[Any]:
     return np.ascontiguousarray(side[name])
 
 
-def _sample(gallery: Stretch, name: str, is_binary: bool, rows: int, settings: Approximate) -> npt.NDArray[Any]:
+def _sample(gallery: Stretch, name: str, is_binary: bool, settings: Approximate) -> npt.NDArray[Any]:
     num = len(gallery.tie)
     chosen = np.arange(num)
     if num > settings.training_rows:
         chosen = np.sort(np.random.default_rng(settings.seed).choice(num, settings.training_rows, replace=False))
     parts = []
-    for start, side, tie in Stretch({name: gallery.vectors[name]}, gallery.tie).blocks(rows):
+    for start, side, tie in Stretch({name: gallery.vectors[name]}, gallery.tie).blocks(_ADD_ROWS):
         first, last = np.searchsorted(chosen, [start, start + len(tie)])
         parts.append(_rows(side, name, is_binary)[chosen[first:last] - start])
     return np.concatenate(parts)
