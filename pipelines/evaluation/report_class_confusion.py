@@ -28,6 +28,8 @@ def confusion_blocks(
     kept = np.flatnonzero(present).tolist()
     if len(kept) > CLASSES_SHOWN:
         blocks.append(_picture(square, kept, names, title))
+        if not wrong.any():
+            return tuple(blocks)
         mixed = wrong.sum(axis=0) + wrong.sum(axis=1)
         by_trouble = sorted(kept, key=lambda code: (-mixed[code], names[code]))
         kept = sorted(by_trouble[:CLASSES_SHOWN])
@@ -57,7 +59,7 @@ def confusion_blocks(
             for count, truth, other, total in pairs[:PAIRS_SHOWN]
         )
         told = f"{len(pairs):,} pairs in all." if len(pairs) > PAIRS_SHOWN else ""
-        head = ("true class → taken for", "times", "of all of the class", "share")
+        head = ("true class → taken for", "times", "of", "share")
         blocks.append(Table("Pairs most often confused", head, (("", lines),), told))
     return tuple(blocks)
 

@@ -112,7 +112,7 @@ def class_bars(run: RunScore, metric: str, title: str, count: str = "", noun: st
     ranked = sorted(table, key=lambda name: (-table[name][metric], name))
     half = BARS_SHOWN // 2
     kept = ranked if len(ranked) <= BARS_SHOWN else [*ranked[:half], *ranked[-half:]]
-    bars = tuple(Bar(name, table[name][metric], f"{table[name][count]:,.0f} {noun}" if count else "") for name in kept)
+    bars = tuple(Bar(name, table[name][metric], _counted(table[name][count], noun) if count else "") for name in kept)
     hidden = len(ranked) - len(kept)
     note = f"The best and the worst {half}; {hidden} in between are in the table." if hidden else ""
     columns = [key for key in next(iter(table.values()), {}) if key != count]
@@ -122,6 +122,10 @@ def class_bars(run: RunScore, metric: str, title: str, count: str = "", noun: st
     ]
     head = ("class", *columns, *([noun] if count else []))
     return Bars(title, bars, ((0, metric),), note, numbers(head, rows, title))
+
+
+def _counted(count: float, noun: str) -> str:
+    return f"{count:,.0f} {noun.removesuffix('s') if count == 1 else noun}"
 
 
 def _mistakes(evaluation: ItemsEvaluation, confident: Floats) -> Block:

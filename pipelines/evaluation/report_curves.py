@@ -30,7 +30,7 @@ def metric_chart(
     found = [(n, run.name, run.metrics) for n, run in enumerate(runs)]
     for n, (floor, values) in enumerate(floor_rows(runs)):
         if all(name in values for name in metrics.values()):
-            found.append((FLOOR_STYLES[n % len(FLOOR_STYLES)], f"floor: {floor}", values))
+            found.append((FLOOR_STYLES[n % len(FLOOR_STYLES)], f"floor: {floor.replace('_', ' ')}", values))
     series = [
         Series(name, [(x, values[metric]) for x, metric in metrics.items()], at, style) for style, name, values in found
     ]

@@ -12,6 +12,8 @@ NUM_BINS = 20
 WIDE = 50.0
 """ours: values whose 5th percentile is so many times below their largest are binned on a logarithmic scale."""
 MOST_TICKS = 6
+LARGEST = 1e300
+"""Scores beyond are drawn here: twice the largest number is none."""
 
 
 def bin_edges(values: Floats, num_bins: int = NUM_BINS) -> tuple[Floats, bool]:
@@ -19,7 +21,7 @@ def bin_edges(values: Floats, num_bins: int = NUM_BINS) -> tuple[Floats, bool]:
 
     A logarithmic scale begins at the 0.1 percentile; what is below it is in the first bin.
     """
-    known = values[np.isfinite(values)]
+    known = np.clip(values[np.isfinite(values)], -LARGEST, LARGEST)
     if not len(known):
         return np.linspace(0.0, 1.0, num_bins + 1), False
     low, high = float(known.min()), float(known.max())

@@ -144,7 +144,7 @@ def _tiles(report: TaskReport) -> tuple[Tile, ...]:
     for floor, values in run.floors.items():
         if main in values:
             text = f"{report.names.get(main, main)} of {FLOORS.get(floor, 'a floor')}"
-            tiles.append(Tile(f"floor: {floor}", value_text(main, values[main]), text, "floor"))
+            tiles.append(Tile(f"floor: {floor.replace('_', ' ')}", value_text(main, values[main]), text, "floor"))
     return tuple(tiles)
 
 
@@ -162,7 +162,7 @@ def results_table(report: TaskReport) -> Table:
         )
 
     floors = tuple(
-        Row(f"floor: {name}", cells(values), -1, note=FLOORS.get(name.split(",")[0], ""))
+        Row(f"floor: {name.replace('_', ' ')}", cells(values), -1, note=FLOORS.get(name.split(",")[0], ""))
         for name, values in floor_rows(runs)
     )
     own = tuple(Row(run.name, cells(run.metrics), n, is_main=n == 0) for n, run in enumerate(runs))
