@@ -92,7 +92,8 @@ def _tsne(components: Floats, plane: Floats, seed: int) -> Floats:
 def _fit(points: Floats) -> Floats:
     """Returns the points moved and scaled to [0, 1], each axis by itself, rounded to what a screen shows."""
     low, high = points.min(axis=0), points.max(axis=0)
-    return np.round((points - low) / np.where(high > low, high - low, 1.0), 4) + 0.0
+    fitted: Floats = (points - low) / np.where(high > low, high - low, 1.0)
+    return np.round(fitted, 4) + 0.0
 
 
 @dataclass(frozen=True, slots=True)

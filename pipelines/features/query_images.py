@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from extractors.base import Extractor
 from extractors.preprocess import apply_geometry
@@ -79,7 +79,7 @@ def read_image(path: str) -> Pixels:
         raise QueryError(describe("query", path, "an image file", "nothing there", "correct the path")) from None
     except IsADirectoryError:
         raise QueryError(describe("query", path, "an image file", "a folder", "name it under queries.folder")) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         raise QueryError(
             describe("query", path, "an image", "a file of another kind", "convert it to PNG or JPEG")
         ) from None
