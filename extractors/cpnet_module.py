@@ -89,8 +89,8 @@ def nearest_in_other_frames(
 ) -> Tensor:
     """Returns, for every point, the k points of other frames with the smallest squared distance, nearest first.
 
-    Exact, in float32 and without gradient; memory is bounded by one block of `chunk_queries` rows of the score matrix.
-    The order of equal distances is not defined.
+    Exact, in float32 (or wider, as given) and without gradient; memory is bounded by one block of `chunk_queries` rows
+    of the score matrix. The order of equal distances is not defined.
 
     Args:
         points: ``float[N, n, C]``, with n = T * H * W in this order of axes.
@@ -114,7 +114,9 @@ def nearest_in_other_frames(
     start, stop, _ = (queries or slice(None)).indices(num_points)
     size = chunk_queries or max(1, SCORES_BYTES // (4 * num_points))
     with torch.no_grad():
-        points = points.detach().float()
+        points = points.detach().to(torch.promote_types(points.dtype, torch.float32))
+        # Distances stay what they are, and their rounding errors no longer grow with what all points have in common.
+        points = points - points.mean(dim=1, keepdim=True)
         found = torch.empty((num_clips, stop - start, k), dtype=torch.int64, device=points.device)
         for clip, mine in enumerate(points):
             for first in range(start, stop, size):

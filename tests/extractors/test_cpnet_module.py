@@ -74,6 +74,13 @@ def test_neighbours_are_the_nearest_of_other_frames_for_every_k(k: int) -> None:
         np.testing.assert_array_equal(found[clip].numpy(), brute_force(points[clip].double().numpy(), num_frames, k))
 
 
+def test_what_all_points_have_in_common_costs_no_precision() -> None:
+    points = random_maps(1, 60, 6)
+    found = nearest_in_other_frames(points + 1000.0, 3, 1)
+    # 1000 rounds the values to 6e-5, and squares of 1e6 would round the distances to whole tenths.
+    np.testing.assert_array_equal(found[0].numpy(), brute_force((points[0] + 1000.0).double().numpy(), 3, 1))
+
+
 def test_scores_far_below_zero_still_lose_to_no_point_of_the_same_frame() -> None:
     # Squared distances of 1e10: a mask of -1e8, as the released code has it, would win against them.
     points = random_maps(1, 20, 4) * 1e5
