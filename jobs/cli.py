@@ -190,6 +190,18 @@ def search(config: Config, overrides: Overrides = None, as_json: AsJson = False)
 
 
 @app.command()
+def reproduce(
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as cpnet-toy.")],
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+) -> None:
+    """Run a published experiment and print ours beside theirs."""
+    from jobs.reproduce import run_reproduce
+
+    run_verb(lambda: run_reproduce(name, overrides or []), as_json)
+
+
+@app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine: libraries, devices, decoders, shared memory."""
     from jobs.doctor import run_doctor

@@ -1,0 +1,83 @@
+"""The four small networks of CPNet's toy experiment: two 3 x 3 convolutions, and one way or none to join frames."""
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from extractors.cpnet_module import CorrespondenceProposal
+from pipelines.training.cpnet_toy_data import CLASSES
+
+NetName = Literal["C2D", "C3D", "C2D+NL", "C2D+CP"]
+NETS: tuple[NetName, ...] = ("C2D", "C3D", "C2D+NL", "C2D+CP")
+WIDTH = 16
+"""Channels of both convolutions and of the CP module's layers (ours)."""
+
+
+class NonLocal(nn.Module):
+    """A non-local block (Wang et al., CVPR 2018), embedded Gaussian: every point attends to all, knowing no places.
+
+    Its last batch norm starts at zero, so that the block starts as the identity.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        inner = channels // 2
+        self.query, self.key, self.value = (nn.Linear(channels, inner) for _ in range(3))
+        self.out = nn.Linear(inner, channels)
+        self.bn = nn.BatchNorm1d(channels)
+        nn.init.zeros_(self.bn.weight)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        """Returns ``[N, T, C, H, W]``: the maps plus what attention brings."""
+        points = maps.permute(0, 1, 3, 4, 2).flatten(1, 3)
+        # As one head: without that axis PyTorch takes a slower way, which holds the whole matrix.
+        query, key, value = (layer(points)[:, None] for layer in (self.query, self.key, self.value))
+        mixed = functional.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
+        update: Tensor = self.bn(self.out(mixed).flatten(0, 1)).view_as(points)
+        return maps + update.view(*maps.shape[:2], *maps.shape[3:], -1).permute(0, 1, 4, 2, 3)
+
+
+class ToyNet(nn.Module):
+    """conv 3x3, conv 3x3 (each with batch norm and ReLU), 2x2 average pool, module, ReLU, mean, batch norm, linear.
+
+    The pool comes after the second convolution, which therefore sees 5 pixels and no more. The last batch norm is ours:
+    the block fills a fiftieth of the places, so what is learned of it is small in a mean over all.
+
+    Args:
+        k: neighbours of a point in the CP module.
+    """
+
+    def __init__(self, name: NetName, k: int) -> None:
+        super().__init__()
+        self.in_time = name == "C3D"
+        kernel, padding = ((3, 3, 3), (1, 1, 1)) if self.in_time else ((1, 3, 3), (0, 1, 1))
+        self.conv1 = nn.Conv3d(1, WIDTH, kernel, padding=padding)
+        self.bn1 = nn.BatchNorm3d(WIDTH)
+        self.conv2 = nn.Conv3d(WIDTH, WIDTH, kernel, padding=padding)
+        self.bn2 = nn.BatchNorm3d(WIDTH)
+        self.module: nn.Module | None = None
+        if name == "C2D+NL":
+            self.module = NonLocal(WIDTH)
+        elif name == "C2D+CP":
+            self.module = CorrespondenceProposal(WIDTH, k, (WIDTH, WIDTH))
+        self.bn3 = nn.BatchNorm1d(WIDTH)
+        self.fc = nn.Linear(WIDTH, len(CLASSES))
+
+    def forward(self, frames: Tensor) -> Tensor:
+        """Returns logits ``[N, 4]`` for ``float32[N, T, 32, 32]``."""
+        maps = functional.relu(self.bn1(self.conv1(frames[:, None])))
+        maps = functional.relu(self.bn2(self.conv2(maps)))
+        maps = functional.avg_pool3d(maps, (1, 2, 2)).transpose(1, 2)
+        if self.module is not None:
+            maps = self.module(maps)
+        logits: Tensor = self.fc(self.bn3(functional.relu(maps).mean(dim=(1, 3, 4))))
+        return logits
+
+
+def make_net(name: NetName, k: int, seed: int) -> ToyNet:
+    """Returns a network with PyTorch's initial weights, a function of `seed` alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return ToyNet(name, k)
