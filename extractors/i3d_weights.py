@@ -42,7 +42,7 @@ def read_streams(path: str, stream: str) -> dict[str, dict[str, Tensor]]:
 def _renamed(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     renamed = {}
     for published, (ours, _) in layout.keys.items():
-        tensor = state[published].float()
+        tensor = state[published].float().contiguous()
         if TENSORFLOW_SCOPE.match(published) and tensor.dim() == len(TENSORFLOW_AXES):
             tensor = tensor.permute(TENSORFLOW_AXES).contiguous()
         renamed[ours] = tensor

@@ -1,13 +1,14 @@
 """What a weights file is: its layout, the card a recipe would take, whether it is a published one. Runs none of it."""
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from extractors import registry
 from extractors.published import Published, card_choices, git_blob_sha1, identify
 from extractors.resolve import resolve_recipe
-from extractors.weights import LayoutFit, digest, nearest_layout, read_state_dict
+from extractors.weights import Layout, LayoutFit, digest, match_layout, nearest_layout, read_state_dict
 from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from schemas.errors import UsageError, describe
 from schemas.recipe import ClipRule, Recipe
@@ -49,6 +50,26 @@ class WeightsReport:
         return self.fit.num_problems == 0 and not self.not_finite
 
 
+def options_for(extractor: str, path: str) -> dict[str, Any]:
+    """Returns the options of a recipe that take the file at `path`, which its layout tells: I3D's stream, say.
+
+    Raises:
+        UsageError: there is no such extractor, or it reads no weights files.
+        WeightsError: the file cannot be read, or has none of the extractor's layouts.
+    """
+    layouts = _layouts(extractor)
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    return dict(card_choices(extractor)[match_layout(path, shapes, layouts).card].options)
+
+
+def _layouts(extractor: str) -> Sequence[Layout]:
+    layouts = registry.registration(extractor).layouts
+    if layouts is None:
+        remedy = "it needs no weights"
+        raise UsageError(describe("extractor", extractor, "one that reads weights files", "one without", remedy))
+    return layouts()
+
+
 def report_weights(extractor: str, path: str) -> WeightsReport:
     """Returns what the file at `path` is to the extractor.
 
@@ -56,19 +77,17 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
         UsageError: there is no such extractor, or it reads no weights files.
         WeightsError: the file cannot be read, holds no tensors, or names code to run when loaded (none is run).
     """
-    layouts = registry.registration(extractor).layouts
-    if layouts is None:
-        remedy = "it needs no weights"
-        raise UsageError(describe("extractor", extractor, "one that reads weights files", "one without", remedy))
+    layouts = _layouts(extractor)
     path = os.path.abspath(os.path.expanduser(path))
     state = read_state_dict(path)
     shapes = {key: tuple(value.shape) for key, value in state.items()}
-    fit = nearest_layout(shapes, layouts())
+    fit = nearest_layout(shapes, layouts)
     facts = os.path.getsize(path), digest(path), git_blob_sha1(path), tuple(identify(path))
     if fit.num_problems:
         return WeightsReport(path, *facts, len(state), fit)
     learnt = [key for key in state if not fit.layout.keys[key][0].endswith(STATISTICS)]
     options = dict(card_choices(extractor)[fit.layout.card].options)
+    feature = FeatureConfig(weights=WeightsConfig(file=path), options=options)
     return WeightsReport(
         path,
         *facts,
@@ -78,11 +97,5 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
         not_finite=tuple(key for key, value in state.items() if not value.isfinite().all()),
         num_classes=fit.layout.count_classes(shapes),
         options=options,
-        recipe=recipe_for(extractor, path, options),
+        recipe=resolve_recipe(extractor, feature, ClipRule(), DecodeConfig()),
     )
-
-
-def recipe_for(extractor: str, path: str, options: dict[str, Any]) -> Recipe:
-    """Returns the recipe a build would make of the file with the extractor's defaults."""
-    feature = FeatureConfig(weights=WeightsConfig(file=path), options=options)
-    return resolve_recipe(extractor, feature, ClipRule(), DecodeConfig())

@@ -74,7 +74,7 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
     ]
     if recipe is None:
         lines.append(
-            f"  layout      none of {extractor}'s; nearest is {fit.layout.name}, with {fit.num_problems} problems"
+            f"  layout      none of {extractor}'s; nearest is {fit.layout.name}: {fit.num_problems} keys do not fit"
         )
         kinds = (("missing", fit.missing), ("unexpected", fit.unexpected), ("mis-shaped", fit.misshaped))
         for kind, keys in kinds:

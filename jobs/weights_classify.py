@@ -16,14 +16,14 @@ from extractors import registry
 from extractors.base import Extractor
 from extractors.class_scores import ClassScore, check_class_names, read_class_names, top_classes
 from extractors.resolve import resolve_recipe
-from extractors.weights_report import report_weights
+from extractors.weights_report import options_for
 from jobs.output import Outcome
 from pipelines.features.engines.select import num_cores
 from pipelines.features.extraction import resolve_device
 from pipelines.features.probing import probe_videos
 from pipelines.features.recompute import recompute
 from schemas.config import DecodeConfig, FeatureConfig, parse_config
-from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, VideoError, WeightsError, describe
+from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, VideoError, describe
 from schemas.recipe import ClipRule, Recipe
 from schemas.records import Video
 
@@ -95,12 +95,8 @@ def logits_recipe(extractor: str, path: str, overrides: Sequence[str] = ()) -> R
         UsageError: the extractor has no logits, or an override does not fit.
         WeightsError: the file is not one of the extractor's, or has no last layer.
     """
-    report = report_weights(extractor, path)
-    if report.recipe is None:
-        got = f"keys nearest to {report.fit.layout.name}"
-        remedy = f"see clipmill weights check {extractor} {path}"
-        raise WeightsError(describe("weights", path, f"a file of {extractor}", got, remedy))
-    written = {"layer": "logits", "weights": {"file": report.path}, "options": report.options}
+    path = os.path.abspath(os.path.expanduser(path))
+    written = {"layer": "logits", "weights": {"file": path}, "options": options_for(extractor, path)}
     feature = parse_config(FeatureConfig, yaml.safe_dump(written), overrides, "classify")
     if feature.layer != "logits" or feature.pooling != "none" or feature.extractor not in (None, extractor):
         got = f"layer {feature.layer}, pooling {feature.pooling}"
