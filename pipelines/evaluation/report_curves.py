@@ -32,7 +32,8 @@ def metric_chart(
         if all(name in values for name in metrics.values()):
             found.append((FLOOR_STYLES[n % len(FLOOR_STYLES)], f"floor: {floor.replace('_', ' ')}", values))
     series = [
-        Series(name, [(x, values[metric]) for x, metric in metrics.items()], at, style) for style, name, values in found
+        Series(name, [(x, values[m]) for x, m in metrics.items() if values[m] == values[m]], at, style)
+        for style, name, values in found
     ]
     step = -(-len(at) // MOST_TICKS)
     ticks = at[::step] if len(at) > MOST_TICKS else at

@@ -24,7 +24,7 @@ from pipelines.evaluation.report_curves import metric_chart
 from pipelines.evaluation.report_histograms import histograms
 from pipelines.evaluation.report_lengths import bin_name
 from pipelines.evaluation.report_task import Lineage, TaskReport
-from pipelines.evaluation.report_timelines import NUM_TIMELINES, choose, lanes_of, seconds_text
+from pipelines.evaluation.report_timelines import NUM_TIMELINES, choose, lanes_of, length_of, seconds_text
 from pipelines.evaluation.segment_truth import in_order
 from pipelines.evaluation.task_moments import MomentsEvaluation
 from pipelines.evaluation.task_result import TaskScore, threshold_name
@@ -260,12 +260,11 @@ def _timeline(answers: _Answers, kind: str, query: int) -> Timeline:
         truth.append(
             Segment(start, stop, "truth" if row in right else "missed", f"Window, {seconds_text(start, stop)}; {told}.")
         )
-    last = max([0.0, *(bar.stop_seconds for bar in (*truth, *bars))])
-    seconds = float(answers.seconds[query])
-    length = max(seconds if np.isfinite(seconds) else 0.0, last) or 1.0
+    length = length_of(float(answers.seconds[query]), windows.stop_seconds[own], given.stop_seconds[list(shown)])
     lanes: list[Lane] = [*lanes_of(truth, length, "windows", True)[0]]
     # One line per answer, so that their order can be seen.
-    lanes += [Lane(f"answer {rank}", False, (bar,)) for rank, bar in enumerate(bars, start=1)]
+    for rank, bar in enumerate(bars, start=1):
+        lanes += lanes_of([bar], length, f"answer {rank}", False)[0]
     name = windows.video_ids[query]
     first = f"IoU of the first answer: {answers.best_iou(shown[0])[0]:.2f}." if len(shown) else "No answer."
     sentence = answers.sentences[query] or f"query {name}"

@@ -38,9 +38,10 @@ def proposals_report(
     threshold = min(tious, key=lambda t: abs(t - MAIN_TIOU))
     hits = hits_at(_one_class(truth.segments), _one_class(first.predictions), threshold)
     runs = [item.run for item in evaluations]
-    largest = first.score.average_number[-1]
+    largest = first.protocol.max_average or first.score.average_number[-1]
+    most = f"{largest:.4g}" if largest == largest else "no"
     recalls = {round(t, 6): threshold_name("recall", t) for t in tious}
-    title = f"Recall against tIoU, {largest:.4g} proposals per video"
+    title = f"Recall against tIoU, {most} proposals per video"
     curves = Charts((_recall_chart(evaluations), metric_chart(title, "tIoU threshold", "recall", runs, recalls)))
     sections = [
         Section("curves", "Curves", (curves,)),
@@ -64,7 +65,7 @@ def proposals_report(
         sections=tuple(sections),
         explained=(
             f"AR@AN: recall at AN proposals per video on average, mean over tIoU {min(tious):g} to {max(tious):g}. "
-            f"Area: under AR against AN up to {largest:.4g}, divided by it."
+            f"Area: under AR against AN up to {most}, divided by it."
         ),
         published=tuple(published),
         lineage=lineage,

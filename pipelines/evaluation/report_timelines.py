@@ -1,6 +1,7 @@
 """Which videos a report of segments shows as timelines, and what stands on them."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 
@@ -82,8 +83,7 @@ def _timeline(hits: Hits, kind: str, video: int, ranked: Ints, durations: Mappin
     num_shown = min(max(len(own), LEAST_PREDICTIONS), MOST_PREDICTIONS)
     shown = ranked[:num_shown]
     rank_of = {row: place for place, row in enumerate(ranked.tolist(), start=1)}
-    last = max([0.0, *truth.stop_seconds[own].tolist(), *predictions.stop_seconds[shown].tolist()])
-    length = max(durations.get(name, 0.0), last) or 1.0
+    length = length_of(durations.get(name), truth.stop_seconds[own], predictions.stop_seconds[shown])
     kinds = categories(hits, shown)
     lanes: list[Lane] = []
     # Classes in the order of their first ground truth, then those that are only predicted, best first.
@@ -150,6 +150,7 @@ def _prediction_bar(hits: Hits, row: int, rank: int, kind: int, own: Ints) -> Se
 
 def lanes_of(bars: Sequence[Segment], length: float, name: str, is_truth: bool) -> tuple[list[Lane], int]:
     """Returns the bars in lines without overlap, each as high up as it fits, and how many found no line."""
+    bars = [_inside(bar, length) for bar in bars]
     lines: list[list[Segment]] = []
     num_hidden = 0
     for bar in bars:
@@ -164,6 +165,19 @@ def lanes_of(bars: Sequence[Segment], length: float, name: str, is_truth: bool) 
                 num_hidden += 1
     ordered = [tuple(sorted(line, key=lambda bar: (bar.start_seconds, bar.stop_seconds))) for line in lines]
     return [Lane(name if not n else "", is_truth, line) for n, line in enumerate(ordered)], num_hidden
+
+
+def length_of(duration: float | None, truth_stop: Floats, prediction_stop: Floats) -> float:
+    """Returns the seconds a line stands for: the video, or what is annotated and predicted where that is not known."""
+    known = duration is not None and np.isfinite(duration) and duration > 0
+    last = max(truth_stop.max(initial=0.0), duration if known and duration else prediction_stop.max(initial=0.0))
+    return float(last) or 1.0
+
+
+def _inside(bar: Segment, length: float) -> Segment:
+    """Returns the bar as far as it can be drawn: a prediction may begin before the video, or end after it."""
+    start, stop = (min(max(value, 0.0), length) for value in (bar.start_seconds, bar.stop_seconds))
+    return replace(bar, start_seconds=start, stop_seconds=stop)
 
 
 def _apart(one: Segment, other: Segment, length: float) -> bool:
