@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pyarrow as pa
 import pytest
 
 from extractors.resolve import resolve_recipe
@@ -16,17 +15,13 @@ from pipelines.evaluation.metrics.detection import DetectionMap
 from pipelines.evaluation.metrics.proposals import ProposalRecall
 from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from schemas.recipe import ClipRule
-from schemas.records import Video
 from schemas.rows import Rows
 from schemas.segments import segments_from_columns
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
 from stores.formats.parquet import write_segments_parquet
 from stores.formats.segments_csv import read_segments_csv, write_segments_csv
 from stores.formats.thumos14 import read_thumos14_classes, write_thumos14_detections
-from stores.store import Store
-from stores.verify import values_sha256
 from tests.jobs.evaluation_command import Done, evaluate, refused
+from tests.jobs.stored_rows import write_store
 
 Row = tuple[str, float, float, str, float]
 TRUTH: list[Row] = [
@@ -247,23 +242,7 @@ def store(tmp_path: Path) -> str:
             "class_score": np.array([0.9, 0.8, 1.0], np.float32),
         },
     )
-    video = Video("a.mp4", "a.mp4", "f1")
-    opened = Store.create(str(tmp_path / "store"), "zarr", "detections")
-    opened.write_manifest("r1", [video])
-    opened.write_recipe(recipe)
-    committed = {
-        "video_id": video.id,
-        "video_fingerprint": video.fingerprint,
-        "clips_fingerprint": clips_fingerprint(video),
-        "recipe_fingerprint": recipe.fingerprint,
-        "shard": opened.write_shard(recipe, "task", rows, [(video.id, 0, 3)]),
-        "row_start": 0,
-        "row_stop": 3,
-        "clips": [{"start_seconds": 0.0, "stop_seconds": 10.0, "label": None}],
-        "passport": {"weights": "random(0)", "values_sha256": values_sha256(rows.values)},
-    }
-    opened.write_commit(recipe, "task", pa.Table.from_pylist([committed], schema=COMMITS))
-    return str(tmp_path / "store")
+    return write_store(tmp_path, [(recipe, {"a.mp4": rows})], {"a.mp4": None})
 
 
 def test_detections_of_a_store_are_scored_straight_from_it(tmp_path: Path, store: str) -> None:
