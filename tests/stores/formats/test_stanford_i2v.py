@@ -1,0 +1,62 @@
+"""Stanford I2V's files: what they hold, what is written is read again, and what is refused."""
+
+from pathlib import Path
+
+import pytest
+
+from schemas.errors import FormatError
+from stores.formats.stanford_i2v import (
+    ShownIn,
+    read_stanford_i2v,
+    read_stanford_i2v_results,
+    write_stanford_i2v_results,
+)
+
+
+def file(folder: Path, text: str) -> Path:
+    (folder / "i2v.txt").write_text(text)
+    return folder / "i2v.txt"
+
+
+def test_ground_truth_has_stretches_in_whole_seconds(tmp_path: Path) -> None:
+    truth = read_stanford_i2v(file(tmp_path, "0 a/01.mp4 0:56 1:02 a/01.mp4 1:00:30 1:00:55\n1 b.mp4 1:38 1:44\n"))
+    assert truth == {
+        "0": (ShownIn("a/01.mp4", 56, 62), ShownIn("a/01.mp4", 3630, 3655)),
+        "1": (ShownIn("b.mp4", 98, 104),),
+    }
+
+
+def test_results_are_read_as_written(tmp_path: Path) -> None:
+    ranked = {"3": ("a/01.mp4", "b.mp4"), "0": (), "1": ("b.mp4",)}
+    write_stanford_i2v_results(tmp_path / "r.txt", ranked)
+    assert (tmp_path / "r.txt").read_text() == "Query 3\na/01.mp4\nb.mp4\nQuery 0\nQuery 1\nb.mp4\n"
+    assert read_stanford_i2v_results(tmp_path / "r.txt") == ranked
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("q1 a 0:01 0:02\n", "expected Stanford I2V ground truth"),
+        ("0 a 0:01 0:02\n1 a 0:01\n", "line 2"),
+        ("0 a 0:01 0:02\n1 a 0:01 x\n", "line 2"),
+        ("0 a 0:01 0:02\n0 b 0:01 0:02\n", "query 0 once"),
+        ("0 a 0:09 0:02\n", "stop after they start"),
+    ],
+)
+def test_a_ground_truth_that_is_none_is_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_stanford_i2v(file(tmp_path, text))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("a.mp4\nQuery 0\n", "expected Stanford I2V results"),
+        ("Query\na.mp4\n", "expected Stanford I2V results"),
+        ("Query 0\na.mp4\nQuery x\n", "line 3"),
+        ("Query 0\na.mp4\nQuery 0\n", "query 0 once"),
+    ],
+)
+def test_results_that_are_none_are_refused(tmp_path: Path, text: str, message: str) -> None:
+    with pytest.raises(FormatError, match=message):
+        read_stanford_i2v_results(file(tmp_path, text))
