@@ -70,7 +70,7 @@ def chosen_format(thing: str, path: str, given: str | None, known: Sequence[str]
                 describe(thing, "format", f"one of {', '.join(known)} for this task", given, "correct the format")
             )
         return given
-    found = kind_of(path)
+    found = kind_of(path, known)
     if found not in known:
         expected = " or ".join(f"{KINDS[name]} ({name})" for name in known)
         raise FormatError(
@@ -130,6 +130,10 @@ def read_segment_truth(config: TruthConfig, training: TruthConfig | None = None)
 
 def _annotations(thing: str, config: TruthConfig) -> tuple[Segments, Segments | None, Mapping[str, float]]:
     kind = chosen_format(thing, config.file, config.format, ("activitynet", "thumos14", "csv", "parquet"))
+    if config.subset is not None and kind not in ("activitynet", "thumos14"):
+        raise UsageError(
+            describe(thing, "subset", "activitynet or thumos14 annotations, which have subsets", kind, "leave it out")
+        )
     ambiguous: Segments | None = None
     durations: dict[str, float] = {}
     if kind == "activitynet":
@@ -179,6 +183,9 @@ def read_segment_predictions(config: PredictionsConfig, truth: TruthConfig, with
     else:
         path = str(config.file)
         kind = chosen_format("predictions", path, config.format, ("activitynet", "thumos14", "csv", "parquet"))
+        if config.classes is not None and kind != "thumos14":
+            expected = "class numbers, as thumos14 detections and stores have them"
+            raise UsageError(describe("predictions", "classes", expected, f"{kind}, which has names", "leave it out"))
         if kind == "activitynet":
             segments = read_activitynet_results(path).segments
         elif kind == "thumos14":

@@ -4,7 +4,7 @@ Every switch that changes a number is a key here and stands in ``results.json`` 
 what its protocol says; which value that is stands in docs/evaluation.md and in the printed config.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -82,7 +82,7 @@ class PredictionsConfig(IdsConfig):
     store: str | None = Field(default=None, min_length=1)
     feature: str | None = None
     classes: str | tuple[str, ...] | None = None
-    name: str | None = Field(default=None, min_length=1)
+    name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")
 
     @model_validator(mode="after")
     def _one_source(self) -> "PredictionsConfig":
@@ -98,6 +98,15 @@ class BlockedConfig(Model):
 
     file: str | None = None
     ids: tuple[str, ...] = ()
+
+
+def _file(value: Any) -> Any:
+    """Returns the mapping that a bare file name stands for."""
+    if isinstance(value, str):
+        return {"file": value}
+    if not isinstance(value, Mapping | BaseModel):
+        raise ValueError("expected a file, or a mapping such as {file: results.json}")
+    return value
 
 
 class TaskConfig(Model):
@@ -128,7 +137,7 @@ class TaskConfig(Model):
     @field_validator("ground_truth", mode="before")
     @classmethod
     def _as_mapping(cls, value: Any) -> Any:
-        return {"file": value} if isinstance(value, str) else value
+        return _file(value)
 
     @field_validator("predictions", mode="before")
     @classmethod
@@ -136,7 +145,7 @@ class TaskConfig(Model):
         items = list(value) if isinstance(value, list | tuple) else [value]
         if not items:
             raise ValueError("expected at least one file or store, such as predictions: results.json")
-        return [{"file": item} if isinstance(item, str) else item for item in items]
+        return [_file(item) for item in items]
 
 
 class NmsConfig(Model):
@@ -169,6 +178,11 @@ class NmsConfig(Model):
         return self
 
 
+def _several(value: Any) -> Any:
+    """Returns the list that a single number stands for."""
+    return [value] if isinstance(value, int | float) else value
+
+
 def _thresholds(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     if values is None:
         return None
@@ -192,6 +206,11 @@ class SegmentTaskConfig(TaskConfig):
     training: TruthConfig | None = None
     chance_per_video: int = Field(default=100, ge=1)
 
+    @field_validator("tious", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return _several(value)
+
     @field_validator("tious")
     @classmethod
     def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -200,14 +219,12 @@ class SegmentTaskConfig(TaskConfig):
     @field_validator("blocked", mode="before")
     @classmethod
     def _blocked(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"file": value}
-        return {"ids": value} if isinstance(value, list | tuple) else value
+        return {"ids": value} if isinstance(value, list | tuple) else _file(value)
 
     @field_validator("training", mode="before")
     @classmethod
     def _training(cls, value: Any) -> Any:
-        return {"file": value} if isinstance(value, str) else value
+        return None if value is None else _file(value)
 
 
 class DetectionConfig(SegmentTaskConfig):
@@ -222,6 +239,7 @@ class DetectionConfig(SegmentTaskConfig):
         ambiguous: ``thumos14``: excuse predictions that overlap an ambiguous interval.
         drop_duplicates: score repeated ground truths once.
         max_per_video: keep the best so many predictions of a video, before NMS; None: all.
+        nms: suppression; a number is that of hard NMS.
         time_decimals, score_digits: round times to so many decimals and scores to so many significant digits, after
             NMS, as a file of the official form would hold them (S-CNN: 1 and 5).
     """
@@ -237,6 +255,11 @@ class DetectionConfig(SegmentTaskConfig):
     nms: NmsConfig | None = None
     time_decimals: int | None = Field(default=None, ge=0, le=9)
     score_digits: int | None = Field(default=None, ge=1, le=17)
+
+    @field_validator("nms", mode="before")
+    @classmethod
+    def _nms(cls, value: Any) -> Any:
+        return {"tiou": value} if isinstance(value, int | float) else value
 
     @model_validator(mode="after")
     def _fits(self) -> "DetectionConfig":
@@ -283,6 +306,11 @@ class MomentsConfig(TaskConfig):
     lengths: bool | None = None
     training: TruthConfig | None = None
 
+    @field_validator("at", "ious", mode="before")
+    @classmethod
+    def _one(cls, value: Any) -> Any:
+        return _several(value)
+
     @field_validator("ious")
     @classmethod
     def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
@@ -291,7 +319,7 @@ class MomentsConfig(TaskConfig):
     @field_validator("training", mode="before")
     @classmethod
     def _training(cls, value: Any) -> Any:
-        return {"file": value} if isinstance(value, str) else value
+        return None if value is None else _file(value)
 
 
 class HighlightsConfig(TaskConfig):
@@ -323,9 +351,7 @@ class ClassificationConfig(TaskConfig):
     @field_validator("blocked", mode="before")
     @classmethod
     def _blocked(cls, value: Any) -> Any:
-        if isinstance(value, str):
-            return {"file": value}
-        return {"ids": value} if isinstance(value, list | tuple) else value
+        return {"ids": value} if isinstance(value, list | tuple) else _file(value)
 
     @field_validator("at")
     @classmethod
@@ -403,7 +429,7 @@ def parse_evaluate_config(
         ConfigError: as `parse_config`, or there is no such task.
     """
     task = parse_config(_TaskOnly, text, overrides, source).task
-    if task not in TASKS:
+    if not isinstance(task, str) or task not in TASKS:
         known = ", ".join(TASKS)
         raise ConfigError(f"{source} task: expected one of {known}, got {task!r}; {near(str(task), TASKS)}")
     model: type[EvaluateConfig] | type[TaskConfig] = TASKS[task]

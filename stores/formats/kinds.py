@@ -5,6 +5,7 @@ formats that look alike only where the content cannot.
 """
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,8 +32,11 @@ KINDS: dict[str, str] = {
 _HEAD = 1 << 16
 
 
-def kind_of(path: str | Path) -> str:
+def kind_of(path: str | Path, expected: Iterable[str] = KINDS) -> str:
     """Returns the format of `path`, one of `KINDS`.
+
+    Args:
+        expected: formats that the message about an unknown file lists.
 
     Raises:
         FormatError: there is nothing at `path`, or it is none of them; the message says what it looks like.
@@ -42,9 +46,11 @@ def kind_of(path: str | Path) -> str:
         raise FormatError(describe("file", str(path), "a file or folder", "nothing there", "check the path"))
     found = _folder(file) if file.is_dir() else _file(file)
     if found is None:
-        known = ", ".join(KINDS)
+        known = ", ".join(expected)
         raise FormatError(
-            describe("file", str(path), f"a known format ({known})", looks_like(path), "give format: if it is one")
+            describe(
+                "file", str(path), f"a known format ({known})", looks_like(path), "check the path and the kind of file"
+            )
         )
     return found
 

@@ -167,11 +167,11 @@ def test_every_switch_changes_the_number_as_it_should(tmp_path: Path) -> None:
         ("one", 0, 4.9, "run", 0.75),
         ("one", 20, 30, "run", 0.7),
     ]
-    config = files(tmp_path, truth, answers) | {"tious": [0.5]}
+    config = files(tmp_path, truth, answers) | {"tious": 0.5}
     # Ranks 2 and 4 of 4 are hits (precision 1/2 and 2/4), of three ground truths.
     assert average(tmp_path, config) == pytest.approx(1 / 3)
     assert average(tmp_path, config, overlap=">") == pytest.approx(1 / 4 / 3)
-    assert average(tmp_path, config, nms={"tiou": 0.4}) == pytest.approx((2 / 3 + 2 / 3) / 3)
+    assert average(tmp_path, config, nms=0.4) == pytest.approx((2 / 3 + 2 / 3) / 3)
     assert average(tmp_path, config, nms={"tiou": 0.4}, interpolated=False) == pytest.approx((1 / 2 + 2 / 3) / 3)
     assert average(tmp_path, config, blocked=["two"]) == pytest.approx(1 / 2)
     assert average(tmp_path, config, max_per_video=2) == pytest.approx((1 / 2) / 3)
@@ -306,6 +306,7 @@ def test_an_unknown_key_task_and_format_name_the_near_ones(tmp_path: Path) -> No
     refused(told(tmp_path, predictions={"fil": "x"}), "predictions.0.fil", "'file'")
     refused(told(tmp_path, ground_truth={"file": "x", "format": "trec"}), "format", "one of activitynet, thumos14")
     refused(told(tmp_path, published="thumos15"), "published", "'thumos14'")
+    refused(told(tmp_path, task=["detection"]), "task", "expected one of retrieval, detection")
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
@@ -313,7 +314,14 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     refused(told(tmp_path, nms={"tiou": 0.5, "below": 0.1}), "exactly one of tiou and below")
     refused(told(tmp_path, nms={"kind": "gaussian"}), "sigma")
     refused(told(tmp_path, protocol="thumos14", drop_duplicates=True), "drop_duplicates belongs to")
-    refused(told(tmp_path, tious=[50]), "tious", "between 0 and 1")
+    refused(told(tmp_path, tious=50), "tious", "between 0 and 1")
+    refused(told(tmp_path, predictions=5), "predictions", "expected a file")
+    refused(told(tmp_path, predictions=[]), "predictions", "at least one file")
+    refused(told(tmp_path, predictions={"file": "x", "name": "a/b"}), "predictions.0.name", "a/b")
+    path = files(tmp_path)["ground_truth"]
+    refused(told(tmp_path, ground_truth={"file": path, "subset": "test"}), "ground_truth subset", "csv")
+    path = files(tmp_path)["predictions"]
+    refused(told(tmp_path, predictions={"file": path, "classes": ["x"]}), "predictions classes", "csv")
     refused(told(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}), "exactly one of file and store")
 
 

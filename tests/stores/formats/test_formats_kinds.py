@@ -101,7 +101,7 @@ def test_a_format_is_known_by_its_content(tmp_path: Path, kind: str, write: Call
 
 @pytest.mark.parametrize("content", ["", "<html></html>", "one two\n", '{"a": 1}', "[1, 2]", "a,b\n1,2\n"])
 def test_an_unknown_file_says_what_it_looks_like(tmp_path: Path, content: str) -> None:
-    with pytest.raises(FormatError, match=r"given\.file: expected a known format .* got .*; give format"):
+    with pytest.raises(FormatError, match=r"given\.file: expected a known format .* got .*; check the path"):
         kind_of(text(content)(tmp_path))
 
 
