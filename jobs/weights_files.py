@@ -17,6 +17,7 @@ from schemas.errors import UsageError, WeightsError, describe
 from stores.download import download
 
 NOT_KNOWN = "not known"
+EVENT_SECONDS = 30.0
 
 
 def run_list(extractor: str | None) -> Outcome:
@@ -128,18 +129,17 @@ class FetchProgress:
         self._width = 0
 
     def on_bytes(self, done: int, total: int | None) -> None:
-        """Draws bytes, rate and time left, at most every fifth of a second; elsewhere only start and end are told."""
+        """Tells of bytes, rate and time left: every fifth of a second on a terminal, every half minute elsewhere."""
         begins, ends = self._first is None, total is not None and done == total
         self._first = done if self._first is None else min(self._first, done)
         now = time.monotonic()
         rate = (done - self._first) / max(now - self._started, 1e-9)
-        if not self._terminal:
-            if begins or ends:
-                self._event("fetching", num_bytes=done, total_bytes=total, bytes_per_second=round(rate))
-            return
-        if not (begins or ends) and now - self._drawn < REDRAW_SECONDS:
+        if not (begins or ends) and now - self._drawn < (REDRAW_SECONDS if self._terminal else EVENT_SECONDS):
             return
         self._drawn = now
+        if not self._terminal:
+            self._event("fetching", num_bytes=done, total_bytes=total, bytes_per_second=round(rate))
+            return
         percent = f"{100 * done / total:3.0f}%  " if total else ""
         of = f" of {total:,}" if total is not None else ""
         left = duration((total - done) / rate if total is not None and rate > 0 else None)

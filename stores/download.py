@@ -174,7 +174,8 @@ def _complete(
             most = max(most, file.tell())
             if failures >= retry.attempts:
                 got = f"{error} ({failures} times in a row without a byte)" if failures > 1 else str(error)
-                remedy = f"run again to go on after {file.tell():,} bytes, or give another --url"
+                go_on = f"run again to go on after {file.tell():,} bytes" if file.tell() else "run again"
+                remedy = f"{go_on}, or give another --url"
                 raise NetworkError(describe("url", url, "the whole file", got, remedy)) from None
             wait = max(error.wait_seconds, retry.first_wait_seconds * 2 ** (failures - 1))
             observer.on_retry(str(error), min(wait, LONGEST_WAIT_SECONDS))
@@ -231,8 +232,14 @@ def _request(url: str, done: int) -> http.client.HTTPResponse | None:
                 raise _CutError(answer, float(after) if after.isdecimal() else 0.0) from None
         raise UsageError(describe("url", url, "a file", answer, "give --url of a mirror")) from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", None) or error
-        raise _CutError(str(reason) or type(reason).__name__) from None
+        raise _CutError(_reason(error)) from None
+
+
+def _reason(error: Exception) -> str:
+    inner = getattr(error, "reason", None)
+    cause = inner if isinstance(inner, Exception) else error
+    told = getattr(cause, "strerror", None) or str(inner or error)
+    return told.splitlines()[0] if told else type(cause).__name__
 
 
 def _source(url: str, response: http.client.HTTPResponse, done: int) -> _Source | None:
@@ -278,7 +285,7 @@ def _receive(
         try:
             chunk = response.read1(CHUNK_BYTES)
         except (OSError, http.client.HTTPException) as error:
-            raise _CutError(str(error) or type(error).__name__) from None
+            raise _CutError(_reason(error)) from None
         if not chunk:
             break
         rest = memoryview(chunk)
