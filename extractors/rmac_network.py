@@ -17,7 +17,7 @@ from extractors.torch_extractor import TorchExtractor
 from extractors.vgg16_network import VGG16
 from extractors.vgg16_network import network_of as vgg16_of
 from extractors.whitening import read_whitening
-from schemas.errors import WeightsError, describe
+from schemas.errors import VideoError, WeightsError, describe
 from schemas.recipe import Recipe
 from schemas.records import Clip, Window
 from schemas.rows import Rows
@@ -74,12 +74,25 @@ class RMACExtractor(TorchExtractor):
         """Returns ``values``: descriptors ``float32[N, D]``, or for layer regions their parts ``float32[N, R, D]``.
 
         R is a function of the frames' size alone (`regions`).
+
+        Raises:
+            VideoError: ``frame_too_small``: VGG-16's maps of these frames would have no cell.
         """
+        self._check_size(*frames.shape[2:4])
         with torch.inference_mode():
             vectors = self._regional(self._network(self.prepare(frames)).float())
             if self._recipe.layer == "descriptor":
                 vectors = unit(vectors.sum(dim=1))
         return {"values": vectors.cpu().numpy()}
+
+    def _check_size(self, rows: int, columns: int) -> None:
+        stride = 32 if self._options.last_pool else 16
+        if self._options.network == "vgg16" and min(rows, columns) < stride:
+            expected = f"at least {stride} x {stride} pixels after the resize"
+            remedy = "raise preprocess.size, or leave the video out"
+            raise VideoError(
+                "extract", "frame_too_small", describe("frame", "size", expected, f"{columns} x {rows}", remedy)
+            )
 
     def _regional(self, maps: Tensor) -> Tensor:
         """Returns the vectors that are summed, ``[N, R, D]``: regional maxima of unit length, whitened, so again."""
@@ -94,13 +107,7 @@ class RMACExtractor(TorchExtractor):
         return unit((vectors - self._mean) @ self._projection)
 
     def regions(self, width: int, height: int) -> list[Region]:
-        """Returns the regions of a map of `width` x `height` cells, in the order of layer regions; last the whole map.
-
-        Raises:
-            ValueError: the map has no cell, as frames are smaller than one.
-        """
-        if not width or not height:
-            raise ValueError(f"expected frames of at least one cell of the map, got a map of {width} x {height}")
+        """Returns the regions of a map of `width` x `height` cells, as layer regions orders them; last the whole map."""
         options = self._options
         if options.grid == "rmac":
             found = grid(width, height, options.levels, options.overlap)

@@ -23,7 +23,7 @@ from extractors.vgg16_network import network_of
 from extractors.weights import Layout
 from extractors.whitening import write_whitening
 from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import UsageError, WeightsError
+from schemas.errors import UsageError, VideoError, WeightsError
 from schemas.recipe import ClipRule, Recipe
 from schemas.records import Video
 from schemas.whitening import Whitening
@@ -321,6 +321,11 @@ def test_switches_that_do_not_go_together(options: dict[str, Any], message: str)
         resolve(options=options)
 
 
-def test_frames_without_a_cell_are_named(extractor: RMACExtractor) -> None:
-    with pytest.raises(ValueError, match=r"expected frames of at least one cell of the map, got a map of 4 x 0"):
-        extractor.regions(4, 0)
+def test_frames_too_small_for_a_cell_are_named(extractor: RMACExtractor) -> None:
+    frames = noise(1, 15, 96)
+    with pytest.raises(
+        VideoError, match=r"frame size: expected at least 16 x 16 pixels .*, got 96 x 15; raise"
+    ) as told:
+        extractor.forward(frames)
+    assert (told.value.stage, told.value.reason) == ("extract", "frame_too_small")
+    assert extractor.forward(noise(1, 16, 96))["values"].shape[2] == 512
