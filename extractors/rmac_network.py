@@ -107,7 +107,7 @@ class RMACExtractor(TorchExtractor):
         return unit((vectors - self._mean) @ self._projection)
 
     def regions(self, width: int, height: int) -> list[Region]:
-        """Returns the regions of a map of `width` x `height` cells, as layer regions orders them; last the whole map."""
+        """Returns the regions of a map of `width` x `height` cells, as layer regions has them; last the whole map."""
         options = self._options
         if options.grid == "rmac":
             found = grid(width, height, options.levels, options.overlap)
