@@ -1,0 +1,35 @@
+"""The documented configs are configs, and every key of the models is documented."""
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+from pydantic import BaseModel
+
+from schemas.config_evaluate import TASKS, PredictionsConfig, TaskConfig, TruthConfig, parse_evaluate_config
+from schemas.errors import ConfigError
+
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation_tasks.md"
+EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.parametrize("text", EXAMPLES, ids=[yaml.safe_load(text)["task"] for text in EXAMPLES])
+def test_a_documented_config_is_accepted_by_its_task(text: str) -> None:
+    config = parse_evaluate_config(text)
+    assert isinstance(config, TASKS[yaml.safe_load(text)["task"]])
+    with pytest.raises(ConfigError, match="unknown key"):
+        parse_evaluate_config(text + "\nno_such_key: 1\n")
+
+
+def test_all_tasks_but_retrieval_have_an_example() -> None:
+    assert {yaml.safe_load(text)["task"] for text in EXAMPLES} >= set(TASKS) - {"retrieval", "proposals", "highlights"}
+
+
+MODELS = [model for model in TASKS.values() if issubclass(model, TaskConfig)]
+
+
+@pytest.mark.parametrize("model", [*MODELS, PredictionsConfig, TruthConfig], ids=lambda model: model.__name__)
+def test_every_key_is_documented(model: type[BaseModel]) -> None:
+    words = set(re.findall(r"\w+", PAGE.read_text(encoding="utf-8")))
+    assert set(model.model_fields) <= words
