@@ -18,7 +18,8 @@ WIDTH = 16
 class NonLocal(nn.Module):
     """A non-local block (Wang et al., CVPR 2018), embedded Gaussian: every point attends to all, knowing no places.
 
-    Its last batch norm starts at zero, so that the block starts as the identity.
+    As there, keys and values are subsampled by a 2x2 max-pool, and the last batch norm starts at zero, so that the block
+    starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -32,8 +33,9 @@ class NonLocal(nn.Module):
     def forward(self, maps: Tensor) -> Tensor:
         """Returns ``[N, T, C, H, W]``: the maps plus what attention brings."""
         points = maps.permute(0, 1, 3, 4, 2).flatten(1, 3)
+        fewer = functional.max_pool3d(maps.transpose(1, 2), (1, 2, 2)).flatten(2).transpose(1, 2)
         # As one head: without that axis PyTorch takes a slower way, which holds the whole matrix.
-        query, key, value = (layer(points)[:, None] for layer in (self.query, self.key, self.value))
+        query, key, value = self.query(points)[:, None], self.key(fewer)[:, None], self.value(fewer)[:, None]
         mixed = functional.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
         update: Tensor = self.bn(self.out(mixed).flatten(0, 1)).view_as(points)
         return maps + update.view(*maps.shape[:2], *maps.shape[3:], -1).permute(0, 1, 4, 2, 3)
