@@ -117,7 +117,8 @@ def _of_video(
         found = video_frames(path, config.seconds, recipe, session)
         pictures = thumbnails(path, [frame.seconds for frame in found], PICTURE_WIDTH)
     except VideoError as error:
-        return [Failure(name, error.message) for name in names]
+        got, remedy = error.reason.replace("_", " "), "correct the path, or re-encode it"
+        return [Failure(name, describe("query", name, "a video that can be decoded", got, remedy)) for name in names]
     digest = _digest(path)
     queries: list[Query | Failure] = []
     for name, frame, picture in zip(names, found, pictures, strict=True):

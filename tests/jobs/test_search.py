@@ -204,6 +204,7 @@ def test_a_query_that_cannot_be_read_is_reported_and_the_others_go_on(
     assert "expected an image, got a file of another kind" in failed["text.png"]
     assert "expected an image file, got nothing there" in failed["nowhere.png"]
     assert "expected an image file, got a folder" in failed["images"]
+    assert "broken.mp4@1 s: expected a video that can be decoded, got not a video" in failed["broken.mp4@1 s"]
     html = Path(outcome.data["report"]).read_text("utf-8")
     assert "6 queries could not be used" in html
 
