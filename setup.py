@@ -65,6 +65,7 @@ DEVELOPMENT = [
     "ruff>=0.6",
     "types-pyyaml",
     # Independent implementations that tests compare with.
+    "pytrec-eval-terrier>=0.5.6",
     "ranx>=0.3.20",
     "torchmetrics>=1.4",
 ]

@@ -14,7 +14,9 @@ first k, and i running over 1-based ranks::
     G, binG: gain over log2(2 + cost - gain so far)                     rbp: (1 - p) sum of p^(i-1) gain, p = 0.9
     set_P = h/n, set_recall = h/R, set_F = 2PR/(P + R), set_map = set_P * set_recall, utility = h - (n - h)
 
-All denominators are trec_eval's: P_k divides by k also where fewer were retrieved, recall and map by all R.
+All denominators are trec_eval's: P_k divides by k also where fewer were retrieved, recall and map by all R. Recall
+levels are rounded as in the outputs that trec_eval's own tests ship; older versions (such as the one inside pytrec_eval
+0.5) take int(x R + 0.9) documents for iprec_at_recall and 11pt_avg, and print other numbers there.
 """
 
 from collections.abc import Callable, Sequence
