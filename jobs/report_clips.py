@@ -146,9 +146,8 @@ def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: s
     frames = sorted({frame for window in windows for frame in window.frames})
     text = frames_text(frames, item.timeline.pts_seconds)
     noun = "window" if len(windows) == 1 else "windows"
-    return (
-        f"{text}; {len(windows)} {noun} of {recipe.sampling.frames or 1}, {len(item.timeline.pts_seconds)} in the video"
-    )
+    total = len(item.timeline.pts_seconds)
+    return f"{text}, of {total} in the video; {len(windows)} {noun} of {recipe.sampling.frames or 1}"
 
 
 def _weights(recipe: Recipe, passport: Mapping[str, Any]) -> str:

@@ -1,5 +1,6 @@
 """``clipmill search``: real videos, real decoding, real (random) networks; rankings against brute force."""
 
+import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,7 @@ from PIL import Image
 from extractors.squeezenet_network import SqueezeNet
 from extractors.torch_extractor import seeded
 from jobs.build import run_build
+from jobs.report_clips import ClipPlace, lineage
 from jobs.search import run_search
 from jobs.train import run_train
 from models.checkpoints import find_checkpoint, load
@@ -327,6 +329,36 @@ def test_a_training_leaves_a_page_with_its_losses(place: Path) -> None:
     for name, value in report["losses"][-1].items():
         assert f"{name}: {value:.4g} at epoch 2" in html
     assert html.count('<svg class="chart"') == len(report["losses"][-1])
+
+
+def test_lineage_names_the_frames_bytes_weights_and_decoder_of_a_clip(place: Path) -> None:
+    store = FeatureStore(str(place / "store"))
+    video, time = next(iter(_drawn(place).items()))
+    clip = ClipPlace(f"{video}#0", video, 0, 0.0, 2.0)
+    path, roles = place / "videos" / video, (("query", "query"), ("gallery", "frames"))
+    found = lineage(store, [clip], roles)[f"{video}#0"]
+    assert (found.state, found.num_bytes, found.uri) == ("same bytes", path.stat().st_size, str(path))
+    query, gallery = found.features
+    # Ten frames at 5 fps: frame i is shown at i / 5 s.
+    assert query.frames == f"1 frame: {round(time * 5)} at {time:.2f} s, of 10 in the video; 1 window of 1"
+    assert gallery.frames == (
+        "10 frames: 0, 1, 2, …, 7, 8, 9 at 0.00, 0.20, 0.40, …, 1.40, 1.60, 1.80 s, of 10 in the video; 10 windows of 1"
+    )
+    assert gallery.fingerprint == store["frames"].recipe.fingerprint
+    assert gallery.weights.endswith(hashlib.sha256((place / "squeezenet.pt").read_bytes()).hexdigest())
+    passport = store["frames"].index().to_pylist()[0]["passport"]
+    assert f"{passport['decoder']} {passport['decoder_version']}" in gallery.facts["decoded by"]
+
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole + b"x")
+        changed = lineage(store, [clip], roles)[f"{video}#0"]
+        assert changed.state == "other bytes than the rows were made from"
+        assert changed.features[0].frames == "not known: other bytes than the rows were made from"
+        path.unlink()
+        assert lineage(store, [clip], roles)[f"{video}#0"].state == "no file there any more"
+    finally:
+        path.write_bytes(whole)
 
 
 # --- pictures of all kinds ------------------------------------------------------------------------
