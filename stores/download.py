@@ -102,7 +102,7 @@ def download(
         check: raises for a complete file that is not the wanted one; the file is then deleted.
 
     Raises:
-        UsageError: `url` is no HTTP address, names no file, or names one of another size; nothing is kept.
+        UsageError: `url` is no HTTP address, names no file, or names one of another size; what was there stays.
         NetworkError: the network failed too often; the part is kept, and the next call goes on.
         StorageUnavailableError: the disk is full or refuses writes, or another process fetches the same file.
         ClipmillError: what `check` raised.
@@ -200,15 +200,14 @@ def _attempt(url: str, file: IO[bytes], part: str, num_bytes: int | None, observ
         return False
     with response:
         found = _source(url, response, done)
-        if response.status == http.client.PARTIAL_CONTENT:
-            if found is None or found != source:
-                _begin_anew(file, part)
-                return False
-        else:
+        goes_on = response.status == http.client.PARTIAL_CONTENT
+        if found is None or (goes_on and found != source):
             _begin_anew(file, part)
-        total = _plausible(url, response, found, num_bytes)
-        if found is not None:
-            _remember(part, found)
+            return False
+        total = _plausible(url, response, found.total, num_bytes)
+        if not goes_on:
+            _begin_anew(file, part)
+        _remember(part, found)
         _room_for(file, part, total)
         _receive(response, file, total, observer)
     return True
@@ -255,11 +254,8 @@ def _source(url: str, response: http.client.HTTPResponse, done: int) -> _Source 
     return _Source(url, headers.get("ETag"), headers.get("Last-Modified"), total)
 
 
-def _plausible(
-    url: str, response: http.client.HTTPResponse, found: _Source | None, num_bytes: int | None
-) -> int | None:
+def _plausible(url: str, response: http.client.HTTPResponse, total: int | None, num_bytes: int | None) -> int | None:
     """Returns the file's size where it is known, after making sure that this can be the file."""
-    total = found.total if found is not None else None
     kind = response.headers.get_content_type()
     remedy = "fetch it by hand, or give --url of a mirror"
     if kind == "text/html":

@@ -2,6 +2,7 @@
 
 import re
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ class Served:
     """What the server does. Tests change it while it runs.
 
     Attributes:
+        pause_seconds: how long a connection that is cut stays open without a word.
         cuts: of each request in turn, after how many bytes of its body the connection is closed (None: it is not).
         statuses: of each request in turn, an answer to give instead of the file (None: the file).
         total_in_range: what a partial answer says the size is; None: the truth.
@@ -26,6 +28,7 @@ class Served:
     length: bool = True
     chunked: bool = False
     content_type: str = "application/octet-stream"
+    pause_seconds: float = 0.0
     cuts: list[int | None] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
     retry_after: str | None = None
@@ -94,6 +97,8 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"0\r\n\r\n" if cut is None else b"")
             else:
                 self.wfile.write(sent)
+        if cut is not None:
+            time.sleep(served.pause_seconds)
 
 
 @contextmanager

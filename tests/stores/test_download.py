@@ -218,6 +218,28 @@ def test_a_web_page_is_no_file(served: Served, tmp_path: Path) -> None:
     assert left(tmp_path) == []
 
 
+def test_a_web_page_in_its_place_costs_nothing_of_what_is_there(served: Served, tmp_path: Path) -> None:
+    give_up_half_way(served, tmp_path / "file")
+    served.content_type, served.ranges, served.content = "text/html", False, b"<title>log in first</title>"
+    with pytest.raises(UsageError, match="got a web page"):
+        download(served.url, str(tmp_path / "file"), retry=QUICK)
+    served.content_type, served.ranges, served.content = "application/octet-stream", True, CONTENT
+    served.requests.clear()
+    download(served.url, str(tmp_path / "file"), retry=QUICK)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert served.requests == ["bytes=400000-"]
+
+
+def test_a_silent_connection_counts_as_cut(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("stores.download.TIMEOUT_SECONDS", 0.2)
+    served.cuts, served.pause_seconds = [HALF], 0.6
+    heard = Heard()
+    download(served.url, str(tmp_path / "file"), observer=heard, retry=QUICK)
+    assert (tmp_path / "file").read_bytes() == CONTENT
+    assert served.requests == [None, "bytes=400000-"]
+    assert "timed out" in heard.retries[0][0]
+
+
 def test_a_file_of_another_size_is_refused_before_it_is_fetched(served: Served, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="expected a file of 999 bytes, got one of 1,000,000"):
         download(served.url, str(tmp_path / "file"), num_bytes=999)
