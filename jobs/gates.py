@@ -271,14 +271,15 @@ def _resolve(metric: str, metrics: Mapping[str, Any], where: str) -> list[str]:
 
 
 def _pairs(ours: Mapping[str, Any], theirs: Mapping[str, Any], against: str) -> dict[str, str]:
-    """Returns our space or run to theirs: by name, or the only one of each."""
+    """Returns our space or run to theirs: by name; a run may be called anything where each side has one."""
     mine, other = list(_parts(ours)), list(_parts(theirs))
-    if len(mine) == len(other) == 1:
+    if len(mine) == len(other) == 1 and "runs" in ours:
         return {mine[0]: other[0]}
     pairs = {name: name for name in mine if name in other}
     if not pairs:
-        got = ", ".join(other)
-        raise UsageError(describe("--against", against, f"one of {', '.join(mine)}", got, "give predictions the names"))
+        got, what = ", ".join(other), "spaces" if "spaces" in ours else "runs"
+        expected = f"one of our {what} ({', '.join(mine)})"
+        raise UsageError(describe("--against", against, expected, got, f"evaluate the same {what} by name"))
     return pairs
 
 

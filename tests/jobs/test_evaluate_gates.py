@@ -256,6 +256,11 @@ def test_gates_hold_for_retrieval_by_space(tmp_path: Path, retrieval: dict[str, 
     assert failing.exit_code == 5
     unknown = evaluate_retrieval(tmp_path, retrieval, *arguments[:2], "--fail-if", "combined/map@2 < 0")
     refused(unknown, "combined/map@2", "cosine/map@2")
+    results = json.loads((tmp_path / "first" / "results.json").read_text())
+    results["spaces"]["video"] = results["spaces"].pop("cosine")
+    (tmp_path / "video.json").write_text(json.dumps(results))
+    other = evaluate_retrieval(tmp_path, retrieval, "--against", str(tmp_path / "video.json"))
+    refused(other, "one of our spaces (cosine)", "got video")
     fewer = retrieval | {"data": retrieval["data"] | {"split": {"test_fraction": 0.4}}}
     refused(evaluate_retrieval(tmp_path, fewer, *arguments), "the same ground truth")
 
