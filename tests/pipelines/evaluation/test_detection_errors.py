@@ -228,3 +228,11 @@ def test_one_bin_of_all_lengths_is_the_map_and_bins_are_even() -> None:
     assert length_edges(many).tolist() == [0.0, 20.0, 40.0, 60.0, 80.0, np.inf]
     assert by_length(hits_at(many, table(), 0.5)).num_ground_truths.tolist() == [200] * 5
     assert length_edges(table()).tolist() == [0.0, np.inf]
+
+
+def test_a_hit_belongs_to_the_length_of_what_it_found() -> None:
+    truth = table(("v", 0, 4, "a", 1), ("v", 10, 30, "a", 1))
+    predictions = table(("v", 0, 6, "a", 0.9), ("v", 10, 30, "a", 0.8))  # the first is a long one, on a short truth
+    bins = by_length(hits_at(truth, predictions, 0.5), np.array([0.0, 5.0, np.inf]))
+    assert bins.mean_average_precision.tolist() == [1.0, 1.0]
+    assert bins.num_predictions.tolist() == [0, 2]
