@@ -22,8 +22,8 @@ from schemas.config_evaluate import HighlightsConfig, MomentsConfig, Overlap
 from schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]
-CHANCE_DRAWS = 5
-"""ours: random clip scores are drawn so often, and their scores averaged."""
+CHANCE_RANKINGS = 3000
+"""ours: random clip scores are drawn until about so many queries were scored, and the scores averaged."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,7 +241,7 @@ def highlight_floor_scores(saliency: Mapping[str, Floats], levels: tuple[int, ..
     rng = np.random.default_rng(seed)
     ordered = {name: saliency[name] for name in sorted(saliency)}
     each = []
-    for _ in range(CHANCE_DRAWS):
+    for _ in range(max(1, -(-CHANCE_RANKINGS // max(len(ordered), 1)))):
         drawn = {name: rng.random(len(table)).tolist() for name, table in ordered.items()}
         each.append(highlight_metrics(Highlights(levels).update(ordered, drawn).result()))
     constant = {name: [0.0] * len(table) for name, table in ordered.items()}
