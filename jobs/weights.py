@@ -1,4 +1,4 @@
-"""``clipmill weights list|fetch|check|classify``. Every verb imports what it needs when it runs."""
+"""``clipmill weights list|fetch|check|join|classify``. Every verb imports what it needs when it runs."""
 
 from typing import Annotated
 
@@ -55,6 +55,18 @@ def check(
     from jobs.weights_check import run_check
 
     run_verb(lambda: run_check(extractor, file, inputs or []), as_json)
+
+
+@weights_app.command()
+def join(
+    files: Annotated[list[str], typer.Argument(help="I3D's two weights files, rgb and flow.", metavar="RGB FLOW")],
+    out: Annotated[str, typer.Option("--out", help="The file to write.", metavar="FILE")],
+    as_json: AsJson = False,
+) -> None:
+    """Write I3D's two streams into one file, for features with stream: both."""
+    from jobs.weights_join import run_join
+
+    run_verb(lambda: run_join(files, out), as_json)
 
 
 @weights_app.command()

@@ -18,6 +18,7 @@ from extractors.class_scores import ClassScore, check_class_names, read_class_na
 from extractors.resolve import resolve_recipe
 from extractors.weights_report import options_for
 from jobs.output import Outcome
+from jobs.weights_join import streams_of
 from pipelines.features.engines.select import num_cores
 from pipelines.features.extraction import resolve_device
 from pipelines.features.probing import probe_videos
@@ -72,16 +73,15 @@ def _one_file(extractor: str, files: Sequence[str]) -> Iterator[str]:
     if len(files) == 1:
         yield files[0]
         return
-    if extractor != "i3d" or len(files) != 2:
-        expected = "one weights file" if extractor != "i3d" else "one weights file, or two (rgb and flow)"
-        raise UsageError(describe("option", "--file", expected, str(len(files)), "leave the others out"))
-    from extractors.i3d_check import recognise
+    if extractor != "i3d":
+        raise UsageError(
+            describe(
+                "option", "--file", "one weights file", str(len(files)), "leave the others out (i3d alone takes two)"
+            )
+        )
     from extractors.i3d_weights import join_streams
 
-    streams = {recognise(path)[0]: path for path in files}
-    if set(streams) != {"rgb", "flow"}:
-        got = " and ".join(f"{recognise(path)[0]} ({path})" for path in files)
-        raise UsageError(describe("option", "--file", "one of rgb and one of flow", got, "give one of each"))
+    streams = streams_of(files)
     with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
         path = os.path.join(folder, "joined.pt")
         join_streams(streams["rgb"], streams["flow"], path)

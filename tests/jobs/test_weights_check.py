@@ -11,9 +11,11 @@ import torch
 from typer.testing import CliRunner
 
 from extractors.i3d_weights import join_streams
+from extractors.weights_report import report_weights
 from jobs.cli import app
 from jobs.weights_check import run_check
-from schemas.errors import FormatError, UsageError, WeightsError
+from jobs.weights_join import run_join
+from schemas.errors import FormatError, StorageUnavailableError, UsageError, WeightsError
 from tests.encoded_videos import encode_video
 from tests.extractors.synthetic_i3d import authors_logits, save_with_logits
 
@@ -137,6 +139,25 @@ def test_weights_that_give_the_authors_logits_pass_and_others_fail(
     assert found.data["passed"] is False
 
 
+def test_joined_streams_are_a_file_for_both(tmp_path: Path) -> None:
+    rgb = str(save_with_logits(tmp_path / "rgb.pt", "rgb", np.zeros(400)))
+    flow = str(save_with_logits(tmp_path / "flow.pt", "flow", np.zeros(400)))
+    joined = run_join([flow, rgb], str(tmp_path / "new" / "both.pt"))
+    assert (joined.data["rgb"], joined.data["flow"]) == (rgb, flow)
+    report = report_weights("i3d", joined.data["path"])
+    assert (report.fit.layout.name, report.options) == ("i3d_two_stream", {"stream": "both"})
+    assert report.num_parameters == 12_697_264 + 12_675_312
+    assert report.sha256 == joined.data["sha256"]
+    with pytest.raises(UsageError, match="expected a new file"):
+        run_join([flow, rgb], joined.data["path"])
+    with pytest.raises(UsageError, match="got flow .* and flow"):
+        run_join([flow, flow], str(tmp_path / "twice.pt"))
+    with pytest.raises(StorageUnavailableError, match="to be written"):
+        run_join([flow, rgb], str(tmp_path / "rgb.pt" / "both.pt"))
+    assert sorted(path.name for path in tmp_path.rglob("*.part")) == []
+
+
+@pytest.mark.slow
 def test_two_streams_are_compared_with_the_joint_numbers(tmp_path: Path, small_sample: dict[str, str]) -> None:
     rgb = save_with_logits(tmp_path / "rgb.pt", "rgb", authors_logits("both") / 3)
     flow = save_with_logits(tmp_path / "flow.pt", "flow", authors_logits("both") * 2 / 3)

@@ -81,6 +81,7 @@ def test_two_streams_of_i3d_are_summed_and_named(shared_data: Path, tmp_path: Pa
     assert found["top"][0]["probability"] == pytest.approx(1.0, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_without_labels_classes_are_numbers(tmp_path: Path, video: str) -> None:
     rgb = save_with_logits(tmp_path / "rgb.pt", "rgb", authors_logits("rgb"))
     found = run_classify("i3d", [str(rgb)], [video], None, 1, [*SMALL, "preprocess.crop=[32,32]"], "cpu")
@@ -105,7 +106,7 @@ def test_wrong_usage_is_told_before_a_frame_is_decoded(tmp_path: Path) -> None:
     (tmp_path / "labels.txt").write_text("a\nb\n")
     refused(FormatError, "expected 400 names, got 2", "i3d", [rgb], labels=str(tmp_path / "labels.txt"))
     refused(FormatError, "expected a text file", "i3d", [rgb], labels=str(tmp_path / "none.txt"))
-    refused(UsageError, "expected one of rgb and one of flow, got rgb .* and rgb", "i3d", [rgb, rgb])
+    refused(UsageError, "expected one file of rgb and one of flow, got rgb .* and rgb", "i3d", [rgb, rgb])
     refused(UsageError, "expected one weights file, got 2", "c3d", [rgb, rgb])
     refused(
         WeightsError, "expected one of the layouts c3d_.*, got keys nearest to c3d_.* with 20 missing", "c3d", [rgb]
