@@ -10,7 +10,7 @@ from pipelines.evaluation.published_scores import PublishedScore
 from pipelines.evaluation.report_blocks import Charts, Section, Strip, Strips
 from pipelines.evaluation.report_charts_bars import strip_picture
 from pipelines.evaluation.report_histograms import histograms
-from pipelines.evaluation.report_task import Lineage, TaskReport
+from pipelines.evaluation.report_task import Lineage, TaskReport, units_of
 from pipelines.evaluation.report_timelines import NUM_TIMELINES, choose
 from pipelines.evaluation.task_moments import HighlightsEvaluation
 from pipelines.evaluation.task_result import TaskScore
@@ -38,8 +38,7 @@ def highlights_report(
     """
     first = evaluations[0]
     headline = first.run.headline
-    units = first.run.units
-    assert units is not None  # A score over queries always has them.
+    units = units_of(first.run)
     levels = {name: value for name, value in units.values.items() if name.startswith("map@")}
     groups = {_name(name): value for name, value in levels.items()}
     charts = (

@@ -23,7 +23,7 @@ from pipelines.evaluation.report_blocks import (
 from pipelines.evaluation.report_curves import metric_chart
 from pipelines.evaluation.report_histograms import histograms
 from pipelines.evaluation.report_lengths import bin_name
-from pipelines.evaluation.report_task import Lineage, TaskReport
+from pipelines.evaluation.report_task import Lineage, TaskReport, units_of
 from pipelines.evaluation.report_timelines import NUM_TIMELINES, choose, lanes_of, length_of, seconds_text
 from pipelines.evaluation.segment_truth import in_order
 from pipelines.evaluation.task_moments import MomentsEvaluation
@@ -195,9 +195,7 @@ def _centres(segments: Segments, seconds: Floats) -> Floats:
 
 
 def _column(answers: _Answers, metric: str) -> Floats:
-    units = answers.evaluation.run.units
-    assert units is not None  # A score over queries always has them.
-    return units.values[metric]
+    return units_of(answers.evaluation.run).values[metric]
 
 
 def _by_length(answers: _Answers) -> Table:
@@ -207,8 +205,7 @@ def _by_length(answers: _Answers) -> Table:
     length = np.zeros(len(windows.video_ids))
     np.maximum.at(length, windows.video, windows.stop_seconds - windows.start_seconds)
     codes = np.maximum(np.searchsorted(edges, length, "left") - 1, 0)
-    units = answers.evaluation.run.units
-    assert units is not None
+    units = units_of(answers.evaluation.run)
     place = {name: n for n, name in enumerate(windows.video_ids)}
     code = codes[[place[name] for name in units.ids]] if units.ids else np.zeros(0, np.int64)
     columns = [name for name in answers.evaluation.run.shown if name in units.values]
@@ -225,8 +222,7 @@ def _by_length(answers: _Answers) -> Table:
 
 def _timelines(answers: _Answers, num: int, seed: int) -> tuple[Timeline, ...]:
     names = answers.windows.video_ids
-    units = answers.evaluation.run.units
-    assert units is not None
+    units = units_of(answers.evaluation.run)
     values = np.full(len(names), np.nan)
     place = {name: n for n, name in enumerate(names)}
     values[[place[name] for name in units.ids]] = units.values["miou"]

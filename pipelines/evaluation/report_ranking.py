@@ -21,7 +21,7 @@ from pipelines.evaluation.report_blocks import (
 )
 from pipelines.evaluation.report_curves import metric_chart
 from pipelines.evaluation.report_histograms import histograms
-from pipelines.evaluation.report_task import Lineage, TaskReport, value_text
+from pipelines.evaluation.report_task import Lineage, TaskReport, units_of, value_text
 from pipelines.evaluation.report_timelines import choose
 from pipelines.evaluation.task_landmarks import LandmarksEvaluation
 from pipelines.evaluation.task_ranking import RankingEvaluation
@@ -134,8 +134,7 @@ def _at(run: RunScore, prefix: str) -> dict[float, str]:
 
 
 def _spread(run: RunScore, metric: str, label: str, values: Floats) -> tuple[Block, ...]:
-    units = run.units
-    assert units is not None  # The callers have looked.
+    units = units_of(run)
     known = [n for n in range(len(values)) if values[n] == values[n]]
     ranked = sorted(known, key=lambda n: (-values[n], units.ids[n]))
     half = BARS_SHOWN // 2
@@ -157,8 +156,7 @@ def _spread(run: RunScore, metric: str, label: str, values: Floats) -> tuple[Blo
 def _lists(
     run: RunScore, values: Floats, listed: Callable[[str, str, float], RankedList], num: int, seed: int
 ) -> RankedLists:
-    units = run.units
-    assert units is not None  # The callers have looked.
+    units = units_of(run)
     chosen = choose(values, np.zeros(len(values), np.int64), units.ids, num, seed)
     return RankedLists(tuple(listed(kind, units.ids[n], float(values[n])) for kind, n in chosen))
 

@@ -19,7 +19,7 @@ from pipelines.evaluation.report_blocks import (
     scored,
 )
 from pipelines.evaluation.report_page import duration_text, score_text, write_page
-from pipelines.evaluation.task_result import RunScore, TaskScore
+from pipelines.evaluation.task_result import RunScore, TaskScore, Units
 
 FLOORS = {
     "chance": "random answers",
@@ -264,6 +264,17 @@ def text(value: object) -> str:
         shown = ", ".join(text(item) for item in value[:20])
         return shown if len(value) <= 20 else f"{shown}, … ({len(value):,} in all)"
     return str(value)
+
+
+def units_of(run: RunScore) -> Units:
+    """Returns the values per query or item.
+
+    Raises:
+        ValueError: the score is not a mean over units.
+    """
+    if run.units is None:
+        raise ValueError(f"report of {run.name}: expected values per query or item, got a score without")
+    return run.units
 
 
 def floor_rows(runs: Sequence[RunScore]) -> list[tuple[str, Mapping[str, float]]]:
