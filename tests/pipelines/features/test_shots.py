@@ -34,7 +34,7 @@ def found_in(frames: Iterator[Pixels] | Sequence[Pixels], options: ShotOptions) 
 
 @pytest.fixture(scope="session")
 def panned(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return encode_frames(tmp_path_factory.mktemp("shots") / "panned.mp4", shots(LENGTHS, pan=2))
+    return encode_frames(tmp_path_factory.mktemp("shots") / "panned.mp4", shots(LENGTHS, pan=2, seed=1))
 
 
 @pytest.mark.parametrize("detector", DETECTORS)
@@ -146,3 +146,18 @@ def test_another_version_of_the_detectors_is_refused() -> None:
     rule = ClipRule.model_validate({"from": "shots", "options": {"version": 9}})
     with pytest.raises(UsageError, match="clips.options version: expected 1, got 9; leave it out"):
         check_clip_rule(rule)
+
+
+def test_pyscenedetect_sees_the_same_cuts() -> None:
+    """PySceneDetect needs opencv-python, which would overwrite the OpenCV here: it is no dependency of the tests."""
+    scenedetect = pytest.importorskip("scenedetect", reason="pip install --no-deps scenedetect click platformdirs tqdm")
+    frames = list(shots(LENGTHS, pan=2, seed=1))
+    theirs = scenedetect.ContentDetector(min_scene_len=1)
+    cuts = [
+        cut.frame_num
+        for number, frame in enumerate(frames)
+        for cut in theirs.process_frame(scenedetect.FrameTimecode(number, 25.0), frame[:, :, ::-1].copy())
+    ]
+    assert cuts == CUTS
+    for detector in DETECTORS:
+        assert found_in(frames, ShotOptions.model_validate({"detector": detector})) == cuts
