@@ -28,7 +28,7 @@ class Form:
         mlp_divisors: widths of a CP module's layers are the map's channels divided by these.
         num_features: length of the pooled features.
         published: data, classes and input side of published weights; the first is the default.
-        gmac_per_frame: of the convolutions at 112 or 224 pixels (the stem's stride makes them nearly equal).
+        gmac: of a window of 12 frames at 112 or 224 pixels (the stem's stride makes them equal), search included.
     """
 
     blocks: tuple[int, int, int, int]
@@ -38,15 +38,15 @@ class Form:
     mlp_divisors: tuple[int, ...]
     num_features: int
     published: tuple[tuple[str, int, InputSize], ...]
-    gmac_per_frame: float
+    gmac: float
 
 
 SOMETHING: tuple[str, int, InputSize] = ("something", 174, 224)
 
 FORMS: dict[int, Form] = {
-    18: Form((2, 2, 2, 2), False, (2, 2, 0), 8, (4, 2), 512, (("kinetics", 400, 112), SOMETHING), 1.8),
-    34: Form((3, 4, 6, 3), False, (2, 3, 0), 8, (4, 2), 512, (("jester", 27, 112), SOMETHING), 3.6),
-    101: Form((3, 4, 23, 3), True, (2, 3, 0), 4, (8,), 2048, (("kinetics", 400, 224),), 7.5),
+    18: Form((2, 2, 2, 2), False, (2, 2, 0), 8, (4, 2), 512, (("kinetics", 400, 112), SOMETHING), 26.0),
+    34: Form((3, 4, 6, 3), False, (2, 3, 0), 8, (4, 2), 512, (("jester", 27, 112), SOMETHING), 49.6),
+    101: Form((3, 4, 23, 3), True, (2, 3, 0), 4, (8,), 2048, (("kinetics", 400, 224),), 93.7),
 }
 
 
@@ -167,7 +167,7 @@ def _variant(options: CPNetOptions) -> ExtractorCard:
         weights=_weights(options),
         min_frames=2,
         options=CPNetOptions,
-        gmac_per_window=12 * form.gmac_per_frame,
+        gmac_per_window=form.gmac,
         batch_windows=2,
         variant=_variant,
         check=_check,

@@ -20,8 +20,9 @@ CLASSES = ("up", "down", "left", "right")
 DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 """Rows and columns."""
 REACH = 3
-"""A block nearer than this to a border is told from one that is not: the second convolution's outermost row sees both
-its own padding, which is no background once the first has a bias, and a block that begins in the third row of pixels."""
+"""A block with fewer pixels than this between it and a border is told from one that is further in: the second
+convolution's outermost row sees its own padding, which is no background (the first has a bias), and a block that begins in
+the third row of pixels."""
 
 Positions = npt.NDArray[np.int64]
 

@@ -18,8 +18,8 @@ WIDTH = 16
 class NonLocal(nn.Module):
     """A non-local block (Wang et al., CVPR 2018), embedded Gaussian: every point attends to all, knowing no places.
 
-    As there, keys and values are subsampled by a 2x2 max-pool, and the last batch norm starts at zero, so that the block
-    starts as the identity.
+    As there, keys and values are subsampled by a 2x2 max-pool, and the last batch norm starts at zero: the block starts
+    as the identity.
     """
 
     def __init__(self, channels: int) -> None:
