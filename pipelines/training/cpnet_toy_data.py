@@ -21,8 +21,8 @@ DIRECTIONS = np.array([(-1, 0), (1, 0), (0, -1), (0, 1)])
 """Rows and columns."""
 REACH = 3
 """A block with fewer pixels than this between it and a border is told from one that is further in: the second
-convolution's outermost row sees its own padding, which is no background (the first has a bias), and a block that begins in
-the third row of pixels."""
+convolution's outermost row sees its own padding, which is no background (the first has a bias), and a block that begins
+in the third row of pixels."""
 
 Positions = npt.NDArray[np.int64]
 
