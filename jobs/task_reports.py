@@ -3,6 +3,7 @@
 import hashlib
 import platform
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pipelines.evaluation.report_task import FileLine, Lineage, TaskReport, writ
 from pipelines.evaluation.task_result import TaskScore
 from schemas.config import dump_config
 from schemas.config_evaluate import ClassificationConfig, SegmentTaskConfig, TaskConfig, TruthConfig
+from schemas.recipe import Recipe
 
 _CHUNK = 1 << 20
 
@@ -32,7 +34,17 @@ def report_of(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig) 
 
 def task_report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig) -> TaskReport:
     """Returns the report of one task's evaluations."""
-    shared = (score, evaluations, published_scores(score.task, config.published), lineage_of(config))
+    recipes = _recipes(config)
+    report = _report(score, evaluations, config, lineage_of(config, recipes))
+    drawn = ", ".join(f"{name} ({recipe.weights.source})" for name, recipe in recipes if _is_random(recipe))
+    if not drawn:
+        return report
+    told = f"Random weights: {drawn}. These numbers show that the pipeline works, not what the method can do."
+    return replace(report, notes=(told, *report.notes))
+
+
+def _report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig, lineage: Lineage) -> TaskReport:
+    shared = (score, evaluations, published_scores(score.task, config.published), lineage)
     if score.task == "detection":
         from pipelines.evaluation.report_detection import detection_report
 
@@ -59,12 +71,16 @@ def task_report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig
     return (ranking_report if score.task == "ranking" else landmarks_report)(*shared, seed=config.seed)
 
 
-def lineage_of(config: TaskConfig) -> Lineage:
-    """Returns the files that `config` names with their digests, the versions, and the config."""
+def lineage_of(config: TaskConfig, recipes: Sequence[tuple[str, Recipe]]) -> Lineage:
+    """Returns the files that `config` names with their digests, the versions, and the config.
+
+    Args:
+        recipes: of the stored features that were scored, with their names.
+    """
     versions = tuple((name, _version(name)) for name in ("clipmill", "numpy"))
     facts = (*versions, ("python", platform.python_version()))
     files = [line for role, path in _files(config) for line in _file_line(role, path)]
-    return Lineage(tuple(files), (*facts, *_stores(config)), None, dump_config(config))
+    return Lineage(tuple(files), (*facts, *_stored(recipes)), None, dump_config(config))
 
 
 def _sentences(config: TaskConfig) -> dict[str, str]:
@@ -90,14 +106,31 @@ def _files(config: TaskConfig) -> list[tuple[str, str]]:
     return found + [("predictions", item.file) for item in config.predictions if item.file is not None]
 
 
-def _stores(config: TaskConfig) -> tuple[tuple[str, str], ...]:
+def _recipes(config: TaskConfig) -> list[tuple[str, Recipe]]:
+    """Returns the recipes of the stored features that `config` scores, with what to call them."""
     from stores import FeatureStore
 
+    return [
+        (f"{item.feature} in {item.store}", FeatureStore(item.store)[item.feature].recipe)
+        for item in config.predictions
+        if item.store is not None and item.feature is not None
+    ]
+
+
+def _is_random(recipe: Recipe) -> bool:
+    return recipe.weights.source.startswith("random")
+
+
+def _stored(recipes: Sequence[tuple[str, Recipe]]) -> tuple[tuple[str, str], ...]:
     lines = []
-    for item in config.predictions:
-        if item.store is not None and item.feature is not None:
-            recipe = FeatureStore(item.store)[item.feature].recipe
-            lines.append((f"recipe of {item.feature}", f"{recipe.fingerprint} in {item.store}"))
+    for name, recipe in recipes:
+        weights = recipe.weights
+        told = " ".join(part for part in (weights.source, weights.layout, (weights.sha256 or "")[:16]) if part)
+        lines += [
+            (f"recipe of {name}", recipe.fingerprint),
+            (f"extractor of {name}", f"{recipe.extractor}, layer {recipe.layer}"),
+            (f"weights of {name}", told),
+        ]
     return tuple(lines)
 
 

@@ -8,9 +8,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from extractors.resolve import resolve_recipe
+from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from schemas.recipe import ClipRule
+from schemas.rows import Rows
 from schemas.segments import segments_from_columns
 from stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate, refused
+from tests.jobs.stored_rows import write_store
 from tests.pipelines.evaluation.test_report import _text
 
 
@@ -136,3 +141,31 @@ def test_report_false_leaves_no_page_and_a_page_in_the_way_is_one_clear_line(tmp
     assert "expected a file that can be written" in done.error
     assert "report.html" in done.error
     refused(evaluate(tmp_path, config | {"report": "perhaps"}), "report")
+
+
+def test_detections_of_a_store_say_which_weights_they_come_from_and_warn_of_random_ones(tmp_path: Path) -> None:
+    options = {"form": "pytorch-thumos14", "buffer_frames": 32}
+    feature = FeatureConfig(layer="detections", options=options, weights=WeightsConfig(random=0))
+    recipe = resolve_recipe("rc3d", feature, ClipRule(), DecodeConfig())
+    found = {
+        "score": np.ones(1, np.float32),
+        "class_index": np.ones(1, np.int32),
+        "class_score": np.ones(1, np.float32),
+    }
+    rows = Rows(
+        values=np.zeros((1, recipe.dim), np.float32),
+        clip=np.zeros(1, np.int32),
+        start_seconds=np.zeros(1),
+        stop_seconds=np.full(1, 4.0),
+        mask=np.ones(1, np.bool_),
+        extras=found,
+    )
+    url = write_store(tmp_path, [(recipe, {"a": rows})], {"a": None})
+    truth = written(tmp_path / "truth.csv", "video_id,start_seconds,stop_seconds,label\na,0,4,BaseballPitch\n")
+    config = {"task": "detection", "ground_truth": truth, "predictions": {"store": url, "feature": "rc3d"}}
+    done = evaluate(tmp_path, config | {"report": True, "resamples": 20})
+    assert done.exit_code == 0, done.err
+    text = _text((tmp_path / "out" / "report.html").read_text())
+    assert f"Random weights: rc3d in {url} (random(0)). These numbers show that the pipeline works" in text
+    assert f"recipe of rc3d in {url} {recipe.fingerprint}" in text
+    assert f"extractor of rc3d in {url} rc3d, layer detections" in text
