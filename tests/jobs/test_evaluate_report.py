@@ -158,7 +158,7 @@ def test_detections_of_a_store_say_which_weights_they_come_from_and_warn_of_rand
         start_seconds=np.zeros(1),
         stop_seconds=np.full(1, 4.0),
         mask=np.ones(1, np.bool_),
-        extras=found,
+        extras={"score": one, "class_index": np.ones(1, np.int32), "class_score": one},
     )
     url = write_store(tmp_path, [(recipe, {"a": rows})], {"a": None})
     truth = written(tmp_path / "truth.csv", "video_id,start_seconds,stop_seconds,label\na,0,4,BaseballPitch\n")
