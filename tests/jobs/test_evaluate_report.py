@@ -147,11 +147,7 @@ def test_detections_of_a_store_say_which_weights_they_come_from_and_warn_of_rand
     options = {"form": "pytorch-thumos14", "buffer_frames": 32}
     feature = FeatureConfig(layer="detections", options=options, weights=WeightsConfig(random=0))
     recipe = resolve_recipe("rc3d", feature, ClipRule(), DecodeConfig())
-    found = {
-        "score": np.ones(1, np.float32),
-        "class_index": np.ones(1, np.int32),
-        "class_score": np.ones(1, np.float32),
-    }
+    one = np.ones(1, np.float32)
     rows = Rows(
         values=np.zeros((1, recipe.dim), np.float32),
         clip=np.zeros(1, np.int32),
