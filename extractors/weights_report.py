@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any
 
 from extractors import registry
@@ -85,6 +86,8 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
     facts = os.path.getsize(path), digest(path), git_blob_sha1(path), tuple(identify(path))
     if fit.num_problems:
         return WeightsReport(path, *facts, len(state), fit)
+    from torch import float64
+
     learnt = [key for key in state if not fit.layout.keys[key][0].endswith(STATISTICS)]
     options = dict(card_choices(extractor)[fit.layout.card].options)
     feature = FeatureConfig(weights=WeightsConfig(file=path), options=options)
@@ -94,7 +97,8 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
         len(state),
         fit,
         num_parameters=sum(state[key].numel() for key in learnt),
-        not_finite=tuple(key for key, value in state.items() if not value.isfinite().all()),
+        # A sum in double precision is finite where every number is, and needs no second tensor of that size.
+        not_finite=tuple(key for key, value in state.items() if not isfinite(value.sum(dtype=float64))),
         num_classes=fit.layout.count_classes(shapes),
         options=options,
         recipe=resolve_recipe(extractor, feature, ClipRule(), DecodeConfig()),
