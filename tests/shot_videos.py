@@ -12,7 +12,7 @@ Pixels = npt.NDArray[np.uint8]
 
 
 def still(seed: int, height: int, width: int) -> Pixels:
-    """Returns ``uint8[height, width, 3]``: many coloured rectangles on one another, of a range of colours of its own."""
+    """Returns ``uint8[height, width, 3]``: coloured rectangles on one another, with a range of colours of its own."""
     generator = np.random.default_rng(seed)
     darkest, brightest = np.sort(generator.integers(0, 256, (2, 3)), axis=0)
     picture = np.zeros((height, width, 3), dtype=np.uint8)
