@@ -55,7 +55,7 @@ class Approximate:
     Attributes:
         index: ``ivf``, ``hnsw`` or ``binary``.
         candidates: items per query (and per decoded sample) whose exact score is taken; at least the largest cut-off.
-        num_lists: of ``ivf``; None: 4 sqrt(N), at least 1.
+        num_lists: of ``ivf``; None: 4 sqrt(N), but at most N / 39.
         probes: of ``ivf``, lists searched per query.
         links, build_effort, search_effort: of ``hnsw`` (M, efConstruction, efSearch).
         codes, num_bits: of ``binary`` over cosine spaces: ``itq`` or ``lsh``; None: as many bits as dimensions, rounded
@@ -198,7 +198,9 @@ def _empty(
     faiss: Any, width: int, is_binary: bool, sample: Any, num_items: int, settings: Approximate
 ) -> tuple[Any, Callable[[npt.NDArray[Any]], npt.NDArray[Any]]]:
     """Returns an index without items, and what turns rows into what it takes."""
-    lists = min(settings.num_lists or max(1, round(4 * math.sqrt(num_items))), 0 if sample is None else len(sample))
+    # Fewer than 39 rows for a centre is what faiss warns of.
+    lists = settings.num_lists or max(1, min(round(4 * math.sqrt(num_items)), num_items // 39))
+    lists = min(lists, 0 if sample is None else len(sample))
     if is_binary:
         if settings.index == "binary":
             return faiss.IndexBinaryFlat(8 * width), _same
@@ -209,7 +211,8 @@ def _empty(
         quantizer = faiss.IndexBinaryFlat(8 * width)
         index = faiss.IndexBinaryIVF(quantizer, 8 * width, lists)
         index.quantizer_is_owned = quantizer  # keeps it alive: the index holds a bare pointer
-        index.cp.seed, index.nprobe = settings.seed + 1, settings.probes
+        index.cp.seed, index.cp.min_points_per_centroid = settings.seed + 1, 1
+        index.nprobe = settings.probes
         index.train(sample)
         return index, _same
     if settings.index == "hnsw":
@@ -219,7 +222,8 @@ def _empty(
         return index, _same
     if settings.index == "ivf":
         index = faiss.index_factory(width, f"IVF{lists},Flat", faiss.METRIC_INNER_PRODUCT)
-        index.cp.seed, index.cp.spherical, index.nprobe = settings.seed + 1, True, settings.probes
+        index.cp.seed, index.cp.min_points_per_centroid = settings.seed + 1, 1
+        index.cp.spherical, index.nprobe = True, settings.probes
         index.train(sample)
         return index, _same
     return _sign_bits(faiss, width, sample, settings)
