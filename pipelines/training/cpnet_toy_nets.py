@@ -16,10 +16,10 @@ WIDTH = 16
 
 
 class NonLocal(nn.Module):
-    """A non-local block (Wang et al., CVPR 2018), embedded Gaussian: every point attends to all, knowing no places.
+    """A non-local block (Wang et al., CVPR 2018), dot product form: every point sums over all, knowing no places.
 
-    As there, keys and values are subsampled by a 2x2 max-pool, and the last batch norm starts at zero: the block starts
-    as the identity.
+    Of the paper's forms the one whose cost grows with the points, not their square: it can do without a pool before it.
+    Its last batch norm starts at zero, so that the block starts as the identity.
     """
 
     def __init__(self, channels: int) -> None:
@@ -31,21 +31,22 @@ class NonLocal(nn.Module):
         nn.init.zeros_(self.bn.weight)
 
     def forward(self, maps: Tensor) -> Tensor:
-        """Returns ``[N, T, C, H, W]``: the maps plus what attention brings."""
+        """Returns ``[N, T, C, H, W]``: the maps plus the mean of all values, each weighted by query times key."""
         points = maps.permute(0, 1, 3, 4, 2).flatten(1, 3)
-        fewer = functional.max_pool3d(maps.transpose(1, 2), (1, 2, 2)).flatten(2).transpose(1, 2)
-        # As one head: without that axis PyTorch takes a slower way, which holds the whole matrix.
-        query, key, value = self.query(points)[:, None], self.key(fewer)[:, None], self.value(fewer)[:, None]
-        mixed = functional.scaled_dot_product_attention(query, key, value, scale=1.0)[:, 0]
-        update: Tensor = self.bn(self.out(mixed).flatten(0, 1)).view_as(points)
-        return maps + update.view(*maps.shape[:2], *maps.shape[3:], -1).permute(0, 1, 4, 2, 3)
+        # Keys times values first: the matrix of all pairs is never made.
+        summed = self.key(points).transpose(1, 2) @ self.value(points) / points.shape[1]
+        update: Tensor = self.bn(self.out(self.query(points) @ summed).flatten(0, 1)).view_as(points)
+        grid = update.view(*maps.shape[:2], *maps.shape[3:], -1).permute(0, 1, 4, 2, 3)
+        return maps + grid
 
 
 class ToyNet(nn.Module):
-    """conv 3x3, conv 3x3 (each with batch norm and ReLU), 2x2 average pool, module, ReLU, mean, batch norm, linear.
+    """conv 3x3, conv 3x3 (each with batch norm and ReLU), module, ReLU, mean over all, batch norm, linear.
 
-    The pool comes after the second convolution, which therefore sees 5 pixels and no more. The last batch norm is ours:
-    the block fills a fiftieth of the places, so what is learned of it is small in a mean over all.
+    The last batch norm is ours: the block fills a fiftieth of the places, so what is learned of it is small in a mean.
+    The CP module, whose cost grows with the square of the points, stands behind a 2x2 average pool. No other network
+    may have one before a nonlinear layer: whether a block's phase on the pool's grid changes tells along which axis it
+    moves (docs/reproduce.md).
 
     Args:
         k: neighbours of a point in the CP module.
@@ -53,8 +54,8 @@ class ToyNet(nn.Module):
 
     def __init__(self, name: NetName, k: int) -> None:
         super().__init__()
-        self.in_time = name == "C3D"
-        kernel, padding = ((3, 3, 3), (1, 1, 1)) if self.in_time else ((1, 3, 3), (0, 1, 1))
+        self.pooled = name == "C2D+CP"
+        kernel, padding = ((3, 3, 3), (1, 1, 1)) if name == "C3D" else ((1, 3, 3), (0, 1, 1))
         self.conv1 = nn.Conv3d(1, WIDTH, kernel, padding=padding)
         self.bn1 = nn.BatchNorm3d(WIDTH)
         self.conv2 = nn.Conv3d(WIDTH, WIDTH, kernel, padding=padding)
@@ -71,10 +72,11 @@ class ToyNet(nn.Module):
         """Returns logits ``[N, 4]`` for ``float32[N, T, 32, 32]``."""
         maps = functional.relu(self.bn1(self.conv1(frames[:, None])))
         maps = functional.relu(self.bn2(self.conv2(maps)))
-        maps = functional.avg_pool3d(maps, (1, 2, 2)).transpose(1, 2)
+        if self.pooled:
+            maps = functional.avg_pool3d(maps, (1, 2, 2))
         if self.module is not None:
-            maps = self.module(maps)
-        logits: Tensor = self.fc(self.bn3(functional.relu(maps).mean(dim=(1, 3, 4))))
+            maps = functional.relu(self.module(maps.transpose(1, 2))).transpose(1, 2)
+        logits: Tensor = self.fc(self.bn3(maps.mean(dim=(2, 3, 4))))
         return logits
 
 
