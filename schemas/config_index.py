@@ -12,8 +12,8 @@ class IndexConfig(Model):
 
     Attributes:
         index: ``exact`` compares with every item. ``ivf`` searches `probes` of `num_lists` inverted lists (None:
-            4 sqrt(N), at most N / 39), ``hnsw`` walks a graph of `links` per item, ``binary`` compares `num_bits` sign bits (None: one
-            per dimension) after a learned (``itq``) or random (``lsh``) rotation.
+            4 sqrt(N), at most N / 39), ``hnsw`` walks a graph of `links` per item, ``binary`` compares `num_bits` sign
+            bits (None: one per dimension) after a learned (``itq``) or random (``lsh``) rotation.
         candidates: items per query whose exact score is then taken; at least the largest cut-off.
         build_effort, search_effort: of ``hnsw`` (efConstruction, efSearch).
         training_rows: most rows that centres and rotations are learned from.

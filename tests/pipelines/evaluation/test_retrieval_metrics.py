@@ -41,7 +41,7 @@ from pipelines.evaluation.metrics.retrieval_rank import (
     ranking,
     tie_order,
 )
-from pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, recall_at
+from pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
 from pipelines.evaluation.metrics.retrieval_state import PerQuery
 from schemas.errors import UsageError
 
@@ -433,3 +433,16 @@ def test_chance_is_the_mean_over_all_rankings(items: int, relevant: int, k: int)
 
 def test_chance_of_nothing_relevant_is_zero() -> None:
     assert chance_average_precision(10, 0, 5) == (0.0, 0.0)
+
+
+def test_the_ideal_order_knows_what_was_not_retrieved() -> None:
+    # Gain 3 is judged but not in the list: the ideal has it at rank 1.
+    ideal = 3 + 2 / math.log2(3)
+    assert ndcg_at([[2, 0]], [[0, 2, 3]], 2)[0] == pytest.approx(2 / ideal)
+    assert binary_ndcg_at([[True, False]], [2], 2)[0] == pytest.approx(1 / (1 + 1 / math.log2(3)))
+
+
+def test_queries_without_relevant_items_push_the_median_rank_to_infinity() -> None:
+    assert rank_value([3, 0, 1]).tolist() == [3.0, math.inf, 1.0]
+    hits = RankedHits(np.zeros((3, 4), bool), np.array([0, 0, 1]), np.array([0, 0, 2]))
+    assert measure("median_rank").reduce(PerQuery().update(range(3), measure("median_rank").values(hits))) == math.inf
