@@ -113,9 +113,11 @@ def test_results_are_the_same_bytes_every_time_and_on_any_number_of_threads(inde
     assert set(stored["recall"]) == set(SPACES)
 
 
-def test_another_seed_is_another_index() -> None:
-    other = dataclasses.replace(NARROW["lsh"], seed=1)
-    assert results_json(run(NARROW["lsh"])) != results_json(run(other))
+@pytest.mark.parametrize("index", ["ivf", "itq", "lsh"])
+def test_another_seed_is_another_index(index: str) -> None:
+    spaces = {"appearance": SPACES["appearance"]}
+    first, other = (run(dataclasses.replace(NARROW[index], seed=seed), spaces) for seed in (0, 1))
+    assert not np.array_equal(first.space("appearance").top, other.space("appearance").top)
 
 
 def test_galleries_larger_than_memory_are_read_in_chunks() -> None:

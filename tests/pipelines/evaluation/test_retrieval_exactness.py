@@ -202,6 +202,41 @@ def test_the_state_keeps_places_free_that_nothing_took() -> None:
     assert np.isinf(state.floor).all()
 
 
+@pytest.mark.parametrize("width", [10, 200, 900])
+def test_rough_scores_may_be_off_by_their_whole_bound(width: int) -> None:
+    rng = np.random.default_rng(14)
+    for _ in range(8):
+        true = rng.standard_normal((5, 900)).astype(np.float32)
+        rough = (true + rng.choice([-0.25, 0.25], true.shape)).astype(np.float32)
+        state = Best.of(5, 12)
+
+        def defined(query: np.ndarray, item: np.ndarray, true: np.ndarray = true) -> np.ndarray:
+            return rank_keys(true[query, item], item)
+
+        for start in range(0, 900, width):
+            state.update(rough[:, start : start + width], 0.25 + 1e-6, start, defined)
+        state.settle(defined)
+        assert np.array_equal(state.keys, best(true, 12))
+
+
+def test_products_near_a_rounding_border_are_decided_pair_by_pair() -> None:
+    class Border:
+        """A product just beside the border between two steps of the grid; the defined score is on the other side."""
+
+        def __call__(self, queries: Side, gallery: Side) -> np.ndarray:
+            raise AssertionError("the defined scores are asked for pair by pair")
+
+        def approximate(self, queries: Side, gallery: Side, single: bool) -> tuple[np.ndarray, float]:
+            return np.array([[10.5 - 1e-4, 10.4]]) * 2.0**-30, 1e-3 * 2.0**-30
+
+        def exact(self, queries: Side, gallery: Side, rows: np.ndarray, columns: np.ndarray) -> np.ndarray:
+            assert columns.tolist() == [0], "only what is unsure is looked at"
+            return np.array([11 * 2.0**-30])
+
+    sides = Side({"v": np.ones((1, 2))}), Side({"v": np.ones((2, 2))})
+    assert (BlockScores(*sides, {"b": Border()}, (1, 2)).all("b") * 2.0**30).tolist() == [[11.0, 10.0]]
+
+
 # --- relevance from judgements --------------------------------------------------------------------
 
 
