@@ -9,7 +9,10 @@ from schemas.errors import VideoError
 from schemas.task import RunReport, ShardTask
 
 SAMPLE_VIDEOS = 3
-SAMPLE_SECONDS = 2.0
+SAMPLE_SECONDS = (0.1, 2.0)
+"""Least and most time of one video's measurement."""
+SAMPLE_SHARE = 0.1
+"""Of a run's time, for all measurements: a small nightly build shall not spend most of its time on them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +50,22 @@ def speed_of_light(report: RunReport, tasks: Sequence[ShardTask]) -> SpeedOfLigh
     decode_seconds = sum(result.seconds.get("decode", 0.0) for result in done)
     return SpeedOfLight(
         frames_per_second=num_frames / report.seconds,
-        raw_decoder_frames_per_second=_raw_rate(tasks),
+        raw_decoder_frames_per_second=_raw_rate(tasks, report.seconds),
         windows_per_second=num_windows / report.seconds,
         bare_model_windows_per_second=num_windows / forward_seconds if forward_seconds else 0.0,
         limit="model" if forward_seconds >= decode_seconds else "decoder",
     )
 
 
-def _raw_rate(tasks: Sequence[ShardTask]) -> float | None:
+def _raw_rate(tasks: Sequence[ShardTask], run_seconds: float) -> float | None:
+    least, most = SAMPLE_SECONDS
+    seconds = min(max(run_seconds * SAMPLE_SHARE / SAMPLE_VIDEOS, least), most)
     local = [video for task in tasks for video in task.videos if is_local(video.uri)]
     step = max(len(local) // SAMPLE_VIDEOS, 1)
     rates = []
     for video in local[::step][:SAMPLE_VIDEOS]:
         try:
-            rates.append(raw_decode_rate(local_path(video.uri), SAMPLE_SECONDS))
+            rates.append(raw_decode_rate(local_path(video.uri), seconds))
         except VideoError:
             continue
     return sum(rates) / len(rates) if rates else None
