@@ -3,6 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
+
 from jobs.evaluation_inputs import (
     check_classes,
     check_ids,
@@ -55,6 +57,7 @@ def score_detection(config: DetectionConfig) -> tuple[TaskScore, tuple[Detection
         notes = (
             *_check_videos(truth, predictions, protocol.blocked),
             *check_classes(truth.segments, predictions),
+            *_backwards(truth.segments, predictions, protocol.protocol == "thumos14"),
             *_floor_notes(truth, config),
         )
         found = evaluate_detection(
@@ -85,7 +88,11 @@ def score_proposals(config: ProposalsConfig) -> tuple[TaskScore, tuple[Proposals
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_segment_predictions(item, config.ground_truth, with_classes=False)
-        notes = (*_check_videos(truth, predictions, protocol.blocked), *_floor_notes(truth, config))
+        notes = (
+            *_check_videos(truth, predictions, protocol.blocked),
+            *_backwards(truth.segments, predictions, False),
+            *_floor_notes(truth, config),
+        )
         found = evaluate_proposals(
             name, truth, predictions, protocol, floors, config.resamples, config.confidence, config.seed
         )
@@ -109,6 +116,17 @@ def _check_not_empty(truth: SegmentTruth) -> None:
 def _check_videos(truth: SegmentTruth, predictions: Segments, blocked: frozenset[str]) -> tuple[str, ...]:
     predicted = [name for name in predictions.video_ids if name not in blocked]
     return check_ids(match_ids(truth.segments.video_ids, predicted, "the ground truth", "the predictions"))
+
+
+def _backwards(truth: Segments, predictions: Segments, swapped: bool) -> tuple[str, ...]:
+    done = "their times are swapped, as by the official kit" if swapped else "they overlap nothing"
+    notes = []
+    for thing, table in (("ground truths", truth), ("predictions", predictions)):
+        rows = np.flatnonzero(table.start_seconds > table.stop_seconds)
+        if len(rows):
+            first = table.video_ids[int(table.video[rows[0]])]
+            notes.append(f"{thing}: {len(rows)} end before they start, such as one of video {first}; {done}")
+    return tuple(notes)
 
 
 def _floor_notes(truth: SegmentTruth, config: DetectionConfig | ProposalsConfig) -> tuple[str, ...]:

@@ -362,3 +362,15 @@ def test_an_unwritable_out_is_retryable(tmp_path: Path) -> None:
     done = told(tmp_path, out=str(tmp_path / "taken"))
     assert done.exit_code == 4
     assert "a folder that can be written" in done.error
+
+
+def test_segments_that_end_before_they_start_are_counted_and_told(tmp_path: Path) -> None:
+    config = files(tmp_path, answers=[*ANSWERS, ("two", 25, 5, "run", 0.99)])
+    found = evaluate(tmp_path, {**config, "tious": [0.5]})
+    told = "predictions: 1 end before they start, such as one of video two; "
+    assert f"{told}they overlap nothing" in found.run()["notes"]
+    swapped = evaluate(tmp_path, {**config, "tious": [0.5], "protocol": "thumos14"}, out="thumos")
+    assert f"{told}their times are swapped, as by the official kit" in swapped.run()["notes"]
+    assert swapped.run()["metrics"]["average"] > found.run()["metrics"]["average"]
+    proposals = evaluate(tmp_path, {**config, "task": "proposals"}, out="proposals")
+    assert f"{told}they overlap nothing" in proposals.run()["notes"]

@@ -21,9 +21,8 @@ from pipelines.evaluation.metrics.detection_matching import (
     group_average_precision,
     rank_order,
     tiou,
-    tiou_of_hull,
 )
-from pipelines.evaluation.metrics.detection_thumos14 import excused_by, thumos_claims
+from pipelines.evaluation.metrics.detection_thumos14 import excused_by, thumos_claims, thumos_tiou
 from schemas.segments import Segments
 
 RECALL_LEVELS = np.arange(101) / 100.0
@@ -75,7 +74,7 @@ class Hits:
 
     def overlaps(self, rows: Ints, targets: Ints) -> Floats:
         """Returns the tIoU of pairs of predictions and ground truths in the protocol's arithmetic."""
-        return (tiou_of_hull if self.of_hull else tiou)(
+        return (thumos_tiou if self.of_hull else tiou)(
             self.predictions.start_seconds[rows],
             self.predictions.stop_seconds[rows],
             self.ground_truth.start_seconds[targets],

@@ -5,7 +5,7 @@ Temporal intersection over union of ``[s, e)`` and ``[s', e')``::
     tIoU = max(0, min(e, e') - max(s, s')) / (e - s + e' - s' - intersection)
 
 ActivityNet's annotations have empty segments (``s = e``). Two empty segments at the same time overlap fully: the
-official tool's 0/0 passes every threshold.
+official tool's 0/0 passes every threshold. A segment that ends before it starts overlaps nothing.
 
 Greedy matching ("in order of rank, each takes the best target that is still free") is computed as deferred acceptance:
 everybody asks for the best target left on his list at once, each target keeps the best-ranked who asked, the others
@@ -25,8 +25,9 @@ def tiou(start: Floats, stop: Floats, other_start: Floats, other_stop: Floats) -
     """Returns the temporal IoU of segments, elementwise with broadcasting; all in seconds."""
     intersection = np.maximum(0.0, np.minimum(stop, other_stop) - np.maximum(start, other_start))
     union = (other_stop - other_start) + (stop - start) - intersection
+    both_empty_there = (start == stop) & (other_start == other_stop) & (start == other_start)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(np.where(union > 0, intersection / union, start == other_start), np.float64)
+        return np.asarray(np.where(union > 0, intersection / union, both_empty_there), np.float64)
 
 
 def tiou_of_hull(start: Floats, stop: Floats, other_start: Floats, other_stop: Floats) -> Floats:

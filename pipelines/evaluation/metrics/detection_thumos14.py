@@ -1,12 +1,13 @@
 """Mean average precision of temporal detections, THUMOS 2014 style, and the post-processing of S-CNN.
 
-Differs from ActivityNet style in four ways, each worth points:
+Differs from ActivityNet style in these ways, most of them worth points:
 
 * matching goes by ground truth, as listed: each takes the prediction of its video and class with the highest overlap
   that is still free, and is found if that overlap is **strictly** above the threshold;
 * a prediction that found nothing but overlaps an ``Ambiguous`` interval of its video is neither right nor wrong;
 * AP is not interpolated: ``AP = (sum over hits of P at the rank of the hit) / N``;
-* the overlap's union is ``max stop - min start`` (the same value, another last bit).
+* the overlap's union is ``max stop - min start`` (the same value, another last bit), and the two times of an interval
+  may stand in either order.
 
 Ties, as the official MATLAB tool: equal scores rank by video id, then as listed; equal overlap goes to the
 better-ranked prediction. A class without any prediction has AP 0; repeated ground truths each count (each CliffDiving
@@ -27,7 +28,15 @@ from pipelines.evaluation.metrics.detection import (
     overlapping,
     score_blocks,
 )
-from pipelines.evaluation.metrics.detection_matching import Bools, Ints, claim, group_pairs, rank_order, tiou_of_hull
+from pipelines.evaluation.metrics.detection_matching import (
+    Bools,
+    Floats,
+    Ints,
+    claim,
+    group_pairs,
+    rank_order,
+    tiou_of_hull,
+)
 from pipelines.evaluation.metrics.detection_nms import nms
 from schemas.segments import Segments
 
@@ -131,11 +140,21 @@ def thumos_claims(
     """
     rank = rank_order(predictions.score)
     ranked = predictions.take(rank)
-    who, target, overlap = overlapping(ground_truth, ranked, ground_truth_group, group[rank], tiou_of_hull)
+    who, target, overlap = overlapping(ground_truth, ranked, ground_truth_group, group[rank], thumos_tiou)
     for threshold in thresholds:
         good = overlap > threshold
         takers, got = claim(who[good], target[good], len(rank))
         yield rank[got], takers
+
+
+def thumos_tiou(start: Floats, stop: Floats, other_start: Floats, other_stop: Floats) -> Floats:
+    """Returns the kit's overlap, elementwise with broadcasting: the smaller time of an interval is its start."""
+    return tiou_of_hull(
+        np.minimum(start, stop),
+        np.maximum(start, stop),
+        np.minimum(other_start, other_stop),
+        np.maximum(other_start, other_stop),
+    )
 
 
 def excused_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
@@ -146,7 +165,7 @@ def excused_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
     position = {name: code for code, name in enumerate(ambiguous.video_ids)}
     video = np.array([position.get(name, -1) for name in predictions.video_ids], np.int64)[predictions.video]
     who, other = group_pairs(video, ambiguous.video)
-    overlap = tiou_of_hull(
+    overlap = thumos_tiou(
         predictions.start_seconds[who],
         predictions.stop_seconds[who],
         ambiguous.start_seconds[other],

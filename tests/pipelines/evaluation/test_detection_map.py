@@ -214,3 +214,11 @@ def test_two_equal_empty_segments_overlap_fully_as_in_the_official_tool() -> Non
     rows: list[Row] = [("v", 5, 5, "a")]
     assert score(rows, [("v", 5, 5, "a", 1.0)], (0.5, 0.95)).average == 1.0
     assert score(rows, [("v", 4, 4, "a", 1.0)], (0.5, 0.95)).average == 0.0
+
+
+def test_a_segment_that_ends_before_it_starts_overlaps_nothing() -> None:
+    rows: list[Row] = [("v", 5, 6, "a")]
+    # The lengths of both add up to less than nothing, or to nothing: no way to a full overlap.
+    assert score(rows, [("v", 5, 3, "a", 1.0)]).average == 0.0
+    assert score(rows, [("v", 5, 4, "a", 1.0)]).average == 0.0
+    assert score([("v", 5, 4, "a")], [("v", 5, 5, "a", 1.0)]).average == 0.0

@@ -106,6 +106,14 @@ def test_an_ambiguous_interval_excuses_a_miss_but_never_takes_away_a_hit() -> No
     assert ThumosMap((0.5,)).update(truth, predictions, ambiguous).result().average == 1.0
 
 
+def test_times_in_either_order_are_one_interval_as_in_the_kit() -> None:
+    truth = segments([("v", 0, 10, "a", 1), ("v", 40, 30, "a", 1)])
+    predictions = segments([("v", 10, 0, "a", 0.9), ("v", 30, 40, "a", 0.8), ("v", 60, 50, "a", 0.85)])
+    assert ThumosMap((0.5,)).update(truth, predictions).result().average == pytest.approx((1 + 2 / 3) / 2)
+    ambiguous = segments([("v", 55, 52, "", 1)])
+    assert ThumosMap((0.5,)).update(truth, predictions, ambiguous).result().average == 1.0
+
+
 def test_precision_is_not_interpolated() -> None:
     truth = segments([("v", 0, 10, "a", 1), ("v", 20, 30, "a", 1)])
     ranking = segments([("v", 50, 60, "a", 0.9), ("v", 0, 10, "a", 0.8), ("v", 20, 30, "a", 0.7)])
