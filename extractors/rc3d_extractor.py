@@ -13,7 +13,7 @@ from extractors.rc3d_forms import FORMS, Form
 from extractors.rc3d_network import LAYOUTS, RC3D, layout_name
 from extractors.rc3d_rows import DETECTIONS_POOL, DetectionRows, ProposalRows
 from extractors.rc3d_segments import Floats, Ints, decode, nms, propose
-from extractors.torch_extractor import PRECISIONS, affine, reverse_input_channels, seeded
+from extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
 from extractors.weights import load_network
 from schemas.recipe import Recipe
 from schemas.records import Clip
@@ -27,9 +27,7 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     options: RC3DOptions = options_of(CARD, recipe)
     form = FORMS[options.form]
     if recipe.weights.file is not None:
-        with torch.device("meta"):
-            network = RC3D(form, options.pooled)
-        network = network.to_empty(device="cpu")
+        network = empty(lambda: RC3D(form, options.pooled))
         load_network(network, recipe.weights.file, [item for item in LAYOUTS if item.name == layout_name(form)])
     else:
         network = seeded(recipe.weights.seed or 0, lambda: RC3D(form, options.pooled))

@@ -115,8 +115,13 @@ def empty(make: Callable[[], Network]) -> Network:
     """Returns a network whose tensors are still to be filled, without the cost of torch's own initialisation."""
     with torch.device("meta"):
         network = make()
-    filled: Network = network.to_empty(device="cpu")
-    return filled
+    # What Module.to_empty does, but that one costs half a second: it makes torch import its decompositions, and SymPy.
+    for module in network.modules():
+        for name, parameter in list(module.named_parameters(recurse=False)):
+            setattr(module, name, nn.Parameter(torch.empty(parameter.shape, dtype=parameter.dtype)))
+        for name, buffer in list(module.named_buffers(recurse=False)):
+            setattr(module, name, torch.empty(buffer.shape, dtype=buffer.dtype))
+    return network
 
 
 def seeded(seed: int, make: Callable[[], Network]) -> Network:
