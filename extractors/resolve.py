@@ -62,16 +62,31 @@ def _layer(card: ExtractorCard, wanted: str | None, where: str) -> Layer:
 
 
 def _sampling(card: ExtractorCard, given: Sampling | None, where: str) -> Sampling:
+    """Returns the extractor's windows with what was given in place of theirs.
+
+    What is left out stays the extractor's: a rate or stride that weights were trained with is not lost because another
+    key was written. Only what a given key makes meaningless goes: the grid under `random_frames`, the step of other
+    windows.
+    """
     if given is None:
         return card.sampling
     where = f"{where}.sampling"
+    written = given.model_fields_set
     if card.frames_fixed and given.frames not in (None, card.sampling.frames):
         expected = f"{card.sampling.frames} ({card.name} takes no other)"
         raise UsageError(describe(where, "frames", expected, str(given.frames), "leave it out"))
     if given.frames is not None and given.frames < card.min_frames:
         expected = f"at least {card.min_frames} for {card.name}"
         raise UsageError(describe(where, "frames", expected, str(given.frames), "raise it"))
-    return given.model_copy(update={"frames": given.frames or card.sampling.frames or 1})
+    own = card.sampling.model_dump()
+    if given.random_frames is not None:
+        own |= {"fps": None, "step": None}
+    own |= {key: getattr(given, key) for key in written}
+    own["frames"] = own["frames"] or card.sampling.frames or 1
+    other_windows = (own["frames"], own["every"]) != (card.sampling.frames or 1, card.sampling.every)
+    if other_windows and "step" not in written:
+        own["step"] = None
+    return Sampling.model_validate(own)
 
 
 def _dtype(layer: Layer, wanted: str | None, where: str) -> Any:

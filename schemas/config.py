@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, model_validator
+from pydantic import BaseModel, Field, field_serializer, model_validator
 
 from schemas.config_index import IndexConfig
 from schemas.errors import ConfigError
@@ -57,7 +57,11 @@ class WeightsConfig(Model):
 
 
 class FeatureConfig(Model):
-    """One feature of a build; its key in `features` is its name. What is left out, the extractor decides."""
+    """One feature of a build; its key in `features` is its name. What is left out, the extractor decides.
+
+    Attributes:
+        sampling: what is written in it stands in place of the extractor's; see `extractors.resolve`.
+    """
 
     extractor: str | None = None
     layer: str | None = None
@@ -68,6 +72,11 @@ class FeatureConfig(Model):
     pooling: Pooling = "none"
     dtype: Literal["float32", "float16", "uint8"] | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+
+    @field_serializer("sampling")
+    def _sampling_as_written(self, sampling: Sampling | None) -> dict[str, Any] | None:
+        # A saved config must mean what the written one did: a default filled in would read as a wish.
+        return None if sampling is None else sampling.model_dump(mode="json", exclude_unset=True)
 
 
 class DecodeConfig(Model):

@@ -11,7 +11,7 @@ from extractors import registry
 from extractors.resolve import resolve_recipe
 from schemas.config import DecodeConfig, FeatureConfig
 from schemas.errors import EXIT_USAGE, UsageError, WeightsError
-from schemas.recipe import ClipRule, Recipe
+from schemas.recipe import ClipRule, Recipe, Sampling
 
 REAL = "weights/squeezenet1_0_imagenet_decoded.pt"
 
@@ -36,6 +36,29 @@ def test_a_name_of_ones_own() -> None:
     found = resolve("query", extractor="vgg16", sampling={"random_frames": 1}, layer="pool5")
     assert (found.name, found.extractor, found.dim, found.sampling.frames) == ("query", "vgg16", 25088, 1)
     assert found.key.startswith("query-")
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "expected"),
+    [
+        # What is left out stays the extractor's: the rate and stride that its weights were trained with.
+        ("i3d", {"tail": "drop"}, Sampling(fps=25, frames=64, step=64, tail="drop")),
+        ("i3d", {"step": 8}, Sampling(fps=25, frames=64, step=8, tail="repeat")),
+        ("rc3d", {"tail": "repeat"}, Sampling(fps=25, frames=768, every=8, step=1536, tail="repeat")),
+        ("cpnet", {"tail": "repeat"}, Sampling(frames=12, every=2, step=24, tail="repeat")),
+        ("vgg16", {"fps": 2}, Sampling(fps=2, frames=1)),
+        # A step belongs to its windows.
+        ("i3d", {"frames": 32}, Sampling(fps=25, frames=32, tail="repeat")),
+        ("cpnet", {"every": 1}, Sampling(frames=12, tail="overlap")),
+        ("cpnet", {"frames": 24, "step": 48}, Sampling(frames=24, every=2, step=48, tail="overlap")),
+        # Every frame, and no grid.
+        ("i3d", {"fps": None}, Sampling(frames=64, step=64, tail="repeat")),
+        ("i3d", {"random_frames": 2}, Sampling(frames=64, random_frames=2, tail="repeat")),
+        ("vgg16", {"random_frames": 1, "seed": 5}, Sampling(frames=1, random_frames=1, seed=5)),
+    ],
+)
+def test_sampling_that_is_left_out_is_the_extractors(name: str, written: dict[str, Any], expected: Sampling) -> None:
+    assert resolve(name, sampling=written).sampling == expected
 
 
 def test_what_changes_a_number_changes_the_fingerprint() -> None:

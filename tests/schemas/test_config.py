@@ -40,6 +40,16 @@ def test_a_name_in_another_script_is_printed_readably() -> None:
     assert "видео" in dump_config(config)
 
 
+def test_a_saved_config_says_of_sampling_what_was_written() -> None:
+    text = "store: {url: out}\nvideos: {folder: in}\nfeatures: {i3d: {sampling: {fps: null, step: 8}}, c3d: {}}\n"
+    saved = dump_config(parse_config(BuildConfig, text))
+    again = parse_config(BuildConfig, saved).features
+    assert again["i3d"].sampling is not None
+    assert again["i3d"].sampling.model_fields_set == {"fps", "step"}
+    assert again["c3d"].sampling is None
+    assert dump_config(parse_config(BuildConfig, saved)) == saved
+
+
 @pytest.mark.parametrize(
     ("override", "path", "value"),
     [
