@@ -5,6 +5,8 @@
     video_id,start_seconds,stop_seconds,label,score                          ours; label and score may be missing
     video-name,t-start,t-end,action-label,video-duration,...                 TSP's ground truth of ActivityNet, THUMOS14
 
+TSP's ground truth also lists what lies between the annotations, with ``temporal-region-label`` "No action" and no
+class; these rows are no annotations and are left out (their videos stay listed).
 Source of the second: H. Alwassel et al., TSP, ICCVW 2021 (ground-truth files of its release).
 """
 
@@ -25,7 +27,9 @@ _NAMES = {
     "label": ("label", "action-label"),
     "score": ("score",),
     "duration": ("duration_seconds", "video-duration"),
+    "region": ("temporal-region-label",),
 }
+_BACKGROUND = "No action"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +52,7 @@ def read_segments_csv(path: str | Path) -> SegmentsCsv:
     column = {key: next((name for name in names if name in given), None) for key, names in _NAMES.items()}
     if None in (column["video_id"], column["start"], column["stop"]):
         raise wrong_format(path, _EXPECTED)
-    rows, durations = [], {}
+    rows, durations, everyone = [], {}, []
     for record in reader:
         number = reader.line_num
         start, stop = (seconds(record[column[key] or ""]) for key in ("start", "stop"))
@@ -57,7 +61,9 @@ def read_segments_csv(path: str | Path) -> SegmentsCsv:
         if start is None or stop is None or score is None or not video:
             raise wrong_line(path, number, ",".join(str(value) for value in record.values()), "a video and numbers")
         label = record[column["label"]] if column["label"] else ""
-        rows.append((video, start, stop, label or "", score))
+        everyone.append(video)
+        if column["region"] is None or record[column["region"]] != _BACKGROUND:
+            rows.append((video, start, stop, label or "", score))
         if column["duration"]:
             duration = seconds(record[column["duration"]])
             if duration is None:
@@ -66,7 +72,7 @@ def read_segments_csv(path: str | Path) -> SegmentsCsv:
                 )
             durations[video] = duration
     videos, starts, stops, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), (), ())
-    return SegmentsCsv(segments_from_columns(videos, starts, stops, labels, scores), durations)
+    return SegmentsCsv(segments_from_columns(videos, starts, stops, labels, scores, video_ids=everyone), durations)
 
 
 def write_segments_csv(path: str | Path, segments: Segments) -> None:

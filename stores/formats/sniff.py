@@ -1,5 +1,6 @@
 """What a file looks like, for the message when it is not what was expected."""
 
+import codecs
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -8,7 +9,9 @@ from typing import Any
 from schemas.errors import FormatError, describe
 
 _MAGIC = (
-    (b"\x1f\x8b", "gzip data"),
+    (b"\x1f\x8b", "gzip data, to be unpacked first"),
+    (b"\xff\xfe", "UTF-16 text, to be saved as UTF-8"),
+    (b"\xfe\xff", "UTF-16 text, to be saved as UTF-8"),
     (b"PK\x03\x04", "a zip archive (.zip, .npz, .xlsx or a torch file)"),
     (b"\x89HDF", "an HDF5 file"),
     (b"PAR1", "a Parquet file"),
@@ -41,7 +44,29 @@ def looks_like(path: str | Path) -> str:
             return name
     if b"\0" in head[:1024]:
         return "binary data"
-    return _text(head.decode("utf-8", "replace"))
+    try:
+        # Not to its end: the head may stop within a character.
+        text = codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError as error:
+        return f"text that is not UTF-8 (byte {error.start})"
+    if text.lstrip("\ufeff \t\r\n")[:1] == "{" and (broken := _broken_json(file)):
+        return broken
+    return _text(text)
+
+
+def _broken_json(file: Path) -> str:
+    """Returns what is wrong with a JSON file beginning with an object; nothing where it, or its first line, is one."""
+    text = file.read_text(encoding="utf-8-sig", errors="replace").strip()
+    try:
+        json.JSONDecoder().raw_decode(text)
+    except ValueError as error:
+        place = getattr(error, "pos", 0)
+        keys = _first_keys(text)
+        begins = f", beginning with the key {keys}" if keys else ""
+        return (
+            f"JSON that {'breaks off' if place >= len(text) - 1 else 'is malformed'} at character {place + 1}{begins}"
+        )
+    return ""
 
 
 def _text(text: str) -> str:

@@ -47,7 +47,11 @@ READERS: dict[str, tuple[Reader, str]] = {
 WRONG: dict[str, tuple[bytes, str]] = {
     "empty": (b"", "an empty file"),
     "html": (b"<!DOCTYPE html><html>404</html>", "an HTML or XML page"),
-    "gzip": (gzip.compress(b"text"), "gzip data"),
+    "gzip": (gzip.compress(b"text"), "gzip data, to be unpacked first"),
+    "utf16": ('{"alpha": 1}'.encode("utf-16"), "UTF-16 text, to be saved as UTF-8"),
+    "latin1": ('{"caf\xe9": 1}'.encode("latin-1"), "text that is not UTF-8 (byte 5)"),
+    "truncated": (b'{"alpha": [1, 2, 3, 4', "JSON that breaks off at character 22, beginning with the key 'alpha'"),
+    "malformed": (b'{"alpha": [1, 2,, 3, 4]}', "JSON that is malformed at character 17"),
     "lfs": (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "a Git LFS pointer"),
     "hdf5": (b"\x89HDF\r\n\x1a\n\0\0", "an HDF5 file"),
     "csv": (b"alpha,beta,gamma\nx,y,z\n", "text in 3 columns separated by commas"),

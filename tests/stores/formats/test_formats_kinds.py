@@ -134,6 +134,20 @@ def test_tsp_ground_truth_has_durations_of_its_videos(shared_data: Path) -> None
     assert metadata["video_test_0000004"] == pytest.approx(33.7333333)
 
 
+def test_what_lies_between_annotations_is_no_annotation(tmp_path: Path, shared_data: Path) -> None:
+    rows = "a,0,3,run,9,Action\na,3,9,,9,No action\nb,0,5,,5,No action\n"
+    header = "video-name,t-start,t-end,action-label,video-duration,temporal-region-label\n"
+    (tmp_path / "a.csv").write_text(header + rows)
+    found = read_segments_csv(tmp_path / "a.csv")
+    assert (found.segments.label_names, found.segments.stop_seconds.tolist()) == (("run",), [3.0])
+    assert found.segments.video_ids == ("a", "b")
+    assert found.duration_seconds == {"a": 9.0, "b": 5.0}
+    folder = shared_data / "annotations"
+    real = read_segments_csv(folder / "activitynet1.3" / "activitynet_v1-3_valid_tsp_groundtruth.csv").segments
+    # As ActivityNet 1.3 is published: 200 classes, 7,654 instances.
+    assert (len(real), len(real.label_names)) == (7654, 200)
+
+
 def test_a_csv_of_segments_without_a_column_or_with_a_bad_row_is_refused(tmp_path: Path) -> None:
     (tmp_path / "a.csv").write_text("video_id,start_seconds\na,0\n")
     with pytest.raises(FormatError, match="video_id, start_seconds, stop_seconds"):
