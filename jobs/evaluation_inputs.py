@@ -356,7 +356,11 @@ def read_moment_predictions(config: PredictionsConfig) -> Segments:
     path = _file_of(config)
     kind = chosen_format("predictions", path, config.format, ("qvhighlights", "activitynet", "csv", "parquet"))
     if kind == "qvhighlights":
-        windows = read_qvhighlights_predictions(path).queries.windows
+        table = read_qvhighlights_predictions(path)
+        windows = table.queries.windows
+        if not len(windows) and table.saliency:
+            remedy = "score it with task: highlights"
+            raise FormatError(describe("predictions file", path, "predicted windows", "saliency scores alone", remedy))
     elif kind == "activitynet":
         windows = read_activitynet_results(path).segments
     elif kind == "csv":

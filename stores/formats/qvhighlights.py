@@ -56,10 +56,17 @@ def read_qvhighlights(path: str | Path) -> QVHighlights:
         clips, scores = record.get("relevant_clip_ids"), record.get("saliency_scores")
         if clips is None or scores is None:
             continue
-        num_clips = int(float(record["duration"]) / CLIP_SECONDS)
+        duration = seconds(record["duration"])
+        if duration is None or duration < 0:
+            raise _bad(path, number, record, "'duration' in seconds")
+        num_clips = int(duration / CLIP_SECONDS)
+        if not isinstance(clips, list) or not isinstance(scores, list):
+            raise _bad(path, number, record, "lists as 'relevant_clip_ids' and 'saliency_scores'")
         if len(clips) != len(scores) or not all(isinstance(clip, int) and 0 <= clip < num_clips for clip in clips):
             raise _bad(path, number, record, f"'saliency_scores' for each of 'relevant_clip_ids', below {num_clips}")
-        people = len(scores[0]) if scores else 3
+        people = len(scores[0]) if scores and isinstance(scores[0], list) else 3
+        if not all(_numbers(row, people) for row in scores):
+            raise _bad(path, number, record, "'saliency_scores' with as many numbers for every clip")
         table = np.zeros((num_clips, people))
         table[np.array(clips, np.int64)] = np.array(scores, np.float64).reshape(len(clips), people)
         saliency[str(record["qid"])] = table
@@ -75,11 +82,14 @@ def read_qvhighlights_predictions(path: str | Path) -> QVHighlights:
     lines, records = _records(path, ("qid",), _PREDICTED)
     if not any("pred_relevant_windows" in record or "pred_saliency_scores" in record for record in records):
         raise wrong_format(path, _PREDICTED)
-    saliency = {
-        str(record["qid"]): np.array(record["pred_saliency_scores"], np.float64)[:, None]
-        for record in records
-        if record.get("pred_saliency_scores")
-    }
+    saliency = {}
+    for number, record in zip(lines, records, strict=True):
+        scores = record.get("pred_saliency_scores")
+        if not scores:
+            continue
+        if not _numbers(scores):
+            raise _bad(path, number, record, "'pred_saliency_scores' as a list of finite numbers, one per clip")
+        saliency[str(record["qid"])] = np.array(scores, np.float64)[:, None]
     return QVHighlights(_queries(path, lines, records, "pred_relevant_windows", 3), saliency)
 
 
@@ -144,6 +154,14 @@ def _records(path: str | Path, keys: tuple[str, ...], expected: str) -> tuple[li
     if keys != ("qid",) and any("pred_relevant_windows" in record for record in records):
         raise wrong_format(path, expected)
     return lines, records
+
+
+def _numbers(values: Any, length: int | None = None) -> bool:
+    return (
+        isinstance(values, list)
+        and (length is None or len(values) == length)
+        and all(isinstance(value, int | float) and seconds(value) is not None for value in values)
+    )
 
 
 def _queries(path: str | Path, lines: list[int], records: list[dict[str, Any]], key: str, width: int) -> MomentQueries:

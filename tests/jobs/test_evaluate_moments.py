@@ -176,6 +176,12 @@ def test_windows_alone_are_no_highlights(tmp_path: Path) -> None:
     refused(evaluate(tmp_path, config), "saliency scores", "task: moments")
 
 
+def test_clip_scores_alone_are_no_moments(official: Path, tmp_path: Path) -> None:
+    (tmp_path / "scores.jsonl").write_text('{"qid": 2579, "pred_saliency_scores": [0.5, 0.25]}\n')
+    config = moment_detr(official, "moments") | {"predictions": str(tmp_path / "scores.jsonl")}
+    refused(evaluate(tmp_path, config), "predicted windows", "saliency scores alone", "task: highlights")
+
+
 def test_a_wrong_kind_of_file_is_told(tmp_path: Path) -> None:
     config = charades(tmp_path)
     (tmp_path / "run.txt").write_text("301 Q0 D1 1 2.5 tag\n")

@@ -153,6 +153,29 @@ def test_qvhighlights_query_twice_and_clips_beyond_the_video_are_refused(tmp_pat
     refused(read_qvhighlights, tmp_path / "x", json.dumps(clips), "line 1: expected 'saliency_scores'.*below 2")
 
 
+@pytest.mark.parametrize("scores", ['["x"]', "[[1], [2]]", '"abc"', "[0.5, NaN]", "[0.5, null]"])
+def test_qvhighlights_clip_scores_that_are_no_numbers_are_refused(tmp_path: Path, scores: str) -> None:
+    text = '{"qid": 1, "pred_saliency_scores": ' + scores + "}"
+    refused(read_qvhighlights_predictions, tmp_path / "x", text, "line 1: expected 'pred_saliency_scores' as a list of")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("duration", "long", "line 1: expected 'duration' in seconds"),
+        ("saliency_scores", [[1, 2, 3], [1, 2]], "line 1: expected 'saliency_scores' with as many numbers"),
+        ("saliency_scores", [[1, 2, 3], 1], "line 1: expected 'saliency_scores' with as many numbers"),
+        ("saliency_scores", 3, "line 1: expected lists as 'relevant_clip_ids' and 'saliency_scores'"),
+    ],
+)
+def test_a_malformed_qvhighlights_annotation_names_its_line(
+    tmp_path: Path, key: str, value: object, message: str
+) -> None:
+    row = {"qid": 1, "vid": "v", "query": "q", "duration": 4, "relevant_windows": [[0, 4]]}
+    row |= {"relevant_clip_ids": [0, 1], "saliency_scores": [[1, 2, 3], [1, 2, 3]]} | {key: value}
+    refused(read_qvhighlights, tmp_path / "x", json.dumps(row), message)
+
+
 def test_qvhighlights_predictions_given_as_annotations_are_refused(tmp_path: Path) -> None:
     row = {"qid": 1, "vid": "v", "query": "", "duration": 4, "pred_relevant_windows": [[0, 2, 0.5]]}
     refused(read_qvhighlights, tmp_path / "x", json.dumps(row), "QVHighlights annotations.*'pred_relevant_windows'")
