@@ -41,6 +41,8 @@ PLAIN_GLOBALS = re.compile(
     r"|collections OrderedDict$|_codecs encode$|numpy\S* (_reconstruct|scalar|ndarray|dtype|\w+DType)$"
 )
 """What weights files name that is data, not code of somebody's: ``module name``."""
+GLOBAL_NAME = re.compile(r"[\w.]+ [\w.]+")
+"""What a pickle can name. Text that happens to begin like a pickle (a table with a column ``id``) names anything."""
 
 Shape = tuple[int | None, ...]
 
@@ -187,7 +189,7 @@ def _read_torch(path: str) -> Any:
     except OSError as error:
         raise _unreadable(path, error, "correct the path") from None
     except pickle.UnpicklingError:
-        named = [name for name in _named_globals(path) if not PLAIN_GLOBALS.match(name)]
+        named = [name for name in _named_globals(path) if GLOBAL_NAME.fullmatch(name) and not PLAIN_GLOBALS.match(name)]
         if named:
             raise _refused(path, named) from None
         raise _foreign(path, "a PyTorch weights file", ValueError("no pickle of tensors")) from None

@@ -186,6 +186,14 @@ def test_damaged_files_are_told_in_one_line(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.*")
+def test_a_table_is_not_taken_for_a_pickle(tmp_path: Path) -> None:
+    """``id`` begins like a pickle that names ``d,path a,b.mp4``; what follows is nobody's code."""
+    path = tmp_path / "videos.csv"
+    path.write_text("id,path\na,b.mp4\n")
+    with pytest.raises(WeightsError, match="truncated or foreign data"):
+        read_state_dict(str(path))
+
+
 def test_torchscript_is_told_apart(tmp_path: Path) -> None:
     class Double(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
