@@ -160,16 +160,17 @@ def in_force(table: pa.Table) -> pa.Table:
 def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     """Returns the COMMITS rows that count, by shard and row: one per video at most.
 
-    A row counts when its video's bytes and clips are those of `manifest`. Two that do hold the same values (a video
-    committed by two plans that cut the work differently); the first by shard path is taken.
+    A row counts when its video's bytes and clips are those of `manifest`; the clips of a row without a fingerprint of
+    them do not come from annotations. Two that do hold the same values (a video committed by two plans that cut the
+    work differently); the first by shard path is taken.
     """
-    wanted = {video_id: (video.fingerprint, clips_fingerprint(video)) for video_id, video in manifest.items()}
+    wanted = {(video_id, video.fingerprint): clips_fingerprint(video) for video_id, video in manifest.items()}
     names = ("video_id", "video_fingerprint", "clips_fingerprint", "shard", "row_start")
     columns = [commits.column(name).to_pylist() for name in names]
     keyed = sorted(
         (shard, start, number, video_id)
         for number, (video_id, video, clips, shard, start) in enumerate(zip(*columns, strict=True))
-        if wanted.get(video_id) == (video, clips)
+        if (video_id, video) in wanted and clips in ("", wanted[video_id, video])
     )
     taken: dict[str, int] = {}
     for _, _, number, video_id in keyed:

@@ -190,6 +190,21 @@ def test_a_video_whose_times_span_years_is_refused_by_name(root: Path) -> None:
     assert report.reasons == {"implausible_times": 1}
 
 
+@pytest.mark.parametrize(
+    "rule", [{"from": "whole"}, {"from": "windows", "length_seconds": 1}], ids=["whole", "windows"]
+)
+def test_annotations_that_no_clip_is_cut_by_hide_no_rows(rule: dict[str, Any], root: Path) -> None:
+    listed = root / "videos" / "list.csv"
+    listed.write_text("path,id,start_seconds,stop_seconds\na/0.mp4,v,0,1\na/0.mp4,v,1,2\n")
+    config = _config(root, videos={"manifest": str(listed)}, clips=rule)
+    assert _made(build(config)) == 10 + 4
+    assert [len(FeatureStore(str(root / "store"))[name]["v"].values) for name in FEATURES] == [4, 10]
+    # Other annotations change nothing of such clips, and cost nothing.
+    listed.write_text("path,id,start_seconds,stop_seconds\na/0.mp4,v,0,0.5\n")
+    assert build(config).num_tasks == 0
+    assert FeatureStore(str(root / "store"))["fast"].video_ids == ["v"]
+
+
 def test_corrected_annotations_are_tried_again_without_a_requeue(root: Path) -> None:
     (root / "videos" / "list.csv").write_text("path,start_seconds,stop_seconds\na/0.mp4,0,1\nb/0.mp4,50,60\n")
     config = _config(root, videos={"manifest": str(root / "videos" / "list.csv")}, clips={"from": "annotations"})
