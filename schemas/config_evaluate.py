@@ -371,6 +371,8 @@ class RankingConfig(TaskConfig):
         max_documents: read so many documents of a query (``-M``).
         judged_only: leave out documents without a judgement (``-J``).
         ties: documents of equal score rank by id, ``descending`` (trec_eval) or ``ascending`` (clipmill's retrieval).
+        precision: scores are compared as ``double`` (trec_eval since its pull request 38) or ``single`` (before it),
+            where those that differ by less than about 1e-7 of their size may be equal.
     """
 
     task: Literal["ranking"] = "ranking"
@@ -380,6 +382,7 @@ class RankingConfig(TaskConfig):
     max_documents: int | None = Field(default=None, ge=1)
     judged_only: bool = False
     ties: Literal["descending", "ascending"] = "descending"
+    precision: Literal["double", "single"] = "double"
 
 
 class LandmarksConfig(TaskConfig):

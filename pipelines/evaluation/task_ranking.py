@@ -1,7 +1,7 @@
 """``task: ranking``: trec_eval's measures of a run, with the floor of the same documents in random order."""
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,7 @@ def ranking_protocol(config: RankingConfig) -> dict[str, Any]:
         "max_documents": config.max_documents,
         "judged_only": config.judged_only,
         "ties": config.ties,
+        "precision": config.precision,
     }
 
 
@@ -88,10 +89,19 @@ def qrels_fingerprint(qrels: Qrels) -> str:
 
 
 def _score(qrels: Qrels, documents: Run, config: RankingConfig, measures: tuple[str, ...]) -> TrecScore:
+    if config.precision == "single":
+        documents = {
+            query: dict(zip(items, _single(items.values()), strict=True)) for query, items in documents.items()
+        }
     if config.ties == "ascending":
         qrels, documents = _renamed(qrels, documents)
     state = TrecMeasures(measures, config.relevance_level, config.max_documents, config.judged_only, config.complete)
     return state.update(qrels, documents).result()
+
+
+def _single(scores: Iterable[float]) -> list[float]:
+    with np.errstate(over="ignore"):
+        return [float(value) for value in np.array(list(scores), np.float64).astype(np.float32)]
 
 
 def _renamed(qrels: Qrels, documents: Run) -> tuple[Qrels, Run]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import pytrec_eval
 
 from stores.formats.revisited_oxford import read_revisited_oxford
 from tests.jobs.evaluation_command import evaluate, refused
@@ -101,6 +102,22 @@ def test_every_option_of_trec_eval_changes_the_number_as_it_should(tmp_path: Pat
     assert got(relevance_level=2, ties="ascending") == pytest.approx(1 / 3)
     assert got(max_documents=2) == pytest.approx(1 / 4)
     assert got(judged_only=True) == 1.0
+
+
+def test_single_precision_ties_as_in_the_c_code_of_older_versions(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    scores = 0.7 + rng.integers(0, 40, (3, 60)) * 1e-8
+    qrels = {f"q{q}": {f"d{d}": int(rng.integers(0, 2)) for d in range(60)} for q in range(3)}
+    run = {f"q{q}": {f"d{d}": float(scores[q, d]) for d in range(60)} for q in range(3)}
+    lines = [f"{q} 0 {d} {value}" for q, items in qrels.items() for d, value in items.items()]
+    ranked = [f"{q} Q0 {d} 1 {value!r} x" for q, items in run.items() for d, value in items.items()]
+    config = small(tmp_path, "\n".join(lines) + "\n", "\n".join(ranked) + "\n") | {"measures": ["map"]}
+    theirs = pytrec_eval.RelevanceEvaluator(qrels, {"map"}).evaluate(run)
+    single = evaluate(tmp_path, config | {"precision": "single"}).run()["units"]
+    for query, value in zip(single["ids"], single["values"]["map"], strict=True):
+        assert value == pytest.approx(theirs[query]["map"], abs=1e-9)
+    double = evaluate(tmp_path, config, out="double").run()["units"]
+    assert double["values"]["map"] != single["values"]["map"]
 
 
 def test_results_are_the_same_bytes_for_any_order_of_lines(official: Path, tmp_path: Path) -> None:
