@@ -173,6 +173,9 @@ def judge(outcome: Outcome, gates: Gates) -> Outcome:
         pairs = _pairs(ours, gates.theirs, str(gates.against))
         wanted = [name for gate in gates.gates for name in _resolve(gate.metric, own, "this evaluation")]
         differences = _differences(ours, gates.theirs, pairs, wanted)
+        alone = ", ".join(name for name in _parts(ours) if name not in pairs)
+        if alone:
+            warnings = (*warnings, f"note: not compared, for the other run has none of this name: {alone}")
         lines += [f"against {gates.against}:", *(f"  {line}" for line in warnings)]
         lines += [f"  {item.line}" for item in differences]
     verdicts = _verdicts(gates, own, pairs)
@@ -238,7 +241,25 @@ def _read(against: str) -> dict[str, Any]:
     if not isinstance(data, dict) or not ("spaces" in data or "runs" in data):
         got = "JSON without 'spaces' or 'runs'"
         raise UsageError(describe("--against", str(path), expected, got, "give the out of another evaluation"))
+    if not _is_complete(data):
+        got = "one that was changed or cut"
+        raise UsageError(describe("--against", str(path), expected, got, "give the out of another evaluation"))
     return data
+
+
+def _is_complete(data: Mapping[str, Any]) -> bool:
+    """Returns whether what is read of another run's results is there, and of the right kind."""
+    parts = _parts(data)
+    if not isinstance(parts, dict) or not parts or not all(isinstance(part, dict) for part in parts.values()):
+        return False
+    tables = [part.get("metrics") for part in parts.values()]
+    if not all(isinstance(table, dict) for table in tables):
+        return False
+    if not all(value is None or isinstance(value, int | float) for table in tables for value in table.values()):
+        return False
+    if "spaces" in data:
+        return {"queries", "num_gallery"} <= set(data) and all("per_label" in part for part in parts.values())
+    return isinstance(data.get("data"), dict) and "fingerprint" in data["data"]
 
 
 def _parts(results: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -275,3 +275,27 @@ def test_half_samples_are_halves_and_spread_as_the_bootstrap_of_a_mean_does() ->
     expected = bootstrap_mean(values, seed=0)
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.12)
     assert found.low < values.mean() < found.high
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"runs": {}},
+        {"runs": {"a": 1}},
+        {"runs": {"a": {"metrics": {"average": "0.5"}}}, "data": {"fingerprint": "x"}},
+        {"runs": {"a": {"metrics": {"average": 0.5}}}},
+        {"spaces": {"a": {"metrics": {"map@10": 0.5}}}},
+    ],
+)
+def test_results_that_were_changed_by_hand_are_refused(runs: Any, content: dict[str, Any]) -> None:
+    folder, good, _ = runs
+    (folder / "good" / "results.json").write_text(json.dumps(content))
+    refused(against(folder, good), "--against", "one that was changed or cut", "give the out of another evaluation")
+
+
+def test_predictions_that_the_other_run_lacks_are_named(runs: Any) -> None:
+    folder, good, bad = runs
+    both = [good["predictions"], {"file": bad["predictions"], "name": "new"}]
+    done = against(folder, {**good, "predictions": both}, "average < 0")
+    assert done.exit_code == 0
+    assert "note: not compared, for the other run has none of this name: new" in done.out
