@@ -22,17 +22,15 @@ class RC3DOptions(Model):
         form: which public form of the network; its weights fit no other.
         buffer_frames: frames of a buffer, a multiple of 8; windows then start every quarter of it.
         pooled: time, rows and columns of a pooled region; 16 cells in all. It is not written in weights files: one
-        form's
-            weights load into the other's shape and mean nothing.
+            form's weights load into the other's shape and mean nothing.
         top: rows of a video under layers fc6 and fc7. Ours: 64, the number in APIVR's released features.
         confidence: what orders proposals: ``rpn``, the proposal subnet's foreground probability, or ``class``, the
-        highest
-            class probability. Ours: the papers do not say; ``rpn`` is the order the proposal layer emits.
+            highest class probability. Ours: the papers do not say; ``rpn`` is the order the proposal layer emits.
         pool: candidates of a video that are kept while it is read, and from which doubles of overlapping windows are
             removed at the end (ours; it bounds memory).
         merge_nms: overlap above which a worse proposal counts as a double of a better one when windows are joined;
             None: the form's test NMS, and a video of one window is left as the proposal layer gave it.
-        score_threshold, nms, nms_video, max_detections: of layer detections, in place of the form's.
+        score_threshold, nms, nms_video, max_detections: of layer detections only, in place of the form's.
         nms_equal: suppress also at an overlap equal to the threshold, as the PyTorch form does on a CPU.
     """
 
@@ -57,6 +55,9 @@ class RC3DOptions(Model):
             raise ValueError(f"pool: expected at least top ({self.top}), got {self.pool}; raise pool")
         return self
 
+
+OF_DETECTIONS = ("score_threshold", "nms", "nms_video", "max_detections")
+"""Options that change nothing but layer detections."""
 
 PREPROCESS = Preprocess(
     resize="exact", size=(128, 171), crop=(112, 112), crop_offset=(8, 29), colour="bgr", mean=(90.0, 98.0, 102.0)
@@ -113,11 +114,11 @@ def _check(recipe: Recipe) -> None:
         got = f"pooling: {recipe.pooling}"
         raise UsageError(describe(f"features.{recipe.name}", "pooling", "none for detections", got, "leave it out"))
     options: RC3DOptions = options_of(CARD, recipe)
-    if recipe.layer != "detections" and options.max_detections is not None:
+    given = [name for name in OF_DETECTIONS if getattr(options, name) is not None]
+    if recipe.layer != "detections" and given:
+        remedy = "set top instead" if given[0] == "max_detections" else "leave it out"
         where = f"features.{recipe.name}.options"
-        raise UsageError(
-            describe(where, "max_detections", "layer: detections", f"layer: {recipe.layer}", "set top instead")
-        )
+        raise UsageError(describe(where, given[0], "layer: detections", f"layer: {recipe.layer}", remedy))
 
 
 CARD = _variant(RC3DOptions())

@@ -82,8 +82,8 @@ class Form:
             unordered set, the PyTorch one sorts the names: class c of one is not class c of the other.
         scales: anchor lengths in units of 8 frames.
         rpn_strided: two proposal convolutions of spatial stride 2 (then a 2x2 pool), or one without stride (a 7x7
-        pool). pooled: time, rows and columns of a pooled region. 1x4x4 and 4x2x2 both flatten to 8192, so the weights
-        of one
+            pool).
+        pooled: time, rows and columns of a pooled region. 1x4x4 and 4x2x2 both flatten to 8192, so the weights of one
             load into the other without a word.
         has_fc7: whether a second hidden layer follows fc6.
         dropout: of the hidden layers in training.
