@@ -83,7 +83,7 @@ def read_activitynet_database(path: str | Path, subset: str | None = None) -> Ac
         {name: duration for name, duration in durations.items() if duration is not None},
         {name: subsets[name] for name in kept},
         str(data.get("version", "")),
-        tuple(data.get("taxonomy") or ()),
+        _taxonomy(data.get("taxonomy")),
     )
 
 
@@ -113,7 +113,10 @@ def read_activitynet_results(path: str | Path, whole_videos: bool = False) -> Ac
             rows.append((name, *times, label, score))
     video, start, stop, labels, scores = zip(*rows, strict=True) if rows else ((), (), (), (), ())
     segments = segments_from_columns(video, start, stop, labels, scores, video_ids=results)
-    return ActivityNetResults(segments, str(data.get("version", "")), dict(data.get("external_data") or {}))
+    # Free text and lists stand there too; nothing of it is scored.
+    external = data.get("external_data")
+    external = external if isinstance(external, dict) else {"details": external} if external else {}
+    return ActivityNetResults(segments, str(data.get("version", "")), external)
 
 
 def write_activitynet_database(path: str | Path, database: ActivityNetDatabase) -> None:
@@ -137,6 +140,10 @@ def write_activitynet_results(path: str | Path, results: ActivityNetResults) -> 
         videos[name].append({"label": label, "score": score, "segment": [start, stop]})
     data = {"version": results.version, "external_data": dict(results.external_data), "results": videos}
     Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
+
+
+def _taxonomy(nodes: Any) -> tuple[Mapping[str, Any], ...]:
+    return tuple(node for node in nodes if isinstance(node, dict)) if isinstance(nodes, list) else ()
 
 
 def _rows(segments: Segments) -> list[tuple[str, float, float, str, float]]:

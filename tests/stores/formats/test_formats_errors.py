@@ -107,6 +107,14 @@ def test_a_malformed_annotation_names_its_video(tmp_path: Path, item: str, messa
     refused(read_activitynet_database, tmp_path / "x", text, message)
 
 
+@pytest.mark.parametrize("told", ['"ImageNet"', "[1]", "[]", "null", "true", '{"used": true}'])
+def test_what_activitynet_files_tell_beside_the_data_may_be_anything(tmp_path: Path, told: str) -> None:
+    (tmp_path / "x").write_text('{"results": {"v": []}, "external_data": ' + told + ', "version": 1, "more": 2}')
+    read_activitynet_results(tmp_path / "x")
+    (tmp_path / "x").write_text('{"database": {"v": {"annotations": []}}, "taxonomy": ' + told + "}")
+    read_activitynet_database(tmp_path / "x")
+
+
 def test_a_prediction_without_a_score_names_its_video(tmp_path: Path) -> None:
     text = '{"results": {"v": [{"label": "a", "segment": [0, 1], "score": NaN}]}}'
     refused(read_activitynet_results, tmp_path / "x", text, "video v: expected predictions with a number as 'score'")
