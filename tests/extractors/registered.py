@@ -56,7 +56,7 @@ def recipe(name: str, layer: str | None = None, **changes: Any) -> Recipe:
     card = card_for(card, card.options.model_validate(options))
     sampling = card.sampling
     if smaller.num_frames is not None:
-        sampling = Sampling(fps=sampling.fps, frames=smaller.num_frames, tail="repeat")
+        sampling = Sampling(fps=sampling.fps, frames=smaller.num_frames, every=1, tail="repeat")
     feature = FeatureConfig(layer=layer, weights=WeightsConfig(random=0), sampling=sampling, options=options, **changes)
     return resolve_recipe(name, feature, ClipRule(), DecodeConfig())
 
