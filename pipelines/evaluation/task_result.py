@@ -156,16 +156,16 @@ def resampled_intervals(
     """Returns intervals of scores that were computed anew on random halves of the videos.
 
     The spread of the values around their own mean is laid around the score: a score on half of the data is spread as
-    the difference between the score on all of it and its true value is, but may be biased. Choices without a value
-    drop out.
+    the difference between the score on all of it and its true value is, but may be biased. Scores lie between 0 and 1,
+    and so do their intervals. Choices without a value drop out.
     """
     tail = (1 - confidence) / 2
     found = {}
     for name, column in resampled.items():
         known = column[~np.isnan(column)]
         spread = known - known.mean() if len(known) else np.full(1, np.nan)
-        low, high = np.quantile(spread, [tail, 1 - tail])
-        found[name] = Interval(metrics[name], float(metrics[name] + low), float(metrics[name] + high), confidence)
+        low, high = np.clip(metrics[name] + np.quantile(spread, [tail, 1 - tail]), 0.0, 1.0).tolist()
+        found[name] = Interval(metrics[name], low, high, confidence)
     return found
 
 

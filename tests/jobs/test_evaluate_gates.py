@@ -275,6 +275,9 @@ def test_half_samples_are_halves_and_spread_as_the_bootstrap_of_a_mean_does() ->
     expected = bootstrap_mean(values, seed=0)
     assert found.high - found.low == pytest.approx(expected.high - expected.low, rel=0.12)
     assert found.low < values.mean() < found.high
+    # A score near its bound: its interval ends there.
+    near = resampled_intervals({"map": 0.01}, {"map": np.array([0.0, 0.5, 1.0])}, 0.95)["map"]
+    assert (near.low, round(near.high, 3)) == (0.0, 0.485)
 
 
 @pytest.mark.parametrize(
