@@ -306,7 +306,8 @@ def test_memory_does_not_grow_with_the_length_of_a_shot() -> None:
         return found
 
     peak(5)
-    assert abs(peak(300) - peak(20)) < 10_000
+    # Descriptors of 280 frames more would be 1.8 MB; what Python's collector has not come to yet is some 90 bytes each.
+    assert abs(peak(300) - peak(20)) < 100_000
 
 
 @pytest.mark.parametrize("value", [0, 255])
