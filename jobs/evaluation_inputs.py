@@ -484,7 +484,7 @@ def read_landmark_truth(config: TruthConfig) -> LandmarkTruth:
     truth = read_revisited_oxford(config.file)
     positives: dict[str, dict[str, frozenset[str]]] = {}
     ignored: dict[str, dict[str, frozenset[str]]] = {}
-    for protocol in ("easy", "medium", "hard"):
+    for protocol in truth.protocols:
         parts = truth.protocol(protocol)
         rows = list(zip(truth.query_images, parts, strict=True))
         positives[protocol] = {name: frozenset(truth.images[row] for row in part[0]) for name, part in rows}

@@ -4,6 +4,8 @@ The published file is a pickle of one object::
 
     {"imlist": [...], "qimlist": [...], "gnd": [{"bbx", "easy", "hard", "junk"}, ...]}
 
+The old ground truth goes about in the same form, with ``ok`` (good and ok images) in place of ``easy`` and ``hard``.
+
 A pickle can run code when it is read; this reader builds plain containers and NumPy arrays alone and refuses anything
 else by name. The converted form is the same object as JSON, and is all that is ever written.
 Source: F. Radenovic et al., Revisiting Oxford and Paris, CVPR 2018.
@@ -24,12 +26,15 @@ from schemas.errors import FormatError, describe
 from stores.formats.sniff import keys_of, wrong_format
 
 _EXPECTED = "revisited Oxford/Paris ground truth: a pickle or JSON with the keys 'imlist', 'qimlist' and 'gnd'"
-Protocol = Literal["easy", "medium", "hard"]
+Protocol = Literal["easy", "medium", "hard", "good"]
 
 
 @dataclass(frozen=True, slots=True)
 class RevisitedQuery:
-    """One query: positions in the list of images, ascending, and its box in pixels (left, top, right, bottom)."""
+    """One query: positions in the list of images, ascending, and its box in pixels (left, top, right, bottom).
+
+    In the old form `easy` are the good and the ok ones, and `hard` is empty.
+    """
 
     easy: tuple[int, ...]
     hard: tuple[int, ...]
@@ -39,18 +44,30 @@ class RevisitedQuery:
 
 @dataclass(frozen=True, slots=True)
 class RevisitedOxford:
-    """The ground truth; images and queries by name, without their ending."""
+    """The ground truth; images and queries by name, without their ending.
+
+    Attributes:
+        revisited: False for the old ground truth in this form.
+    """
 
     images: tuple[str, ...]
     query_images: tuple[str, ...]
     queries: tuple[RevisitedQuery, ...]
+    revisited: bool = True
+
+    @property
+    def protocols(self) -> tuple[Protocol, ...]:
+        """Easy, medium and hard; of the old ground truth ``good`` alone."""
+        return ("easy", "medium", "hard") if self.revisited else ("good",)
 
     def protocol(self, name: Protocol) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
         """Returns (positives, junk) of each query: junk is deleted from a ranking before it is scored.
 
-        easy: hard is junk too; medium: easy and hard are positive; hard: easy is junk too. A query without positives is
-        not scored.
+        easy: hard is junk too; medium: easy and hard are positive; hard: easy is junk too; good: as the old ground
+        truth has it. A query without positives is not scored.
         """
+        if name == "good":
+            return [(q.easy, q.junk) for q in self.queries]
         if name == "easy":
             return [(q.easy, tuple(sorted(q.junk + q.hard))) for q in self.queries]
         if name == "medium":
@@ -79,26 +96,31 @@ def read_revisited_oxford(path: str | Path) -> RevisitedOxford:
     images, names, queries = (list(data[key]) for key in ("imlist", "qimlist", "gnd"))
     if len(names) != len(queries):
         raise _bad(path, "gnd", f"one entry for each of {len(names)} queries", f"{len(queries)}")
+    old = bool(queries) and all(isinstance(entry, dict) and "ok" in entry for entry in queries)
     return RevisitedOxford(
         tuple(str(name) for name in images),
         tuple(str(name) for name in names),
-        tuple(_query(path, name, entry, len(images)) for name, entry in zip(names, queries, strict=True)),
+        tuple(_query(path, name, entry, len(images), old) for name, entry in zip(names, queries, strict=True)),
+        revisited=not old,
     )
 
 
 def write_revisited_oxford(path: str | Path, truth: RevisitedOxford) -> None:
     """Writes the converted form: JSON that `read_revisited_oxford` returns again."""
-    gnd = [{"bbx": list(q.box), "easy": q.easy, "hard": q.hard, "junk": q.junk} for q in truth.queries]
+    gnd = [
+        {"bbx": list(q.box), "junk": q.junk} | ({"easy": q.easy, "hard": q.hard} if truth.revisited else {"ok": q.easy})
+        for q in truth.queries
+    ]
     data = {"imlist": truth.images, "qimlist": truth.query_images, "gnd": gnd}
     Path(path).write_text(json.dumps(data, ensure_ascii=False), encoding="utf-8")
 
 
-def _query(path: str | Path, name: str, entry: Any, num_images: int) -> RevisitedQuery:
-    keys = ("easy", "hard", "junk", "bbx")
+def _query(path: str | Path, name: str, entry: Any, num_images: int, old: bool) -> RevisitedQuery:
+    keys = ("ok", "junk", "bbx") if old else ("easy", "hard", "junk", "bbx")
     if not isinstance(entry, dict) or not set(keys) <= set(entry):
         raise _bad(path, f"query {name}", f"the keys {', '.join(keys)}", "others")
     try:
-        lists = [tuple(sorted(int(image) for image in entry[key])) for key in keys[:3]]
+        lists = [tuple(sorted(int(image) for image in entry[key])) for key in keys[:-1]]
         box = tuple(float(value) for value in entry["bbx"])
     except (TypeError, ValueError):
         raise _bad(path, f"query {name}", "numbers", "something else") from None
@@ -106,7 +128,8 @@ def _query(path: str | Path, name: str, entry: Any, num_images: int) -> Revisite
         raise _bad(path, f"query {name}", f"positions in a list of {num_images} images", "one outside")
     if len(box) != 4:
         raise _bad(path, f"query {name}", "a box of 4 numbers", f"{len(box)}")
-    return RevisitedQuery(lists[0], lists[1], lists[2], (box[0], box[1], box[2], box[3]))
+    hard = () if old else lists[1]
+    return RevisitedQuery(lists[0], hard, lists[-1], (box[0], box[1], box[2], box[3]))
 
 
 def _bad(path: str | Path, where: str, expected: str, got: str) -> FormatError:

@@ -207,6 +207,17 @@ def test_ranks_as_npy_and_ground_truth_as_published_give_the_same(tmp_path: Path
     assert from_npy["easy:map"] > expected["easy:map"]
 
 
+def test_the_old_ground_truth_as_a_pickle_has_one_protocol(tmp_path: Path) -> None:
+    config = revisited(tmp_path)
+    place = {name: position for position, name in enumerate(IMAGES)}
+    lists = {"ok": ["P1", "P2", "P3", "P4"], "junk": ["J1", "J2"]}
+    gnd = [{"bbx": [0, 0, 1, 1], **{key: [place[name] for name in names] for key, names in lists.items()}}]
+    published = pickle.dumps({"imlist": IMAGES, "qimlist": ["q1"], "gnd": gnd}, protocol=2)
+    (tmp_path / "gnd_oxford5k.pkl").write_bytes(published)
+    metrics = evaluate(tmp_path, config | {"ground_truth": str(tmp_path / "gnd_oxford5k.pkl")}).run()["metrics"]
+    assert metrics["good:map"] == pytest.approx(0.508333, abs=1e-6)
+
+
 def oxford(folder: Path) -> dict[str, Any]:
     root = folder / "gt"
     root.mkdir(exist_ok=True)

@@ -220,6 +220,17 @@ def test_revisited_oxford_pickle_and_its_converted_form(tmp_path: Path, protocol
     assert read_revisited_oxford(tmp_path / "gnd.json") == truth
 
 
+def test_the_old_ground_truth_in_the_revisited_form(tmp_path: Path) -> None:
+    entry = {"bbx": [1.5, 2.0, 3.0, 4.0], "ok": [3, 0], "junk": [2]}
+    data = {"imlist": [f"i{n}" for n in range(5)], "qimlist": ["q"], "gnd": [entry]}
+    (tmp_path / "gnd_oxford5k.pkl").write_bytes(pickle.dumps(data, protocol=2))
+    truth = read_revisited_oxford(tmp_path / "gnd_oxford5k.pkl")
+    assert truth.protocols == ("good",)
+    assert truth.protocol("good") == [((0, 3), (2,))]
+    write_revisited_oxford(tmp_path / "gnd.json", truth)
+    assert read_revisited_oxford(tmp_path / "gnd.json") == truth
+
+
 def test_segments_parquet(tmp_path: Path) -> None:
     write_segments_parquet(tmp_path / "s.parquet", table())
     got = read_segments_parquet(tmp_path / "s.parquet")
