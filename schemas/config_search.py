@@ -6,7 +6,7 @@ from schemas.model import Model
 
 
 class SearchDataConfig(Model):
-    """Which stored features are searched: `image` says how a query becomes a vector, `video` what a clip is found by."""
+    """Which stored features are searched: `image` says how a query becomes a vector, `video` what finds a clip."""
 
     store: str = Field(min_length=1)
     image: str = Field(min_length=1)
@@ -41,7 +41,7 @@ class QueriesConfig(Model):
 
 
 class SearchConfig(Model):
-    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over two features of one network (`data`).
+    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
 
     Attributes:
         data: with `run`: another store than the one it was trained on, with the same recipes.
