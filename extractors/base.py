@@ -81,6 +81,7 @@ class Layer:
     """One output one can ask for. `dim` is the length of a row's values; `maps` is the shape before flattening.
 
     `rows_per_window` is how many rows a window is expected to make, where that is not one: it bounds planned shards.
+    `min_side_pixels` is the shortest side of a prepared frame that leaves the layer a cell to compute.
     """
 
     name: str
@@ -88,6 +89,7 @@ class Layer:
     dtype: str = "float32"
     maps: tuple[int, ...] = ()
     rows_per_window: float = 1.0
+    min_side_pixels: int = 1
 
 
 @dataclass(frozen=True, slots=True)

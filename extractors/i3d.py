@@ -6,7 +6,7 @@ from typing import Any, Literal
 from pydantic import Field, model_validator
 
 from extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
-from extractors.flow import FlowOptions, settle_flow
+from extractors.flow import RAFT_MIN_SIDE_PIXELS, FlowOptions, settle_flow
 from schemas.errors import UsageError, describe
 from schemas.model import Model
 from schemas.recipe import Preprocess, Recipe, Sampling
@@ -129,14 +129,18 @@ def _layout_names(stream: str) -> tuple[str, ...]:
 def _variant(options: I3DOptions) -> ExtractorCard:
     extra_frame = 0 if options.stream == "rgb" else 1
     frames, step = (STEPS_FRAMES, STEPS_STEP) if options.steps else (64, 64)
+    # The network itself takes frames of any size; with flow they are cropped later.
+    least = 1
+    if options.flow is not None:
+        least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
     gmac = {"rgb": 111.2, "flow": 102.3, "both": 213.5}[options.stream] * frames / 64
     return ExtractorCard(
         name="i3d",
         version=1,
         summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
         layers=(
-            Layer("features", 2048 if options.stream == "both" else 1024),
-            Layer("logits", 400),
+            Layer("features", 2048 if options.stream == "both" else 1024, min_side_pixels=least),
+            Layer("logits", 400, min_side_pixels=least),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).

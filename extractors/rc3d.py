@@ -13,6 +13,8 @@ from schemas.recipe import Preprocess, Recipe, Sampling
 
 FPS = 25
 TRUNK_GMAC_PER_FRAME = 1850 / 768
+TRUNK_STRIDE_PIXELS = 16
+"""Of a frame per cell of the trunk's maps, along each side."""
 
 
 class RC3DOptions(Model):
@@ -83,9 +85,8 @@ def _weights(form: Form) -> WeightsCard:
 def _variant(options: RC3DOptions) -> ExtractorCard:
     form = FORMS[options.form]
     frames = options.buffer_frames or form.buffer_frames
-    layers = [Layer("fc6", 4096), Layer("detections", form.num_classes)]
-    if form.has_fc7:
-        layers.insert(1, Layer("fc7", 4096))
+    widths = {"fc6": 4096} | ({"fc7": 4096} if form.has_fc7 else {}) | {"detections": form.num_classes}
+    layers = [Layer(name, dim, min_side_pixels=TRUNK_STRIDE_PIXELS) for name, dim in widths.items()]
     return ExtractorCard(
         name="rc3d",
         version=1,

@@ -28,6 +28,8 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
     of_weights = {key: value for key, value in weights_card.options.items() if getattr(options, key) is None}
     options = options.model_copy(update=of_weights)
+    preprocess = _preprocess(weights_card, feature.preprocess, where)
+    _check_side(layer, preprocess, where)
     recipe = Recipe(
         name=name,
         extractor=card.name,
@@ -37,7 +39,7 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         dtype=_dtype(layer, feature.dtype, where),
         weights=weights,
         sampling=_sampling(card, feature.sampling, where),
-        preprocess=_preprocess(weights_card, feature.preprocess, where),
+        preprocess=preprocess,
         clips=clips,
         options=options.model_dump(mode="json"),
         pooling=feature.pooling,
@@ -112,6 +114,22 @@ def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Prepr
     if 0.0 in preprocess.std:
         raise UsageError(describe(f"{where}.preprocess", "std", "numbers other than zero", "0", "correct it"))
     return preprocess
+
+
+def _check_side(layer: Layer, preprocess: Preprocess, where: str) -> None:
+    """Refuses frames that are too small for the layer whatever the video; of others the extractor sees the size."""
+    if preprocess.crop is not None:
+        key, size = "crop", preprocess.crop
+    elif preprocess.resize == "exact" or preprocess.resize_when != "enlarge":
+        # Of one number: the named side has no more pixels, so the shorter one has no more either.
+        key, size = "size", preprocess.size
+    else:
+        return
+    if size and min(size) < layer.min_side_pixels:
+        least = layer.min_side_pixels
+        got = f"{size[0]} x {size[1]}" if len(size) == 2 else f"{preprocess.resize} {size[0]}"
+        expected = f"at least {least} x {least} for layer {layer.name}"
+        raise UsageError(describe(f"{where}.preprocess", key, expected, got, "enlarge it"))
 
 
 def _weights(

@@ -74,6 +74,8 @@ RESNET50_CARDS = (_uncropped(resnet50.CARDS[0]),)
 
 def _card(options: RMACOptions) -> ExtractorCard:
     cards, dim, gmac = (VGG16_CARDS, 512, 240.6) if options.network == "vgg16" else (RESNET50_CARDS, 2048, 64.1)
+    # Of ResNet-50's maps a cell is left of any frame.
+    least = 1 if options.network == "resnet50" else 32 if options.last_pool else 16
     if options.means == "krmac":
         cards = tuple(_with_swapped_means(card) if card.name == CAFFE_CARD else card for card in cards)
     return ExtractorCard(
@@ -81,7 +83,10 @@ def _card(options: RMACOptions) -> ExtractorCard:
         version=1,
         summary="regional maxima of a network's maps, one retrieval descriptor per frame",
         # 20 regions of a 4:3, 3:2 or 16:9 frame at three scales.
-        layers=(Layer("descriptor", dim), Layer("regions", dim, rows_per_window=20.0)),
+        layers=(
+            Layer("descriptor", dim, min_side_pixels=least),
+            Layer("regions", dim, rows_per_window=20.0, min_side_pixels=least),
+        ),
         sampling=Sampling(fps=1, frames=1),
         frames_fixed=True,
         weights=cards,

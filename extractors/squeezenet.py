@@ -53,7 +53,7 @@ CARD = ExtractorCard(
     name="squeezenet",
     version=1,
     summary="small image classification network, one row per frame (ImageNet)",
-    layers=(Layer("features", 512), Layer("logits", 1000)),
+    layers=(Layer("features", 512, min_side_pixels=21), Layer("logits", 1000, min_side_pixels=21)),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,
     frames_fixed=True,

@@ -50,6 +50,9 @@ def _check(recipe: Recipe) -> None:
     if recipe.pooling != "none":
         got = f"pooling: {recipe.pooling}"
         raise UsageError(describe(where, "pooling", "none for binary descriptors", got, "leave it out"))
+    if recipe.precision != "float32":
+        expected = "float32 (no network runs here, so no other changes a number)"
+        raise UsageError(describe(where, "precision", expected, recipe.precision, "leave it out"))
 
 
 CARD = ExtractorCard(

@@ -56,7 +56,7 @@ def _settle(recipe: Recipe) -> Recipe:
     """Returns the recipe with the length of a row that the frames' size gives a map.
 
     Raises:
-        UsageError: frames have no one size, so rows would have no one length; or they are too small.
+        UsageError: frames have no one size, so rows would have no one length.
     """
     stride = MAP_STRIDES.get(recipe.layer)
     if stride is None:
@@ -69,9 +69,6 @@ def _settle(recipe: Recipe) -> Recipe:
         remedy = "keep the crop, or set {resize: exact, size: [rows, columns]}; extractor rmac pools maps of any size"
         raise UsageError(describe(where, "crop", expected, "frames of any size", remedy))
     rows, columns = (side // stride for side in size)
-    if not rows or not columns:
-        expected = f"at least {stride} x {stride} for layer {recipe.layer}"
-        raise UsageError(describe(where, "crop", expected, f"{size[0]} x {size[1]}", "enlarge it"))
     return recipe.model_copy(update={"dim": CHANNELS * rows * columns})
 
 
@@ -80,11 +77,11 @@ CARD = ExtractorCard(
     version=1,
     summary="image classification network, one row per frame (ImageNet)",
     layers=(
-        Layer("fc7", 4096),
-        Layer("fc6", 4096),
-        Layer("pool5", 25088, maps=(CHANNELS, 7, 7)),
-        Layer("conv5_3", 100352, maps=(CHANNELS, 14, 14)),
-        Layer("logits", 1000),
+        Layer("fc7", 4096, min_side_pixels=32),
+        Layer("fc6", 4096, min_side_pixels=32),
+        Layer("pool5", 25088, maps=(CHANNELS, 7, 7), min_side_pixels=MAP_STRIDES["pool5"]),
+        Layer("conv5_3", 100352, maps=(CHANNELS, 14, 14), min_side_pixels=MAP_STRIDES["conv5_3"]),
+        Layer("logits", 1000, min_side_pixels=32),
     ),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,

@@ -179,6 +179,15 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         "features.c3d.preprocess colour: expected rgb or bgr, got grey",
     ),
     ("c3d", {"preprocess": {"mean_cube": "ab"}}, "features.c3d.preprocess mean_cube: expected no value here, got 'ab'"),
+    (
+        "squeezenet",
+        {"preprocess": {"crop": [8, 8]}},
+        "features.squeezenet.preprocess crop: expected at least 21 x 21 for layer features, got 8 x 8; enlarge it",
+    ),
+    ("vgg16", {"preprocess": {"crop": [16, 16]}}, "at least 32 x 32 for layer fc7, got 16 x 16"),
+    ("rc3d", {"preprocess": {"crop": [10, 10]}}, "at least 16 x 16 for layer fc6, got 10 x 10"),
+    ("rmac", {"preprocess": {"size": [20]}}, "at least 32 x 32 for layer descriptor, got long_side 20"),
+    ("tracks", {"weights": None, "precision": "bfloat16"}, "features.tracks precision: expected float32"),
     ("c3d", {"dtype": "uint8"}, "features.c3d dtype: expected float32 for layer fc6, got uint8"),
     ("c3d", {"options": {"mean_cube": "nothing"}}, "nothing: expected a readable file, got No such file or directory"),
 ]
