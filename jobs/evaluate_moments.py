@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from jobs.evaluate_segments import bootstrap_of
+from jobs.evaluate_segments import backwards_notes, bootstrap_of
 from jobs.evaluation_inputs import (
     check_ids,
     read_clip_scores,
@@ -18,6 +18,7 @@ from pipelines.evaluation.task_moments import (
     HighlightsEvaluation,
     MomentsEvaluation,
     MomentsProtocol,
+    MomentTruth,
     evaluate_highlights,
     evaluate_moments,
     highlight_floor_scores,
@@ -25,6 +26,7 @@ from pipelines.evaluation.task_moments import (
 )
 from pipelines.evaluation.task_result import TaskScore, segments_fingerprint
 from schemas.config_evaluate import HighlightsConfig, MomentsConfig
+from schemas.errors import UsageError, describe
 from schemas.fingerprint import fingerprint
 from schemas.segments import Segments
 from stores.formats.ids import match_ids
@@ -40,12 +42,14 @@ def score_moments(config: MomentsConfig) -> tuple[TaskScore, tuple[MomentsEvalua
     read = read_moment_truth(config.ground_truth, config.training)
     truth = read.truth
     protocol = MomentsProtocol.of(config, config.protocol or read.protocol)
+    if config.floors:
+        _check_training(truth)
     floors = moment_floor_scores(truth, protocol) if config.floors else None
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_moment_predictions(item)
         match = match_ids(truth.windows.video_ids, predictions.video_ids, "the ground truth", "the predictions")
-        notes = [*check_ids(match)]
+        notes = [*check_ids(match), *backwards_notes(truth.windows, predictions, one_of="query")]
         if protocol.order == "score" and _without_scores(predictions):
             notes.append("all scores are equal, so answers rank by start; write order: listed to take them as listed")
         if config.floors and floors is None:
@@ -65,6 +69,15 @@ def score_moments(config: MomentsConfig) -> tuple[TaskScore, tuple[MomentsEvalua
     runs = tuple(item.run for item in evaluations)
     score = TaskScore(config.task, protocol.to_plain(), data, runs, bootstrap_of(config, RESAMPLES))
     return score, tuple(evaluations)
+
+
+def _check_training(truth: MomentTruth) -> None:
+    """Refuses training annotations without durations: no share of a video could be learnt from them."""
+    seconds = truth.training_duration_seconds
+    if seconds is not None and not np.isfinite(seconds).any():
+        got = f"none of {len(seconds)} queries"
+        remedy = "give training.durations, or leave training out"
+        raise UsageError(describe("training", "durations", "those of its videos, for the span floor", got, remedy))
 
 
 def _without_scores(predictions: Segments) -> bool:

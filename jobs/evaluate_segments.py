@@ -50,6 +50,8 @@ def score_detection(config: DetectionConfig) -> tuple[TaskScore, tuple[Detection
     protocol = DetectionProtocol.of(config, read_blocked(config.blocked))
     truth = ordered_truth(read_segment_truth(config.ground_truth, config.training), protocol)
     _check_not_empty(truth)
+    if config.floors:
+        _check_training(truth)
     floors = detection_floor_scores(truth, protocol, config.chance_per_video, config.seed) if config.floors else {}
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
@@ -57,7 +59,7 @@ def score_detection(config: DetectionConfig) -> tuple[TaskScore, tuple[Detection
         notes = (
             *_check_videos(truth, predictions, protocol.blocked),
             *check_classes(truth.segments, predictions),
-            *_backwards(truth.segments, predictions, protocol.protocol == "thumos14"),
+            *backwards_notes(truth.segments, predictions, swapped=protocol.protocol == "thumos14"),
             *_floor_notes(truth, config),
         )
         found = evaluate_detection(
@@ -84,13 +86,15 @@ def score_proposals(config: ProposalsConfig) -> tuple[TaskScore, tuple[Proposals
     protocol = ProposalsProtocol.of(config, read_blocked(config.blocked))
     truth = proposals_truth(read_segment_truth(config.ground_truth, config.training), protocol)
     _check_not_empty(truth)
+    if config.floors:
+        _check_training(truth)
     floors = proposal_floor_scores(truth, protocol, config.chance_per_video, config.seed) if config.floors else {}
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_segment_predictions(item, config.ground_truth, with_classes=False)
         notes = (
             *_check_videos(truth, predictions, protocol.blocked),
-            *_backwards(truth.segments, predictions, False),
+            *backwards_notes(truth.segments, predictions),
             *_floor_notes(truth, config),
         )
         found = evaluate_proposals(
@@ -113,19 +117,40 @@ def _check_not_empty(truth: SegmentTruth) -> None:
         raise UsageError(describe("evaluation", "ground_truth", "annotations", got, "check blocked and subset"))
 
 
+def _check_training(truth: SegmentTruth) -> None:
+    """Refuses training annotations without durations: no share of a video could be learnt, and blind would be zero."""
+    if truth.training is not None and _num_without_duration(truth) == len(truth.training.video_ids):
+        got = f"none of {len(truth.training.video_ids)} videos"
+        remedy = "give training.durations, or leave training out"
+        raise UsageError(describe("training", "durations", "those of its videos, for the blind floor", got, remedy))
+
+
+def _num_without_duration(truth: SegmentTruth) -> int:
+    names = () if truth.training is None else truth.training.video_ids
+    return sum(name not in (truth.training_durations or {}) for name in names)
+
+
 def _check_videos(truth: SegmentTruth, predictions: Segments, blocked: frozenset[str]) -> tuple[str, ...]:
     predicted = [name for name in predictions.video_ids if name not in blocked]
     return check_ids(match_ids(truth.segments.video_ids, predicted, "the ground truth", "the predictions"))
 
 
-def _backwards(truth: Segments, predictions: Segments, swapped: bool) -> tuple[str, ...]:
+def backwards_notes(
+    truth: Segments, predictions: Segments, swapped: bool = False, one_of: str = "video"
+) -> tuple[str, ...]:
+    """Returns a note for each side that has segments which end before they start.
+
+    Args:
+        swapped: their times have been swapped for the score; else they overlap nothing.
+        one_of: what `video_ids` are ids of.
+    """
     done = "their times are swapped, as by the official kit" if swapped else "they overlap nothing"
     notes = []
     for thing, table in (("ground truths", truth), ("predictions", predictions)):
         rows = np.flatnonzero(table.start_seconds > table.stop_seconds)
         if len(rows):
             first = table.video_ids[int(table.video[rows[0]])]
-            notes.append(f"{thing}: {len(rows)} end before they start, such as one of video {first}; {done}")
+            notes.append(f"{thing}: {len(rows)} end before they start, such as one of {one_of} {first}; {done}")
     return tuple(notes)
 
 
@@ -141,6 +166,11 @@ def _floor_notes(truth: SegmentTruth, config: DetectionConfig | ProposalsConfig)
         )
     if truth.training is None:
         notes.append("floors: blind is tuned on the scored annotations: an upper bound (give training)")
+    elif num_unknown := _num_without_duration(truth):
+        notes.append(
+            f"floors: blind is tuned without {num_unknown} of {len(truth.training.video_ids)} training videos, whose "
+            "durations are not known (give training.durations)"
+        )
     return tuple(notes)
 
 

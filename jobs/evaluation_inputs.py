@@ -1,7 +1,7 @@
 """Ground truth and predictions of an evaluation, from whichever format a file is in, with ids that are checked."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -194,7 +194,9 @@ def read_segment_predictions(config: PredictionsConfig, truth: TruthConfig, with
             segments = read_segments_csv(path).segments
         else:
             segments = read_segments_parquet(path)
-    segments = _renamed(segments, config, config.file or str(config.store))
+    source = config.file or f"{config.feature} of {config.store}"
+    _require_any(segments.video_ids, source)
+    segments = _renamed(segments, config, source)
     if not np.isfinite(segments.score).all():
         row = int(np.flatnonzero(~np.isfinite(segments.score))[0])
         video = segments.video_ids[int(segments.video[row])]
@@ -260,6 +262,13 @@ def _stored_classes(config: PredictionsConfig, recipe: Any) -> tuple[str, ...]:
 def _renamed(segments: Segments, config: IdsConfig, source: str) -> Segments:
     names = new_ids(segments.video_ids, config, source)
     return replace(segments, video_ids=tuple(names))
+
+
+def _require_any(predictions: Sized, source: str) -> None:
+    """Refuses a file without a single id: the score would be zero, and its ids could not be checked."""
+    if not len(predictions):
+        remedy = "check the command that wrote it"
+        raise FormatError(describe("predictions", source, "at least one prediction", "none", remedy))
 
 
 def new_ids(names: Iterable[str], config: IdsConfig, source: str) -> list[str]:
@@ -367,6 +376,7 @@ def read_moment_predictions(config: PredictionsConfig) -> Segments:
         windows = read_segments_csv(path).segments
     else:
         windows = read_segments_parquet(path)
+    _require_any(windows.video_ids, path)
     windows = _renamed(windows, config, path)
     return replace(windows, label_names=("",), label=np.zeros(len(windows), np.int64))
 
@@ -420,6 +430,7 @@ def read_item_scores(config: PredictionsConfig) -> ClassScores:
     path = _file_of(config)
     chosen_format("predictions", path, config.format, ("scores",))
     table = read_class_scores(path)
+    _require_any(table.ids, path)
     return ClassScores(tuple(new_ids(table.ids, config, path)), table.class_names, table.values)
 
 
@@ -444,6 +455,7 @@ def read_video_classes(config: PredictionsConfig) -> Segments:
         )
     else:
         segments = read_segments_csv(path).segments if kind == "csv" else read_segments_parquet(path)
+    _require_any(segments.video_ids, path)
     return _renamed(segments, config, path)
 
 
@@ -505,6 +517,7 @@ def read_landmark_rankings(config: PredictionsConfig, truth: LandmarkTruth, ties
     kind = chosen_format("predictions", path, config.format, ("trec", "ranks"))
     if kind == "ranks":
         rankings = read_rankings(path, truth.images, tuple(truth.query_images))
+        _require_any(rankings, path)
         return keyed(rankings, config, path)
     scores = read_trec_run(path).scores
     ranked = {}

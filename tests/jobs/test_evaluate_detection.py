@@ -374,3 +374,24 @@ def test_segments_that_end_before_they_start_are_counted_and_told(tmp_path: Path
     assert swapped.run()["metrics"]["average"] > found.run()["metrics"]["average"]
     proposals = evaluate(tmp_path, {**config, "task": "proposals"}, out="proposals")
     assert f"{told}they overlap nothing" in proposals.run()["notes"]
+
+
+@pytest.mark.parametrize("task", ["detection", "proposals"])
+def test_a_file_without_a_single_prediction_is_told(tmp_path: Path, task: str) -> None:
+    config = files(tmp_path) | {"task": task}
+    (tmp_path / "empty.json").write_text('{"version": "1", "results": {}}')
+    done = evaluate(tmp_path, config | {"predictions": str(tmp_path / "empty.json")})
+    refused(done, "empty.json: expected at least one prediction, got none; check the command that wrote it")
+
+
+def test_training_without_durations_is_refused_where_it_would_make_the_floor_zero(tmp_path: Path) -> None:
+    config = files(tmp_path)
+    refused(
+        evaluate(tmp_path, config | {"training": config["ground_truth"]}),
+        "training durations: expected those of its videos, for the blind floor, got none of 3 videos",
+    )
+    durations = tmp_path / "durations.json"
+    durations.write_text(json.dumps({"one": 60.0, "two": 60.0}))
+    training = {"file": config["ground_truth"], "durations": str(durations)}
+    found = evaluate(tmp_path, config | {"training": training})
+    assert any("blind is tuned without 1 of 3 training videos" in note for note in found.run()["notes"])

@@ -189,3 +189,11 @@ def test_a_wrong_kind_of_file_is_told(tmp_path: Path) -> None:
         evaluate(tmp_path, config | {"predictions": str(tmp_path / "run.txt")}), "QVHighlights JSON lines", "TREC qrels"
     )
     refused(evaluate(tmp_path, config | {"predictions": {"store": "s", "feature": "f"}}), "a file for this task")
+
+
+def test_windows_that_end_before_they_start_are_counted_and_told(tmp_path: Path) -> None:
+    config = charades(tmp_path)
+    (tmp_path / "answers.csv").write_text("video_id,start_seconds,stop_seconds\nAAAAA#1,5,0\nAAAAA#2,5,20\n")
+    notes = evaluate(tmp_path, config).run()["notes"]
+    told = "predictions: 1 end before they start, such as one of query AAAAA#1; they overlap nothing"
+    assert told in notes
