@@ -27,8 +27,13 @@ def validate(model: type[M], data: Any, source: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_line(model, item, source) for item in error.errors()]
+        lines = [_line(model, item, source) for item in error.errors() if not _only_follows(item)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
+
+
+def _only_follows(item: Any) -> bool:
+    """Returns whether a list is too short only without its bad items, each of which has a line of its own."""
+    return item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]
 
 
 def _line(model: type[BaseModel], item: Any, source: str) -> str:

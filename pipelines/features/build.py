@@ -10,7 +10,7 @@ from typing import Any
 
 from extractors import registry
 from extractors.resolve import resolve_recipe
-from pipelines.features.clips import check_clip_rule
+from pipelines.features.clips import check_annotated, check_clip_rule
 from pipelines.features.engines.base import Engine, Observer
 from pipelines.features.engines.select import select_engine, worker_threads
 from pipelines.features.plan import Done, Plan, make_plan, video_key
@@ -120,6 +120,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
     )
     manifest = read_manifest(config.videos)
+    check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
     known = store.read_probes() if store else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)

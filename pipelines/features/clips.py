@@ -24,6 +24,18 @@ def check_clip_rule(rule: ClipRule) -> None:
         raise UsageError(describe("clips.options", "version", str(SHOTS_VERSION), got, "leave it out"))
 
 
+def check_annotated(rule: ClipRule, videos: Sequence[Video]) -> None:
+    """Refuses clips from annotations where no video has any: each would be quarantined for it.
+
+    Raises:
+        UsageError: the rule takes the segments of the manifest, and there is not one.
+    """
+    if rule.from_ == "annotations" and videos and not any(video.segments for video in videos):
+        expected = "a segment of at least one video for annotations"
+        remedy = "give videos: {manifest: FILE} with columns start_seconds and stop_seconds"
+        raise UsageError(describe("clips", "from", expected, f"none of {len(videos)} videos", remedy))
+
+
 def clips_of(
     rule: ClipRule,
     video: Video,

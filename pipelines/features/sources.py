@@ -37,7 +37,7 @@ def local_copy(uri: str) -> Iterator[str]:
             raise VideoError(
                 "probe",
                 "missing_file",
-                describe("video", uri, "a file", "nothing at that path", "correct the manifest"),
+                describe("video", uri, "a file", "nothing at that path", "correct the path"),
             )
         if not os.path.isfile(path):
             # Opening a pipe would wait for ever, and reading some devices as well.
@@ -55,7 +55,7 @@ def local_copy(uri: str) -> Iterator[str]:
             raise VideoError(
                 "probe",
                 "missing_file",
-                describe("video", uri, "an object", "nothing at that URL", "correct the manifest"),
+                describe("video", uri, "an object", "nothing at that URL", "correct the URL"),
             ) from None
         except Exception as error:
             # Every driver has errors of its own, and one for an unknown protocol or a package that is not installed.

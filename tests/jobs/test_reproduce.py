@@ -67,3 +67,8 @@ def test_an_out_folder_that_cannot_be_made_is_refused_before_any_run(tmp_path: P
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="reproduce out .*: expected a folder that can be made, got .*; give another"):
         run_reproduce("cpnet-toy", [f"out={tmp_path / 'file' / 'toy'}"])
+
+
+def test_a_list_of_one_unknown_name_is_told_in_one_line() -> None:
+    with pytest.raises(UsageError, match=r"^reproduce cpnet-toy nets\.0: Input should be [^\n]*; got 'C4D'$"):
+        run_reproduce("cpnet-toy", ["nets=[C4D]"])

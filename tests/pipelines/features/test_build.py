@@ -10,6 +10,7 @@ import pytest
 
 from pipelines.features.build import BuildReport, build, plan_build
 from schemas.config import BuildConfig
+from schemas.errors import UsageError
 from schemas.task import ShardTask, TaskResult
 from stores import FeatureStore
 from stores.store import Store
@@ -237,3 +238,8 @@ def test_a_video_replaced_after_planning_gets_no_rows_under_its_old_fingerprint(
     assert FeatureStore(config.store.url)["slow"].video_ids == ["b/0.mp4"]
     assert build(config).num_quarantined == 0
     assert len(FeatureStore(config.store.url)["slow"]["a/0.mp4"].values) == 6
+
+
+def test_clips_from_annotations_of_a_folder_are_refused_at_planning(root: Path) -> None:
+    with pytest.raises(UsageError, match=r"clips from: expected a segment .*, got none of 2 videos; give videos: "):
+        plan_build(_config(root, clips={"from": "annotations"}))
