@@ -1,6 +1,7 @@
 """A retrieval evaluation as one self-contained ``report.html``: no request, no library, readable on a phone.
 
-Thumbnails come in as JPEG bytes (decoding lives elsewhere); each is stored once, however often it is shown.
+Pictures come in encoded (decoding lives elsewhere), stills as JPEG and clips as WebP strips; each is stored once,
+however often it is shown.
 """
 
 from collections.abc import Mapping, Sequence
