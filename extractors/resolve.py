@@ -118,6 +118,7 @@ def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Prepr
 
 def _check_side(layer: Layer, preprocess: Preprocess, where: str) -> None:
     """Refuses frames that are too small for the layer whatever the video; of others the extractor sees the size."""
+    size: tuple[int, ...]
     if preprocess.crop is not None:
         key, size = "crop", preprocess.crop
     elif preprocess.resize == "exact" or preprocess.resize_when != "enlarge":

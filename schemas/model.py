@@ -33,7 +33,7 @@ def validate(model: type[M], data: Any, source: str) -> M:
 
 def _only_follows(item: Any) -> bool:
     """Returns whether a list is too short only without its bad items, each of which has a line of its own."""
-    return item["type"] == "too_short" and len(item["input"]) >= item["ctx"]["min_length"]
+    return item["type"] == "too_short" and bool(len(item["input"]) >= item["ctx"]["min_length"])
 
 
 def _line(model: type[BaseModel], item: Any, source: str) -> str:
