@@ -4,12 +4,12 @@ The claim: convolutions whose field is smaller than a step, and attention that k
 module learns it. Every number is a function of the config: each run has its seed and one compute thread.
 """
 
-import threading
+import signal
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import get_context
 from typing import Any, Literal
 
 import numpy as np
@@ -52,7 +52,7 @@ class CPNetToyConfig(Model):
         num_train, num_test: clips per seed, multiples of four; no test clip is a training clip.
         learning_rate: highest of one cycle (up in a tenth of the steps, then down to nothing), with Adam.
         k: neighbours of a point in the CP module.
-        workers: runs at the same time; 0: one per core. Changes no number.
+        workers: runs at the same time, each in a process; 0: one per core. Changes no number.
     """
 
     out: str = Field(default="out/reproduce/cpnet-toy", min_length=1)
@@ -98,35 +98,41 @@ Progress = Callable[[int, int, ToyRun], None]
 
 def reproduce(config: CPNetToyConfig, num_workers: int, progress: Progress) -> dict[str, Any]:
     """Trains every network on every variant with every seed and returns the result, plain and in a fixed order."""
-    clips = {(variant, seed): _clips(config, variant, seed) for variant in config.variants for seed in config.seeds}
     runs: list[ToyRun] = []
-    lock = threading.Lock()
     # The slow ones first, so that the workers end together.
-    wanted = [(v, n, s) for n in reversed(config.nets) for s in config.seeds for v in config.variants]
+    wanted = [(config, v, n, s) for n in reversed(config.nets) for s in config.seeds for v in config.variants]
 
-    def run(variant: VariantName, name: NetName, seed: int) -> None:
-        torch.set_num_threads(1)
-        train, test = clips[variant, seed]
-        with lock:  # PyTorch draws initial weights from one generator of the process
-            net = make_net(name, config.k, seed)
-        done = _train(config, net, train, test, variant, name, seed)
-        with lock:
-            runs.append(done)
-            progress(len(runs), len(wanted), done)
+    def tell(run: ToyRun) -> None:
+        runs.append(run)
+        progress(len(runs), len(wanted), run)
 
-    pool = ThreadPoolExecutor(num_workers)
-    with _one_thread():
-        try:
-            for future in [pool.submit(run, *each) for each in wanted]:
-                future.result()
-        finally:
-            # An interrupted user does not wait for runs that are at work.
-            pool.shutdown(wait=False, cancel_futures=True)
-        leaks = {
-            key: (border_leak(train, test, ordered=True), border_leak(train, test, ordered=False))
-            for key, (train, test) in clips.items()
-        }
+    if num_workers == 1:
+        with _one_thread():
+            for each in wanted:
+                tell(_run(each))
+    else:
+        # Leaving the pool kills its processes, so that an interrupted user does not wait for runs that are at work.
+        with get_context("spawn").Pool(min(num_workers, len(wanted)), initializer=_start) as pool:
+            for run in pool.imap_unordered(_run, wanted):
+                tell(run)
+    leaks = {}
+    for variant in config.variants:
+        for seed in config.seeds:
+            train, test = _clips(config, variant, seed)
+            leaks[variant, seed] = (border_leak(train, test, ordered=True), border_leak(train, test, ordered=False))
     return _result(config, runs, leaks)
+
+
+def _start() -> None:
+    """Prepares a process of the pool: one compute thread, and Ctrl-C is for the process that started it."""
+    torch.set_num_threads(1)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+def _run(wanted: tuple[CPNetToyConfig, VariantName, NetName, int]) -> ToyRun:
+    config, variant, name, seed = wanted
+    train, test = _clips(config, variant, seed)
+    return _train(config, make_net(name, config.k, seed), train, test, variant, name, seed)
 
 
 @contextmanager
