@@ -80,6 +80,20 @@ def test_what_cannot_be_scored_is_refused(scores: list[list[float]], labels: lis
         Classification(3).update(scores, labels)
 
 
+def test_equal_scores_rank_by_class_number() -> None:
+    for label, expected in ((0, 1.0), (1, 0.0)):
+        assert Classification(2, (1,)).update([[0.5, 0.5]], [label]).result().top[1] == expected
+
+
+def test_chance_is_at_most_one() -> None:
+    assert Classification(3, (5,)).update([[0.1, 0.2, 0.3]], [0]).result().chance[5] == 1.0
+
+
+def test_top_k_of_the_most_frequent_classes_is_of_true_classes() -> None:
+    got = Classification(3, (1, 2)).update([[0.0, 0.0, 1.0]] * 6, [0, 0, 0, 1, 1, 2]).result()
+    assert got.most_frequent == pytest.approx({1: 3 / 6, 2: 5 / 6})
+
+
 def videos(*rows: tuple[str, str, float]) -> Segments:
     video, label, score = zip(*rows, strict=True)
     return segments_from_columns(video, [0.0] * len(rows), [1.0] * len(rows), label, score)
@@ -114,3 +128,27 @@ def test_a_blocked_video_leaves_both_sides_of_untrimmed_classification() -> None
     truth, answers = videos(("v", "a", 1), ("w", "a", 1)), videos(("v", "a", 1), ("w", "b", 1))
     got = VideoClassification((1,), frozenset({"w"})).update(truth, answers).result()
     assert (got.mean_average_precision, got.hit[1]) == (1.0, 1.0)
+
+
+def test_equally_scored_classes_of_a_video_rank_by_name_however_listed() -> None:
+    for names in (("a", "b"), ("b", "a")):
+        answers = videos(*[("v", name, 0.5) for name in names])
+        for label, expected in (("a", 1.0), ("b", 0.0)):
+            assert VideoClassification((1,)).update(videos(("v", label, 1)), answers).result().hit[1] == expected
+
+
+def test_predictions_of_an_unknown_video_do_not_enter_another() -> None:
+    answers = videos(("unknown", "a", 0.9), ("v", "b", 0.8), ("v", "a", 0.7))
+    got = VideoClassification((1, 2)).update(videos(("v", "a", 1)), answers).result()
+    assert got.hit == {1: 0.0, 2: 1.0}
+    assert VideoClassification((1,)).update(videos(("v", "b", 1)), answers).result().hit == {1: 1.0}
+
+
+def test_a_listed_video_without_a_class_is_not_annotated() -> None:
+    truth = segments_from_columns(["v"], [0], [1], ["a"], video_ids=["v", "empty"])
+    assert VideoClassification((1,)).update(truth, videos(("v", "a", 1))).result().hit == {1: 1.0}
+
+
+def test_classes_found_in_one_video_do_not_count_in_another() -> None:
+    truth, answers = videos(("v", "b", 1), ("w", "a", 1)), videos(("v", "a", 1), ("w", "b", 1))
+    assert VideoClassification((1,)).update(truth, answers).result().hit == {1: 0.0}

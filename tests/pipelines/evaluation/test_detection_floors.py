@@ -47,3 +47,26 @@ def test_blind_floor_is_the_same_share_of_every_video() -> None:
     length = np.array([lengths[name] for name in answer.video_ids])[answer.video]
     assert np.ptp(answer.start_seconds / length) == pytest.approx(0.0)
     assert np.ptp(answer.stop_seconds / length) == pytest.approx(0.0)
+
+
+def test_chance_draws_anew_for_every_video() -> None:
+    truth = segments_from_columns(["v", "w"], [0, 0], [5, 5], ["a", "a"])
+    drawn = chance_detections(truth, {"v": 10.0, "w": 10.0}, 3)
+    assert not set(drawn.start_seconds[:3].tolist()) & set(drawn.start_seconds[3:].tolist())
+
+
+def test_blind_scores_are_the_share_of_a_class_times_what_its_span_covers() -> None:
+    names = ["v", "w", "x", "y"]
+    lengths = dict.fromkeys([*names, "z"], 10.0)
+    # Of a's three annotations two fit one span and one lies elsewhere; b has one of the four.
+    truth = segments_from_columns(names, [0, 0, 9, 0], [5, 5, 10, 10], ["a", "a", "a", "b"])
+    answer = blind_detections(truth, lengths, ("z",), lengths)
+    np.testing.assert_allclose(answer.score, [2 / 3 * 3 / 4, 1 / 4])
+    # Several spans cover as many at tIoU 0.5: the one that overlaps most is taken.
+    assert (answer.start_seconds.tolist(), answer.stop_seconds.tolist()) == ([0.0, 0.0], [5.0, 10.0])
+
+
+def test_floors_leave_out_blocked_videos() -> None:
+    truth, lengths = always_in_the_middle()
+    floors = detection_floors(truth, lengths, DetectionMap((0.5,), frozenset({"v0"})))
+    assert {floor.counts.num_videos for floor in floors.values()} == {39}

@@ -222,3 +222,25 @@ def test_a_segment_that_ends_before_it_starts_overlaps_nothing() -> None:
     assert score(rows, [("v", 5, 3, "a", 1.0)]).average == 0.0
     assert score(rows, [("v", 5, 4, "a", 1.0)]).average == 0.0
     assert score([("v", 5, 4, "a")], [("v", 5, 5, "a", 1.0)]).average == 0.0
+
+
+def test_a_video_listed_without_any_prediction_is_missing() -> None:
+    listed = segments_from_columns(["v"], [0], [10], ["a"], [1.0], video_ids=["v", "w"])
+    counts = DetectionMap((0.5,)).update(truth([("v", 0, 10, "a"), ("w", 0, 10, "a")]), listed).result().counts
+    assert (counts.num_missing_videos, counts.num_unknown_videos) == (1, 0)
+
+
+def test_predictions_of_unknown_classes_are_counted_each() -> None:
+    scored: list[Scored] = [("v", 0, 10, "b", 0.9), ("v", 5, 10, "b", 0.8), ("v", 0, 10, "a", 0.7)]
+    got = score([("v", 0, 10, "a")], scored)
+    assert (got.label_names, got.average, got.counts.num_unknown_label) == (("a",), 1.0, 2)
+
+
+def test_a_prediction_of_another_class_does_not_use_up_a_ground_truth() -> None:
+    rows: list[Row] = [("v", 0, 10, "a"), ("v", 50, 60, "b")]
+    scored: list[Scored] = [("v", 0, 10, "b", 0.9), ("v", 0, 10, "a", 0.8), ("v", 50, 60, "b", 0.7)]
+    np.testing.assert_allclose(score(rows, scored).average_precision, [[1.0, 0.5]])
+
+
+def test_empty_segments_at_different_times_do_not_overlap() -> None:
+    assert score([("v", 5, 5, "a")], [("v", 5.5, 5.5, "a", 1.0)]).average == 0.0

@@ -138,6 +138,52 @@ def test_a_class_without_predictions_has_average_precision_zero() -> None:
     assert ThumosMap((0.5,)).update(truth, segments([("v", 0, 10, "a", 1)])).result().average == 0.5
 
 
+def test_equal_overlap_goes_to_the_better_ranked_prediction_however_listed() -> None:
+    truth = segments([("v", 0, 10, "a", 1)])
+    better, worse = ("v", 0.0, 8.0, "a", 0.9), ("v", 2.0, 10.0, "a", 0.1)
+    for rows in ([better, worse], [worse, better]):
+        assert ThumosMap((0.5,)).update(truth, segments(rows)).result().average == 1.0
+
+
+def test_an_ambiguous_interval_excuses_nothing_it_only_touches_and_no_other_video() -> None:
+    truth = segments([("v", 0, 10, "a", 1), ("w", 0, 10, "a", 1)])
+    rows = [("w", 20, 30, "a", 0.9), ("v", 0, 10, "a", 0.8), ("w", 0, 10, "a", 0.7)]
+    expected = pytest.approx((1 / 2 + 2 / 3) / 2)
+    for ambiguous in (("w", 30, 40, "", 1), ("w", 10, 20, "", 1), ("v", 20, 30, "", 1)):
+        assert ThumosMap((0.5,)).update(truth, segments(rows), segments([ambiguous])).result().average == expected
+
+
+def test_window_lengths_count_instances_of_half_to_twice_their_length_per_class() -> None:
+    # Of 1 s: 0.5 to 2. Of 3 s: 1.5 to 6. Both ends count; each class's column adds up to one.
+    rows = [("v", 0, 0.5, "a", 1), ("v", 0, 2, "a", 1), ("v", 0, 6, "a", 1), ("v", 0, 6.5, "a", 1)]
+    rows += [("v", 0, 1.5, "b", 1), ("v", 0, 4, "b", 1), ("v", 0, 5, "b", 1)]
+    weights = window_length_weights(segments(rows), (1.0, 3.0))
+    np.testing.assert_allclose(weights, [[2 / 4, 1 / 4], [2 / 4, 3 / 4]])
+
+
+def test_scnn_weights_scores_suppresses_below_the_threshold_and_prints() -> None:
+    rows = [("v", 0.04, 10.06, "a", 0.5), ("v", 0, 5, "a", 0.123456789), ("v", 8, 16, "a", 0.9)]
+    kept = scnn_detections(segments(rows), np.array([0, 0, 1]), np.array([[1.0], [0.5]]), 0.3)
+    # The second overlaps the first by half, which is more than 0.3 - 0.1; the third by an eighth.
+    assert kept.score.tolist() == [0.5, 0.45]
+    assert (kept.start_seconds.tolist(), kept.stop_seconds.tolist()) == ([0.0, 8.0], [10.1, 16.0])
+    alone = scnn_detections(segments(rows[1:2]), np.array([0]), np.array([[1.0], [0.5]]), 0.3)
+    assert alone.score.tolist() == [0.12346]
+
+
+def test_scnn_suppresses_at_a_tenth_below_the_threshold_in_decimals() -> None:
+    # tIoU is 0.25 first, which 0.3 would let through, then 0.2 exactly, which 0.3 - 0.1 in binary would not.
+    for stop, kept in ((2.5, 1), (2.0, 2)):
+        rows = [("v", 0, 10, "a", 0.9), ("v", 0, stop, "a", 0.8)]
+        assert len(scnn_detections(segments(rows), np.zeros(2, np.int64), np.ones((1, 1)), 0.3)) == kept
+
+
+def test_scnn_keeps_the_last_listed_of_equal_scores() -> None:
+    rows = [("v", 0, 10, "a", 0.5), ("v", 1, 11, "a", 0.5), ("v", 50, 60, "a", 0.5)]
+    kept = scnn_detections(segments(rows), np.zeros(3, np.int64), np.ones((1, 1)), 0.3)
+    assert sorted(kept.start_seconds.tolist()) == [1.0, 50.0]
+
+
 def direct_nms(table: Segments, threshold: float) -> list[int]:
     order = sorted(range(len(table)), key=lambda row: -table.score[row])
     kept: list[int] = []

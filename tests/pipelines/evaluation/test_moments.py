@@ -232,3 +232,94 @@ def test_clips_beyond_the_video_are_cut_and_missing_ones_score_zero() -> None:
     np.testing.assert_allclose(got.mean_average_precision, [2 / 3])
     np.testing.assert_allclose(got.hit_at_one, [0.0])
     assert got.num_missing == 1
+
+
+def test_of_windows_that_overlap_alike_the_later_listed_is_taken_first() -> None:
+    early, late = ("q", 0.0, 10.0), ("q", 2.0, 12.0)
+    answers = predicted(("q", 1, 11, 0.9), ("q", 0, 10, 0.8))
+    # Only if the first answer takes `late` is `early` left for the second.
+    assert score(truth(early, late), answers, thresholds=(0.7,)).average == 1.0
+    assert score(truth(late, early), answers, thresholds=(0.7,)).average == 0.5
+
+
+def test_average_precision_counts_equality_with_the_threshold() -> None:
+    assert score(truth(("q", 0, 10)), predicted(("q", 0, 5, 1.0)), thresholds=(0.5,), strict=True).average == 1.0
+
+
+def test_the_union_of_half_overlapping_windows_is_both_together() -> None:
+    assert score(truth(("q", 0, 10)), predicted(("q", 5, 15, 1.0))).mean_iou == pytest.approx(1 / 3)
+
+
+def test_mean_iou_is_over_all_queries() -> None:
+    assert score(truth(("q", 0, 10), ("r", 0, 10)), predicted(("q", 0, 5, 1.0))).mean_iou == 0.25
+
+
+def test_queries_left_out_for_their_length_are_not_unknown() -> None:
+    windows, answers = truth(("ten", 0, 10), ("twenty", 0, 20)), predicted(("ten", 0, 10, 1.0), ("x", 0, 1, 1.0))
+    assert score(windows, answers, length_seconds=(10, 30)).num_unknown == 1
+
+
+def test_chance_of_a_coarse_grid_is_counted_by_hand() -> None:
+    # Two steps: (1/4, 1/4) and (3/4, 3/4) with weight 1/4 each, and (1/4, 3/4), which is the moment, with 1/2.
+    floors = moment_floors(truth(("q", 2.5, 7.5)), [10.0], thresholds=(0.0, 0.9), num_steps=2)
+    assert (floors.chance.tolist(), floors.chance_mean_iou) == ([1.0, 0.5], 0.5)
+
+
+def test_moments_beyond_the_video_are_clipped_on_both_sides() -> None:
+    start, stop = normalised(truth(("q", -2, 12)), [10.0])
+    assert (start.tolist(), stop.tolist()) == ([0.0], [1.0])
+
+
+def test_fixed_spans_are_tuned_on_training_and_scored_on_the_scored() -> None:
+    training, scored = truth(("s", 0, 5), ("t", 0, 5)), truth(("q", 5, 10), ("r", 0, 5))
+    floors = moment_floors(scored, [10.0, 10.0], training, [10.0, 10.0], (0.5, 1.0), 10)
+    assert floors.spans[1] == (0.0, 0.5)
+    assert (floors.fixed[1], floors.fixed_mean_iou, floors.tuned_on_scored) == (0.5, 0.5, False)
+
+
+def test_each_threshold_has_its_own_span_and_mean_iou_another() -> None:
+    # At 0.3 a span of 0.3 still reaches the whole video; at 1 and for the mean the most frequent moment is best.
+    windows = truth(("p", 0, 2), ("q", 0, 2), ("r", 0, 10))
+    floors = moment_floors(windows, [10.0] * 3, thresholds=(0.3, 1.0), num_steps=10)
+    assert floors.fixed.tolist() == pytest.approx([1.0, 2 / 3])
+    assert floors.spans[0] != floors.spans[1] == (0.0, 0.2)
+    assert floors.fixed_mean_iou == pytest.approx((1 + 1 + 0.2) / 3)
+
+
+def test_floors_take_the_best_window_of_a_query_however_listed() -> None:
+    windows = truth(("q", 0, 5), ("r", 0, 5), ("q", 5, 10))
+    share, mean = span_scores(
+        np.array([[0.5, 1.0]]), *normalised(windows, [10.0, 10.0]), np.array([0.5, 1.0]), windows.video
+    )
+    assert (share.tolist(), mean.tolist()) == ([[0.5, 0.5]], [0.5])
+
+
+def test_a_clip_is_a_hit_if_one_person_gave_at_least_the_level() -> None:
+    got = Highlights((2, 3)).update({"q": np.array([[2.0, 0.0], [0.0, 0.0]])}, {"q": [0.9, 0.1]}).result()
+    assert got.hit_at_one.tolist() == [1.0, 0.0]
+    # One of two people has a positive clip, at the top; the other has none and counts zero.
+    assert got.mean_average_precision.tolist() == [0.5, 0.0]
+
+
+def test_highlight_precision_is_averaged_over_people_not_over_levels() -> None:
+    got = Highlights((2, 3)).update({"q": np.array([[2.0, 2.0], [0.0, 0.0]])}, {"q": [0.9, 0.1]}).result()
+    assert got.mean_average_precision.tolist() == [1.0, 0.0]
+
+
+def test_the_first_of_equally_scored_clips_is_the_hit() -> None:
+    assert Highlights((4,)).update({"q": np.array([[4.0], [0.0]])}, {"q": [1, 1]}).result().hit_at_one.tolist() == [1.0]
+    assert Highlights((4,)).update({"q": np.array([[0.0], [4.0]])}, {"q": [1, 1]}).result().hit_at_one.tolist() == [0.0]
+
+
+def test_highlight_precision_is_averaged_over_people_not_pooled() -> None:
+    # The first person's only clip is ranked first, the second's last: (1 + 1/2) / 2, where pooled clips would give 1.
+    got = Highlights((4,)).update({"q": np.array([[4.0, 0.0], [0.0, 4.0]])}, {"q": [0.9, 0.1]}).result()
+    assert got.mean_average_precision.tolist() == [0.75]
+
+
+def test_clip_average_precision_is_over_recall_levels_reached() -> None:
+    # Two of equal score enter together: one level, at precision 2/3.
+    scores = np.array([1.0, 1.0, 1.0, 0.0])
+    assert clip_average_precision(np.array([[True, True, False, False]]), scores)[0] == pytest.approx(2 / 3)
+    # From rank 1: the highest precision at that level or beyond.
+    assert clip_average_precision(np.array([[False, True, True]]), np.array([3.0, 2.0, 1.0]))[0] == pytest.approx(2 / 3)

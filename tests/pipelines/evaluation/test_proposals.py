@@ -128,3 +128,22 @@ def test_a_video_in_two_updates_is_refused() -> None:
     truth, proposals = cases(0)
     with pytest.raises(UsageError, match="expected all its segments in one update"):
         ProposalRecall().update(truth, proposals).update(truth, proposals).result()
+
+
+def test_overlap_equal_to_the_threshold_is_found() -> None:
+    truth = segments_from_columns(["v"], [0], [10])
+    half = segments_from_columns(["v"], [0], [5], score=[1])
+    assert ProposalRecall((0.5,), None).update(truth, half).result().average_recall[-1] == 1.0
+
+
+def test_average_recall_is_the_mean_over_thresholds() -> None:
+    truth = segments_from_columns(["v"], [0], [10])
+    half = segments_from_columns(["v"], [0], [5], score=[1])
+    assert ProposalRecall((0.4, 0.5, 0.6, 0.7), None).update(truth, half).result().average_recall[-1] == 0.5
+
+
+def test_equal_scores_do_not_depend_on_the_order_of_the_file() -> None:
+    truth = segments_from_columns(["v"], [0], [10])
+    for start, stop in (([50, 0], [60, 10]), ([0, 50], [10, 60])):
+        either = segments_from_columns(["v"] * 2, start, stop, score=[1, 1])
+        assert ProposalRecall((0.5,), None).update(truth, either).result().at(1.0) == 1.0

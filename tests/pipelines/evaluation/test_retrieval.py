@@ -119,6 +119,16 @@ def test_interpolated_precision_of_small_cases() -> None:
     assert interpolated_precision(np.arange(100))[7] == 1.0
 
 
+def test_recall_of_the_curve_is_over_all_relevant_items_not_those_found() -> None:
+    assert interpolated_precision([0], 2)[[50, 51, 100]].tolist() == [1.0, 0.0, 0.0]
+
+
+def test_levels_of_recall_are_not_rounded_up_by_floating_point() -> None:
+    # 7 of 100 items lead the list, so that precision is 1 up to recall 0.07 and below it from there on.
+    curve = interpolated_precision([*range(7), *range(8, 101)])
+    assert curve[7] == 1.0 > curve[8]
+
+
 def test_a_query_finds_its_own_clip_which_counts() -> None:
     vectors = np.eye(3)
     queries = Queries(["a", "b", "c"], ["x", "y", "z"], {"v": vectors})

@@ -265,6 +265,11 @@ def test_reference_vectors_of_both_aps(ranks: list[int], n: int, trapezoid: floa
     assert rectangle_ap(ranks, n) == pytest.approx(rectangle, abs=5e-7)
 
 
+def test_ranks_in_any_order_have_the_same_average_precision() -> None:
+    assert trapezoid_ap([4, 0, 3], 3) == trapezoid_ap([0, 3, 4], 3)
+    assert rectangle_ap([4, 0, 3], 3) == rectangle_ap([0, 3, 4], 3)
+
+
 @settings(max_examples=80, deadline=None)
 @given(st.sets(st.integers(0, 60), max_size=20), st.integers(0, 5))
 def test_trapezoid_never_exceeds_rectangle(ranks: set[int], missed: int) -> None:
