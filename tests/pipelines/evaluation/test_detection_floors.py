@@ -70,3 +70,10 @@ def test_floors_leave_out_blocked_videos() -> None:
     truth, lengths = always_in_the_middle()
     floors = detection_floors(truth, lengths, DetectionMap((0.5,), frozenset({"v0"})))
     assert {floor.counts.num_videos for floor in floors.values()} == {39}
+
+
+def test_chance_draws_both_ends_from_the_whole_video() -> None:
+    drawn = chance_detections(segments_from_columns(["v"], [0], [1], ["a"]), {"v": 1000.0}, 400)
+    # The smaller and the greater of two uniform numbers have the means 1/3 and 2/3.
+    assert drawn.start_seconds.mean() == pytest.approx(1000 / 3, rel=0.15)
+    assert drawn.stop_seconds.mean() == pytest.approx(2000 / 3, rel=0.15)

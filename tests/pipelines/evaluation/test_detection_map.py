@@ -244,3 +244,29 @@ def test_a_prediction_of_another_class_does_not_use_up_a_ground_truth() -> None:
 
 def test_empty_segments_at_different_times_do_not_overlap() -> None:
     assert score([("v", 5, 5, "a")], [("v", 5.5, 5.5, "a", 1.0)]).average == 0.0
+
+
+def test_of_ground_truths_that_overlap_alike_the_later_starting_is_taken_however_listed() -> None:
+    early, late = ("v", 0.0, 10.0, "a"), ("v", 2.0, 12.0, "a")
+    scored: list[Scored] = [("v", 1, 11, "a", 0.9), ("v", 0, 10, "a", 0.8)]
+    assert score([early, late], scored, (0.7,)).average == score([late, early], scored, (0.7,)).average == 1.0
+
+
+def test_equal_scores_and_starts_rank_by_stop() -> None:
+    short, long = ("v", 0.0, 10.0, "a", 0.5), ("v", 0.0, 30.0, "a", 0.5)
+    for scored in ([short, long], [long, short]):
+        assert score([("v", 0, 10, "a")], scored).average == 1.0
+        assert score([("v", 0, 30, "a")], scored).average == 0.5
+
+
+def test_mean_is_over_classes_at_each_threshold() -> None:
+    rows: list[Row] = [("v", 0, 10, "a"), ("v", 0, 10, "b")]
+    scored: list[Scored] = [("v", 0, 10, "a", 1.0), ("v", 0, 5, "b", 1.0)]
+    assert score(rows, scored, (0.3, 0.5, 0.6)).mean_average_precision.tolist() == [1.0, 1.0, 0.5]
+
+
+def test_a_prediction_driven_out_by_a_better_one_takes_what_is_left() -> None:
+    rows: list[Row] = [("v", 0, 10, "a"), ("v", 2, 12, "a"), ("v", 6, 16, "a")]
+    # The second loses the first ground truth and takes the second, which the third likes best: it takes the last.
+    scored: list[Scored] = [("v", 0, 10, "a", 0.9), ("v", 0.5, 10.5, "a", 0.8), ("v", 2.9, 12.9, "a", 0.7)]
+    assert score(rows, scored).average == 1.0

@@ -155,10 +155,10 @@ def test_an_ambiguous_interval_excuses_nothing_it_only_touches_and_no_other_vide
 
 def test_window_lengths_count_instances_of_half_to_twice_their_length_per_class() -> None:
     # Of 1 s: 0.5 to 2. Of 3 s: 1.5 to 6. Both ends count; each class's column adds up to one.
-    rows = [("v", 0, 0.5, "a", 1), ("v", 0, 2, "a", 1), ("v", 0, 6, "a", 1), ("v", 0, 6.5, "a", 1)]
-    rows += [("v", 0, 1.5, "b", 1), ("v", 0, 4, "b", 1), ("v", 0, 5, "b", 1)]
+    rows = [("v", 0, 0.5, "a", 1), ("v", 0, 2, "a", 1), ("v", 0, 6.5, "a", 1)]
+    rows += [("v", 0, 1.5, "b", 1), ("v", 0, 4, "b", 1), ("v", 0, 6, "b", 1)]
     weights = window_length_weights(segments(rows), (1.0, 3.0))
-    np.testing.assert_allclose(weights, [[2 / 4, 1 / 4], [2 / 4, 3 / 4]])
+    np.testing.assert_allclose(weights, [[2 / 3, 1 / 4], [1 / 3, 3 / 4]])
 
 
 def test_scnn_weights_scores_suppresses_below_the_threshold_and_prints() -> None:

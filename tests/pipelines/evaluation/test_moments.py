@@ -271,10 +271,10 @@ def test_moments_beyond_the_video_are_clipped_on_both_sides() -> None:
 
 
 def test_fixed_spans_are_tuned_on_training_and_scored_on_the_scored() -> None:
-    training, scored = truth(("s", 0, 5), ("t", 0, 5)), truth(("q", 5, 10), ("r", 0, 5))
-    floors = moment_floors(scored, [10.0, 10.0], training, [10.0, 10.0], (0.5, 1.0), 10)
+    training, scored = truth(("s", 0, 5), ("t", 0, 5)), truth(("p", 5, 10), ("q", 5, 10), ("r", 0, 5))
+    floors = moment_floors(scored, [10.0] * 3, training, [10.0, 10.0], (0.5, 1.0), 10)
     assert floors.spans[1] == (0.0, 0.5)
-    assert (floors.fixed[1], floors.fixed_mean_iou, floors.tuned_on_scored) == (0.5, 0.5, False)
+    assert (floors.fixed[1], floors.fixed_mean_iou, floors.tuned_on_scored) == (1 / 3, 1 / 3, False)
 
 
 def test_each_threshold_has_its_own_span_and_mean_iou_another() -> None:
@@ -323,3 +323,14 @@ def test_clip_average_precision_is_over_recall_levels_reached() -> None:
     assert clip_average_precision(np.array([[True, True, False, False]]), scores)[0] == pytest.approx(2 / 3)
     # From rank 1: the highest precision at that level or beyond.
     assert clip_average_precision(np.array([[False, True, True]]), np.array([3.0, 2.0, 1.0]))[0] == pytest.approx(2 / 3)
+
+
+def test_windows_of_a_query_belong_together_also_where_others_are_listed_between() -> None:
+    windows = truth(("q", 5, 10), ("r", 0, 5), ("q", 5, 10))
+    share, _ = span_scores(np.array([[0.5, 1.0]]), *normalised(windows, [10.0, 10.0]), np.array([0.5]), windows.video)
+    assert share.tolist() == [[0.5]]
+
+
+def test_the_whole_video_is_one_of_the_fixed_spans() -> None:
+    floors = moment_floors(truth(("q", 0, 10)), [10.0], thresholds=(1.0,), num_steps=4)
+    assert (floors.spans, floors.fixed.tolist()) == (((0.0, 1.0),), [1.0])

@@ -147,3 +147,7 @@ def test_equal_scores_do_not_depend_on_the_order_of_the_file() -> None:
     for start, stop in (([50, 0], [60, 10]), ([0, 50], [10, 60])):
         either = segments_from_columns(["v"] * 2, start, stop, score=[1, 1])
         assert ProposalRecall((0.5,), None).update(truth, either).result().at(1.0) == 1.0
+
+
+def test_segments_apart_overlap_by_zero_not_less() -> None:
+    assert tiou(np.array([0.0]), np.array([1.0]), np.array([5.0]), np.array([6.0])).tolist() == [0.0]

@@ -123,6 +123,10 @@ def test_recall_of_the_curve_is_over_all_relevant_items_not_those_found() -> Non
     assert interpolated_precision([0], 2)[[50, 51, 100]].tolist() == [1.0, 0.0, 0.0]
 
 
+def test_precision_of_the_curve_is_the_best_at_that_recall_or_beyond() -> None:
+    assert interpolated_precision([1, 2])[[0, 50, 51, 100]].tolist() == [2 / 3] * 4
+
+
 def test_levels_of_recall_are_not_rounded_up_by_floating_point() -> None:
     # 7 of 100 items lead the list, so that precision is 1 up to recall 0.07 and below it from there on.
     curve = interpolated_precision([*range(7), *range(8, 101)])

@@ -93,3 +93,11 @@ def test_what_cannot_be_scored_is_refused() -> None:
         SceneMap().result()
     with pytest.raises(UsageError, match="frame f: expected one with a scene, got none"):
         scenes_of(["f"], {})
+
+
+def test_repeated_scenes_are_dropped_before_the_list_is_cut() -> None:
+    assert ap(["x", "x", "a"], {"a"}, most=2) == 1 / 2
+
+
+def test_a_scene_stands_where_its_first_frame_does_not_its_last() -> None:
+    assert scenes_of(["x_3", "a_9", "x_1"], {"x_3": "x", "a_9": "a", "x_1": "x"}) == ["x", "a"]

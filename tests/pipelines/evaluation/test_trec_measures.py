@@ -229,3 +229,39 @@ def test_a_query_in_two_updates_is_refused() -> None:
     state = TrecMeasures().update(*ranked(1)).update(*ranked(1))
     with pytest.raises(UsageError, match="query q: expected it in one update"):
         state.result()
+
+
+def test_judged_only_keeps_what_was_judged_not_relevant_and_drops_the_unjudged_of_the_pool() -> None:
+    assert value("map", 0, 1, judged_only=True) == 0.5
+    assert value("map", -1, 1, judged_only=True) == 1.0
+
+
+def test_negative_judgements_are_not_among_the_judged_nonrelevant_of_bpref() -> None:
+    # One judged nonrelevant document stands above both relevant ones.
+    assert value("bpref", 0, 1, 1, -1) == 0.0
+
+
+def test_a_query_with_an_empty_list_is_without_results() -> None:
+    qrels, run = ranked(1)
+    score = TrecMeasures(("map",)).update({**qrels, "empty": {"x": 1}}, {**run, "empty": {}}).result()
+    assert (score.summary["map"], score.num_without_results) == (1.0, 1)
+
+
+def test_the_relevance_level_holds_for_queries_without_results_too() -> None:
+    qrels, run = ranked(2)
+    state = TrecMeasures(("num_rel",), relevance_level=2, complete=True)
+    assert state.update({**qrels, "missing": {"x": 1, "y": 2}}, run).result().summary["num_rel"] == 2.0
+
+
+def test_rank_biased_gains_are_scaled_by_the_highest_judgement_of_their_own_query() -> None:
+    low, run_low = ranked(1, query="low")
+    high, run_high = ranked(3, query="high")
+    assert evaluate_trec(low | high, run_low | run_high, ("rbp",)).summary["rbp"] == pytest.approx(0.1)
+
+
+def test_the_residual_of_rank_biased_precision_holds_the_unjudged_and_all_beyond_the_list() -> None:
+    assert value("rbp_resid", 1, None) == pytest.approx(0.1 * 0.9 + 0.9**2)
+
+
+def test_unjudged_are_a_share_of_k_also_where_fewer_were_retrieved() -> None:
+    assert value("unj_5", None, 1) == 0.2
