@@ -1,5 +1,6 @@
 """Tiny real videos whose frame number can be read back from the pixels."""
 
+import os
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -79,6 +80,7 @@ def encode_video(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     preset = {"preset": "ultrafast"} if codec in ("libx264", "libx265") else {}
+    scheduling = os.sched_getscheduler(0), os.sched_getparam(0)
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={**preset, **(options or {})})
         stream.width, stream.height, stream.pix_fmt = width, height, pix_fmt
@@ -94,4 +96,7 @@ def encode_video(
             frame.pts = round(seconds / base)
             container.mux(stream.encode(frame))
         container.mux(stream.encode(None))
+    # Run by root, SVT-AV1 leaves the thread that called it in a real-time class, and all it starts afterwards: two of
+    # those that spin can starve each other and the machine.
+    os.sched_setscheduler(0, *scheduling)
     return path

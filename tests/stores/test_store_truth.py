@@ -15,6 +15,7 @@ import pyarrow as pa
 import pytest
 
 from schemas.errors import StorageUnavailableError, StoreError
+from schemas.recipe import ClipRule
 from schemas.records import Quarantined, Segment, Video, VideoHeader
 from schemas.rows import Rows
 from schemas.tables import COMMITS, QUARANTINE
@@ -50,8 +51,8 @@ def test_a_shard_without_commit_is_not_seen(store: Store, make_recipe: Any, make
 def test_rows_count_only_for_the_bytes_and_clips_the_newest_manifest_names(
     store: Store, make_recipe: Any, make_rows: Any, commit: Any
 ) -> None:
-    recipe = make_recipe()
-    changed = replace(VIDEO, fingerprint="f2")
+    recipe = make_recipe(clips=ClipRule(from_="annotations"))
+    changed = replace(VIDEO, fingerprint="f2", segments=(Segment(0.0, 2.0),))
     commit(store, recipe, "t1", {VIDEO: make_rows(3, seed=1)})
     commit(store, recipe, "t2", {changed: make_rows(4, seed=2)})
     store.write_manifest("r1", [VIDEO])

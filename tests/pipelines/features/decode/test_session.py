@@ -46,7 +46,9 @@ def session() -> Iterator[DecodeSession]:
 @pytest.fixture(scope="module")
 def videos(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     folder = tmp_path_factory.mktemp("encoded")
-    return {name: encode_video(folder / name, NUM_FRAMES, **options) for name, options in ENCODINGS}  # type: ignore[arg-type]
+    encoded = {name: encode_video(folder / name, NUM_FRAMES, **options) for name, options in ENCODINGS}  # type: ignore[arg-type]
+    assert os.sched_getscheduler(0) == os.SCHED_OTHER
+    return encoded
 
 
 def numbers(outcome: Outcome) -> list[int]:
