@@ -1,5 +1,6 @@
 """``task: detection`` and ``task: proposals`` of ``clipmill evaluate``."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -28,7 +29,7 @@ from pipelines.evaluation.task_proposals import (
     proposal_floor_scores,
     proposals_truth,
 )
-from pipelines.evaluation.task_result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
+from pipelines.evaluation.task_result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
 from schemas.config_evaluate import DetectionConfig, ProposalsConfig, TaskConfig
 from schemas.errors import UsageError, describe
 from schemas.segments import Segments
@@ -66,14 +67,7 @@ def score_detection(config: DetectionConfig) -> tuple[TaskScore, tuple[Detection
             name, truth, predictions, protocol, floors, config.resamples, config.confidence, config.seed
         )
         evaluations.append(replace(found, run=replace(found.run, notes=notes)))
-    score = TaskScore(
-        config.task,
-        protocol.to_plain(),
-        _data(truth),
-        tuple(item.run for item in evaluations),
-        bootstrap_of(config, SCORE_RESAMPLES),
-    )
-    return score, tuple(evaluations)
+    return _score(config, protocol.to_plain(), truth, [item.run for item in evaluations]), tuple(evaluations)
 
 
 def score_proposals(config: ProposalsConfig) -> tuple[TaskScore, tuple[ProposalsEvaluation, ...]]:
@@ -101,14 +95,11 @@ def score_proposals(config: ProposalsConfig) -> tuple[TaskScore, tuple[Proposals
             name, truth, predictions, protocol, floors, config.resamples, config.confidence, config.seed
         )
         evaluations.append(replace(found, run=replace(found.run, notes=notes)))
-    score = TaskScore(
-        config.task,
-        protocol.to_plain(),
-        _data(truth),
-        tuple(item.run for item in evaluations),
-        bootstrap_of(config, SCORE_RESAMPLES),
-    )
-    return score, tuple(evaluations)
+    return _score(config, protocol.to_plain(), truth, [item.run for item in evaluations]), tuple(evaluations)
+
+
+def _score(config: TaskConfig, protocol: dict[str, Any], truth: SegmentTruth, runs: Sequence[RunScore]) -> TaskScore:
+    return TaskScore(config.task, protocol, _data(truth), tuple(runs), bootstrap_of(config, SCORE_RESAMPLES))
 
 
 def _check_not_empty(truth: SegmentTruth) -> None:
