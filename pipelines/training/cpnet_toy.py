@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from multiprocessing import get_context
+from multiprocessing import get_context, util
 from typing import Any, Literal
 
 import numpy as np
@@ -112,9 +112,14 @@ def reproduce(config: CPNetToyConfig, num_workers: int, progress: Progress) -> d
                 tell(_run(each))
     else:
         # Leaving the pool kills its processes, so that an interrupted user does not wait for runs that are at work.
-        with get_context("spawn").Pool(min(num_workers, len(wanted)), initializer=_start) as pool:
-            for run in pool.imap_unordered(_run, wanted):
-                tell(run)
+        try:
+            with get_context("spawn").Pool(min(num_workers, len(wanted)), initializer=_start) as pool:
+                for run in pool.imap_unordered(_run, wanted):
+                    tell(run)
+        except KeyboardInterrupt:
+            # The command ends without Python's own clean-up, and multiprocessing would complain of lost semaphores.
+            util._run_finalizers()  # type: ignore[attr-defined]
+            raise
     leaks = {}
     for variant in config.variants:
         for seed in config.seeds:
