@@ -24,10 +24,10 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests")]
 import av  # noqa: E402
 import decord  # noqa: E402
 
-from pipelines.features.decode.process import decoder_threads  # noqa: E402
-from pipelines.features.decode.scan import Timeline, scan  # noqa: E402
-from pipelines.features.decode.session import DecodedFrame, DecodeRequest, DecodeSession, View  # noqa: E402
-from schemas.recipe import Preprocess  # noqa: E402
+from clipmill.pipelines.decode.process import decoder_threads  # noqa: E402
+from clipmill.pipelines.decode.scan import Timeline, scan  # noqa: E402
+from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, View  # noqa: E402
+from clipmill.schemas.recipe import Preprocess  # noqa: E402
 
 MEDIA = {".mp4", ".mov", ".mkv", ".avi", ".webm"}
 CHUNK_FRAMES = 32

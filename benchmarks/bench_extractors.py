@@ -18,17 +18,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from extractors import registry
-from extractors.c3d_network import C3D
-from extractors.i3d_network import InceptionI3D
-from extractors.preprocess import output_shape
-from extractors.resnet50_network import ResNet50
-from extractors.resolve import resolve_recipe
-from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import PRECISIONS, seeded
-from extractors.vgg16_network import VGG16
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.c3d.network import C3D
+from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.preprocess import output_shape
+from clipmill.extractors.resnet50.network import ResNet50
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.squeezenet.network import SqueezeNet
+from clipmill.extractors.torch_extractor import PRECISIONS, seeded
+from clipmill.extractors.vgg16.network import VGG16
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 SOURCE = (256, 340)
 

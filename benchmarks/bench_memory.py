@@ -17,13 +17,13 @@ from typing import Any
 
 import yaml
 
-from extractors import registry
+from clipmill.extractors import registry
 from tests.encoded_videos import encode_video
 
 FPS = 25
 MEASURED = """
 import json, resource, sys
-from jobs.cli import app
+from clipmill.jobs.cli import app
 try:
     app(sys.argv[1:])
 except SystemExit as ended:

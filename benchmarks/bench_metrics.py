@@ -20,10 +20,10 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import numpy as np  # noqa: E402
 
-from pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS, DetectionMap  # noqa: E402
-from pipelines.evaluation.metrics.detection_matching import tiou  # noqa: E402
-from pipelines.evaluation.metrics.trec import evaluate_trec  # noqa: E402
-from schemas.segments import Segments  # noqa: E402
+from clipmill.pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS, DetectionMap  # noqa: E402
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou  # noqa: E402
+from clipmill.pipelines.evaluation.metrics.trec import evaluate_trec  # noqa: E402
+from clipmill.schemas.segments import Segments  # noqa: E402
 
 NUM_CLASSES = 200
 TREC_MEASURES = ("map", "gm_map", "Rprec", "bpref", "recip_rank", "iprec_at_recall", "P", "ndcg", "num_ret", "num_rel")

@@ -24,10 +24,10 @@ from typing import Any
 import numpy as np
 
 from benchmarks.bench_store import seconds
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
-from schemas.records import Video
-from schemas.rows import Rows
-from schemas.tables import COMMITS
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS
 
 ROWS_PER_VIDEO = 500
 VIDEOS_PER_SHARD = 100
@@ -39,8 +39,8 @@ def write(url: str, num_rows: int, dim: int, num_queries: int) -> None:
     """Writes a store of `num_rows` rows around one centre per label, and the queries beside it."""
     import pyarrow as pa
 
-    from stores import Store
-    from stores.verify import values_sha256
+    from clipmill.stores import Store
+    from clipmill.stores.verify import values_sha256
 
     random = np.random.default_rng(0)
     centres = random.standard_normal((NUM_LABELS, dim), dtype=np.float32)
@@ -93,10 +93,10 @@ def write(url: str, num_rows: int, dim: int, num_queries: int) -> None:
 
 def search(url: str, k: int, threads: int) -> dict[str, Any]:
     """Returns seconds, metrics and peak memory of this process after one exact search from the store."""
-    from pipelines.evaluation.retrieval import Queries, evaluate_retrieval
-    from pipelines.evaluation.retrieval_gallery import gallery_of_rows
-    from pipelines.evaluation.retrieval_scorers import Cosine
-    from stores import FeatureStore
+    from clipmill.pipelines.evaluation.retrieval.evaluate import Queries, evaluate_retrieval
+    from clipmill.pipelines.evaluation.retrieval.gallery import gallery_of_rows
+    from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+    from clipmill.stores import FeatureStore
 
     start = time.perf_counter()
     vectors = np.load(f"{url}.queries.npy")
@@ -119,9 +119,9 @@ def search(url: str, k: int, threads: int) -> dict[str, Any]:
 
 def ratios(url: str, k: int, threads: int, repeats: int) -> dict[str, Any]:
     """Returns (wall, processor) seconds of the bare product and of exact search: from the store, and in memory."""
-    from pipelines.evaluation.retrieval_blocks import Cut, Stretch, computing, find
-    from pipelines.evaluation.retrieval_scorers import Cosine
-    from stores import FeatureStore
+    from clipmill.pipelines.evaluation.retrieval.blocks import Cut, Stretch, computing, find
+    from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+    from clipmill.stores import FeatureStore
 
     queries = np.load(f"{url}.queries.npy")
     lazy = FeatureStore(url)["c3d"].dask()

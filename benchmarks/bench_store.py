@@ -15,12 +15,12 @@ from typing import Literal
 import numpy as np
 import pyarrow as pa
 
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
-from schemas.records import Video
-from schemas.rows import Rows
-from schemas.tables import COMMITS
-from stores import FeatureStore, Store
-from stores.verify import values_sha256
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS
+from clipmill.stores import FeatureStore, Store
+from clipmill.stores.verify import values_sha256
 
 ROWS_PER_CLIP = 8
 NUM_RANDOM_CLIPS = 100

@@ -12,10 +12,10 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
-from schemas.model import Model
-from schemas.recipe import Preprocess, Recipe, Sampling
-from schemas.records import Clip, Video, Window
-from schemas.rows import Rows
+from clipmill.schemas.model import Model
+from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+from clipmill.schemas.records import Clip, Video, Window
+from clipmill.schemas.rows import Rows
 
 Outputs = Mapping[str, npt.NDArray[np.generic]]
 """What one forward pass gives, by name, each ``[N, ...]``; ``values`` is the one the default reducer stores."""
@@ -31,7 +31,7 @@ class WeightsFile:
 
     Attributes:
         name: under which it was published; no two known files share one.
-        layout: its published layout (see `extractors.weights`).
+        layout: its published layout (see `clipmill.extractors.weights`).
         source: the repository or page it is published in.
         url: from which it can be fetched as it is.
         num_bytes: of the file.
@@ -57,7 +57,7 @@ class WeightsCard:
 
     Attributes:
         name: such as ``sports1m-caffe``; recorded in the recipe.
-        layouts: published layouts (see `extractors.weights`) this card is the default for.
+        layouts: published layouts (see `clipmill.extractors.weights`) this card is the default for.
         source: where the file was published (repository or paper), in words.
         files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import FormatError, describe
+from clipmill.schemas.errors import FormatError, describe
 
 
 @dataclass(frozen=True, slots=True)

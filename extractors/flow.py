@@ -16,10 +16,10 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field, model_validator
 
-from extractors.base import WeightsFile
-from extractors.imagenet import TORCHVISION_URL
-from schemas.errors import UsageError, VideoError, WeightsError, describe
-from schemas.model import Model
+from clipmill.extractors.base import WeightsFile
+from clipmill.extractors.imagenet import TORCHVISION_URL
+from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
+from clipmill.schemas.model import Model
 
 if TYPE_CHECKING:
     from torch import nn
@@ -94,7 +94,7 @@ def settle_flow(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str
         UsageError: no file is named.
         WeightsError: it cannot be read, or has another digest than the one given.
     """
-    from extractors.weights import check_digest, digest
+    from clipmill.extractors.weights import check_digest, digest
 
     if options.method != "raft":
         return options, {}
@@ -179,7 +179,7 @@ def _raft(options: FlowOptions, device: str) -> Flow:
 
 
 def _raft_network(options: FlowOptions) -> "nn.Module":
-    from extractors.weights import digest, read_state_dict
+    from clipmill.extractors.weights import digest, read_state_dict
 
     try:
         optical_flow: Any = import_module("torchvision.models.optical_flow")

@@ -1,6 +1,6 @@
 """What torchvision's ImageNet weights share: their preprocessing, and where they are published."""
 
-from schemas.recipe import Preprocess
+from clipmill.schemas.recipe import Preprocess
 
 TORCHVISION_URL = "https://download.pytorch.org/models"
 

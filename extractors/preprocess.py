@@ -12,8 +12,8 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from schemas.errors import VideoError, describe
-from schemas.recipe import Preprocess
+from clipmill.schemas.errors import VideoError, describe
+from clipmill.schemas.recipe import Preprocess
 
 Pixels = npt.NDArray[np.uint8]
 

@@ -9,11 +9,11 @@ from typing import Any, Literal, Union, get_args, get_origin
 
 from pydantic import ValidationError
 
-from extractors import registry
-from extractors.base import WeightsCard, WeightsFile, card_for
-from extractors.flow import RAFT_FILES
-from extractors.weights import DIGEST_CHUNK_BYTES, digest
-from schemas.errors import UsageError, WeightsError, describe, near
+from clipmill.extractors import registry
+from clipmill.extractors.base import WeightsCard, WeightsFile, card_for
+from clipmill.extractors.flow import RAFT_FILES
+from clipmill.extractors.weights import DIGEST_CHUNK_BYTES, digest
+from clipmill.schemas.errors import UsageError, WeightsError, describe, near
 
 MIN_DIGEST_DIGITS = 8
 """What file names give of a SHA-256; fewer digits would not tell files apart."""

@@ -7,23 +7,23 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 
-from extractors.base import Extractor, ExtractorCard, Registration
-from extractors.weights import check_digest
-from schemas.errors import UsageError, describe, near
-from schemas.recipe import Recipe
+from clipmill.extractors.base import Extractor, ExtractorCard, Registration
+from clipmill.extractors.weights import check_digest
+from clipmill.schemas.errors import UsageError, describe, near
+from clipmill.schemas.recipe import Recipe
 
 ENTRY_POINT_GROUP = "clipmill.extractors"
 
 BUILT_IN = {
-    "c3d": "extractors.c3d",
-    "cpnet": "extractors.cpnet",
-    "i3d": "extractors.i3d",
-    "rc3d": "extractors.rc3d",
-    "resnet50": "extractors.resnet50",
-    "rmac": "extractors.rmac",
-    "squeezenet": "extractors.squeezenet",
-    "tracks": "extractors.tracks",
-    "vgg16": "extractors.vgg16",
+    "c3d": "clipmill.extractors.c3d.card",
+    "cpnet": "clipmill.extractors.cpnet.card",
+    "i3d": "clipmill.extractors.i3d.card",
+    "rc3d": "clipmill.extractors.rc3d.card",
+    "resnet50": "clipmill.extractors.resnet50.card",
+    "rmac": "clipmill.extractors.rmac.card",
+    "squeezenet": "clipmill.extractors.squeezenet.card",
+    "tracks": "clipmill.extractors.tracks.card",
+    "vgg16": "clipmill.extractors.vgg16.card",
 }
 
 
@@ -55,7 +55,7 @@ def registration(name: str) -> Registration:
     else:
         raise UsageError(f"extractor {name}: expected a registered name, got an unknown one; {near(name, names())}")
     if not isinstance(found, Registration):
-        expected = "an extractors.base.Registration"
+        expected = "a clipmill.extractors.base.Registration"
         raise UsageError(describe("extractor", name, expected, type(found).__name__, "see docs/extending.md"))
     if found.card.name != name:
         remedy = "give the entry point the name of its card"
@@ -77,7 +77,7 @@ def build(recipe: Recipe, device: str) -> Extractor:
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
         check_digest(recipe.weights.file, recipe.weights.sha256)
     if device != "cpu":
-        from extractors.torch_extractor import make_arithmetic_exact
+        from clipmill.extractors.torch_extractor import make_arithmetic_exact
 
         make_arithmetic_exact()
     return registration(recipe.extractor).factory(recipe, device)

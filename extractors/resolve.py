@@ -3,13 +3,13 @@
 import os
 from typing import Any
 
-from extractors import registry
-from extractors.base import ExtractorCard, Layer, WeightsCard, card_for
-from extractors.weights import digest, match_layout, read_state_dict
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import UsageError, WeightsError, describe, near
-from schemas.model import validate
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.extractors import registry
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, card_for
+from clipmill.extractors.weights import digest, match_layout, read_state_dict
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import UsageError, WeightsError, describe, near
+from clipmill.schemas.model import validate
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
 
 
 def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: DecodeConfig) -> Recipe:

@@ -8,9 +8,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from extractors.base import EachWindow, Outputs, Reducer
-from schemas.recipe import Preprocess, Recipe
-from schemas.records import Clip
+from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.schemas.recipe import Preprocess, Recipe
+from clipmill.schemas.records import Clip
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 

@@ -18,8 +18,8 @@ from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 
-from extractors.caffe import read_caffemodel
-from schemas.errors import WeightsError, describe
+from clipmill.extractors.caffe import read_caffemodel
+from clipmill.schemas.errors import WeightsError, describe
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

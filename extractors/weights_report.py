@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from math import isfinite
 from typing import Any
 
-from extractors import registry
-from extractors.published import Published, card_choices, git_blob_sha1, identify
-from extractors.resolve import resolve_recipe
-from extractors.weights import Layout, LayoutFit, digest, match_layout, nearest_layout, read_state_dict
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import UsageError, describe
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.published import Published, card_choices, git_blob_sha1, identify
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.weights import Layout, LayoutFit, digest, match_layout, nearest_layout, read_state_dict
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 STATISTICS = ("running_mean", "running_var")
 """Tensors of batch norm that are measured, not learnt: they do not count as parameters."""

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import StorageUnavailableError, WeightsError, describe
-from schemas.whitening import Whitening
+from clipmill.schemas.errors import StorageUnavailableError, WeightsError, describe
+from clipmill.schemas.whitening import Whitening
 
 FORMAT = "clipmill whitening 1"
 REMEDY = "give a file made by clipmill whiten"

@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from jobs.configs import read_config
-from jobs.output import Outcome
-from jobs.progress import Progress
-from jobs.run_reports import write_build_report
-from pipelines.features.build import BuildReport, Planned, build, plan_build
-from schemas.config import BuildConfig, dump_config
-from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
+from clipmill.jobs.configs import read_config
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.progress import Progress
+from clipmill.jobs.run_reports import write_build_report
+from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
+from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
 
 
 def run_build(path: str, overrides: Sequence[str]) -> Outcome:

@@ -1,8 +1,8 @@
 """``clipmill clean``: delete what no commit refers to."""
 
-from jobs.output import Outcome
-from stores.clean import delete_garbage, find_garbage
-from stores.store import Store
+from clipmill.jobs.output import Outcome
+from clipmill.stores.clean import delete_garbage, find_garbage
+from clipmill.stores.store import Store
 
 
 def run_clean(url: str, dry_run: bool) -> Outcome:

@@ -4,8 +4,8 @@ from typing import Annotated
 
 import typer
 
-from jobs.output import run_verb
-from jobs.weights import weights_app
+from clipmill.jobs.output import run_verb
+from clipmill.jobs.weights.commands import weights_app
 
 app = typer.Typer(
     name="clipmill",
@@ -39,7 +39,7 @@ def build(
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
-    from jobs.build import run_build, run_plan
+    from clipmill.jobs.build import run_build, run_plan
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
     run_verb(lambda: (run_plan if dry_run else run_build)(config, settings), as_json, GO_ON)
@@ -48,7 +48,7 @@ def build(
 @app.command()
 def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Say what a build would do; decode and write nothing (build --dry-run)."""
-    from jobs.build import run_plan
+    from clipmill.jobs.build import run_plan
 
     run_verb(lambda: run_plan(config, overrides or []), as_json)
 
@@ -56,7 +56,7 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
 @app.command()
 def status(store: StoreUrl, as_json: AsJson = False) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
-    from jobs.status import run_status
+    from clipmill.jobs.status import run_status
 
     run_verb(lambda: run_status(store), as_json)
 
@@ -71,7 +71,7 @@ def verify(
     as_json: AsJson = False,
 ) -> None:
     """Check every commit against its bytes, and compute a sample of rows again."""
-    from jobs.verify import run_verify
+    from clipmill.jobs.verify import run_verify
 
     run_verb(lambda: run_verify(store, sample, seed), as_json)
 
@@ -83,7 +83,7 @@ def diff(
     as_json: AsJson = False,
 ) -> None:
     """Show which part of which recipe and passport differs between two stores."""
-    from jobs.diff import run_diff
+    from clipmill.jobs.diff import run_diff
 
     run_verb(lambda: run_diff(store, other), as_json)
 
@@ -95,7 +95,7 @@ def requeue(
     as_json: AsJson = False,
 ) -> None:
     """Put quarantined videos back, so that the next build tries them again."""
-    from jobs.requeue import run_requeue
+    from clipmill.jobs.requeue import run_requeue
 
     run_verb(lambda: run_requeue(store, reason or []), as_json)
 
@@ -107,7 +107,7 @@ def clean(
     as_json: AsJson = False,
 ) -> None:
     """Delete what no commit refers to. Run it while no build is writing to the store."""
-    from jobs.clean import run_clean
+    from clipmill.jobs.clean import run_clean
 
     run_verb(lambda: run_clean(store, dry_run), as_json)
 
@@ -121,7 +121,7 @@ def export(
     as_json: AsJson = False,
 ) -> None:
     """Write one feature in a format other tools read."""
-    from jobs.export import run_export
+    from clipmill.jobs.export import run_export
 
     run_verb(lambda: run_export(store, feature, format, out), as_json)
 
@@ -129,7 +129,7 @@ def export(
 @app.command()
 def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Train a model on stored features."""
-    from jobs.train import run_train
+    from clipmill.jobs.train import run_train
 
     run_verb(
         lambda: run_train(config, overrides or []),
@@ -155,7 +155,7 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score predictions or a trained run; write results.json and a report."""
-    from jobs.evaluation import run_evaluation
+    from clipmill.jobs.evaluation import run_evaluation
 
     run_verb(lambda: run_evaluation(config, overrides or [], against, fail_if or [], other_data), as_json)
 
@@ -163,7 +163,7 @@ def evaluate(
 @app.command()
 def whiten(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Fit a PCA whitening to the regional vectors of a store, for R-MAC on other videos."""
-    from jobs.whiten import run_whiten
+    from clipmill.jobs.whiten import run_whiten
 
     run_verb(lambda: run_whiten(config, overrides or []), as_json)
 
@@ -176,7 +176,7 @@ def orient(
     as_json: AsJson = False,
 ) -> None:
     """Find out whether a PCA's directions are columns or rows of its matrix."""
-    from jobs.orient import run_orient
+    from clipmill.jobs.orient import run_orient
 
     run_verb(lambda: run_orient(store, feature, pca), as_json)
 
@@ -184,7 +184,7 @@ def orient(
 @app.command()
 def search(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
     """Find the clips most like your own pictures, and write a page with them."""
-    from jobs.search import run_search
+    from clipmill.jobs.search import run_search
 
     run_verb(lambda: run_search(config, overrides or []), as_json)
 
@@ -196,7 +196,7 @@ def reproduce(
     as_json: AsJson = False,
 ) -> None:
     """Run a published experiment and print ours beside theirs."""
-    from jobs.reproduce import run_reproduce
+    from clipmill.jobs.reproduce import run_reproduce
 
     run_verb(lambda: run_reproduce(name, overrides or []), as_json)
 
@@ -204,7 +204,7 @@ def reproduce(
 @app.command()
 def doctor(as_json: AsJson = False) -> None:
     """Check this machine: libraries, devices, decoders, shared memory."""
-    from jobs.doctor import run_doctor
+    from clipmill.jobs.doctor import run_doctor
 
     run_verb(run_doctor, as_json)
 

@@ -5,8 +5,8 @@ from typing import TypeVar
 
 from pydantic import BaseModel
 
-from schemas.config import parse_config
-from schemas.errors import ConfigError, describe
+from clipmill.schemas.config import parse_config
+from clipmill.schemas.errors import ConfigError, describe
 
 T = TypeVar("T", bound=BaseModel)
 

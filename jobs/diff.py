@@ -4,8 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from jobs.output import Outcome
-from stores.reader import FeatureStore
+from clipmill.jobs.output import Outcome
+from clipmill.stores.reader import FeatureStore
 
 ABSENT = "(absent)"
 

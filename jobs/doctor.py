@@ -5,10 +5,10 @@ import shutil
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
-from jobs.output import Outcome
-from pipelines.features.decode.selfcheck import check_decoders
-from pipelines.features.engines.select import num_cores
-from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.decode.selfcheck import check_decoders
+from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
 
 LIBRARIES = (
     "clipmill torch numpy decord av opencv-contrib-python-headless pillow zarr pyarrow ray apache-beam dask "

@@ -11,10 +11,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jobs.configs import read_config
-from jobs.evaluation_report import Evaluated, make_report
-from jobs.output import Outcome
-from jobs.retrieval_spaces import (
+from clipmill.jobs.configs import read_config
+from clipmill.jobs.evaluation_report import Evaluated, make_report
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.retrieval_spaces import (
     COSINE,
     Spaces,
     check_recipe_trained_on,
@@ -22,18 +22,18 @@ from jobs.retrieval_spaces import (
     comparable,
     model_spaces,
 )
-from models.checkpoints import TrainedModel, find_checkpoint, load
-from models.retrieval import embed_images, embed_videos
-from pipelines.evaluation.report import write_report
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_approximate import Approximate
-from pipelines.evaluation.retrieval_results import results_json
-from pipelines.evaluation.retrieval_scorers import Block, Cosine
-from pipelines.training.datasets import PairedFeatures, read_pairs
-from schemas.config import EvaluateConfig, RetrievalDataConfig, dump_config
-from schemas.errors import StorageUnavailableError, UsageError, describe
-from schemas.model import validate
-from stores import FeatureStore
+from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.retrieval import embed_images, embed_videos
+from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.results import results_json
+from clipmill.pipelines.evaluation.retrieval.scorers import Block, Cosine
+from clipmill.pipelines.evaluation.tasks.retrieval.report import write_report
+from clipmill.schemas.config import EvaluateConfig, RetrievalDataConfig, dump_config
+from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.schemas.model import validate
+from clipmill.stores import FeatureStore
 
 
 def run_evaluate(path: str, overrides: Sequence[str]) -> Outcome:

@@ -3,8 +3,8 @@
 from dataclasses import replace
 from typing import Any
 
-from jobs.evaluate_segments import bootstrap_of
-from jobs.evaluation_inputs import (
+from clipmill.jobs.evaluate_segments import bootstrap_of
+from clipmill.jobs.evaluation_inputs import (
     check_classes,
     check_ids,
     chosen_format,
@@ -15,19 +15,19 @@ from jobs.evaluation_inputs import (
     read_video_classes,
     run_names,
 )
-from pipelines.evaluation.bootstrap import RESAMPLES
-from pipelines.evaluation.segment_truth import in_order
-from pipelines.evaluation.task_classification import (
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.tasks.classification.score import (
     ItemsEvaluation,
     VideoClassificationEvaluation,
     evaluate_items,
     evaluate_video_classes,
 )
-from pipelines.evaluation.task_result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
-from schemas.config_evaluate import ClassificationConfig
-from schemas.errors import UsageError, describe
-from schemas.fingerprint import fingerprint
-from stores.formats.ids import match_ids, require_ids
+from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
+from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
+from clipmill.schemas.config_evaluate import ClassificationConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.fingerprint import fingerprint
+from clipmill.stores.formats.ids import match_ids, require_ids
 
 Evaluations = tuple[ItemsEvaluation | VideoClassificationEvaluation, ...]
 VIDEO_FORMATS = ("activitynet", "csv", "parquet")

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import numpy as np
 
-from jobs.evaluate_segments import backwards_notes, bootstrap_of
-from jobs.evaluation_inputs import (
+from clipmill.jobs.evaluate_segments import backwards_notes, bootstrap_of
+from clipmill.jobs.evaluation_inputs import (
     check_ids,
     read_clip_scores,
     read_moment_predictions,
@@ -13,8 +13,8 @@ from jobs.evaluation_inputs import (
     read_saliency,
     run_names,
 )
-from pipelines.evaluation.bootstrap import RESAMPLES
-from pipelines.evaluation.task_moments import (
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.tasks.moments.score import (
     HighlightsEvaluation,
     MomentsEvaluation,
     MomentsProtocol,
@@ -24,12 +24,12 @@ from pipelines.evaluation.task_moments import (
     highlight_floor_scores,
     moment_floor_scores,
 )
-from pipelines.evaluation.task_result import TaskScore, segments_fingerprint
-from schemas.config_evaluate import HighlightsConfig, MomentsConfig
-from schemas.errors import UsageError, describe
-from schemas.fingerprint import fingerprint
-from schemas.segments import Segments
-from stores.formats.ids import match_ids
+from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_fingerprint
+from clipmill.schemas.config_evaluate import HighlightsConfig, MomentsConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.fingerprint import fingerprint
+from clipmill.schemas.segments import Segments
+from clipmill.stores.formats.ids import match_ids
 
 
 def score_moments(config: MomentsConfig) -> tuple[TaskScore, tuple[MomentsEvaluation, ...]]:

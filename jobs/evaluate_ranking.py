@@ -2,8 +2,8 @@
 
 from dataclasses import replace
 
-from jobs.evaluate_segments import bootstrap_of
-from jobs.evaluation_inputs import (
+from clipmill.jobs.evaluate_segments import bootstrap_of
+from clipmill.jobs.evaluation_inputs import (
     check_ids,
     read_landmark_rankings,
     read_landmark_truth,
@@ -11,18 +11,22 @@ from jobs.evaluation_inputs import (
     read_run,
     run_names,
 )
-from pipelines.evaluation.bootstrap import RESAMPLES
-from pipelines.evaluation.task_landmarks import LandmarksEvaluation, evaluate_landmarks, landmarks_protocol
-from pipelines.evaluation.task_ranking import (
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.tasks.landmarks.score import (
+    LandmarksEvaluation,
+    evaluate_landmarks,
+    landmarks_protocol,
+)
+from clipmill.pipelines.evaluation.tasks.ranking.score import (
     RankingEvaluation,
     evaluate_ranking,
     qrels_fingerprint,
     ranking_protocol,
 )
-from pipelines.evaluation.task_result import TaskScore
-from schemas.config_evaluate import LandmarksConfig, RankingConfig
-from schemas.errors import UsageError, describe
-from stores.formats.ids import match_ids, require_ids
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.schemas.config_evaluate import LandmarksConfig, RankingConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.stores.formats.ids import match_ids, require_ids
 
 
 def score_ranking(config: RankingConfig) -> tuple[TaskScore, tuple[RankingEvaluation, ...]]:

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from jobs.evaluation_inputs import (
+from clipmill.jobs.evaluation_inputs import (
     check_classes,
     check_ids,
     read_blocked,
@@ -14,26 +14,26 @@ from jobs.evaluation_inputs import (
     read_segment_truth,
     run_names,
 )
-from pipelines.evaluation.segment_truth import SegmentTruth
-from pipelines.evaluation.task_detection import (
+from clipmill.pipelines.evaluation.tasks.detection.score import (
     DetectionEvaluation,
     DetectionProtocol,
     detection_floor_scores,
     evaluate_detection,
     ordered_truth,
 )
-from pipelines.evaluation.task_proposals import (
+from clipmill.pipelines.evaluation.tasks.proposals.score import (
     ProposalsEvaluation,
     ProposalsProtocol,
     evaluate_proposals,
     proposal_floor_scores,
     proposals_truth,
 )
-from pipelines.evaluation.task_result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
-from schemas.config_evaluate import DetectionConfig, ProposalsConfig, TaskConfig
-from schemas.errors import UsageError, describe
-from schemas.segments import Segments
-from stores.formats.ids import match_ids
+from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
+from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
+from clipmill.schemas.config_evaluate import DetectionConfig, ProposalsConfig, TaskConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.segments import Segments
+from clipmill.stores.formats.ids import match_ids
 
 
 def bootstrap_of(config: TaskConfig, resamples: int) -> dict[str, Any]:

@@ -3,15 +3,15 @@
 import sys
 from collections.abc import Sequence
 
-from jobs.configs import read_text_of
-from jobs.evaluation_output import finish
-from jobs.gates import judge, read_gates
-from jobs.output import Outcome
-from jobs.task_reports import report_of
-from pipelines.evaluation.published_scores import published_scores
-from pipelines.evaluation.task_result import TaskScore
-from schemas.config import EvaluateConfig, dump_config
-from schemas.config_evaluate import (
+from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.evaluation_output import finish
+from clipmill.jobs.gates import judge, read_gates
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.task_reports import report_of
+from clipmill.pipelines.evaluation.tasks.published import published_scores
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.schemas.config import EvaluateConfig, dump_config
+from clipmill.schemas.config_evaluate import (
     ClassificationConfig,
     DetectionConfig,
     HighlightsConfig,
@@ -35,7 +35,7 @@ def run_evaluation(
 
     Args:
         against: another evaluation to compare with.
-        fail_if: gates, see `jobs.gates`; the exit code is 5 if one fails.
+        fail_if: gates, see `clipmill.jobs.gates`; the exit code is 5 if one fails.
         other_data: compare although ground truth or protocol differ.
 
     Raises:
@@ -45,7 +45,7 @@ def run_evaluation(
     gates = read_gates(against, fail_if, other_data)
     config = parse_evaluate_config(read_text_of(path), overrides, path)
     if isinstance(config, EvaluateConfig):
-        from jobs.evaluate import run_evaluate
+        from clipmill.jobs.evaluate import run_evaluate
 
         outcome = run_evaluate(path, overrides)
     else:
@@ -60,31 +60,31 @@ def run_task(config: TaskConfig) -> Outcome:
     score: TaskScore
     evaluations: Sequence[object]
     if isinstance(config, DetectionConfig):
-        from jobs.evaluate_segments import score_detection
+        from clipmill.jobs.evaluate_segments import score_detection
 
         score, evaluations = score_detection(config)
     elif isinstance(config, ProposalsConfig):
-        from jobs.evaluate_segments import score_proposals
+        from clipmill.jobs.evaluate_segments import score_proposals
 
         score, evaluations = score_proposals(config)
     elif isinstance(config, MomentsConfig):
-        from jobs.evaluate_moments import score_moments
+        from clipmill.jobs.evaluate_moments import score_moments
 
         score, evaluations = score_moments(config)
     elif isinstance(config, HighlightsConfig):
-        from jobs.evaluate_moments import score_highlights
+        from clipmill.jobs.evaluate_moments import score_highlights
 
         score, evaluations = score_highlights(config)
     elif isinstance(config, ClassificationConfig):
-        from jobs.evaluate_classes import score_classification
+        from clipmill.jobs.evaluate_classes import score_classification
 
         score, evaluations = score_classification(config)
     elif isinstance(config, RankingConfig):
-        from jobs.evaluate_ranking import score_ranking
+        from clipmill.jobs.evaluate_ranking import score_ranking
 
         score, evaluations = score_ranking(config)
     elif isinstance(config, LandmarksConfig):
-        from jobs.evaluate_ranking import score_landmarks
+        from clipmill.jobs.evaluate_ranking import score_landmarks
 
         score, evaluations = score_landmarks(config)
     else:

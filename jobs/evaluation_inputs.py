@@ -8,30 +8,30 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from extractors.rc3d_forms import DEFAULT_FORM, FORMS
-from pipelines.evaluation.segment_truth import SegmentTruth
-from pipelines.evaluation.task_classification import ClassScores
-from pipelines.evaluation.task_landmarks import LandmarkTruth
-from pipelines.evaluation.task_moments import MomentTruth
-from schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TruthConfig
-from schemas.errors import FormatError, UsageError, describe
-from schemas.segments import Segments, segments_from_columns
-from stores import FeatureStore
-from stores.formats.activitynet import read_activitynet_database, read_activitynet_results
-from stores.formats.activitynet_captions import read_activitynet_captions
-from stores.formats.charades_sta import read_charades_durations, read_charades_sta
-from stores.formats.class_scores import read_class_scores, read_labels
-from stores.formats.ids import IdMatch, match_ids, require_ids
-from stores.formats.kinds import KINDS, kind_of
-from stores.formats.moments import MomentQueries
-from stores.formats.oxford_buildings import read_oxford_buildings, read_rankings
-from stores.formats.parquet import read_segments_parquet
-from stores.formats.qvhighlights import QVHighlights, read_qvhighlights, read_qvhighlights_predictions
-from stores.formats.revisited_oxford import read_revisited_oxford
-from stores.formats.segments_csv import read_segments_csv
-from stores.formats.sniff import listed, looks_like, read_text
-from stores.formats.thumos14 import read_thumos14, read_thumos14_classes, read_thumos14_detections
-from stores.formats.trec import read_trec_qrels, read_trec_run
+from clipmill.extractors.rc3d.releases import DEFAULT_FORM, FORMS
+from clipmill.pipelines.evaluation.tasks.classification.score import ClassScores
+from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth
+from clipmill.pipelines.evaluation.tasks.moments.score import MomentTruth
+from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
+from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TruthConfig
+from clipmill.schemas.errors import FormatError, UsageError, describe
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores import FeatureStore
+from clipmill.stores.formats.activitynet import read_activitynet_database, read_activitynet_results
+from clipmill.stores.formats.activitynet_captions import read_activitynet_captions
+from clipmill.stores.formats.charades_sta import read_charades_durations, read_charades_sta
+from clipmill.stores.formats.class_scores import read_class_scores, read_labels
+from clipmill.stores.formats.ids import IdMatch, match_ids, require_ids
+from clipmill.stores.formats.kinds import KINDS, kind_of
+from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.oxford_buildings import read_oxford_buildings, read_rankings
+from clipmill.stores.formats.parquet import read_segments_parquet
+from clipmill.stores.formats.qvhighlights import QVHighlights, read_qvhighlights, read_qvhighlights_predictions
+from clipmill.stores.formats.revisited_oxford import read_revisited_oxford
+from clipmill.stores.formats.segments_csv import read_segments_csv
+from clipmill.stores.formats.sniff import listed, looks_like, read_text
+from clipmill.stores.formats.thumos14 import read_thumos14, read_thumos14_classes, read_thumos14_detections
+from clipmill.stores.formats.trec import read_trec_qrels, read_trec_run
 
 T = TypeVar("T")
 CLASS_LIST = "detclasslist.txt"

@@ -4,11 +4,11 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from jobs.output import Outcome
-from pipelines.evaluation.published_scores import published_scores
-from pipelines.evaluation.task_result import RunScore, TaskScore, task_results_json
-from schemas.config_evaluate import TaskConfig
-from schemas.errors import StorageUnavailableError, describe
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.tasks.published import published_scores
+from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, task_results_json
+from clipmill.schemas.config_evaluate import TaskConfig
+from clipmill.schemas.errors import StorageUnavailableError, describe
 
 RESULTS = "results.json"
 REPORT = "report.html"

@@ -6,18 +6,24 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
-from jobs.report_clips import ClipPlace, animated, lineage, pictures
-from models.checkpoints import TrainedModel
-from models.retrieval import embed_videos
-from pipelines.evaluation.report import DatasetCounts, FeatureLine, RetrievalReport, SpeedOfLight, StageTime
-from pipelines.evaluation.report_embedding import EmbeddingMap, lay_out, sample_items
-from pipelines.evaluation.report_examples import choose_examples, thumbnails_needed
-from pipelines.evaluation.report_pictures import strip
-from pipelines.evaluation.retrieval import RetrievalResult
-from pipelines.training.datasets import PairedFeatures
-from schemas.config import EvaluateConfig, dump_config
-from stores import FeatureStore
-from stores.store import Store
+from clipmill.jobs.report_clips import ClipPlace, animated, lineage, pictures
+from clipmill.models.checkpoints import TrainedModel
+from clipmill.models.retrieval import embed_videos
+from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult
+from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out, sample_items
+from clipmill.pipelines.evaluation.tasks.retrieval.examples import choose_examples, thumbnails_needed
+from clipmill.pipelines.evaluation.tasks.retrieval.report import (
+    DatasetCounts,
+    FeatureLine,
+    RetrievalReport,
+    SpeedOfLight,
+    StageTime,
+)
+from clipmill.pipelines.reports.pictures import strip
+from clipmill.schemas.config import EvaluateConfig, dump_config
+from clipmill.stores import FeatureStore
+from clipmill.stores.store import Store
 
 QUERY_WIDTH = 320
 MAP_WIDTH, MAP_HEIGHT = 112, 63

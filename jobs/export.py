@@ -1,8 +1,8 @@
 """``clipmill export``: write one feature in a format other tools read."""
 
-from jobs.output import Outcome
-from stores.export import export_feature
-from stores.reader import FeatureStore
+from clipmill.jobs.output import Outcome
+from clipmill.stores.export import export_feature
+from clipmill.stores.reader import FeatureStore
 
 
 def run_export(url: str, name: str, format: str, out: str) -> Outcome:

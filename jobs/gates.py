@@ -23,11 +23,11 @@ from typing import Any
 
 import numpy as np
 
-from jobs.evaluation_output import RESULTS
-from jobs.output import Outcome
-from pipelines.evaluation.metrics.significance import compare
-from schemas.errors import EXIT_GATE, UsageError, describe, near
-from schemas.fingerprint import fingerprint, short
+from clipmill.jobs.evaluation_output import RESULTS
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.metrics.significance import compare
+from clipmill.schemas.errors import EXIT_GATE, UsageError, describe, near
+from clipmill.schemas.fingerprint import fingerprint, short
 
 SIGNS = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b, "<": lambda a, b: a < b, ">": lambda a, b: a > b}
 _GATE = re.compile(

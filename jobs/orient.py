@@ -5,14 +5,14 @@ The file of C3D's ActivityNet projection does not say, and its readers disagree 
 
 from typing import Literal, get_args
 
-from extractors.base import options_of
-from extractors.c3d import CARD, C3DOptions
-from extractors.c3d_projection import PUBLISHED_DIM, Orientation, read_projection, read_variances
-from jobs.output import Outcome
-from pipelines.evaluation.orientation import follows, sample_rows
-from pipelines.evaluation.retrieval_blocks import computing
-from schemas.errors import UsageError, describe
-from stores import FeatureStore
+from clipmill.extractors.base import options_of
+from clipmill.extractors.c3d.card import CARD, C3DOptions
+from clipmill.extractors.c3d.projection import PUBLISHED_DIM, Orientation, read_projection, read_variances
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.orientation import follows, sample_rows
+from clipmill.pipelines.evaluation.retrieval.blocks import computing
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.stores import FeatureStore
 
 LEAST_ROWS = 500
 """ours: fewer do not rank 500 variances."""

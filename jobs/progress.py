@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any, TextIO
 
-from schemas.task import ShardTask, TaskResult
+from clipmill.schemas.task import ShardTask, TaskResult
 
 REDRAW_SECONDS = 0.2
 

@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
-from pipelines.evaluation.report_lineage import ClipLineage, FeatureLineage, frames_text
-from pipelines.evaluation.report_pictures import FRAME_WIDTH, Strip, clip_seconds, strips
-from pipelines.features.decode.thumbnails import thumbnails
-from pipelines.features.prepare import PreparedVideo, prepare
-from pipelines.features.sources import local_copy
-from schemas.errors import VideoError
-from schemas.recipe import Recipe
-from schemas.records import Video
-from stores import Feature, FeatureStore
+from clipmill.pipelines.decode.thumbnails import thumbnails
+from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.sources import local_copy
+from clipmill.pipelines.reports.lineage import ClipLineage, FeatureLineage, frames_text
+from clipmill.pipelines.reports.pictures import FRAME_WIDTH, Strip, clip_seconds, strips
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.stores import Feature, FeatureStore
 
 
 @dataclass(frozen=True, slots=True)

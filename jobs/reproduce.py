@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from jobs.output import Outcome
-from jobs.progress import duration
-from pipelines.features.engines.select import num_cores
-from schemas.config import dump_config, parse_config
-from schemas.errors import StorageUnavailableError, UsageError, describe, near
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.progress import duration
+from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.schemas.config import dump_config, parse_config
+from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe, near
 
 RESULTS = "results.json"
 
@@ -40,7 +40,7 @@ def run_reproduce(name: str, overrides: Sequence[str]) -> Outcome:
 
 
 def _cpnet_toy(name: str, overrides: Sequence[str]) -> Outcome:
-    from pipelines.training.cpnet_toy import CPNetToyConfig, reproduce
+    from clipmill.pipelines.reproductions.cpnet_toy.experiment import CPNetToyConfig, reproduce
 
     config = parse_config(CPNetToyConfig, "", overrides, f"reproduce {name}")
     print(dump_config(config).rstrip(), file=sys.stderr)

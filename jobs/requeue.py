@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from jobs.output import Outcome
-from pipelines.features.build import new_run_id
-from schemas.errors import UsageError, describe
-from schemas.records import Quarantined
-from stores.store import Store
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.features.build import new_run_id
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.records import Quarantined
+from clipmill.stores.store import Store
 
 REQUEUE_KEY = "requeue"
 

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 
-from models.checkpoints import TrainedModel
-from pipelines.evaluation.retrieval_scorers import BestOfSamples, Combined, Cosine, Scorer
-from schemas.errors import UsageError, describe
-from schemas.recipe import Recipe, Weights
+from clipmill.models.checkpoints import TrainedModel
+from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Scorer
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.recipe import Recipe, Weights
 
 COSINE = "cosine"
 """The baseline's space: stored vectors as they are."""

@@ -4,15 +4,15 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipelines.evaluation.report_page import write_page
-from pipelines.evaluation.report_runs import render_build, render_training
-from schemas.config import TrainConfig, dump_config
-from schemas.recipe import Recipe
-from stores.store import Store
+from clipmill.pipelines.reports.page import write_page
+from clipmill.pipelines.reports.runs import render_build, render_training
+from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.recipe import Recipe
+from clipmill.stores.store import Store
 
 if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
-    from pipelines.features.build import BuildReport
-    from pipelines.training.train import TrainReport
+    from clipmill.pipelines.features.build import BuildReport
+    from clipmill.pipelines.training.train import TrainReport
 
 REPORT = "report.html"
 

@@ -11,23 +11,30 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from jobs.configs import read_config
-from jobs.output import Outcome
-from jobs.report_clips import ClipPlace, animated, lineage
-from jobs.retrieval_spaces import COSINE, Spaces, check_recipe_trained_on, chosen_spaces, comparable, model_spaces
-from jobs.search_queries import Failure, Query, build_extractor, read_queries
-from models.checkpoints import TrainedModel, find_checkpoint, load
-from models.retrieval import embed_images, embed_videos
-from pipelines.evaluation.report_page import write_page
-from pipelines.evaluation.report_search import FoundClip, SearchedQuery, SearchPage, render_search
-from pipelines.evaluation.retrieval import Gallery, Queries, evaluate_retrieval
-from pipelines.evaluation.retrieval_scorers import Cosine
-from pipelines.features.extraction import resolve_device
-from pipelines.features.query_images import check_recipe
-from schemas.config import dump_config
-from schemas.config_search import SearchConfig, SearchDataConfig
-from schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe
-from stores import ClipRows, Feature, FeatureStore
+from clipmill.jobs.configs import read_config
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.report_clips import ClipPlace, animated, lineage
+from clipmill.jobs.retrieval_spaces import (
+    COSINE,
+    Spaces,
+    check_recipe_trained_on,
+    chosen_spaces,
+    comparable,
+    model_spaces,
+)
+from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.retrieval import embed_images, embed_videos
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.pipelines.features.extraction import resolve_device
+from clipmill.pipelines.features.query_images import check_recipe
+from clipmill.pipelines.reports.page import write_page
+from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage, render_search
+from clipmill.schemas.config import dump_config
+from clipmill.schemas.config_search import SearchConfig, SearchDataConfig
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe
+from clipmill.stores import ClipRows, Feature, FeatureStore
 
 QUERIES_SHOWN = 30
 CLIPS_SHOWN = 50

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image
 
-from extractors import registry
-from extractors.base import Extractor
-from pipelines.features.decode.session import DecodeSession
-from pipelines.features.decode.thumbnails import thumbnails
-from pipelines.features.query_images import (
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor
+from clipmill.pipelines.decode.session import DecodeSession
+from clipmill.pipelines.decode.thumbnails import thumbnails
+from clipmill.pipelines.features.query_images import (
     QueryError,
     frame_row,
     image_row,
@@ -22,9 +22,9 @@ from pipelines.features.query_images import (
     read_image,
     video_frames,
 )
-from schemas.config_search import QueriesConfig, VideoFramesConfig
-from schemas.errors import UsageError, VideoError, WeightsError, describe
-from schemas.recipe import Recipe
+from clipmill.schemas.config_search import QueriesConfig, VideoFramesConfig
+from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
+from clipmill.schemas.recipe import Recipe
 
 PICTURE_WIDTH = 320
 DIGEST_CHUNK_BYTES = 4 << 20

@@ -3,8 +3,8 @@
 from collections import Counter
 from typing import Any
 
-from jobs.output import Outcome
-from stores.store import Store
+from clipmill.jobs.output import Outcome
+from clipmill.stores.store import Store
 
 
 def run_status(url: str) -> Outcome:

@@ -8,13 +8,13 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from jobs.evaluation_output import Report
-from pipelines.evaluation.published_scores import published_scores
-from pipelines.evaluation.report_task import FileLine, Lineage, TaskReport, write_task_report
-from pipelines.evaluation.task_result import TaskScore
-from schemas.config import dump_config
-from schemas.config_evaluate import ClassificationConfig, SegmentTaskConfig, TaskConfig, TruthConfig
-from schemas.recipe import Recipe
+from clipmill.jobs.evaluation_output import Report
+from clipmill.pipelines.evaluation.tasks.page import FileLine, Lineage, TaskReport, write_task_report
+from clipmill.pipelines.evaluation.tasks.published import published_scores
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.schemas.config import dump_config
+from clipmill.schemas.config_evaluate import ClassificationConfig, SegmentTaskConfig, TaskConfig, TruthConfig
+from clipmill.schemas.recipe import Recipe
 
 _CHUNK = 1 << 20
 
@@ -46,27 +46,27 @@ def task_report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig
 def _report(score: TaskScore, evaluations: Sequence[Any], config: TaskConfig, lineage: Lineage) -> TaskReport:
     shared = (score, evaluations, published_scores(score.task, config.published), lineage)
     if score.task == "detection":
-        from pipelines.evaluation.report_detection import detection_report
+        from clipmill.pipelines.evaluation.tasks.detection.report import detection_report
 
         return detection_report(*shared, seed=config.seed)
     if score.task == "proposals":
-        from pipelines.evaluation.report_proposals import proposals_report
+        from clipmill.pipelines.evaluation.tasks.proposals.report import proposals_report
 
         return proposals_report(*shared, seed=config.seed)
     if score.task == "moments":
-        from pipelines.evaluation.report_moments import moments_report
+        from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
 
         return moments_report(*shared, seed=config.seed)
     if score.task == "highlights":
-        from pipelines.evaluation.report_highlights import highlights_report
+        from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
 
         return highlights_report(*shared, seed=config.seed, sentences=_sentences(config))
     if score.task == "classification":
-        from pipelines.evaluation.report_classification import items_report, videos_report
-        from pipelines.evaluation.task_classification import ItemsEvaluation
+        from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
+        from clipmill.pipelines.evaluation.tasks.classification.score import ItemsEvaluation
 
         return (items_report if isinstance(evaluations[0], ItemsEvaluation) else videos_report)(*shared)
-    from pipelines.evaluation.report_ranking import landmarks_report, ranking_report
+    from clipmill.pipelines.evaluation.tasks.ranking.report import landmarks_report, ranking_report
 
     return (ranking_report if score.task == "ranking" else landmarks_report)(*shared, seed=config.seed)
 
@@ -85,8 +85,8 @@ def lineage_of(config: TaskConfig, recipes: Sequence[tuple[str, Recipe]]) -> Lin
 
 def _sentences(config: TaskConfig) -> dict[str, str]:
     """Returns what was asked, by query id."""
-    from jobs.evaluation_inputs import new_ids
-    from stores.formats.qvhighlights import read_qvhighlights
+    from clipmill.jobs.evaluation_inputs import new_ids
+    from clipmill.stores.formats.qvhighlights import read_qvhighlights
 
     truth = config.ground_truth
     queries = read_qvhighlights(truth.file).queries
@@ -108,7 +108,7 @@ def _files(config: TaskConfig) -> list[tuple[str, str]]:
 
 def _recipes(config: TaskConfig) -> list[tuple[str, Recipe]]:
     """Returns the recipes of the stored features that `config` scores, with what to call them."""
-    from stores import FeatureStore
+    from clipmill.stores import FeatureStore
 
     return [
         (f"{item.feature} in {item.store}", FeatureStore(item.store)[item.feature].recipe)

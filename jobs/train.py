@@ -6,13 +6,13 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from jobs.configs import read_config
-from jobs.output import Outcome
-from jobs.progress import duration
-from jobs.run_reports import write_training_report
-from pipelines.training.train import TrainReport, train
-from pipelines.training.worker import EpochDone
-from schemas.config import TrainConfig, dump_config
+from clipmill.jobs.configs import read_config
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.progress import duration
+from clipmill.jobs.run_reports import write_training_report
+from clipmill.pipelines.training.train import TrainReport, train
+from clipmill.pipelines.training.worker import EpochDone
+from clipmill.schemas.config import TrainConfig, dump_config
 
 
 def run_train(path: str, overrides: Sequence[str]) -> Outcome:

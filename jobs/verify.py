@@ -5,19 +5,19 @@ from typing import Any
 
 import numpy as np
 
-from jobs.output import Outcome
-from pipelines.features.decode.probe import content_fingerprint
-from pipelines.features.engines.select import num_cores
-from pipelines.features.extraction import resolve_device
-from pipelines.features.recompute import recompute
-from pipelines.features.sources import local_copy
-from schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
-from schemas.recipe import Recipe
-from schemas.records import Video
-from schemas.rows import Rows
-from stores.reader import FeatureStore
-from stores.store import Store
-from stores.verify import verify_commits
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.decode.probe import content_fingerprint
+from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.extraction import resolve_device
+from clipmill.pipelines.features.recompute import recompute
+from clipmill.pipelines.features.sources import local_copy
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.stores.reader import FeatureStore
+from clipmill.stores.store import Store
+from clipmill.stores.verify import verify_commits
 
 RELATIVE_TOLERANCE = 1e-3
 """Rows computed again share no batch with the stored ones and may come from another machine's arithmetic: what is

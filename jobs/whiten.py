@@ -4,19 +4,19 @@ import sys
 import time
 from collections.abc import Sequence
 
-from extractors.base import options_of
-from extractors.rmac import CARD, NO_WHITENING, RMACOptions, network_identity
-from extractors.whitening import write_whitening
-from jobs.configs import read_config
-from jobs.output import Outcome
-from pipelines.evaluation.retrieval_blocks import computing
-from pipelines.evaluation.whitening import fit_whitening
-from schemas.config import dump_config
-from schemas.config_whiten import WhitenConfig
-from schemas.errors import UsageError, describe
-from schemas.recipe import Recipe
-from schemas.whitening import Whitening
-from stores import FeatureStore
+from clipmill.extractors.base import options_of
+from clipmill.extractors.rmac.card import CARD, NO_WHITENING, RMACOptions, network_identity
+from clipmill.extractors.whitening import write_whitening
+from clipmill.jobs.configs import read_config
+from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.retrieval.blocks import computing
+from clipmill.pipelines.evaluation.whitening import fit_whitening
+from clipmill.schemas.config import dump_config
+from clipmill.schemas.config_whiten import WhitenConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.whitening import Whitening
+from clipmill.stores import FeatureStore
 
 
 def run_whiten(path: str, overrides: Sequence[str]) -> Outcome:

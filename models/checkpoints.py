@@ -15,24 +15,16 @@ from typing import Any
 
 import torch
 
-from models.registry import RetrievalModel, build, entry
-from models.scaling import Scaling, from_plain
-from schemas.errors import ConfigError, StorageUnavailableError, UsageError, WeightsError, describe, near
-from schemas.model import validate
+from clipmill.models.registry import RetrievalModel, build, entry
+from clipmill.models.scaling import Scaling, from_plain
+from clipmill.schemas.errors import ConfigError, StorageUnavailableError, UsageError, WeightsError, describe, near
+from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.model import validate
 
 FORMAT = "clipmill.checkpoint"
 FORMAT_VERSION = 1
 FOLDER = "checkpoints"
 _NAME = re.compile(r"epoch-(\d+)\.pt")
-
-
-@dataclass(frozen=True, slots=True)
-class FeatureSource:
-    """One stored feature a model was trained on."""
-
-    name: str
-    recipe_fingerprint: str
-    dim: int
 
 
 @dataclass(frozen=True, slots=True)

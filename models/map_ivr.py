@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
-from schemas.model import Model
+from clipmill.schemas.model import Model
 
 Activation = Literal["relu", "tanh", "none"]
 Orth = Literal["cosine", "absolute_cosine", "squared_cosine"]

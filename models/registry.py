@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from models.map_ivr import MapIvr, MapIvrOptions
-from models.scaling import Kind
-from schemas.errors import UsageError, describe, near
-from schemas.model import Model, validate
+from clipmill.models.map_ivr import MapIvr, MapIvrOptions
+from clipmill.models.scaling import Kind
+from clipmill.schemas.errors import UsageError, describe, near
+from clipmill.schemas.model import Model, validate
 
 
 class RetrievalModel(Protocol):

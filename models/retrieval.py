@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.checkpoints import TrainedModel
-from models.registry import RetrievalModel
-from schemas.errors import UsageError, describe, near
+from clipmill.models.checkpoints import TrainedModel
+from clipmill.models.registry import RetrievalModel
+from clipmill.schemas.errors import UsageError, describe, near
 
 Floats = npt.NDArray[np.float32]
 Block = Mapping[str, npt.NDArray[np.generic]]

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import WeightsError, describe
+from clipmill.schemas.errors import WeightsError, describe
 
 Floats = npt.NDArray[np.float32]
 Kind = Literal["min_max", "l2", "none"]

@@ -6,10 +6,10 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, field_serializer, model_validator
 
-from schemas.config_index import IndexConfig
-from schemas.errors import ConfigError
-from schemas.model import Model, validate
-from schemas.recipe import ClipRule, Pooling, Sampling
+from clipmill.schemas.config_index import IndexConfig
+from clipmill.schemas.errors import ConfigError
+from clipmill.schemas.model import Model, validate
+from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
 
 
 class StoreConfig(Model):
@@ -60,7 +60,7 @@ class FeatureConfig(Model):
     """One feature of a build; its key in `features` is its name. What is left out, the extractor decides.
 
     Attributes:
-        sampling: what is written in it stands in place of the extractor's; see `extractors.resolve`.
+        sampling: what is written in it stands in place of the extractor's; see `clipmill.extractors.resolve`.
     """
 
     extractor: str | None = None
@@ -203,7 +203,7 @@ class TrainConfig(Model):
 class EvaluateConfig(Model):
     """``clipmill evaluate --config FILE``: a trained run (`run`), or plain cosine over `data` where no run is given.
 
-    The other tasks have models of their own in `schemas.config_evaluate`.
+    The other tasks have models of their own in `clipmill.schemas.config_evaluate`.
 
     Attributes:
         at: cut-offs K of mAP@K.

@@ -9,9 +9,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from schemas.config import EvaluateConfig, parse_config
-from schemas.errors import ConfigError, near
-from schemas.model import Model
+from clipmill.schemas.config import EvaluateConfig, parse_config
+from clipmill.schemas.errors import ConfigError, near
+from clipmill.schemas.model import Model
 
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "listed"]
@@ -117,7 +117,7 @@ class TaskConfig(Model):
         resamples: draws behind each interval; None: 2,000 of the bootstrap for means over queries or items, 200 random
             halves of the videos for scores that are computed anew for each (ours).
         floors: compute what one scores without looking.
-        published: print the published rows of this dataset (`pipelines/evaluation/published.py`) below ours.
+        published: print the published rows of this dataset (`tasks/published.py`) below ours.
         seed: of bootstrap and chance.
         out: folder of ``results.json`` and ``report.html``.
         report: write ``report.html``; without it an evaluation is quicker.

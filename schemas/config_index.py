@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from schemas.model import Model
+from clipmill.schemas.model import Model
 
 
 class IndexConfig(Model):

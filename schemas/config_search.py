@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from schemas.model import Model
+from clipmill.schemas.model import Model
 
 
 class SearchDataConfig(Model):

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from schemas.model import Model
+from clipmill.schemas.model import Model
 
 
 class WhitenConfig(Model):

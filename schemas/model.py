@@ -4,7 +4,7 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from schemas.errors import ConfigError, near
+from clipmill.schemas.errors import ConfigError, near
 
 M = TypeVar("M", bound=BaseModel)
 

@@ -4,8 +4,8 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
-from schemas.fingerprint import fingerprint, short
-from schemas.model import Model
+from clipmill.schemas.fingerprint import fingerprint, short
+from clipmill.schemas.model import Model
 
 Tail = Literal["drop", "repeat", "overlap"]
 Pooling = Literal["none", "mean", "mean_l2"]

@@ -3,9 +3,9 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from schemas.fingerprint import fingerprint
-from schemas.recipe import Recipe
-from schemas.records import Quarantined, Video
+from clipmill.schemas.fingerprint import fingerprint
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Quarantined, Video
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.fingerprint import fingerprint
+from clipmill.schemas.fingerprint import fingerprint
 
 Floats = npt.NDArray[np.float64]
 

@@ -9,9 +9,9 @@ from collections.abc import Callable
 
 import pyarrow as pa
 
-from schemas.tables import COMMITS
-from stores.objects import Objects
-from stores.tables import from_parquet, gather, take, to_parquet
+from clipmill.schemas.tables import COMMITS
+from clipmill.stores.objects import Objects
+from clipmill.stores.tables import from_parquet, gather, take, to_parquet
 
 ReadTable = Callable[[str], pa.Table]
 

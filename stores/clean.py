@@ -3,8 +3,8 @@
 import time
 from collections.abc import Iterable
 
-from stores.objects import StoredObject, is_temporary
-from stores.store import Store
+from clipmill.stores.objects import StoredObject, is_temporary
+from clipmill.stores.store import Store
 
 _OTHER_FOLDERS = ("commits", "catalog", "quarantine", "runs", "recipes", "probes")
 

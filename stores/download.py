@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from typing import IO, Protocol
 from urllib.parse import urlsplit
 
-from schemas.errors import ClipmillError, NetworkError, StorageUnavailableError, UsageError, describe
+from clipmill.schemas.errors import ClipmillError, NetworkError, StorageUnavailableError, UsageError, describe
 
 CHUNK_BYTES = 256 << 10
 TIMEOUT_SECONDS = 60.0

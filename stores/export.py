@@ -15,13 +15,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import UsageError, describe, near
-from schemas.rows import Rows, concatenate
-from schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
-from stores.objects import unavailable
-from stores.reader import Feature
-from stores.shards import Span, chunk_rows
-from stores.shards_parquet import rows_table
+from clipmill.schemas.errors import UsageError, describe, near
+from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
+from clipmill.stores.objects import unavailable
+from clipmill.stores.reader import Feature
+from clipmill.stores.shards import Span, chunk_rows
+from clipmill.stores.shards_parquet import rows_table
 
 INDEX_NAME = "index.csv"
 _MOST_NAME_BYTES = 200

@@ -13,9 +13,9 @@ import fsspec
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.config import VideosConfig
-from schemas.errors import ManifestError, describe
-from schemas.records import Segment, Video
+from clipmill.schemas.config import VideosConfig
+from clipmill.schemas.errors import ManifestError, describe
+from clipmill.schemas.records import Segment, Video
 
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg "

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, TypeVar, cast
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
-from schemas.errors import StorageUnavailableError, StoreError, describe
+from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe
 
 TEMPORARY_SUFFIX = ".tmp"
 _NUM_REMOTE_THREADS = 16

@@ -9,14 +9,14 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from schemas.errors import StoreError, near
-from schemas.fingerprint import short
-from schemas.recipe import Recipe
-from schemas.records import Video
-from schemas.rows import Rows
-from stores.objects import Objects
-from stores.shards import ShardCache, open_shard, slice_rows
-from stores.store import Store
+from clipmill.schemas.errors import StoreError, near
+from clipmill.schemas.fingerprint import short
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.stores.objects import Objects
+from clipmill.stores.shards import ShardCache, open_shard, slice_rows
+from clipmill.stores.store import Store
 
 if TYPE_CHECKING:
     import dask.array

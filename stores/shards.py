@@ -9,11 +9,11 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import StoreError, describe
-from schemas.recipe import Recipe
-from schemas.rows import Rows
-from schemas.tables import STANDARD_ROW_COLUMNS
-from stores.objects import Objects
+from clipmill.schemas.errors import StoreError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import STANDARD_ROW_COLUMNS
+from clipmill.stores.objects import Objects
 
 CHUNK_BYTES = 1 << 20
 """ours: what one random read of a shard fetches and decompresses at most, plus one row."""
@@ -66,10 +66,10 @@ def open_shard(objects: Objects, path: str) -> Shard:
         StoreError: it is gone or damaged.
     """
     if path.endswith(".zarr"):
-        from stores.shards_zarr import ZarrShard
+        from clipmill.stores.shards_zarr import ZarrShard
 
         return ZarrShard(objects, path)
-    from stores.shards_parquet import ParquetShard
+    from clipmill.stores.shards_parquet import ParquetShard
 
     return ParquetShard(objects, path)
 

@@ -9,10 +9,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.rows import Rows
-from schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
-from stores.objects import Objects
-from stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
+from clipmill.stores.objects import Objects
+from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
 
 VIDEOS_KEY = b"clipmill.videos"
 
@@ -39,7 +39,7 @@ def encode(rows: Rows, videos: Sequence[Span]) -> bytes:
 
 
 def rows_table(rows: Rows, videos: Sequence[Span]) -> pa.Table:
-    """Returns `rows` in the columns of `schemas.tables.rows_schema`."""
+    """Returns `rows` in the columns of `clipmill.schemas.tables.rows_schema`."""
     num_rows, dim = rows.values.shape
     schema = rows_schema(dim, rows.values.dtype.name, {name: item.dtype.name for name, item in rows.extras.items()})
     ids: list[str | None] = [None] * num_rows

@@ -13,10 +13,10 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore
 
-from schemas.rows import Rows
-from schemas.tables import FORMAT_VERSION, STANDARD_ROW_COLUMNS
-from stores.objects import Objects
-from stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import FORMAT_VERSION, STANDARD_ROW_COLUMNS
+from clipmill.stores.objects import Objects
+from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
 
 GROUP_OBJECT = "zarr.json"
 

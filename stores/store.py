@@ -9,23 +9,23 @@ from urllib.parse import quote
 
 import pyarrow as pa
 
-from schemas.errors import StorageUnavailableError, StoreError, describe
-from schemas.fingerprint import short
-from schemas.recipe import Recipe
-from schemas.records import Quarantined, Video
-from schemas.rows import Rows
-from schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE
-from schemas.task import TaskResult
-from stores.catalog import read_commits, write_catalog
-from stores.objects import Objects
-from stores.shards import Span, checked_rows
-from stores.tables import (
+from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe
+from clipmill.schemas.fingerprint import short
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Quarantined, Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE
+from clipmill.schemas.task import TaskResult
+from clipmill.stores.catalog import read_commits, write_catalog
+from clipmill.stores.objects import Objects
+from clipmill.stores.shards import Span, checked_rows
+from clipmill.stores.tables import (
     Probe as Probe,
 )
-from stores.tables import (
+from clipmill.stores.tables import (
     ProbeKey as ProbeKey,
 )
-from stores.tables import (
+from clipmill.stores.tables import (
     counting_rows,
     from_parquet,
     gather,
@@ -192,11 +192,11 @@ class Store:
         rows = checked_rows(recipe, rows, videos)
         path = f"shards/{folder(recipe)}/{task_key}.{self.format}"
         if self.format == "parquet":
-            from stores.shards_parquet import encode as encode_parquet
+            from clipmill.stores.shards_parquet import encode as encode_parquet
 
             self.objects.write(path, encode_parquet(rows, videos))
             return path
-        from stores.shards_zarr import encode as encode_zarr
+        from clipmill.stores.shards_zarr import encode as encode_zarr
 
         for name, data in encode_zarr(rows, videos).items():
             self.objects.write(f"{path}/{name}", data)

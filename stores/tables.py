@@ -11,9 +11,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.records import Quarantined, Segment, Video, VideoHeader
-from schemas.tables import MANIFEST, PROBES, QUARANTINE
-from schemas.task import TaskResult, clips_fingerprint
+from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
+from clipmill.schemas.tables import MANIFEST, PROBES, QUARANTINE
+from clipmill.schemas.task import TaskResult, clips_fingerprint
 
 ProbeKey = tuple[str, int, int]
 """uri, num_bytes, modified_ns: while none of the three changes, a file is not read again."""

@@ -8,10 +8,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import StorageUnavailableError, StoreError
-from schemas.recipe import Recipe
-from stores.shards import Shard, open_shard
-from stores.store import Store
+from clipmill.schemas.errors import StorageUnavailableError, StoreError
+from clipmill.schemas.recipe import Recipe
+from clipmill.stores.shards import Shard, open_shard
+from clipmill.stores.store import Store
 
 
 @dataclass(frozen=True, slots=True)

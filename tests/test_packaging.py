@@ -44,7 +44,12 @@ def test_setup_lists_every_package() -> None:
         for room in ROOMS
         for path in (ROOT / room).rglob("__init__.py")
     }
-    assert setup_constants()["PACKAGES"] == sorted(folders)
+    assert setup_constants()["PACKAGES"] == ["clipmill", *sorted(f"clipmill.{folder}" for folder in folders)]
+
+
+def test_every_room_is_linked_into_the_import_package() -> None:
+    links = {path.name: path.readlink().as_posix() for path in (ROOT / "clipmill").iterdir() if path.is_symlink()}
+    assert links == {room: f"../{room}" for room in ROOMS}
 
 
 def test_every_python_file_lies_in_a_package() -> None:
@@ -95,7 +100,7 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
                     imported |= {alias.name.split(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module:
                     imported.add(node.module.split(".")[0])
-    libraries = imported - set(sys.stdlib_module_names) - set(ROOMS)
+    libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
     assert wanted == {requirement_name(item) for item in setup_constants()["RUNTIME"]}
 

@@ -37,7 +37,7 @@ A complete example with real weights: examples/topics70. Real weights for C3D an
 
 def run_step(verb: str) -> int:
     """Returns the exit code of ``clipmill <verb>`` with the demo's config."""
-    command = [sys.executable, "-m", "jobs", verb, "--config", f"examples/demo/{verb}.yaml"]
+    command = [sys.executable, "-m", "clipmill", verb, "--config", f"examples/demo/{verb}.yaml"]
     print(f"\n== clipmill {' '.join(command[3:])}", flush=True)
     started = time.monotonic()
     code = subprocess.run(command, check=False).returncode

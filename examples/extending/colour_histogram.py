@@ -9,10 +9,19 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import Field
 
-from extractors.base import EachWindow, Extractor, ExtractorCard, Layer, Outputs, Registration, WeightsCard, options_of
-from schemas.model import Model
-from schemas.recipe import Preprocess, Recipe, Sampling
-from schemas.records import Clip
+from clipmill.extractors.base import (
+    EachWindow,
+    Extractor,
+    ExtractorCard,
+    Layer,
+    Outputs,
+    Registration,
+    WeightsCard,
+    options_of,
+)
+from clipmill.schemas.model import Model
+from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+from clipmill.schemas.records import Clip
 
 
 class Options(Model):

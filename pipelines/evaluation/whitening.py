@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from dask.delayed import delayed
 
-from schemas.errors import UsageError, describe
+from clipmill.schemas.errors import UsageError, describe
 
 Floats = npt.NDArray[np.float64]
 Compute = Callable[[Any], Any]
@@ -34,7 +34,7 @@ class Moments(NamedTuple):
 
 
 class Fit(NamedTuple):
-    """What was fitted; see `schemas.whitening.Whitening`. `num_dead` counts channels that never vary."""
+    """What was fitted; see `clipmill.schemas.whitening.Whitening`. `num_dead` counts channels that never vary."""
 
     mean: Floats
     components: Floats

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from schemas.records import Window
+from clipmill.schemas.records import Window
 
 Pixels = npt.NDArray[np.uint8]
 

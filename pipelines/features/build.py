@@ -8,20 +8,20 @@ from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from extractors import registry
-from extractors.resolve import resolve_recipe
-from pipelines.features.clips import check_annotated, check_clip_rule
-from pipelines.features.engines.base import Engine, Observer
-from pipelines.features.engines.select import select_engine, worker_threads
-from pipelines.features.plan import Done, Plan, make_plan, video_key
-from pipelines.features.probing import ProbedVideo, probe_videos
-from pipelines.features.speed import SpeedOfLight, speed_of_light
-from schemas.config import BuildConfig, dump_config
-from schemas.recipe import Recipe
-from schemas.records import Quarantined, Video
-from schemas.task import RunReport, WorkerSpec, clips_fingerprint
-from stores.manifests import Manifest, read_manifest
-from stores.store import Store
+from clipmill.extractors import registry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
+from clipmill.pipelines.features.engines.base import Engine, Observer
+from clipmill.pipelines.features.engines.select import select_engine, worker_threads
+from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
+from clipmill.pipelines.features.probing import ProbedVideo, probe_videos
+from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Quarantined, Video
+from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
+from clipmill.stores.manifests import Manifest, read_manifest
+from clipmill.stores.store import Store
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"

@@ -6,9 +6,9 @@ from math import ceil
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import UsageError, VideoError, describe
-from schemas.recipe import SHOTS_VERSION, ClipRule, ShotOptions
-from schemas.records import Clip, Video
+from clipmill.schemas.errors import UsageError, VideoError, describe
+from clipmill.schemas.recipe import SHOTS_VERSION, ClipRule, ShotOptions
+from clipmill.schemas.records import Clip, Video
 
 EDGE_TOLERANCE_SECONDS = 1e-6
 

@@ -7,15 +7,15 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from extractors import registry
-from extractors.base import Extractor, Outputs, Reducer
-from pipelines.features.assemble import Batcher, Pixels, Ticket, WindowAssembler
-from pipelines.features.pooling import pool
-from pipelines.features.windows import ClipWindows
-from schemas.errors import UsageError, VideoError, describe
-from schemas.recipe import Recipe
-from schemas.records import Clip, Window
-from schemas.rows import Rows, concatenate
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor, Outputs, Reducer
+from clipmill.pipelines.features.assemble import Batcher, Pixels, Ticket, WindowAssembler
+from clipmill.pipelines.features.pooling import pool
+from clipmill.pipelines.features.windows import ClipWindows
+from clipmill.schemas.errors import UsageError, VideoError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Clip, Window
+from clipmill.schemas.rows import Rows, concatenate
 
 
 def resolve_device(device: str, num_threads: int) -> str:

@@ -6,17 +6,17 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipelines.features.extraction import RecipeRun
-from pipelines.features.prepare import PreparedVideo
-from schemas.recipe import Recipe
-from schemas.rows import Rows
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
-from stores.verify import values_sha256
+from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.prepare import PreparedVideo
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS
+from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores.verify import values_sha256
 
 
 def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo, rows: Rows) -> dict[str, Any]:
-    """Returns the passport of one video's rows under one recipe (see `schemas.tables.PASSPORT`)."""
+    """Returns the passport of one video's rows under one recipe (see `clipmill.schemas.tables.PASSPORT`)."""
     if item.summary is None or item.timeline is None:
         raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
     recipe = run.recipe
@@ -60,7 +60,7 @@ def commit_table(
     spans: Sequence[tuple[str, int, int]],
     passports: Sequence[dict[str, Any]],
 ) -> pa.Table:
-    """Returns the commit of a shard: one row per video (`schemas.tables.COMMITS`)."""
+    """Returns the commit of a shard: one row per video (`clipmill.schemas.tables.COMMITS`)."""
     rows = [
         {
             "video_id": item.video.id,

@@ -7,10 +7,10 @@ on the engine or on how many workers there are, so every engine runs the same ta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from extractors.registry import card
-from schemas.recipe import Recipe
-from schemas.records import Video
-from schemas.task import ShardTask, clips_fingerprint
+from clipmill.extractors.registry import card
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.task import ShardTask, clips_fingerprint
 
 DECODE_FRAMES_PER_SECOND = 400.0
 COMPUTE_GMAC_PER_SECOND = 60.0

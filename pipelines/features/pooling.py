@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from schemas.recipe import Pooling
-from schemas.records import Clip
-from schemas.rows import Rows
+from clipmill.schemas.recipe import Pooling
+from clipmill.schemas.records import Clip
+from clipmill.schemas.rows import Rows
 
 
 def pool(rows: Rows, pooling: Pooling, clip: Clip) -> Rows:

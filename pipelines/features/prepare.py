@@ -7,17 +7,17 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extractors.preprocess import geometry_key
-from pipelines.features.clips import clips_of
-from pipelines.features.decode.probe import content_fingerprint
-from pipelines.features.decode.scan import Timeline, scan
-from pipelines.features.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
-from pipelines.features.shots import ShotPass, find_shots
-from pipelines.features.sources import local_copy
-from pipelines.features.windows import ClipWindows, clip_windows
-from schemas.errors import VideoError, describe
-from schemas.recipe import Recipe, ShotOptions
-from schemas.records import Clip, Video
+from clipmill.extractors.preprocess import geometry_key
+from clipmill.pipelines.decode.probe import content_fingerprint
+from clipmill.pipelines.decode.scan import Timeline, scan
+from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
+from clipmill.pipelines.features.clips import clips_of
+from clipmill.pipelines.features.shots import ShotPass, find_shots
+from clipmill.pipelines.features.sources import local_copy
+from clipmill.pipelines.features.windows import ClipWindows, clip_windows
+from clipmill.schemas.errors import VideoError, describe
+from clipmill.schemas.recipe import Recipe, ShotOptions
+from clipmill.schemas.records import Clip, Video
 
 
 @dataclass(slots=True)

@@ -5,11 +5,11 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from pipelines.features.decode.probe import content_fingerprint, probe
-from pipelines.features.sources import is_local, local_copy, local_path
-from schemas.errors import VideoError
-from schemas.records import Video
-from stores.store import Probe
+from clipmill.pipelines.decode.probe import content_fingerprint, probe
+from clipmill.pipelines.features.sources import is_local, local_copy, local_path
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.records import Video
+from clipmill.stores.store import Probe
 
 PROBE_THREADS = 4
 """Hashing releases the interpreter lock; more threads than this only fight for the disk (ours)."""

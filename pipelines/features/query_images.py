@@ -8,14 +8,14 @@ import numpy as np
 import numpy.typing as npt
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from extractors.base import Extractor
-from extractors.preprocess import apply_geometry
-from pipelines.features.decode.scan import scan
-from pipelines.features.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
-from pipelines.features.pooling import pool
-from schemas.errors import UsageError, VideoError, describe
-from schemas.recipe import Recipe
-from schemas.records import Clip, Window
+from clipmill.extractors.base import Extractor
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode.scan import scan
+from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
+from clipmill.pipelines.features.pooling import pool
+from clipmill.schemas.errors import UsageError, VideoError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Clip, Window
 
 Pixels = npt.NDArray[np.uint8]
 

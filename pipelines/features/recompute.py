@@ -1,14 +1,14 @@
 """Computing stored rows again, to check that they still come out."""
 
-from extractors import registry
-from extractors.base import Extractor
-from pipelines.features.decode.session import DecodedFrame, DecodeSession, Failed, Restarted
-from pipelines.features.extraction import RecipeRun
-from pipelines.features.prepare import prepare
-from schemas.errors import VideoError
-from schemas.recipe import Recipe
-from schemas.records import Video
-from schemas.rows import Rows
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor
+from clipmill.pipelines.decode.session import DecodedFrame, DecodeSession, Failed, Restarted
+from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.prepare import prepare
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
 
 
 def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | None = None) -> Rows:

@@ -11,12 +11,12 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from extractors.tracks import CARD as TRACKS
-from extractors.tracks import TracksOptions
-from extractors.tracks_keypoints import Describer
-from extractors.tracks_linking import Linker
-from pipelines.features.decode.scan import Timeline
-from pipelines.features.decode.session import (
+from clipmill.extractors.tracks.card import CARD as TRACKS
+from clipmill.extractors.tracks.card import TracksOptions
+from clipmill.extractors.tracks.keypoints import Describer
+from clipmill.extractors.tracks.linking import Linker
+from clipmill.pipelines.decode.scan import Timeline
+from clipmill.pipelines.decode.session import (
     DecodedFrame,
     DecodeRequest,
     DecodeSession,
@@ -26,7 +26,7 @@ from pipelines.features.decode.session import (
     Restarted,
     View,
 )
-from schemas.recipe import Preprocess, ShotOptions
+from clipmill.schemas.recipe import Preprocess, ShotOptions
 
 Pixels = npt.NDArray[np.uint8]
 

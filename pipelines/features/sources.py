@@ -9,7 +9,7 @@ from urllib.parse import unquote, urlsplit
 
 import fsspec
 
-from schemas.errors import VideoError, describe
+from clipmill.schemas.errors import VideoError, describe
 
 COPY_CHUNK_BYTES = 4 << 20
 

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pipelines.features.decode.rate import raw_decode_rate
-from pipelines.features.sources import is_local, local_path
-from schemas.errors import VideoError
-from schemas.task import RunReport, ShardTask
+from clipmill.pipelines.decode.rate import raw_decode_rate
+from clipmill.pipelines.features.sources import is_local, local_path
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.task import RunReport, ShardTask
 
 SAMPLE_VIDEOS = 3
 SAMPLE_SECONDS = (0.1, 2.0)

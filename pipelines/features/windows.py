@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from schemas.recipe import Sampling
-from schemas.records import Clip, Window
+from clipmill.schemas.recipe import Sampling
+from clipmill.schemas.records import Clip, Window
 
 TICK_TOLERANCE_SECONDS = 1e-6
 """A frame whose presentation time is this little after a tick counts as on display at it (ours: float rounding)."""

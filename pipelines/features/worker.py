@@ -12,9 +12,9 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 
-from extractors import registry
-from extractors.base import Extractor
-from pipelines.features.decode.session import (
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor
+from clipmill.pipelines.decode.session import (
     DecodedFrame,
     DecodeRequest,
     DecodeSession,
@@ -22,15 +22,15 @@ from pipelines.features.decode.session import (
     Finished,
     Restarted,
 )
-from pipelines.features.extraction import RecipeRun, resolve_device
-from pipelines.features.passports import commit_table, passport
-from pipelines.features.prepare import PreparedVideo, prepare
-from schemas.errors import VideoError
-from schemas.recipe import Recipe
-from schemas.records import Quarantined
-from schemas.rows import concatenate
-from schemas.task import ShardTask, TaskResult, WorkerSpec
-from stores.store import Store
+from clipmill.pipelines.features.extraction import RecipeRun, resolve_device
+from clipmill.pipelines.features.passports import commit_table, passport
+from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Quarantined
+from clipmill.schemas.rows import concatenate
+from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
+from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
 

@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from models.registry import RetrievalModel
-from pipelines.training.parallel import Parallel, share
-from schemas.config import LoopConfig
+from clipmill.models.registry import RetrievalModel
+from clipmill.pipelines.training.parallel import Parallel, share
+from clipmill.schemas.config import LoopConfig
 
 
 @dataclass(frozen=True, slots=True)

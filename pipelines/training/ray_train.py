@@ -20,13 +20,13 @@ import ray.train  # noqa: E402
 import ray.train.torch  # noqa: E402
 import torch  # noqa: E402
 
-from models.checkpoints import checkpoints  # noqa: E402
-from pipelines.training.interruption import Interruption  # noqa: E402
-from pipelines.training.parallel import ProcessGroup  # noqa: E402
-from pipelines.training.run_folder import RunFolder  # noqa: E402
-from pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
-from schemas.config import TrainerConfig  # noqa: E402
-from schemas.errors import ClipmillError, EngineError, UsageError, describe  # noqa: E402
+from clipmill.models.checkpoints import checkpoints  # noqa: E402
+from clipmill.pipelines.training.interruption import Interruption  # noqa: E402
+from clipmill.pipelines.training.parallel import ProcessGroup  # noqa: E402
+from clipmill.pipelines.training.run_folder import RunFolder  # noqa: E402
+from clipmill.pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
+from clipmill.schemas.config import TrainerConfig  # noqa: E402
+from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe  # noqa: E402
 
 STOP_FILE = ".stop-requested"
 _STATE = ".ray"

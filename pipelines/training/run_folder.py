@@ -8,10 +8,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from models.checkpoints import FOLDER, TrainedModel, checkpoints, load
-from pipelines.training.datasets import PairedFeatures
-from schemas.config import TrainConfig, dump_config
-from schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.models.checkpoints import FOLDER, TrainedModel, checkpoints, load
+from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
 

@@ -11,15 +11,15 @@ from typing import Any
 
 import torch
 
-from models.checkpoints import checkpoint_path
-from models.registry import resolve_options
-from pipelines.training.datasets import PairedFeatures, read_pairs
-from pipelines.training.interruption import Interruption
-from pipelines.training.parallel import OneProcess
-from pipelines.training.run_folder import RunFolder, identity
-from pipelines.training.worker import EpochDone, TrainJob, work
-from schemas.config import TrainConfig
-from schemas.errors import UsageError, describe
+from clipmill.models.checkpoints import checkpoint_path
+from clipmill.models.registry import resolve_options
+from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.pipelines.training.interruption import Interruption
+from clipmill.pipelines.training.parallel import OneProcess
+from clipmill.pipelines.training.run_folder import RunFolder, identity
+from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
+from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.errors import UsageError, describe
 
 EpochObserver = Callable[[EpochDone], None]
 """Is told of each epoch, in the process that called `train`; must not raise."""
@@ -99,7 +99,7 @@ def train_pairs(config: TrainConfig, pairs: PairedFeatures, observers: Sequence[
     epoch = job.start_epoch
     if epoch < config.loop.epochs:
         if config.trainer.name == "ray":
-            from pipelines.training.ray_train import run_on_ray
+            from clipmill.pipelines.training.ray_train import run_on_ray
 
             epoch, device = run_on_ray(job, tell)
         else:

@@ -9,15 +9,15 @@ from typing import Any, cast
 import torch
 from torch import nn
 
-from models import scaling
-from models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
-from models.registry import build, resolve_options
-from pipelines.training.datasets import PairedFeatures
-from pipelines.training.loop import TrainingRows, make_optimiser, train
-from pipelines.training.parallel import Parallel
-from pipelines.training.run_folder import RunFolder, data_fingerprint
-from schemas.config import TrainConfig
-from schemas.errors import UsageError, describe
+from clipmill.models import scaling
+from clipmill.models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
+from clipmill.models.registry import build, resolve_options
+from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.pipelines.training.loop import TrainingRows, make_optimiser, train
+from clipmill.pipelines.training.parallel import Parallel
+from clipmill.pipelines.training.run_folder import RunFolder, data_fingerprint
+from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.errors import UsageError, describe
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import FormatError, describe
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.sniff import keys_of, read_json_object, seconds
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.sniff import keys_of, read_json_object, seconds
 
 _DATABASE = "an ActivityNet annotation file: a JSON object with the key 'database'"
 _RESULTS = "an ActivityNet prediction file: a JSON object with the key 'results'"

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from schemas.errors import FormatError, describe
-from schemas.segments import segments_from_columns
-from stores.formats.moments import MomentQueries
-from stores.formats.sniff import read_json_object, seconds, wrong_format
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.sniff import read_json_object, seconds, wrong_format
 
 _CAPTIONS = "ActivityNet Captions: a JSON object of videos with 'duration', 'timestamps' and 'sentences'"
 

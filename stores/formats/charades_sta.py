@@ -15,10 +15,10 @@ from typing import Literal
 
 import numpy as np
 
-from schemas.errors import FormatError, describe
-from schemas.segments import segments_from_columns
-from stores.formats.moments import MomentQueries
-from stores.formats.sniff import read_lines, read_text, seconds, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.sniff import read_lines, read_text, seconds, wrong_format, wrong_line
 
 _LINES = "Charades-STA: lines of <video> <start> <end>##<sentence>"
 

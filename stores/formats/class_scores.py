@@ -17,8 +17,8 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import FormatError, describe
-from stores.formats.sniff import read_text, seconds, wrong_format
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.sniff import read_text, seconds, wrong_format
 
 _LABELS = "labels: a CSV or Parquet table with the columns id and label"
 _SCORES = "class scores: a CSV or Parquet table with the column id and one per class, or id, label and score"

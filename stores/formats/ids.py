@@ -3,8 +3,8 @@
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
-from schemas.errors import FormatError
-from stores.formats.sniff import listed
+from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.sniff import listed
 
 
 @dataclass(frozen=True, slots=True)

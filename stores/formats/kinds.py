@@ -9,8 +9,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import FormatError, describe
-from stores.formats.sniff import looks_like
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.sniff import looks_like
 
 KINDS: dict[str, str] = {
     "activitynet": "ActivityNet JSON with 'database' or 'results'",

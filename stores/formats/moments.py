@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from schemas.segments import Segments
+from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from schemas.errors import FormatError, describe
-from stores.formats.sniff import listed, looks_like, read_lines, read_text, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.sniff import listed, looks_like, read_lines, read_text, wrong_format, wrong_line
 
 _FOLDER = "a folder of Oxford/Paris ground truth such as all_souls_1_query.txt, _good.txt, _ok.txt and _junk.txt"
 _RANKS = "rankings: a JSON object of query to image names, best first, or ranks int[images, queries] as .npy"

@@ -12,9 +12,9 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from schemas.errors import FormatError, describe
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.sniff import wrong_format
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.sniff import wrong_format
 
 SEGMENTS = pa.schema(
     [

@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import FormatError
-from schemas.segments import segments_from_columns
-from stores.formats.moments import MomentQueries
-from stores.formats.sniff import read_json_lines, seconds, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.sniff import read_json_lines, seconds, wrong_format, wrong_line
 
 CLIP_SECONDS = 2
 _TRUTH = "QVHighlights annotations: JSON lines with 'qid', 'query', 'vid' and 'relevant_windows'"

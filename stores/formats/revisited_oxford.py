@@ -22,8 +22,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from schemas.errors import FormatError, describe
-from stores.formats.sniff import keys_of, wrong_format
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.sniff import keys_of, wrong_format
 
 _EXPECTED = "revisited Oxford/Paris ground truth: a pickle or JSON with the keys 'imlist', 'qimlist' and 'gnd'"
 Protocol = Literal["easy", "medium", "hard", "good"]

@@ -15,9 +15,9 @@ import io
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import FormatError, describe
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.sniff import read_text, seconds, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.sniff import read_text, seconds, wrong_format, wrong_line
 
 _EXPECTED = "a CSV of segments with the columns video_id, start_seconds, stop_seconds (or video-name, t-start, t-end)"
 _NAMES = {

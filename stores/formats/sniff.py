@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from schemas.errors import FormatError, describe
+from clipmill.schemas.errors import FormatError, describe
 
 _MAGIC = (
     (b"\x1f\x8b", "gzip data, to be unpacked first"),

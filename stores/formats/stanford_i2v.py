@@ -15,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import FormatError
-from stores.formats.sniff import read_lines, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.sniff import read_lines, wrong_format, wrong_line
 
 _TRUTH = "Stanford I2V ground truth: lines of <query number> and repeated <clip> <start m:ss> <stop m:ss>"
 _RANKED = "Stanford I2V results: 'Query <number>' and then one clip a line, best first"

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import FormatError, describe
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.sniff import listed, looks_like, read_lines, seconds, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.sniff import listed, looks_like, read_lines, seconds, wrong_format, wrong_line
 
 AMBIGUOUS = "Ambiguous"
 _INTERVALS = "THUMOS14 intervals: lines of <video> <start> <stop>"

@@ -14,8 +14,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from schemas.errors import FormatError
-from stores.formats.sniff import read_lines, seconds, wrong_format, wrong_line
+from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.sniff import read_lines, seconds, wrong_format, wrong_line
 
 _RUN = "a TREC run: lines of <query> Q0 <document> <rank> <score> <run name>"
 _QRELS = "TREC qrels: lines of <query> 0 <document> <judgement>"

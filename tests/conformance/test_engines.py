@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from pipelines.features.build import BuildReport, build
-from schemas.config import BuildConfig, parse_config
-from stores import FeatureStore
+from clipmill.pipelines.features.build import BuildReport, build
+from clipmill.schemas.config import BuildConfig, parse_config
+from clipmill.stores import FeatureStore
 from tests.conformance.conftest import ENGINES, POISON, digests, serving, write_config
 
 MARKS = {"ray": pytest.mark.ray, "local": ()}
@@ -68,8 +68,8 @@ import signal
 
 import numpy as np
 
-from extractors.base import EachWindow, ExtractorCard, Layer, Registration, WeightsCard
-from schemas.recipe import Preprocess, Sampling
+from clipmill.extractors.base import EachWindow, ExtractorCard, Layer, Registration, WeightsCard
+from clipmill.schemas.recipe import Preprocess, Sampling
 
 
 class Killer:
@@ -119,7 +119,7 @@ def _run(config: Path, plugin: Path, marker: Path) -> "subprocess.CompletedProce
         "PYTHONPATH": os.pathsep.join([str(plugin), os.getcwd()]),
         "CLIPMILL_TEST_MARKER": str(marker),
     }
-    command = [sys.executable, "-m", "jobs", "build", "--config", str(config), "--json"]
+    command = [sys.executable, "-m", "clipmill", "build", "--config", str(config), "--json"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
 
 

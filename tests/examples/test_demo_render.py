@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import yaml
 
+from clipmill.schemas.config import BuildConfig, EvaluateConfig, TrainConfig, parse_config
 from examples.demo import render as demo
 from examples.demo.scenes import CLASSES, Scene
-from schemas.config import BuildConfig, EvaluateConfig, TrainConfig, parse_config
 
 ROOT = Path(__file__).resolve().parents[2]
 

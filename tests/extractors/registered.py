@@ -7,14 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from extractors import registry
-from extractors.base import Extractor, Outputs, card_for
-from extractors.preprocess import output_shape
-from extractors.resolve import resolve_recipe
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule, Recipe, Sampling
-from schemas.records import Clip, Window
-from schemas.rows import Rows
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor, Outputs, card_for
+from clipmill.extractors.preprocess import output_shape
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.records import Clip, Window
+from clipmill.schemas.rows import Rows
 
 NUM_WINDOWS = 2
 FRAME_SECONDS = 0.04

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from extractors.i3d_layouts import tensors
-from extractors.i3d_sample import EXPECTED
+from clipmill.extractors.i3d.layouts import tensors
+from clipmill.extractors.i3d.sample import EXPECTED
 
 EXPECTED_FILES = {"rgb": "imagenet_rgb.txt", "flow": "imagenet_flow.txt", "both": "imagenet_joint.txt"}
 

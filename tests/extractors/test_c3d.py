@@ -13,17 +13,17 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from extractors import registry
-from extractors.c3d import CARD
-from extractors.c3d_mean import read_mean_cube
-from extractors.c3d_network import C3D, LAYOUTS, mean_volume, pool5
-from extractors.preprocess import apply_geometry
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import TorchExtractor, empty, seeded
-from extractors.weights import match_layout
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import WeightsError
-from schemas.recipe import ClipRule, Preprocess, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.c3d.card import CARD
+from clipmill.extractors.c3d.mean import read_mean_cube
+from clipmill.extractors.c3d.network import C3D, LAYOUTS, mean_volume, pool5
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
+from clipmill.extractors.weights import match_layout
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import WeightsError
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe
 from tests.extractors.published_layouts import numbered_state, published
 
 NAMES = [

@@ -9,13 +9,13 @@ import numpy.typing as npt
 import pytest
 from sklearn.decomposition import PCA
 
-from extractors import registry
-from extractors.c3d_network import C3DExtractor
-from extractors.c3d_projection import read_projection, read_variances
-from extractors.resolve import resolve_recipe
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import ConfigError, UsageError, WeightsError
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.c3d.network import C3DExtractor
+from clipmill.extractors.c3d.projection import read_projection, read_variances
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import ConfigError, UsageError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe
 from tests.extractors.registered import frames_for
 
 DIM = 20

@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.caffe import parse_blob, read_caffemodel
-from extractors.weights import read_state_dict
-from schemas.errors import WeightsError
+from clipmill.extractors.caffe import parse_blob, read_caffemodel
+from clipmill.extractors.weights import read_state_dict
+from clipmill.schemas.errors import WeightsError
 
 FIELDS = {"int32": (5, 1), "float": (2, 3), "string": (9, 1), "int64": (3, 3)}
 

@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors.class_scores import check_class_names, read_class_names, top_classes
-from schemas.errors import FormatError
+from clipmill.extractors.class_scores import check_class_names, read_class_names, top_classes
+from clipmill.schemas.errors import FormatError
 
 
 def test_softmax_of_top_classes_by_hand() -> None:

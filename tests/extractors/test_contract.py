@@ -7,10 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from extractors import registry
-from extractors.base import card_for
-from schemas.recipe import Recipe
-from schemas.records import Clip
+from clipmill.extractors import registry
+from clipmill.extractors.base import card_for
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Clip
 from tests.extractors.registered import built_in, default_run, frames_for, recipe, rows_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -122,7 +122,7 @@ def test_published_weights_are_documented(name: str) -> None:
 def test_planning_reads_every_card_without_torch() -> None:
     code = (
         "import sys\n"
-        "from extractors import registry\n"
+        "from clipmill.extractors import registry\n"
         "print(','.join(registry.card(name).name for name in registry.BUILT_IN))\n"
         "print(','.join({'torch', 'ray', 'av', 'decord'} & set(sys.modules)))\n"
     )

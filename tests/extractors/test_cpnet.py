@@ -14,15 +14,15 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from extractors import registry
-from extractors.cpnet import FORMS
-from extractors.cpnet_network import CPNet, CPNetExtractor
-from extractors.cpnet_weights import layouts, read_state, to_tensorflow, variables
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import seeded
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import ConfigError, UsageError, VideoError, WeightsError
-from schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.extractors import registry
+from clipmill.extractors.cpnet.card import FORMS
+from clipmill.extractors.cpnet.network import CPNet, CPNetExtractor
+from clipmill.extractors.cpnet.weights import layouts, read_state, to_tensorflow, variables
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import ConfigError, UsageError, VideoError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
 from tests.extractors.published_layouts import numbered_state, published
 
 

@@ -12,7 +12,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from extractors.cpnet_module import CorrespondenceProposal, nearest_in_other_frames, resize_legacy
+from clipmill.extractors.cpnet.correspondence import CorrespondenceProposal, nearest_in_other_frames, resize_legacy
 
 
 def random_maps(*shape: int, seed: int = 0, dtype: torch.dtype = torch.float32) -> Tensor:

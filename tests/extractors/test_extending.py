@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import yaml
 
-from stores import FeatureStore
+from clipmill.stores import FeatureStore
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,7 +68,7 @@ def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
     install(installed, (EXAMPLE / "colour_histogram.py").read_text(), entry_points())
     # Frames of one grey: the whole histogram lies in the middle cell of 3 x 3 x 3.
     encode_video(tmp_path / "videos" / "grey.mp4", 10, fps=5, pattern="plain", width=32, height=32)
-    done = run(installed, "-m", "jobs", "build", "--config", build_config(tmp_path))
+    done = run(installed, "-m", "clipmill", "build", "--config", build_config(tmp_path))
     assert done.returncode == 0, done.stderr
     feature = FeatureStore(str(tmp_path / "store"))["colour_histogram"]
     rows = feature["grey.mp4"]
@@ -82,7 +82,7 @@ def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
 
 BROKEN = [
     ("import a_library_that_is_not_there\n", "ModuleNotFoundError: No module named 'a_library_that_is_not_there'"),
-    ("REGISTRATION = 'a string'\n", "expected an extractors.base.Registration, got str"),
+    ("REGISTRATION = 'a string'\n", "expected a clipmill.extractors.base.Registration, got str"),
     ("", "AttributeError"),
 ]
 
@@ -91,8 +91,8 @@ BROKEN = [
 def test_a_broken_package_is_named(module: str, message: str, tmp_path: Path) -> None:
     install(tmp_path, module, entry_points())
     code = (
-        "from extractors import registry\n"
-        "from schemas.errors import UsageError\n"
+        "from clipmill.extractors import registry\n"
+        "from clipmill.schemas.errors import UsageError\n"
         "assert 'colour_histogram' in registry.names() and 'c3d' in registry.names()\n"
         "try:\n    registry.card('colour_histogram')\n"
         "except UsageError as error:\n    print(error)\n"
@@ -106,10 +106,10 @@ def test_a_broken_package_is_named(module: str, message: str, tmp_path: Path) ->
 def test_a_weights_file_for_what_reads_none_is_refused(tmp_path: Path) -> None:
     install(tmp_path, (EXAMPLE / "colour_histogram.py").read_text(), entry_points())
     code = (
-        "from extractors.resolve import resolve_recipe\n"
-        "from schemas.config import DecodeConfig, FeatureConfig\n"
-        "from schemas.errors import WeightsError\n"
-        "from schemas.recipe import ClipRule\n"
+        "from clipmill.extractors.resolve import resolve_recipe\n"
+        "from clipmill.schemas.config import DecodeConfig, FeatureConfig\n"
+        "from clipmill.schemas.errors import WeightsError\n"
+        "from clipmill.schemas.recipe import ClipRule\n"
         "def resolve(**written):\n"
         "    feature = FeatureConfig.model_validate(written)\n"
         "    return resolve_recipe('colour_histogram', feature, ClipRule(), DecodeConfig())\n"
@@ -131,6 +131,8 @@ def test_a_weights_file_for_what_reads_none_is_refused(tmp_path: Path) -> None:
 def test_a_built_in_name_cannot_be_taken_from_outside(tmp_path: Path) -> None:
     """A store's recipes say `c3d`: which code that is must not depend on what else is installed."""
     install(tmp_path, "REGISTRATION = None\n", "[clipmill.extractors]\nc3d = colour_histogram:REGISTRATION\n")
-    done = run(tmp_path, "-c", "from extractors import registry; print(registry.registration('c3d').card.summary)")
+    done = run(
+        tmp_path, "-c", "from clipmill.extractors import registry; print(registry.registration('c3d').card.summary)"
+    )
     assert done.returncode == 0, done.stderr
     assert "3D convolutional" in done.stdout

@@ -10,12 +10,12 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from extractors.flow import FlowOptions, WindowFlows, make_flow, network_values
-from extractors.resolve import resolve_recipe
-from extractors.weights import digest
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import UsageError, WeightsError
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors.flow import FlowOptions, WindowFlows, make_flow, network_values
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.weights import digest
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import UsageError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 Pixels = npt.NDArray[np.uint8]
 RIGHT, UP = 3, -2

@@ -5,12 +5,12 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extractors import registry
-from extractors.preprocess import output_shape
-from extractors.resolve import resolve_recipe
-from pipelines.features.extraction import resolve_device
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.preprocess import output_shape
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.features.extraction import resolve_device
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 # Measured on the CPU between one and many threads: 1e-6; a GPU's sums are ordered differently again.
 RELATIVE_TOLERANCE = 1e-4

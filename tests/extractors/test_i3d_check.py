@@ -7,14 +7,14 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extractors.class_scores import read_class_names
-from extractors.i3d_check import TOLERANCE, compare, read_inputs, recognise, sample_logits
-from extractors.i3d_layouts import layouts
-from extractors.i3d_network import InceptionI3D
-from extractors.i3d_sample import EXPECTED
-from extractors.i3d_weights import join_streams
-from extractors.torch_extractor import seeded
-from schemas.errors import FormatError, WeightsError
+from clipmill.extractors.class_scores import read_class_names
+from clipmill.extractors.i3d.check import TOLERANCE, compare, read_inputs, recognise, sample_logits
+from clipmill.extractors.i3d.layouts import layouts
+from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.i3d.sample import EXPECTED
+from clipmill.extractors.i3d.weights import join_streams
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.errors import FormatError, WeightsError
 from tests.extractors.synthetic_i3d import EXPECTED_FILES, authors_logits, save_with_logits
 
 SMALL_FRAMES, SMALL_SIDE = 9, 32
@@ -79,8 +79,8 @@ def save_array(
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sample's arrays are 79 x 224 x 224, a minute of work: what is tested here does not depend on their size."""
-    monkeypatch.setattr("extractors.i3d_check.NUM_FRAMES", SMALL_FRAMES)
-    monkeypatch.setattr("extractors.i3d_check.SIDE", SMALL_SIDE)
+    monkeypatch.setattr("clipmill.extractors.i3d.check.NUM_FRAMES", SMALL_FRAMES)
+    monkeypatch.setattr("clipmill.extractors.i3d.check.SIDE", SMALL_SIDE)
 
 
 @pytest.mark.usefixtures("small_sample")

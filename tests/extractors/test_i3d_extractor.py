@@ -9,17 +9,17 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extractors import registry
-from extractors.i3d_layouts import layouts
-from extractors.i3d_network import InceptionI3D
-from extractors.i3d_steps import FRAMES_AFTER, FRAMES_BEFORE, StepRows
-from extractors.i3d_weights import join_streams, load_stream, read_streams
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import seeded
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import ConfigError, UsageError, VideoError, WeightsError
-from schemas.recipe import ClipRule, Recipe, Sampling
-from schemas.records import Clip, Window
+from clipmill.extractors import registry
+from clipmill.extractors.i3d.layouts import layouts
+from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.i3d.steps import FRAMES_AFTER, FRAMES_BEFORE, StepRows
+from clipmill.extractors.i3d.weights import join_streams, load_stream, read_streams
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import ConfigError, UsageError, VideoError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.records import Clip, Window
 
 Pixels = npt.NDArray[np.uint8]
 

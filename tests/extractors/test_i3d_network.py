@@ -8,9 +8,9 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extractors.i3d_layouts import NUM_CLASSES, layouts, tensors
-from extractors.i3d_network import ENDPOINTS, InceptionI3D, Unit3D, max_pool_same, same_padding
-from extractors.torch_extractor import seeded
+from clipmill.extractors.i3d.layouts import NUM_CLASSES, layouts, tensors
+from clipmill.extractors.i3d.network import ENDPOINTS, InceptionI3D, Unit3D, max_pool_same, same_padding
+from clipmill.extractors.torch_extractor import seeded
 
 FLOATS = npt.NDArray[np.float64]
 

@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from extractors.preprocess import apply_geometry, centre_offset, geometry_key, output_shape, resized_shape
-from schemas.errors import VideoError
-from schemas.recipe import Preprocess
+from clipmill.extractors.preprocess import apply_geometry, centre_offset, geometry_key, output_shape, resized_shape
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Preprocess
 
 ROOT = Path(__file__).resolve().parents[2]
 SIZES = [(240, 320), (240, 426), (360, 640), (320, 240), (57, 91)]
@@ -208,7 +208,7 @@ def test_recipes_share_a_view_only_when_the_geometry_is_the_same() -> None:
 
 
 def test_the_decode_child_needs_no_torch() -> None:
-    code = "import sys, extractors.preprocess; print('torch' in sys.modules)"
+    code = "import sys, clipmill.extractors.preprocess; print('torch' in sys.modules)"
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )

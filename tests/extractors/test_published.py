@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from extractors import registry
-from extractors.base import WeightsFile
-from extractors.published import (
+from clipmill.extractors import registry
+from clipmill.extractors.base import WeightsFile
+from clipmill.extractors.published import (
     MIN_DIGEST_DIGITS,
     card_choices,
     git_blob_sha1,
@@ -17,8 +17,8 @@ from extractors.published import (
     published_files,
     verify_file,
 )
-from extractors.weights import digest
-from schemas.errors import UsageError, WeightsError
+from clipmill.extractors.weights import digest
+from clipmill.schemas.errors import UsageError, WeightsError
 from tests.extractors.registered import built_in
 
 REAL = "weights/squeezenet1_0_imagenet_decoded.pt"

@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from extractors import registry
-from extractors.weights import match_layout, nearest_layout, read_state_dict
-from extractors.weights_report import report_weights
-from schemas.errors import WeightsError
+from clipmill.extractors import registry
+from clipmill.extractors.weights import match_layout, nearest_layout, read_state_dict
+from clipmill.extractors.weights_report import report_weights
+from clipmill.schemas.errors import WeightsError
 from tests.extractors.published_layouts import numbered_state, published
 
 LAYOUTS = {

@@ -9,18 +9,18 @@ import numpy.typing as npt
 import pytest
 import torch
 
-from extractors import registry
-from extractors.rc3d import RC3DOptions
-from extractors.rc3d_extractor import RC3DExtractor
-from extractors.rc3d_forms import FORMS
-from extractors.rc3d_network import LAYOUTS, RC3D
-from extractors.rc3d_rows import DETECTIONS_POOL, DetectionRows, ProposalRows, SegmentPool
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import seeded
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import ConfigError, UsageError, WeightsError
-from schemas.recipe import ClipRule, Recipe, Sampling
-from schemas.records import Clip, Window
+from clipmill.extractors import registry
+from clipmill.extractors.rc3d.build import RC3DExtractor
+from clipmill.extractors.rc3d.card import RC3DOptions
+from clipmill.extractors.rc3d.network import LAYOUTS, RC3D
+from clipmill.extractors.rc3d.releases import FORMS
+from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows, SegmentPool
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import ConfigError, UsageError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.records import Clip, Window
 
 Arrays = Mapping[str, npt.NDArray[np.generic]]
 SMALL = {"form": "pytorch-thumos14", "buffer_frames": 32}

@@ -10,9 +10,9 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from extractors.rc3d_forms import FORMS, TRUNK, Form
-from extractors.rc3d_network import LAYOUTS, POOL_AFTER, RC3D, pool_regions, range_maxima, spatial_bins
-from extractors.torch_extractor import seeded
+from clipmill.extractors.rc3d.network import LAYOUTS, POOL_AFTER, RC3D, pool_regions, range_maxima, spatial_bins
+from clipmill.extractors.rc3d.releases import FORMS, TRUNK, Form
+from clipmill.extractors.torch_extractor import seeded
 
 Floats = npt.NDArray[np.float64]
 

@@ -4,8 +4,8 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from extractors.rc3d_forms import FORMS, PAPER_ACTIVITYNET_SCALES, ProposalFilter
-from extractors.rc3d_segments import anchors, decode, encode, nms, overlaps, propose
+from clipmill.extractors.rc3d.releases import FORMS, PAPER_ACTIVITYNET_SCALES, ProposalFilter
+from clipmill.extractors.rc3d.segments import anchors, decode, encode, nms, overlaps, propose
 
 Floats = npt.NDArray[np.float64]
 

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.rc3d_forms import FORMS, Form
-from extractors.rc3d_network import RC3D
-from extractors.rc3d_segments import anchors, encode
-from extractors.rc3d_training import (
+from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.releases import FORMS, Form
+from clipmill.extractors.rc3d.segments import anchors, encode
+from clipmill.extractors.rc3d.training import (
     BufferTruth,
     anchor_targets,
     head_losses,
@@ -20,8 +20,8 @@ from extractors.rc3d_training import (
     smooth_l1,
     truth_of_buffer,
 )
-from extractors.torch_extractor import seeded
-from schemas.errors import UsageError
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.errors import UsageError
 
 PYTORCH, CAFFE = FORMS["pytorch-thumos14"], FORMS["caffe-thumos14"]
 

@@ -4,8 +4,8 @@ from importlib.util import find_spec
 
 import pytest
 
-from extractors import registry
-from schemas.errors import UsageError
+from clipmill.extractors import registry
+from clipmill.schemas.errors import UsageError
 
 
 def test_names_are_sorted_and_each_module_registers_its_name() -> None:

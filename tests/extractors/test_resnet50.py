@@ -10,13 +10,13 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from extractors import registry
-from extractors.resnet50_network import ResNet50
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import seeded
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import WeightsError
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.resnet50.network import ResNet50
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 
 @pytest.fixture(scope="module")

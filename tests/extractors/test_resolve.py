@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 import torch
 
-from extractors import registry
-from extractors.resolve import resolve_recipe
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import EXIT_USAGE, UsageError, WeightsError
-from schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.extractors import registry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import EXIT_USAGE, UsageError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
 
 REAL = "weights/squeezenet1_0_imagenet_decoded.pt"
 
@@ -96,7 +96,7 @@ def test_a_digest_tells_files_of_one_layout_apart(
     """torchvision's SqueezeNet has the keys of Caffe's, and another preprocessing."""
     card = registry.card("squeezenet").weights[1]
     assert (card.name, card.files[0].sha256) == ("imagenet-torchvision", "b66bff10")
-    monkeypatch.setattr("extractors.resolve.digest", lambda path: "b66bff10" + 56 * "0")
+    monkeypatch.setattr("clipmill.extractors.resolve.digest", lambda path: "b66bff10" + 56 * "0")
     written = {"file": str(shared_data / REAL)}
     assert resolve("squeezenet", weights=written).weights.card == "imagenet-torchvision"
     assert resolve("squeezenet", weights=written | {"card": "imagenet-caffe"}).weights.card == "imagenet-caffe"

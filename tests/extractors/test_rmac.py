@@ -9,24 +9,24 @@ import pytest
 import torch
 from sklearn.decomposition import PCA
 
-from extractors import registry
-from extractors.base import Extractor
-from extractors.preprocess import resized_shape
-from extractors.resnet50_network import LAYOUTS as RESNET50_LAYOUTS
-from extractors.resnet50_network import network_of as resnet50_of
-from extractors.resolve import resolve_recipe
-from extractors.rmac import network_identity
-from extractors.rmac_network import RMACExtractor
-from extractors.rmac_regions import grid
-from extractors.vgg16_network import LAYOUTS as VGG16_LAYOUTS
-from extractors.vgg16_network import network_of
-from extractors.weights import Layout
-from extractors.whitening import write_whitening
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import UsageError, VideoError, WeightsError
-from schemas.recipe import ClipRule, Recipe
-from schemas.records import Video
-from schemas.whitening import Whitening
+from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor
+from clipmill.extractors.preprocess import resized_shape
+from clipmill.extractors.resnet50.network import LAYOUTS as RESNET50_LAYOUTS
+from clipmill.extractors.resnet50.network import network_of as resnet50_of
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.rmac.card import network_identity
+from clipmill.extractors.rmac.network import RMACExtractor
+from clipmill.extractors.rmac.regions import grid
+from clipmill.extractors.vgg16.network import LAYOUTS as VGG16_LAYOUTS
+from clipmill.extractors.vgg16.network import network_of
+from clipmill.extractors.weights import Layout
+from clipmill.extractors.whitening import write_whitening
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import UsageError, VideoError, WeightsError
+from clipmill.schemas.recipe import ClipRule, Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.whitening import Whitening
 from tests.extractors.published_layouts import numbered_state
 
 Floats = npt.NDArray[np.float64]

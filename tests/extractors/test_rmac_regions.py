@@ -5,7 +5,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from extractors.rmac_regions import Region, added_regions, grid, plus_grid
+from clipmill.extractors.rmac.regions import Region, added_regions, grid, plus_grid
 
 OVERLAP = 0.4
 GOLDEN = [

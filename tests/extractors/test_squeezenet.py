@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
-from extractors import registry
-from extractors.preprocess import apply_geometry
-from extractors.resolve import resolve_recipe
-from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import seeded
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.squeezenet.network import SqueezeNet
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 REAL = "weights/squeezenet1_0_imagenet_decoded.pt"
 CATS = {281, 282, 283, 284, 285}  # tabby, tiger cat, Persian, Siamese, Egyptian cat

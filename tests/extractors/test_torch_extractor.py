@@ -11,12 +11,18 @@ import pytest
 import torch
 from torch import nn
 
-from extractors import registry
-from extractors.resolve import resolve_recipe
-from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import TorchExtractor, affine, make_arithmetic_exact, reverse_input_channels, seeded
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.recipe import ClipRule, Preprocess, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.squeezenet.network import SqueezeNet
+from clipmill.extractors.torch_extractor import (
+    TorchExtractor,
+    affine,
+    make_arithmetic_exact,
+    reverse_input_channels,
+    seeded,
+)
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -32,8 +38,8 @@ def noise(num_windows: int) -> npt.NDArray[np.uint8]:
 
 DIGEST = """
 import hashlib
-from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import seeded
+from clipmill.extractors.squeezenet.network import SqueezeNet
+from clipmill.extractors.torch_extractor import seeded
 total = hashlib.sha256()
 for value in seeded(3, SqueezeNet).state_dict().values():
     total.update(value.numpy().tobytes())

@@ -10,17 +10,17 @@ import numpy.typing as npt
 import pytest
 from scipy.stats import binom
 
-from extractors import registry
-from extractors.resolve import resolve_recipe
-from extractors.tracks import TracksOptions
-from extractors.tracks_extractor import TracksExtractor
-from extractors.tracks_keypoints import EDGE_PIXELS, MOST_TIMES, Describer, Keypoints
-from extractors.tracks_linking import Linker, Tracks, match
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import ConfigError, UsageError
-from schemas.recipe import ClipRule, Recipe, Sampling
-from schemas.records import Clip, Window
-from schemas.rows import Rows
+from clipmill.extractors import registry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.tracks.build import TracksExtractor
+from clipmill.extractors.tracks.card import TracksOptions
+from clipmill.extractors.tracks.keypoints import EDGE_PIXELS, MOST_TIMES, Describer, Keypoints
+from clipmill.extractors.tracks.linking import Linker, Tracks, match
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import ConfigError, UsageError
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.records import Clip, Window
+from clipmill.schemas.rows import Rows
 from tests.shot_videos import shots, still
 
 Pixels = npt.NDArray[np.uint8]

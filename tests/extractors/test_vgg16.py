@@ -10,14 +10,14 @@ import torch.nn.functional as functional
 from PIL import Image
 from torch import Tensor
 
-from extractors import registry
-from extractors.preprocess import apply_geometry
-from extractors.resolve import resolve_recipe
-from extractors.torch_extractor import TorchExtractor, empty, seeded
-from extractors.vgg16_network import LAYOUTS, VGG16
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import UsageError
-from schemas.recipe import ClipRule, Recipe
+from clipmill.extractors import registry
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
+from clipmill.extractors.vgg16.network import LAYOUTS, VGG16
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.recipe import ClipRule, Recipe
 from tests.extractors.published_layouts import numbered_state, published
 
 NAME = "vgg16_torchvision_imagenet1k"

@@ -12,8 +12,8 @@ import pytest
 import torch
 from torch import nn
 
-from extractors.weights import Layout, check_digest, digest, load_network, match_layout, read_state_dict
-from schemas.errors import WeightsError
+from clipmill.extractors.weights import Layout, check_digest, digest, load_network, match_layout, read_state_dict
+from clipmill.schemas.errors import WeightsError
 
 Writer = Callable[[Any, Path], None]
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.whitening import read_whitening, write_whitening
-from schemas.errors import StorageUnavailableError, WeightsError
-from schemas.whitening import Whitening
+from clipmill.extractors.whitening import read_whitening, write_whitening
+from clipmill.schemas.errors import StorageUnavailableError, WeightsError
+from clipmill.schemas.whitening import Whitening
 
 
 def whitening(**changes: Any) -> Whitening:

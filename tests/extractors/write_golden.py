@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from extractors import registry
-from schemas.rows import Rows
+from clipmill.extractors import registry
+from clipmill.schemas.rows import Rows
 from tests.extractors.registered import built_in, default_run, rows_of
 
 FOLDER = Path(__file__).parent / "golden"

@@ -9,7 +9,7 @@ from typing import Any
 import yaml
 from typer.testing import CliRunner
 
-from jobs.cli import app
+from clipmill.jobs.cli import app
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from schemas.recipe import Recipe
-from schemas.records import Video
-from schemas.rows import Rows, concatenate
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
-from stores.store import Store
-from stores.verify import values_sha256
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.tables import COMMITS
+from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores.store import Store
+from clipmill.stores.verify import values_sha256
 
 
 def write_store(

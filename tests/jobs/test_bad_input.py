@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from stores import FeatureStore, Store
+from clipmill.stores import FeatureStore, Store
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -23,7 +23,7 @@ SQUEEZENET = {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}}
 def clipmill(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
     """Runs the command line; every failure of ours must be one line, so no traceback may appear."""
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments],
+        [sys.executable, "-m", "clipmill", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -277,7 +277,7 @@ def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
         encode_video(videos / f"{index}.mp4", num_frames=20, fps=10)
     features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 5}}}
     path = config(videos.parent, features, engine={"device": "cpu", "threads": 1, "task_seconds": 0.05})
-    command = [sys.executable, "-m", "jobs", "build", "--config", path]
+    command = [sys.executable, "-m", "clipmill", "build", "--config", path]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT)
     commits = videos.parent / "store" / "commits"
     deadline = time.monotonic() + 60
@@ -299,7 +299,7 @@ def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
 
 def test_a_closed_or_full_standard_output_is_told_in_one_line(tmp_path: Path) -> None:
     Store.create(str(tmp_path / "store"), "parquet", "d")
-    command = [sys.executable, "-m", "jobs", "status", str(tmp_path / "store")]
+    command = [sys.executable, "-m", "clipmill", "status", str(tmp_path / "store")]
     closed = subprocess.run(["sh", "-c", '"$@" >&-', "sh", *command], cwd=ROOT, capture_output=True, text=True)
     assert (closed.returncode, closed.stderr) == (0, "")
     with open("/dev/full", "w") as full:

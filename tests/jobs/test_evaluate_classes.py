@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 
-from pipelines.evaluation.metrics.classification_videos import VideoClassification
-from stores.formats.activitynet import read_activitynet_database, read_activitynet_results
+from clipmill.pipelines.evaluation.metrics.classification_videos import VideoClassification
+from clipmill.stores.formats.activitynet import read_activitynet_database, read_activitynet_results
 from tests.jobs.evaluation_command import evaluate, refused
 
 FAST = {"resamples": 20}

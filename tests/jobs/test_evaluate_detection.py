@@ -10,16 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.resolve import resolve_recipe
-from pipelines.evaluation.metrics.detection import DetectionMap
-from pipelines.evaluation.metrics.proposals import ProposalRecall
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule
-from schemas.rows import Rows
-from schemas.segments import segments_from_columns
-from stores.formats.parquet import write_segments_parquet
-from stores.formats.segments_csv import read_segments_csv, write_segments_csv
-from stores.formats.thumos14 import read_thumos14_classes, write_thumos14_detections
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
+from clipmill.pipelines.evaluation.metrics.proposals import ProposalRecall
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.parquet import write_segments_parquet
+from clipmill.stores.formats.segments_csv import read_segments_csv, write_segments_csv
+from clipmill.stores.formats.thumos14 import read_thumos14_classes, write_thumos14_detections
 from tests.jobs.evaluation_command import Done, evaluate, refused
 from tests.jobs.stored_rows import write_store
 

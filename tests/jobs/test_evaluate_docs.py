@@ -7,8 +7,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from schemas.config_evaluate import TASKS, PredictionsConfig, TaskConfig, TruthConfig, parse_evaluate_config
-from schemas.errors import ConfigError
+from clipmill.schemas.config_evaluate import TASKS, PredictionsConfig, TaskConfig, TruthConfig, parse_evaluate_config
+from clipmill.schemas.errors import ConfigError
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "evaluation_tasks.md"
 EXAMPLES = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)

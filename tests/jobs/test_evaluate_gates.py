@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 import yaml
 
-from extractors.resolve import resolve_recipe
-from jobs.gates import parse_gate
-from pipelines.evaluation.bootstrap import bootstrap_mean
-from pipelines.evaluation.metrics.significance import compare
-from pipelines.evaluation.task_result import half_samples, resampled_intervals
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import UsageError
-from schemas.recipe import ClipRule, Sampling
-from schemas.rows import Rows
-from schemas.segments import segments_from_columns
-from stores.formats.segments_csv import write_segments_csv
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.jobs.gates import parse_gate
+from clipmill.pipelines.evaluation.bootstrap import bootstrap_mean
+from clipmill.pipelines.evaluation.metrics.significance import compare
+from clipmill.pipelines.evaluation.tasks.result import half_samples, resampled_intervals
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.recipe import ClipRule, Sampling
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import Done, evaluate, refused
 from tests.jobs.stored_rows import write_store
 

@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.moments_floors import moment_floors
-from schemas.segments import segments_from_columns
-from stores.formats.segments_csv import write_segments_csv
+from clipmill.pipelines.evaluation.metrics.moments_floors import moment_floors
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate, refused
 
 FAST = {"resamples": 20}

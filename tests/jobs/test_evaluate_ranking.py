@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import pytrec_eval
 
-from stores.formats.revisited_oxford import read_revisited_oxford
+from clipmill.stores.formats.revisited_oxford import read_revisited_oxford
 from tests.jobs.evaluation_command import evaluate, refused
 
 FAST = {"resamples": 20}

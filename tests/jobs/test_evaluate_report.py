@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.resolve import resolve_recipe
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule
-from schemas.rows import Rows
-from schemas.segments import segments_from_columns
-from stores.formats.segments_csv import write_segments_csv
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate, refused
 from tests.jobs.stored_rows import write_store
 from tests.pipelines.evaluation.test_report import _text

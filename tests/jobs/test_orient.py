@@ -10,17 +10,17 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from extractors.resolve import resolve_recipe
-from jobs.orient import run_orient
-from schemas.config import DecodeConfig, FeatureConfig
-from schemas.errors import UsageError
-from schemas.recipe import ClipRule, Recipe
-from schemas.records import Video
-from schemas.rows import Rows
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
-from stores.store import Store
-from stores.verify import values_sha256
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.jobs.orient import run_orient
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.recipe import ClipRule, Recipe
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS
+from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores.store import Store
+from clipmill.stores.verify import values_sha256
 
 Floats = npt.NDArray[np.float32]
 DIM = 4096

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from jobs.reproduce import REPRODUCTIONS, cpnet_toy_text, run_reproduce
-from schemas.errors import UsageError
+from clipmill.jobs.reproduce import REPRODUCTIONS, cpnet_toy_text, run_reproduce
+from clipmill.schemas.errors import UsageError
 
 ROOT = Path(__file__).resolve().parents[2]
 SMALL = ["epochs=1", "num_train=100", "num_test=100", "seeds=[0]", "nets=[C2D]", "workers=1"]
@@ -18,7 +18,7 @@ SMALL = ["epochs=1", "num_train=100", "num_test=100", "seeds=[0]", "nets=[C2D]",
 
 def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
     return subprocess.run(
-        [sys.executable, "-m", "jobs", *arguments],
+        [sys.executable, "-m", "clipmill", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,

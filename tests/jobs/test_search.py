@@ -13,17 +13,17 @@ import torch
 import yaml
 from PIL import Image
 
-from extractors.squeezenet_network import SqueezeNet
-from extractors.torch_extractor import seeded
-from jobs.build import run_build
-from jobs.report_clips import ClipPlace, lineage
-from jobs.search import run_search
-from jobs.train import run_train
-from models.checkpoints import find_checkpoint, load
-from models.retrieval import distances, embed_images, embed_videos
-from pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
-from schemas.errors import ConfigError, StoreError, UsageError, WeightsError
-from stores import FeatureStore
+from clipmill.extractors.squeezenet.network import SqueezeNet
+from clipmill.extractors.torch_extractor import seeded
+from clipmill.jobs.build import run_build
+from clipmill.jobs.report_clips import ClipPlace, lineage
+from clipmill.jobs.search import run_search
+from clipmill.jobs.train import run_train
+from clipmill.models.checkpoints import find_checkpoint, load
+from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
+from clipmill.schemas.errors import ConfigError, StoreError, UsageError, WeightsError
+from clipmill.stores import FeatureStore
 from tests.pipelines.evaluation.browser import CHROMIUM, browser
 
 Search = Callable[..., Any]

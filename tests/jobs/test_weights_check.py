@@ -10,12 +10,12 @@ import pytest
 import torch
 from typer.testing import CliRunner
 
-from extractors.i3d_weights import join_streams
-from extractors.weights_report import report_weights
-from jobs.cli import app
-from jobs.weights_check import run_check
-from jobs.weights_join import run_join
-from schemas.errors import FormatError, StorageUnavailableError, UsageError, WeightsError
+from clipmill.extractors.i3d.weights import join_streams
+from clipmill.extractors.weights_report import report_weights
+from clipmill.jobs.cli import app
+from clipmill.jobs.weights.check import run_check
+from clipmill.jobs.weights.join import run_join
+from clipmill.schemas.errors import FormatError, StorageUnavailableError, UsageError, WeightsError
 from tests.encoded_videos import encode_video
 from tests.extractors.synthetic_i3d import authors_logits, save_with_logits
 
@@ -111,8 +111,8 @@ def test_wrong_usage_is_one_line(extractor: str, file: str, inputs: list[str], m
 @pytest.fixture
 def small_sample(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, str]:
     """Arrays of both streams, smaller than the published ones: the synthetic networks give one thing for any input."""
-    monkeypatch.setattr("extractors.i3d_check.NUM_FRAMES", FRAMES)
-    monkeypatch.setattr("extractors.i3d_check.SIDE", SIDE)
+    monkeypatch.setattr("clipmill.extractors.i3d.check.NUM_FRAMES", FRAMES)
+    monkeypatch.setattr("clipmill.extractors.i3d.check.SIDE", SIDE)
     paths = {}
     for stream, channels in (("rgb", 3), ("flow", 2)):
         paths[stream] = str(tmp_path / f"{stream}.npy")

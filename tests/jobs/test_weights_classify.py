@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from extractors.i3d_sample import EXPECTED
-from jobs.build import run_build
-from jobs.weights_classify import run_classify
-from schemas.errors import ConfigError, FormatError, UsageError, WeightsError
-from stores import FeatureStore
+from clipmill.extractors.i3d.sample import EXPECTED
+from clipmill.jobs.build import run_build
+from clipmill.jobs.weights.classify import run_classify
+from clipmill.schemas.errors import ConfigError, FormatError, UsageError, WeightsError
+from clipmill.stores import FeatureStore
 from tests.encoded_videos import encode_video
 from tests.extractors.published_layouts import numbered_state, published
 from tests.extractors.synthetic_i3d import authors_logits, save_with_logits

@@ -12,9 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from jobs.weights_files import FetchProgress, run_fetch, run_list
-from schemas.errors import NetworkError, UsageError, WeightsError
-from stores.download import Retry
+from clipmill.jobs.weights.files import FetchProgress, run_fetch, run_list
+from clipmill.schemas.errors import NetworkError, UsageError, WeightsError
+from clipmill.stores.download import Retry
 from tests.file_server import Served, serve
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -25,7 +25,7 @@ NO_DIGEST = "c3d-pretrained.pth"
 
 def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "weights", *arguments],
+        [sys.executable, "-m", "clipmill", "weights", *arguments],
         capture_output=True,
         text=True,
         cwd=ROOT,
@@ -46,7 +46,7 @@ def real(shared_data: Path) -> bytes:
 def served(real: bytes, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """A mirror of the one published file that is at hand."""
     monkeypatch.setenv("no_proxy", "127.0.0.1")
-    monkeypatch.setattr("stores.download.Retry", lambda: Retry(attempts=2, first_wait_seconds=0.01))
+    monkeypatch.setattr("clipmill.stores.download.Retry", lambda: Retry(attempts=2, first_wait_seconds=0.01))
     with serve(real) as server:
         yield server
 

@@ -13,14 +13,14 @@ import pytest
 import yaml
 from sklearn.decomposition import PCA
 
-from extractors.whitening import read_whitening
-from jobs.build import run_build, run_plan
-from jobs.whiten import run_whiten
-from pipelines.features.build import plan_build
-from pipelines.features.recompute import recompute
-from schemas.config import BuildConfig, parse_config
-from schemas.errors import ConfigError, StoreError, UsageError
-from stores import FeatureStore, Store
+from clipmill.extractors.whitening import read_whitening
+from clipmill.jobs.build import run_build, run_plan
+from clipmill.jobs.whiten import run_whiten
+from clipmill.pipelines.features.build import plan_build
+from clipmill.pipelines.features.recompute import recompute
+from clipmill.schemas.config import BuildConfig, parse_config
+from clipmill.schemas.errors import ConfigError, StoreError, UsageError
+from clipmill.stores import FeatureStore, Store
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -194,7 +194,7 @@ def test_an_unknown_key_names_the_near_one(tmp_path: Path) -> None:
 def test_the_command_line_says_it_in_one_line(world: World) -> None:
     config = whiten_config(world.folder, feature="regoins")
     done = subprocess.run(
-        [sys.executable, "-m", "jobs", "whiten", "--config", config],
+        [sys.executable, "-m", "clipmill", "whiten", "--config", config],
         capture_output=True,
         text=True,
         cwd=ROOT,

@@ -6,10 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from models.checkpoints import FeatureSource, Origin, TrainedModel
-from models.map_ivr import MapIvrOptions
-from models.registry import build
-from models.scaling import fit
+from clipmill.models.checkpoints import Origin, TrainedModel
+from clipmill.models.map_ivr import MapIvrOptions
+from clipmill.models.registry import build
+from clipmill.models.scaling import fit
+from clipmill.schemas.features import FeatureSource
 
 IMAGE_DIM, VIDEO_DIM = 5, 11
 MakeTrained = Callable[..., TrainedModel]

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load, save
-from models.retrieval import distances, embed_images, embed_videos
-from schemas.errors import StorageUnavailableError, UsageError, WeightsError
+from clipmill.models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load, save
+from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.schemas.errors import StorageUnavailableError, UsageError, WeightsError
 from tests.models.conftest import IMAGE_DIM, VIDEO_DIM, MakeTrained
 
 

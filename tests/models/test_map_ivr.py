@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
-from models.map_ivr import MapIvr, MapIvrOptions, class_loss, kl_loss, orth_loss, reconstruction_loss
-from models.registry import build, resolve_options
-from schemas.errors import ConfigError, UsageError
+from clipmill.models.map_ivr import MapIvr, MapIvrOptions, class_loss, kl_loss, orth_loss, reconstruction_loss
+from clipmill.models.registry import build, resolve_options
+from clipmill.schemas.errors import ConfigError, UsageError
 
 
 def small(**changes: Any) -> MapIvr:

@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from models.retrieval import distances, embed_images, embed_videos
-from schemas.errors import UsageError
+from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.schemas.errors import UsageError
 from tests.models.conftest import IMAGE_DIM, VIDEO_DIM, MakeTrained
 
 RANDOM = np.random.default_rng(1)

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from models.scaling import Scaling, fit, from_plain
-from schemas.errors import WeightsError
+from clipmill.models.scaling import Scaling, fit, from_plain
+from clipmill.schemas.errors import WeightsError
 
 TRAIN = np.array([[0.0, 2.0], [4.0, 10.0]], np.float32)
 

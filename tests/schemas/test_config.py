@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from schemas.config import BuildConfig, EvaluateConfig, TrainConfig, dump_config, parse_config
-from schemas.errors import EXIT_USAGE, ConfigError
+from clipmill.schemas.config import BuildConfig, EvaluateConfig, TrainConfig, dump_config, parse_config
+from clipmill.schemas.errors import EXIT_USAGE, ConfigError
 
 CONTRACT = """
 store:    {url: out/topics70, format: zarr}

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from schemas.errors import ConfigError
-from schemas.fingerprint import fingerprint
-from schemas.model import validate
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, ShotOptions, Weights
+from clipmill.schemas.errors import ConfigError
+from clipmill.schemas.fingerprint import fingerprint
+from clipmill.schemas.model import validate
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, ShotOptions, Weights
 
 
 def c3d(**changes: Any) -> Recipe:

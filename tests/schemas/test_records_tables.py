@@ -9,12 +9,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas import tables
-from schemas.errors import ClipmillError, UsageError, VideoError, describe, near
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
-from schemas.records import Clip, Quarantined, Segment, Video
-from schemas.rows import Rows, concatenate
-from schemas.task import RunReport, ShardTask, TaskResult, clips_fingerprint
+from clipmill.schemas import tables
+from clipmill.schemas.errors import ClipmillError, UsageError, VideoError, describe, near
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.records import Clip, Quarantined, Segment, Video
+from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, clips_fingerprint
 
 
 def recipe(name: str = "c3d", layer: str = "fc6") -> Recipe:

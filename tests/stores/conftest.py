@@ -10,13 +10,13 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
-from schemas.records import Video
-from schemas.rows import Rows, concatenate
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
-from stores.store import Store
-from stores.verify import values_sha256
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.tables import COMMITS
+from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores.store import Store
+from clipmill.stores.verify import values_sha256
 
 MakeRecipe = Callable[..., Recipe]
 MakeRows = Callable[..., Rows]

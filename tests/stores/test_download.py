@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.errors import EXIT_RETRYABLE, NetworkError, StorageUnavailableError, UsageError, WeightsError
-from stores.download import Retry, download
+from clipmill.schemas.errors import EXIT_RETRYABLE, NetworkError, StorageUnavailableError, UsageError, WeightsError
+from clipmill.stores.download import Retry, download
 from tests.file_server import Served, serve
 
 CONTENT = np.random.default_rng(0).bytes(1_000_000)
@@ -231,7 +231,7 @@ def test_a_web_page_in_its_place_costs_nothing_of_what_is_there(served: Served, 
 
 
 def test_a_silent_connection_counts_as_cut(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("stores.download.TIMEOUT_SECONDS", 0.2)
+    monkeypatch.setattr("clipmill.stores.download.TIMEOUT_SECONDS", 0.2)
     served.cuts, served.pause_seconds = [HALF], 0.6
     heard = Heard()
     download(served.url, str(tmp_path / "file"), observer=heard, retry=QUICK)

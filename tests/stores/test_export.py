@@ -12,12 +12,12 @@ import zarr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from schemas.errors import StorageUnavailableError, UsageError
-from schemas.records import Video
-from schemas.rows import Rows
-from stores import Feature, FeatureStore, Store
-from stores import export as export_module
-from stores.export import export_feature, group_names, safe_name
+from clipmill.schemas.errors import StorageUnavailableError, UsageError
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.stores import Feature, FeatureStore, Store
+from clipmill.stores import export as export_module
+from clipmill.stores.export import export_feature, group_names, safe_name
 
 IDS = ["snow/a b.mp4", "snow", "日本.mp4", "a%2Fb", "../up", "x" * 400, "none"]
 

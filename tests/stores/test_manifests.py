@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.config import VideosConfig
-from schemas.errors import ManifestError
-from schemas.records import Segment, Video
-from stores.manifests import NOT_UTF8, read_manifest
+from clipmill.schemas.config import VideosConfig
+from clipmill.schemas.errors import ManifestError
+from clipmill.schemas.records import Segment, Video
+from clipmill.stores.manifests import NOT_UTF8, read_manifest
 
 TORTURE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "torture"
 

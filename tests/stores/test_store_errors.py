@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from fsspec.implementations.memory import MemoryFileSystem
 
-from schemas.errors import ClipmillError, StorageUnavailableError, StoreError
-from schemas.records import Video
-from stores import FeatureStore, Store
-from stores import objects as objects_module
-from stores.objects import Objects
+from clipmill.schemas.errors import ClipmillError, StorageUnavailableError, StoreError
+from clipmill.schemas.records import Video
+from clipmill.stores import FeatureStore, Store
+from clipmill.stores import objects as objects_module
+from clipmill.stores.objects import Objects
 
 
 def message(error: pytest.ExceptionInfo[ClipmillError]) -> str:
@@ -164,7 +164,7 @@ def test_a_read_only_folder_is_one_retryable_line(tmp_path: Path) -> None:
     Store.create(str(tmp_path / "made"), "zarr", "d")
     code = (
         "import os, sys, stores\n"
-        "from schemas.errors import StorageUnavailableError\n"
+        "from clipmill.schemas.errors import StorageUnavailableError\n"
         "if os.getuid() == 0: os.setgid(65534); os.setuid(65534)\n"
         "for url in sys.argv[1:]:\n"
         "    try: stores.Store.create(url, 'zarr', 'd')\n"
@@ -225,7 +225,7 @@ def test_a_killed_write_leaves_the_old_object_and_a_name_readers_ignore(tmp_path
     objects = Objects(str(tmp_path))
     objects.write("runs/r1/report.json", b"old")
     code = (
-        "import os, sys; from stores import objects\n"
+        "import os, sys; from clipmill.stores import objects\n"
         "objects.os.fsync = lambda descriptor: os._exit(9)\n"
         "objects.Objects(sys.argv[1]).write('runs/r1/report.json', b'new')\n"
     )

@@ -14,17 +14,17 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from schemas.errors import StoreError
-from schemas.recipe import ClipRule, Recipe
-from schemas.records import Segment, Video
-from schemas.rows import Rows
-from schemas.tables import rows_schema
-from stores import ClipRows, FeatureStore, Store
-from stores import shards as shards_module
-from stores.objects import Objects
-from stores.shards import CHUNK_BYTES, open_shard
-from stores.shards_parquet import encode as encode_parquet
-from stores.shards_zarr import encode as encode_zarr
+from clipmill.schemas.errors import StoreError
+from clipmill.schemas.recipe import ClipRule, Recipe
+from clipmill.schemas.records import Segment, Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import rows_schema
+from clipmill.stores import ClipRows, FeatureStore, Store
+from clipmill.stores import shards as shards_module
+from clipmill.stores.objects import Objects
+from clipmill.stores.shards import CHUNK_BYTES, open_shard
+from clipmill.stores.shards_parquet import encode as encode_parquet
+from clipmill.stores.shards_zarr import encode as encode_zarr
 
 AWKWARD_IDS = [
     "a/b/c.mp4",
@@ -253,7 +253,7 @@ def test_dask_index_and_clips_agree_with_the_rows(
 def test_clip_means_are_masked_means_in_the_order_asked(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("stores.reader._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_bytes)
     store = Store.create(str(tmp_path), shard_format, "d")
     videos = {Video(f"v{n}", "/", f"f{n}"): make_rows(30, seed=n, clips=4) for n in range(4)}
     videos[Video("empty", "/", "e")] = make_rows(0)

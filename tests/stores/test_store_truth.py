@@ -14,17 +14,17 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from schemas.errors import StorageUnavailableError, StoreError
-from schemas.recipe import ClipRule
-from schemas.records import Quarantined, Segment, Video, VideoHeader
-from schemas.rows import Rows
-from schemas.tables import COMMITS, QUARANTINE
-from schemas.task import TaskResult
-from stores import FeatureStore, Store
-from stores import catalog as catalog_module
-from stores.clean import delete_garbage, find_garbage
-from stores.store import Probe
-from stores.verify import values_sha256, verify_commits
+from clipmill.schemas.errors import StorageUnavailableError, StoreError
+from clipmill.schemas.recipe import ClipRule
+from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.tables import COMMITS, QUARANTINE
+from clipmill.schemas.task import TaskResult
+from clipmill.stores import FeatureStore, Store
+from clipmill.stores import catalog as catalog_module
+from clipmill.stores.clean import delete_garbage, find_garbage
+from clipmill.stores.store import Probe
+from clipmill.stores.verify import values_sha256, verify_commits
 
 VIDEO = Video("v", "/v.mp4", "f1")
 
@@ -385,7 +385,7 @@ def test_importing_and_reading_tables_loads_neither_zarr_nor_dask_nor_torch_nor_
     store.write_quarantine("r1", "t", [item(recipes=("a", "b"))])
     store.write_quarantine("r2", "t", [item(recipes=("a",))], released=True)
     code = (
-        "import sys; from stores import FeatureStore; s = FeatureStore(sys.argv[1]);"
+        "import sys; from clipmill.stores import FeatureStore; s = FeatureStore(sys.argv[1]);"
         "assert s.store.quarantine().num_rows == 1; assert s['c3d'].video_ids == ['v']; assert s['c3d'].clips();"
         "assert s.store.commits_in_force(s['c3d'].recipe.fingerprint).num_rows == 1;"
         "sys.exit(','.join(m for m in ('zarr', 'dask', 'torch', 'h5py', 'pandas') if m in sys.modules) or 0)"

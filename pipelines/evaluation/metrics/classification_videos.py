@@ -16,10 +16,10 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection import DetectionCounts, DetectionMap
-from pipelines.evaluation.metrics.detection_matching import Floats, Ints, rank_order
-from schemas.errors import UsageError
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection import DetectionCounts, DetectionMap
+from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, rank_order
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

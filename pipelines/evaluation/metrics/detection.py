@@ -22,7 +22,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection_matching import (
+from clipmill.pipelines.evaluation.metrics.detection_matching import (
     Bools,
     Floats,
     Ints,
@@ -33,8 +33,8 @@ from pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou,
 )
-from schemas.errors import UsageError
-from schemas.segments import Segments
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments
 
 # As the official tool makes them: a few of these are a rounding error above the decimal they stand for.
 ACTIVITYNET_THRESHOLDS = tuple(np.linspace(0.5, 0.95, 10).tolist())

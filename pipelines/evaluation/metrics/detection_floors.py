@@ -13,9 +13,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection import DetectionMap, DetectionScore
-from pipelines.evaluation.metrics.moments_floors import normalised, span_grid, span_scores
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap, DetectionScore
+from clipmill.pipelines.evaluation.metrics.moments_floors import normalised, span_grid, span_scores
+from clipmill.schemas.segments import Segments
 
 
 def chance_detections(

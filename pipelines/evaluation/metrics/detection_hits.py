@@ -13,8 +13,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection import account, claims
-from pipelines.evaluation.metrics.detection_matching import (
+from clipmill.pipelines.evaluation.metrics.detection import account, claims
+from clipmill.pipelines.evaluation.metrics.detection_matching import (
     Bools,
     Floats,
     Ints,
@@ -22,8 +22,8 @@ from pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou,
 )
-from pipelines.evaluation.metrics.detection_thumos14 import excused_by, thumos_claims, thumos_tiou
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_thumos14 import excused_by, thumos_claims, thumos_tiou
+from clipmill.schemas.segments import Segments
 
 RECALL_LEVELS = np.arange(101) / 100.0
 

@@ -13,9 +13,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection_hits import NOTHING, Hits, average_precision
-from pipelines.evaluation.metrics.detection_matching import Floats, Ints
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_hits import NOTHING, Hits, average_precision
+from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints
+from clipmill.schemas.segments import Segments
 
 NUM_BINS = 5
 

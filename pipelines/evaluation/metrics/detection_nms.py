@@ -16,8 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection_matching import Floats, Ints, tiou
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, tiou
+from clipmill.schemas.segments import Segments
 
 
 def segment_groups(segments: Segments) -> Ints:

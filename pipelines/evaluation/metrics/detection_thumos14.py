@@ -21,14 +21,14 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics.detection import (
+from clipmill.pipelines.evaluation.metrics.detection import (
     DetectionScore,
     Matched,
     account,
     overlapping,
     score_blocks,
 )
-from pipelines.evaluation.metrics.detection_matching import (
+from clipmill.pipelines.evaluation.metrics.detection_matching import (
     Bools,
     Floats,
     Ints,
@@ -37,8 +37,8 @@ from pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou_of_hull,
 )
-from pipelines.evaluation.metrics.detection_nms import nms
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_nms import nms
+from clipmill.schemas.segments import Segments
 
 THUMOS14_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)
 

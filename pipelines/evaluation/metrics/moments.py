@@ -18,8 +18,8 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection import overlapping
-from pipelines.evaluation.metrics.detection_matching import (
+from clipmill.pipelines.evaluation.metrics.detection import overlapping
+from clipmill.pipelines.evaluation.metrics.detection_matching import (
     Floats,
     Ints,
     claim,
@@ -27,8 +27,8 @@ from pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou_of_hull,
 )
-from schemas.errors import UsageError
-from schemas.segments import Segments
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments
 
 MOMENT_THRESHOLDS = (0.3, 0.5, 0.7)
 # Decimals, unlike ActivityNet's: Moment-DETR rounds them.

@@ -15,9 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics.detection_matching import Floats, tiou
-from pipelines.evaluation.metrics.moments import MOMENT_THRESHOLDS
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, tiou
+from clipmill.pipelines.evaluation.metrics.moments import MOMENT_THRESHOLDS
+from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,8 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics.detection_matching import Bools, Floats
-from schemas.errors import UsageError
+from clipmill.pipelines.evaluation.metrics.detection_matching import Bools, Floats
+from clipmill.schemas.errors import UsageError
 
 HIGHLIGHT_LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}
 

@@ -19,15 +19,15 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.evaluation.metrics.detection import (
+from clipmill.pipelines.evaluation.metrics.detection import (
     ACTIVITYNET_THRESHOLDS,
     DetectionCounts,
     account,
     sum_counts,
 )
-from pipelines.evaluation.metrics.detection_matching import Floats, Ints, group_pairs, rank_order, tiou
-from schemas.errors import UsageError
-from schemas.segments import Segments
+from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, group_pairs, rank_order, tiou
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,12 +14,15 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.metrics.retrieval_average_precision import average_precision_at, average_precision_min_at
-from pipelines.evaluation.metrics.retrieval_ndcg import binary_ndcg_at
-from pipelines.evaluation.metrics.retrieval_rank import RankedHits
-from pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
-from pipelines.evaluation.metrics.retrieval_state import PerQuery
-from schemas.errors import UsageError, describe, near
+from clipmill.pipelines.evaluation.metrics.retrieval_average_precision import (
+    average_precision_at,
+    average_precision_min_at,
+)
+from clipmill.pipelines.evaluation.metrics.retrieval_ndcg import binary_ndcg_at
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import RankedHits
+from clipmill.pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
+from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
+from clipmill.schemas.errors import UsageError, describe, near
 
 Floats = npt.NDArray[np.float64]
 

@@ -20,9 +20,9 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from pipelines.evaluation.metrics.retrieval_junk import rectangle_ap
-from pipelines.evaluation.metrics.retrieval_state import PerQuery
-from schemas.errors import UsageError, describe
+from clipmill.pipelines.evaluation.metrics.retrieval_junk import rectangle_ap
+from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
+from clipmill.schemas.errors import UsageError, describe
 
 SHORT_LIST = 100
 TOLERANCE_SECONDS = 1

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pipelines.evaluation.bootstrap import RESAMPLES, Interval, bootstrap_mean
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES, Interval, bootstrap_mean
 
 Floats = npt.NDArray[np.float64]
 

@@ -13,7 +13,7 @@ from itertools import chain, repeat
 
 import numpy as np
 
-from pipelines.evaluation.metrics.trec_measures import (
+from clipmill.pipelines.evaluation.metrics.trec_measures import (
     MIN_GEOMETRIC,
     NOT_JUDGED,
     OFFICIAL_MEASURES,
@@ -23,7 +23,7 @@ from pipelines.evaluation.metrics.trec_measures import (
     Rankings,
     values_of,
 )
-from schemas.errors import UsageError
+from clipmill.schemas.errors import UsageError
 
 Qrels = Mapping[str, Mapping[str, int]]
 Run = Mapping[str, Mapping[str, float]]

@@ -26,7 +26,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from schemas.errors import UsageError, near
+from clipmill.schemas.errors import UsageError, near
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
-from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
 
 class Observer(Protocol):

@@ -10,12 +10,12 @@ import apache_beam as beam
 import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
-from pipelines.features.engines.base import Observer
-from pipelines.features.worker import Worker
-from schemas.config import EngineConfig
-from schemas.errors import ClipmillError, EngineError, UsageError, describe
-from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
-from stores.store import Store
+from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.worker import Worker
+from clipmill.schemas.config import EngineConfig
+from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+from clipmill.stores.store import Store
 
 POLL_SECONDS = 1.0
 

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from pipelines.features.engines.base import Observer
-from pipelines.features.worker import Worker
-from schemas.task import RunReport, ShardTask, WorkerSpec
+from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.worker import Worker
+from clipmill.schemas.task import RunReport, ShardTask, WorkerSpec
 
 
 class LocalEngine:

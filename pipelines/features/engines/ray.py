@@ -6,11 +6,11 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from pipelines.features.engines.base import Observer
-from pipelines.features.worker import Worker
-from schemas.config import EngineConfig
-from schemas.errors import ClipmillError, EngineError
-from schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.worker import Worker
+from clipmill.schemas.config import EngineConfig
+from clipmill.schemas.errors import ClipmillError, EngineError
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
 # Ray reads these when it is imported: no telemetry leaves the machine, no environment is rebuilt per worker.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")

@@ -2,10 +2,10 @@
 
 import os
 
-from pipelines.features.engines.base import Engine
-from pipelines.features.engines.local import LocalEngine
-from schemas.config import EngineConfig
-from schemas.errors import UsageError, describe
+from clipmill.pipelines.features.engines.base import Engine
+from clipmill.pipelines.features.engines.local import LocalEngine
+from clipmill.schemas.config import EngineConfig
+from clipmill.schemas.errors import UsageError, describe
 
 
 def worker_threads(config: EngineConfig) -> int:
@@ -33,9 +33,9 @@ def select_engine(config: EngineConfig) -> Engine:
             )
         return LocalEngine()
     if config.name == "ray":
-        from pipelines.features.engines.ray import RayEngine
+        from clipmill.pipelines.features.engines.ray import RayEngine
 
         return RayEngine(config)
-    from pipelines.features.engines.beam import BeamEngine
+    from clipmill.pipelines.features.engines.beam import BeamEngine
 
     return BeamEngine(config)

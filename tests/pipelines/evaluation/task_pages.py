@@ -5,25 +5,20 @@ from functools import cache
 
 import numpy as np
 
-from pipelines.evaluation.published_scores import PublishedScore
-from pipelines.evaluation.report_classification import items_report, videos_report
-from pipelines.evaluation.report_detection import detection_report
-from pipelines.evaluation.report_highlights import highlights_report
-from pipelines.evaluation.report_moments import moments_report
-from pipelines.evaluation.report_proposals import proposals_report
-from pipelines.evaluation.report_ranking import landmarks_report, ranking_report
-from pipelines.evaluation.report_task import FileLine, Lineage, TaskReport
-from pipelines.evaluation.segment_truth import SegmentTruth
-from pipelines.evaluation.task_classification import ClassScores, evaluate_items, evaluate_video_classes
-from pipelines.evaluation.task_detection import (
+from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
+from clipmill.pipelines.evaluation.tasks.classification.score import ClassScores, evaluate_items, evaluate_video_classes
+from clipmill.pipelines.evaluation.tasks.detection.report import detection_report
+from clipmill.pipelines.evaluation.tasks.detection.score import (
     DetectionEvaluation,
     DetectionProtocol,
     detection_floor_scores,
     evaluate_detection,
     ordered_truth,
 )
-from pipelines.evaluation.task_landmarks import LandmarkTruth, evaluate_landmarks
-from pipelines.evaluation.task_moments import (
+from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
+from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth, evaluate_landmarks
+from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
+from clipmill.pipelines.evaluation.tasks.moments.score import (
     MomentsProtocol,
     MomentTruth,
     evaluate_highlights,
@@ -31,15 +26,20 @@ from pipelines.evaluation.task_moments import (
     highlight_floor_scores,
     moment_floor_scores,
 )
-from pipelines.evaluation.task_proposals import (
+from clipmill.pipelines.evaluation.tasks.page import FileLine, Lineage, TaskReport
+from clipmill.pipelines.evaluation.tasks.proposals.report import proposals_report
+from clipmill.pipelines.evaluation.tasks.proposals.score import (
     ProposalsProtocol,
     evaluate_proposals,
     proposal_floor_scores,
     proposals_truth,
 )
-from pipelines.evaluation.task_ranking import evaluate_ranking, ranking_protocol
-from pipelines.evaluation.task_result import TaskScore
-from schemas.config_evaluate import (
+from clipmill.pipelines.evaluation.tasks.published import PublishedScore
+from clipmill.pipelines.evaluation.tasks.ranking.report import landmarks_report, ranking_report
+from clipmill.pipelines.evaluation.tasks.ranking.score import evaluate_ranking, ranking_protocol
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
+from clipmill.schemas.config_evaluate import (
     DetectionConfig,
     HighlightsConfig,
     LandmarksConfig,
@@ -47,7 +47,7 @@ from schemas.config_evaluate import (
     ProposalsConfig,
     RankingConfig,
 )
-from schemas.segments import Segments, segments_from_columns
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 HOSTILE = "<script>alert(1)</script>" + "x" * 70
 FILES = {"ground_truth": "gt", "predictions": "p", "resamples": 20}

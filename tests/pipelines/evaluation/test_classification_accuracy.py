@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.classification import Classification
-from pipelines.evaluation.metrics.classification_videos import VideoClassification
-from schemas.errors import UsageError
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.classification import Classification
+from clipmill.pipelines.evaluation.metrics.classification_videos import VideoClassification
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 
 def random_case(seed: int, num_items: int = 200, num_classes: int = 7) -> tuple[np.ndarray, np.ndarray]:

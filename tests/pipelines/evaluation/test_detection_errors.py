@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.detection import DetectionMap
-from pipelines.evaluation.metrics.detection_errors import (
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
+from clipmill.pipelines.evaluation.metrics.detection_errors import (
     CATEGORIES,
     categories,
     class_confusion,
     false_positives,
 )
-from pipelines.evaluation.metrics.detection_hits import (
+from clipmill.pipelines.evaluation.metrics.detection_hits import (
     NOTHING,
     RECALL_LEVELS,
     Hits,
@@ -20,9 +20,9 @@ from pipelines.evaluation.metrics.detection_hits import (
     hits_at,
     precision_at_recall,
 )
-from pipelines.evaluation.metrics.detection_lengths import by_length, length_edges
-from pipelines.evaluation.metrics.detection_thumos14 import ThumosMap
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.detection_lengths import by_length, length_edges
+from clipmill.pipelines.evaluation.metrics.detection_thumos14 import ThumosMap
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 Row = tuple[str, float, float, str, float]
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.detection import DetectionMap
-from pipelines.evaluation.metrics.detection_floors import blind_detections, chance_detections, detection_floors
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
+from clipmill.pipelines.evaluation.metrics.detection_floors import blind_detections, chance_detections, detection_floors
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 
 def always_in_the_middle() -> tuple[Segments, dict[str, float]]:

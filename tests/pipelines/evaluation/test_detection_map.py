@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS, DetectionMap, DetectionScore
-from schemas.errors import UsageError
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS, DetectionMap, DetectionScore
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 Row = tuple[str, float, float, str]
 Scored = tuple[str, float, float, str, float]

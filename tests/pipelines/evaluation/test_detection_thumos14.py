@@ -5,17 +5,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.detection import DetectionMap
-from pipelines.evaluation.metrics.detection_matching import tiou
-from pipelines.evaluation.metrics.detection_nms import nms, soft_nms
-from pipelines.evaluation.metrics.detection_thumos14 import (
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
+from clipmill.pipelines.evaluation.metrics.detection_nms import nms, soft_nms
+from clipmill.pipelines.evaluation.metrics.detection_thumos14 import (
     THUMOS14_THRESHOLDS,
     ThumosMap,
     scnn_detections,
     window_length_weights,
 )
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.thumos14 import read_thumos14, read_thumos14_classes
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.thumos14 import read_thumos14, read_thumos14_classes
 
 DATA = Path(__file__).resolve().parents[4] / "shared" / "data"
 SCNN = DATA / "evaluation" / "scnn-thumos14"

@@ -6,19 +6,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.moments import (
+from clipmill.pipelines.evaluation.metrics.moments import (
     QVHIGHLIGHTS_LENGTHS,
     QVHIGHLIGHTS_THRESHOLDS,
     Moments,
     MomentScore,
 )
-from pipelines.evaluation.metrics.moments_floors import moment_floors, normalised, span_scores
-from pipelines.evaluation.metrics.moments_highlights import HIGHLIGHT_LEVELS, Highlights, clip_average_precision
-from schemas.errors import UsageError
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.activitynet_captions import read_activitynet_captions
-from stores.formats.charades_sta import read_charades_durations, read_charades_sta
-from stores.formats.qvhighlights import read_qvhighlights, read_qvhighlights_predictions
+from clipmill.pipelines.evaluation.metrics.moments_floors import moment_floors, normalised, span_scores
+from clipmill.pipelines.evaluation.metrics.moments_highlights import (
+    HIGHLIGHT_LEVELS,
+    Highlights,
+    clip_average_precision,
+)
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.activitynet_captions import read_activitynet_captions
+from clipmill.stores.formats.charades_sta import read_charades_durations, read_charades_sta
+from clipmill.stores.formats.qvhighlights import read_qvhighlights, read_qvhighlights_predictions
 
 
 def truth(*rows: tuple[str, float, float]) -> Segments:

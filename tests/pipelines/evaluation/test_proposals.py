@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.detection_matching import tiou
-from pipelines.evaluation.metrics.proposals import ProposalRecall, ProposalScore
-from schemas.errors import UsageError
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
+from clipmill.pipelines.evaluation.metrics.proposals import ProposalRecall, ProposalScore
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 
 def cases(seed: int) -> tuple[Segments, Segments]:

@@ -11,7 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.report import (
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import Combined, Cosine
+from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out
+from clipmill.pipelines.evaluation.tasks.retrieval.examples import choose_examples, thumbnails_needed
+from clipmill.pipelines.evaluation.tasks.retrieval.report import (
     DatasetCounts,
     FeatureLine,
     RetrievalReport,
@@ -20,15 +24,11 @@ from pipelines.evaluation.report import (
     render_report,
     write_report,
 )
-from pipelines.evaluation.report_charts import Axes, Series, line_chart
-from pipelines.evaluation.report_embedding import EmbeddingMap, lay_out
-from pipelines.evaluation.report_examples import choose_examples, thumbnails_needed
-from pipelines.evaluation.report_lineage import ClipLineage, FeatureLineage
-from pipelines.evaluation.report_page import duration_text, score_text
-from pipelines.evaluation.report_pictures import Strip, strip
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_scorers import Combined, Cosine
-from schemas.errors import StorageUnavailableError, UsageError
+from clipmill.pipelines.reports.charts import Axes, Series, line_chart
+from clipmill.pipelines.reports.lineage import ClipLineage, FeatureLineage
+from clipmill.pipelines.reports.page import duration_text, score_text
+from clipmill.pipelines.reports.pictures import Strip, strip
+from clipmill.schemas.errors import StorageUnavailableError, UsageError
 from tests.pipelines.evaluation.browser import CHROMIUM, Page, browser
 
 VOID = {"meta", "link", "br", "path", "circle", "rect"}

@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.evaluation.report_confusion import LABELS_SHOWN, OTHERS, confusion
-from pipelines.evaluation.report_embedding import FEWEST, label_styles, lay_out, sample_items
-from pipelines.evaluation.report_lineage import frames_text
-from pipelines.evaluation.report_page import Pictures, clock_text
-from pipelines.evaluation.report_pictures import clip_seconds, strip, strips
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_scorers import Cosine
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.pipelines.evaluation.tasks.retrieval.confusion import LABELS_SHOWN, OTHERS, confusion
+from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import FEWEST, label_styles, lay_out, sample_items
+from clipmill.pipelines.reports.lineage import frames_text
+from clipmill.pipelines.reports.page import Pictures, clock_text
+from clipmill.pipelines.reports.pictures import clip_seconds, strip, strips
 
 
 def _jpeg(colour: tuple[int, int, int], size: tuple[int, int] = (192, 108)) -> bytes:

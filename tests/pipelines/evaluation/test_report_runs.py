@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from pipelines.evaluation.report_charts import Axes, Series, line_chart, round_ticks
-from pipelines.evaluation.report_runs import QUARANTINE_SHOWN, render_build, render_training
+from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
+from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
 
 BUILD: dict[str, Any] = {
     "run_id": "20260101T000000000-abcd",

@@ -7,17 +7,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.detection_errors import false_positives
-from pipelines.evaluation.metrics.detection_hits import hits_at
-from pipelines.evaluation.published_scores import PUBLISHED_SCORES
-from pipelines.evaluation.report_blocks import Segment, time_text, time_ticks
-from pipelines.evaluation.report_charts_bars import Layer, Steps, histogram_chart, matrix_picture, stacked_chart
-from pipelines.evaluation.report_class_confusion import confusion_blocks
-from pipelines.evaluation.report_detection import chosen_thresholds
-from pipelines.evaluation.report_histograms import bin_edges, histograms
-from pipelines.evaluation.report_task import TaskReport, render_task_report, write_task_report
-from pipelines.evaluation.report_timelines import APART, choose, detection_timelines, found_share, lanes_of
-from schemas.errors import StorageUnavailableError
+from clipmill.pipelines.evaluation.metrics.detection_errors import false_positives
+from clipmill.pipelines.evaluation.metrics.detection_hits import hits_at
+from clipmill.pipelines.evaluation.tasks.class_confusion import confusion_blocks
+from clipmill.pipelines.evaluation.tasks.detection.report import chosen_thresholds
+from clipmill.pipelines.evaluation.tasks.detection.timelines import (
+    APART,
+    choose,
+    detection_timelines,
+    found_share,
+    lanes_of,
+)
+from clipmill.pipelines.evaluation.tasks.histograms import bin_edges, histograms
+from clipmill.pipelines.evaluation.tasks.page import TaskReport, render_task_report, write_task_report
+from clipmill.pipelines.evaluation.tasks.published import PUBLISHED_SCORES
+from clipmill.pipelines.reports.blocks import Segment, time_text, time_ticks
+from clipmill.pipelines.reports.charts_bars import Layer, Steps, histogram_chart, matrix_picture, stacked_chart
+from clipmill.schemas.errors import StorageUnavailableError
 from tests.pipelines.evaluation.browser import CHROMIUM, browser
 from tests.pipelines.evaluation.task_pages import HOSTILE, PAGES, detection_page, evaluated_detections
 from tests.pipelines.evaluation.test_report import _text

@@ -10,16 +10,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.bootstrap import bootstrap_difference, bootstrap_mean
-from pipelines.evaluation.metrics.retrieval import measure
-from pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
-from pipelines.evaluation.metrics.retrieval_rank import ranked_hits
-from pipelines.evaluation.published import IMAGE_TO_VIDEO
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_blocks import Cut, computing
-from pipelines.evaluation.retrieval_results import results_json
-from pipelines.evaluation.retrieval_scorers import BestOfSamples, Block, Combined, Cosine
-from schemas.errors import EngineError, UsageError
+from clipmill.pipelines.evaluation.bootstrap import bootstrap_difference, bootstrap_mean
+from clipmill.pipelines.evaluation.metrics.retrieval import measure
+from clipmill.pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import ranked_hits
+from clipmill.pipelines.evaluation.retrieval.blocks import Cut, computing
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.results import results_json
+from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Block, Combined, Cosine
+from clipmill.pipelines.evaluation.tasks.retrieval.published import IMAGE_TO_VIDEO
+from clipmill.schemas.errors import EngineError, UsageError
 
 SCORERS = {
     "appearance": Cosine("image", "appearance"),

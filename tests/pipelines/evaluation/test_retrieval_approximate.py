@@ -7,14 +7,14 @@ import dask.array as da
 import numpy as np
 import pytest
 
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_approximate import Approximate
-from pipelines.evaluation.retrieval_blocks import Cut
-from pipelines.evaluation.retrieval_results import results_json
-from pipelines.evaluation.retrieval_scorers import BestOfSamples, Combined, Cosine, Hamming
-from schemas.config import EvaluateConfig, parse_config
-from schemas.config_index import IndexConfig
-from schemas.errors import ConfigError, UsageError
+from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
+from clipmill.pipelines.evaluation.retrieval.blocks import Cut
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.results import results_json
+from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Hamming
+from clipmill.schemas.config import EvaluateConfig, parse_config
+from clipmill.schemas.config_index import IndexConfig
+from clipmill.schemas.errors import ConfigError, UsageError
 
 SPACES = {
     "appearance": Cosine("image", "video"),

@@ -8,13 +8,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.metrics.retrieval_rank import rank_keys
-from pipelines.evaluation.retrieval import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from pipelines.evaluation.retrieval_best import NO_KEY, Best
-from pipelines.evaluation.retrieval_blocks import Cut, Stretch, computing, find
-from pipelines.evaluation.retrieval_scorers import BestOfSamples, Combined, Cosine, Hamming, Side
-from pipelines.evaluation.retrieval_scores import BlockScores
-from schemas.errors import UsageError
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import rank_keys
+from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
+from clipmill.pipelines.evaluation.retrieval.blocks import Cut, Stretch, computing, find
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Hamming, Side
+from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
+from clipmill.schemas.errors import UsageError
 
 COSINE = {"cosine": Cosine("v", "v")}
 
@@ -80,7 +80,7 @@ def test_orders_that_drop_nothing_or_everything_give_the_same_lists(order: str) 
 
 
 def test_many_waiting_pairs_are_settled_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipelines.evaluation.retrieval_best._WAITING", 50)
+    monkeypatch.setattr("clipmill.pipelines.evaluation.retrieval.best._WAITING", 50)
     right = np.ones((4000, 4), np.float32)
     assert found(right[:2], right, 3, Cut(2, 64))[:, :3].astype(np.uint32).tolist() == [[0, 1, 2], [0, 1, 2]]
 
@@ -265,7 +265,7 @@ def test_judgements_that_repeat_the_labels_give_the_labels_numbers() -> None:
 
 
 def test_judgements_agree_with_trec_measures_of_the_same_ranking() -> None:
-    from pipelines.evaluation.metrics.trec import evaluate_trec
+    from clipmill.pipelines.evaluation.metrics.trec import evaluate_trec
 
     rng = np.random.default_rng(13)
     # Two of the judged items are not in the gallery: they count as never found.
@@ -277,7 +277,7 @@ def test_judgements_agree_with_trec_measures_of_the_same_ranking() -> None:
             name: {result.gallery_ids[item]: -float(rank) for rank, item in enumerate(row)}
             for name, row in zip(result.query_ids, space.top, strict=True)
         }
-        from pipelines.evaluation.metrics.trec import TrecMeasures
+        from clipmill.pipelines.evaluation.metrics.trec import TrecMeasures
 
         score = (
             TrecMeasures(("map", "P_5", "recall_5", "recip_rank"), relevance_level=level).update(qrels, run).result()

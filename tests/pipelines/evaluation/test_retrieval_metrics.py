@@ -10,28 +10,28 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.metrics.retrieval import RetrievalMeasures, measure
-from pipelines.evaluation.metrics.retrieval_average_precision import (
+from clipmill.pipelines.evaluation.metrics.retrieval import RetrievalMeasures, measure
+from clipmill.pipelines.evaluation.metrics.retrieval_average_precision import (
     average_precision_at,
     average_precision_curve,
     average_precision_min_at,
     cumulative_k,
     undo_cumulative_k,
 )
-from pipelines.evaluation.metrics.retrieval_chance import (
+from clipmill.pipelines.evaluation.metrics.retrieval_chance import (
     chance_average_precision,
     chance_precision,
     chance_recall,
 )
-from pipelines.evaluation.metrics.retrieval_junk import (
+from clipmill.pipelines.evaluation.metrics.retrieval_junk import (
     RevisitedTruth,
     positive_ranks,
     rectangle_ap,
     revisited_precision_at,
     trapezoid_ap,
 )
-from pipelines.evaluation.metrics.retrieval_ndcg import binary_ndcg_at, ndcg_at
-from pipelines.evaluation.metrics.retrieval_rank import (
+from clipmill.pipelines.evaluation.metrics.retrieval_ndcg import binary_ndcg_at, ndcg_at
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import (
     RankedHits,
     key_scores,
     key_ties,
@@ -41,9 +41,9 @@ from pipelines.evaluation.metrics.retrieval_rank import (
     ranking,
     tie_order,
 )
-from pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
-from pipelines.evaluation.metrics.retrieval_state import PerQuery
-from schemas.errors import UsageError
+from clipmill.pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
+from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
+from clipmill.schemas.errors import UsageError
 
 TREC = Path(__file__).resolve().parents[4] / "shared" / "data" / "evaluation" / "trec_eval"
 ALL = ["map@3", "map_min@3", "map@10", "recall@5", "hit@5", "p@5", "ndcg@5", "median_rank"]

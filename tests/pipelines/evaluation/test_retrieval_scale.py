@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from benchmarks.bench_retrieval_scale import NUM_LABELS, ROWS_PER_VIDEO, write
-from pipelines.evaluation.retrieval import Queries, evaluate_retrieval
-from pipelines.evaluation.retrieval_gallery import gallery_of_rows
-from pipelines.evaluation.retrieval_results import results_json
-from pipelines.evaluation.retrieval_scorers import Cosine
-from schemas.errors import UsageError
-from stores import FeatureStore
+from clipmill.pipelines.evaluation.retrieval.evaluate import Queries, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.gallery import gallery_of_rows
+from clipmill.pipelines.evaluation.retrieval.results import results_json
+from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.schemas.errors import UsageError
+from clipmill.stores import FeatureStore
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -24,7 +24,7 @@ def test_every_row_of_a_feature_is_an_item_with_its_videos_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks smaller than a shard, as a large store has them.
-    monkeypatch.setattr("stores.reader._BLOCK_BYTES", 700 * 8 * 4)
+    monkeypatch.setattr("clipmill.stores.reader._BLOCK_BYTES", 700 * 8 * 4)
     url = str(tmp_path / "store")
     write(url, 2300, 8, 20)
     feature = FeatureStore(url)["c3d"]

@@ -2,8 +2,8 @@
 
 import pytest
 
-from pipelines.evaluation.metrics.retrieval_scenes import SceneMap, refinement, scenes_of
-from schemas.errors import UsageError
+from clipmill.pipelines.evaluation.metrics.retrieval_scenes import SceneMap, refinement, scenes_of
+from clipmill.schemas.errors import UsageError
 
 
 def ap(ranked: list[str], relevant: set[str], most: int = 100) -> float:

@@ -6,7 +6,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.significance import bootstrap_score, compare, randomisation_p_value
+from clipmill.pipelines.evaluation.metrics.significance import bootstrap_score, compare, randomisation_p_value
 
 
 def test_exact_p_value_counts_all_swaps() -> None:

@@ -3,17 +3,22 @@
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.classification_videos import VideoClassification
-from pipelines.evaluation.metrics.detection import DetectionMap
-from pipelines.evaluation.metrics.detection_thumos14 import ThumosMap
-from pipelines.evaluation.metrics.proposals import ProposalRecall
-from pipelines.evaluation.segment_truth import SegmentTruth, in_order
-from pipelines.evaluation.task_classification import evaluate_video_classes
-from pipelines.evaluation.task_detection import DetectionProtocol, evaluate_detection, ordered_truth, resampled_map
-from pipelines.evaluation.task_proposals import ProposalsProtocol, evaluate_proposals, proposals_truth
-from pipelines.evaluation.task_result import half_samples
-from schemas.config_evaluate import DetectionConfig, ProposalsConfig
-from schemas.segments import Segments, segments_from_columns
+from clipmill.pipelines.evaluation.metrics.classification_videos import VideoClassification
+from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
+from clipmill.pipelines.evaluation.metrics.detection_thumos14 import ThumosMap
+from clipmill.pipelines.evaluation.metrics.proposals import ProposalRecall
+from clipmill.pipelines.evaluation.tasks.classification.score import evaluate_video_classes
+from clipmill.pipelines.evaluation.tasks.detection.score import (
+    DetectionProtocol,
+    evaluate_detection,
+    ordered_truth,
+    resampled_map,
+)
+from clipmill.pipelines.evaluation.tasks.proposals.score import ProposalsProtocol, evaluate_proposals, proposals_truth
+from clipmill.pipelines.evaluation.tasks.result import half_samples
+from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
+from clipmill.schemas.config_evaluate import DetectionConfig, ProposalsConfig
+from clipmill.schemas.segments import Segments, segments_from_columns
 
 NAMES = [f"v{number:02d}" for number in range(24)]
 FILES = {"ground_truth": "truth", "predictions": "answers"}

@@ -10,7 +10,7 @@ import pytrec_eval
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.evaluation.metrics.trec import TrecMeasures
+from clipmill.pipelines.evaluation.metrics.trec import TrecMeasures
 
 SUPPORTED = sorted(pytrec_eval.supported_measures - {"runid", "relstring"})
 # Means over queries in trec_eval; per query its C code gives the logarithm of what ours averages.
@@ -58,7 +58,7 @@ def test_every_measure_of_every_query_is_that_of_the_c_code(seed: int, size: int
 
 
 def test_every_measure_we_name_is_compared() -> None:
-    from pipelines.evaluation.metrics.trec_measures import ALL_MEASURES
+    from clipmill.pipelines.evaluation.metrics.trec_measures import ALL_MEASURES
 
     # What this library does not give is compared with trec_eval's printed output in test_trec_measures.py.
     assert {"map", "ndcg", "bpref", "infAP", "Rndcg", "G", "binG", "P", "iprec_at_recall"} <= set(SUPPORTED)

@@ -6,10 +6,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipelines.evaluation.metrics.trec import TrecMeasures, TrecScore, evaluate_trec
-from pipelines.evaluation.metrics.trec_measures import ALL_MEASURES
-from schemas.errors import UsageError
-from stores.formats.trec import read_trec_qrels, read_trec_run
+from clipmill.pipelines.evaluation.metrics.trec import TrecMeasures, TrecScore, evaluate_trec
+from clipmill.pipelines.evaluation.metrics.trec_measures import ALL_MEASURES
+from clipmill.schemas.errors import UsageError
+from clipmill.stores.formats.trec import read_trec_qrels, read_trec_run
 
 
 @pytest.fixture(scope="module")

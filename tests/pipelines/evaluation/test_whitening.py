@@ -9,9 +9,9 @@ import numpy.typing as npt
 import pytest
 from sklearn.decomposition import PCA
 
-from pipelines.evaluation.retrieval_blocks import computing
-from pipelines.evaluation.whitening import Fit, fit_whitening
-from schemas.errors import UsageError
+from clipmill.pipelines.evaluation.retrieval.blocks import computing
+from clipmill.pipelines.evaluation.whitening import Fit, fit_whitening
+from clipmill.schemas.errors import UsageError
 
 
 def correlated(num: int, dim: int, offset: float = 0.0, seed: int = 0) -> npt.NDArray[np.float32]:
@@ -55,7 +55,7 @@ def test_it_is_scikit_learns_pca(components: int | None, offset: float) -> None:
 def test_a_block_longer_than_a_slab(monkeypatch: pytest.MonkeyPatch) -> None:
     vectors = correlated(1000, 8)
     whole = fitted(cut(vectors, 1000))
-    monkeypatch.setattr("pipelines.evaluation.whitening.SLAB_ROWS", 64)
+    monkeypatch.setattr("clipmill.pipelines.evaluation.whitening.SLAB_ROWS", 64)
     np.testing.assert_allclose(fitted(cut(vectors, 1000)).components, whole.components, rtol=0, atol=1e-10)
 
 

@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.features.assemble import Batcher, Ticket, WindowAssembler
-from schemas.records import Window
+from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
+from clipmill.schemas.records import Window
 
 
 def _window(*frames: int) -> Window:

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.features.build import BuildReport, build, plan_build
-from schemas.config import BuildConfig
-from schemas.errors import UsageError
-from schemas.task import ShardTask, TaskResult
-from stores import FeatureStore
-from stores.store import Store
+from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.schemas.config import BuildConfig
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.task import ShardTask, TaskResult
+from clipmill.stores import FeatureStore
+from clipmill.stores.store import Store
 from tests.encoded_videos import encode_video
 
 FEATURES: dict[str, Any] = {
@@ -89,7 +89,7 @@ def test_a_plan_decodes_nothing_and_writes_nothing(root: Path, monkeypatch: pyte
     def refuse(*_: Any, **__: Any) -> None:
         raise AssertionError("planning must not decode")
 
-    monkeypatch.setattr("pipelines.features.decode.session.DecodeSession.run", refuse)
+    monkeypatch.setattr("clipmill.pipelines.decode.session.DecodeSession.run", refuse)
     planned = plan_build(_config(root))
     assert planned.plan.num_pairs == 4
     assert not (root / "store").exists()
@@ -102,7 +102,7 @@ def test_a_second_build_executes_nothing_and_reads_no_video_again(root: Path, mo
     def refuse(path: str) -> str:
         raise AssertionError("a known file must not be read again")
 
-    monkeypatch.setattr("pipelines.features.probing.content_fingerprint", refuse)
+    monkeypatch.setattr("clipmill.pipelines.features.probing.content_fingerprint", refuse)
     again = build(_config(root))
     assert (again.num_tasks, again.num_complete) == (0, 4)
     assert _objects(root, "shards", "commits") == before

@@ -1,10 +1,10 @@
 import numpy as np
 import pytest
 
-from pipelines.features.clips import clips_of
-from schemas.errors import VideoError
-from schemas.recipe import ClipRule
-from schemas.records import Segment, Video
+from clipmill.pipelines.features.clips import clips_of
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import ClipRule
+from clipmill.schemas.records import Segment, Video
 
 PTS = np.arange(100) / 10
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from extractors.base import EachWindow
-from extractors.resolve import resolve_recipe
-from pipelines.features.extraction import RecipeRun
-from pipelines.features.windows import ClipWindows
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.errors import VideoError
-from schemas.recipe import ClipRule, Recipe
-from schemas.records import Clip, Window
+from clipmill.extractors.base import EachWindow
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.windows import ClipWindows
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import ClipRule, Recipe
+from clipmill.schemas.records import Clip, Window
 
 CLIP = Clip(0, 0.0, 10.0)
 

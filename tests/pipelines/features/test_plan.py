@@ -6,11 +6,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.resolve import resolve_recipe
-from pipelines.features.plan import MAX_TASK_ROW_BYTES, Done, cut, estimate, make_plan, video_key
-from schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from schemas.recipe import ClipRule, Recipe, Sampling
-from schemas.records import Segment, Video, VideoHeader
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.features.plan import MAX_TASK_ROW_BYTES, Done, cut, estimate, make_plan, video_key
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
+from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.records import Segment, Video, VideoHeader
 
 
 def _recipe(name: str = "squeezenet", fps: float = 1, clips: ClipRule | None = None) -> Recipe:

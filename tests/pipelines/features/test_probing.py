@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.features import probing
-from schemas.errors import VideoError
-from schemas.records import Video
+from clipmill.pipelines.features import probing
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.records import Video
 from tests.encoded_videos import encode_video
 
 

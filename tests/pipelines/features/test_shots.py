@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extractors.preprocess import apply_geometry
-from pipelines.features.clips import check_clip_rule, clips_of
-from pipelines.features.decode.scan import scan
-from pipelines.features.decode.session import DecodeSession, Failed
-from pipelines.features.shots import ShotPass, find_shots, hsv_histogram, make_detector
-from schemas.errors import UsageError
-from schemas.recipe import ClipRule, ShotOptions
-from schemas.records import Video
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode.scan import scan
+from clipmill.pipelines.decode.session import DecodeSession, Failed
+from clipmill.pipelines.features.clips import check_clip_rule, clips_of
+from clipmill.pipelines.features.shots import ShotPass, find_shots, hsv_histogram, make_detector
+from clipmill.schemas.errors import UsageError
+from clipmill.schemas.recipe import ClipRule, ShotOptions
+from clipmill.schemas.records import Video
 from tests.encoded_videos import encode_video
 from tests.shot_videos import encode_frames, shots
 

@@ -6,14 +6,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.features.build import build, plan_build
-from pipelines.features.recompute import recompute
-from schemas.config import BuildConfig
-from schemas.errors import ConfigError
-from schemas.model import validate
-from schemas.task import TaskResult
-from stores import FeatureStore
-from stores.store import Store
+from clipmill.pipelines.features.build import build, plan_build
+from clipmill.pipelines.features.recompute import recompute
+from clipmill.schemas.config import BuildConfig
+from clipmill.schemas.errors import ConfigError
+from clipmill.schemas.model import validate
+from clipmill.schemas.task import TaskResult
+from clipmill.stores import FeatureStore
+from clipmill.stores.store import Store
 from tests.encoded_videos import encode_video
 from tests.shot_videos import encode_frames, shots
 

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.features.windows import clip_windows
-from schemas.recipe import Sampling
-from schemas.records import Clip
+from clipmill.pipelines.features.windows import clip_windows
+from clipmill.schemas.recipe import Sampling
+from clipmill.schemas.records import Clip
 
 
 def _pts(num_frames: int, fps: float = 10.0, start: float = 0.0) -> np.ndarray:

@@ -9,16 +9,16 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from models.checkpoints import FeatureSource
-from pipelines.training.datasets import PairedFeatures, clip_id
-from schemas.config import TrainConfig
-from schemas.model import validate
-from schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
-from schemas.records import Segment, Video
-from schemas.rows import Rows, concatenate
-from schemas.tables import COMMITS
-from schemas.task import clips_fingerprint
-from stores import Store
+from clipmill.pipelines.datasets.pairs import PairedFeatures, clip_id
+from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.model import validate
+from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.records import Segment, Video
+from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.tables import COMMITS
+from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores import Store
 
 SMALL = {
     "appearance_dim": 16,

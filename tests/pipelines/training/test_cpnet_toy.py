@@ -9,8 +9,17 @@ import torch
 import torch.nn.functional as functional
 from sklearn.linear_model import LogisticRegression
 
-from extractors.cpnet_module import CorrespondenceProposal
-from pipelines.training.cpnet_toy import (
+from clipmill.extractors.cpnet.correspondence import CorrespondenceProposal
+from clipmill.pipelines.reproductions.cpnet_toy.data import (
+    CLASSES,
+    VARIANTS,
+    Clips,
+    Variant,
+    border_leak,
+    border_touches,
+    draw,
+)
+from clipmill.pipelines.reproductions.cpnet_toy.experiment import (
     CHANCE,
     LEARNED,
     CPNetToyConfig,
@@ -19,10 +28,9 @@ from pipelines.training.cpnet_toy import (
     reproduce,
     standard_error,
 )
-from pipelines.training.cpnet_toy_data import CLASSES, VARIANTS, Clips, Variant, border_leak, border_touches, draw
-from pipelines.training.cpnet_toy_nets import NetName, NonLocal, ToyNet, make_net
-from schemas.config import parse_config
-from schemas.errors import ConfigError
+from clipmill.pipelines.reproductions.cpnet_toy.networks import NetName, NonLocal, ToyNet, make_net
+from clipmill.schemas.config import parse_config
+from clipmill.schemas.errors import ConfigError
 
 
 def clips_of(variant: str, num_clips: int = 1000, seed: int = 0) -> Clips:

@@ -12,10 +12,10 @@ import numpy as np
 import psutil
 import pytest
 
-from models.checkpoints import checkpoints, find_checkpoint, load
-from pipelines.training.train import TrainReport, train_pairs
-from pipelines.training.worker import EpochDone
-from schemas.errors import EngineError, UsageError
+from clipmill.models.checkpoints import checkpoints, find_checkpoint, load
+from clipmill.pipelines.training.train import TrainReport, train_pairs
+from clipmill.pipelines.training.worker import EpochDone
+from clipmill.schemas.errors import EngineError, UsageError
 from tests.pipelines.training.conftest import MakeConfig, MakePairs
 
 pytestmark = pytest.mark.ray
@@ -26,7 +26,7 @@ TWO_WORKERS = {"name": "ray", "workers": 2}
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[None]:
     """A local Ray for this file alone, since starting one takes seconds."""
-    from pipelines.training import ray_train
+    from clipmill.pipelines.training import ray_train
 
     ray_train.ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
     yield
@@ -113,7 +113,7 @@ def test_more_workers_than_cpus_are_refused(cluster: None, make_pairs: MakePairs
 
 
 def test_an_error_of_a_worker_keeps_its_type() -> None:
-    from pipelines.training.ray_train import _cause
+    from clipmill.pipelines.training.ray_train import _cause
 
     domain: Any = UsageError("loss total: expected a finite number, got nan in epoch 1; lower it")
     assert _cause(_Failed({0: domain})) is domain

@@ -5,13 +5,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipelines.training.datasets import PairedFeatures, read_pairs
-from pipelines.training.split import random_test_videos
-from schemas.config import RetrievalDataConfig
-from schemas.errors import ManifestError, StoreError, UsageError
-from schemas.model import validate
-from schemas.records import Segment, Video
-from stores import Store
+from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.pipelines.datasets.split import random_test_videos
+from clipmill.schemas.config import RetrievalDataConfig
+from clipmill.schemas.errors import ManifestError, StoreError, UsageError
+from clipmill.schemas.model import validate
+from clipmill.schemas.records import Segment, Video
+from clipmill.stores import Store
 from tests.pipelines.training.conftest import WriteFeature, rows_of, stored_video
 
 

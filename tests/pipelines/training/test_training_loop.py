@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 import torch
 
-from models.checkpoints import TrainedModel, find_checkpoint, load
-from models.registry import build, resolve_options
-from models.retrieval import distances, embed_images, embed_videos
-from pipelines.training.datasets import PairedFeatures
-from pipelines.training.loop import TrainingRows, make_optimiser, train_epoch
-from pipelines.training.parallel import OneProcess, share
-from pipelines.training.train import train_pairs
-from schemas.config import LoopConfig, TrainConfig
+from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.registry import build, resolve_options
+from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.pipelines.training.loop import TrainingRows, make_optimiser, train_epoch
+from clipmill.pipelines.training.parallel import OneProcess, share
+from clipmill.pipelines.training.train import train_pairs
+from clipmill.schemas.config import LoopConfig, TrainConfig
 from tests.pipelines.training.conftest import SMALL, MakeConfig, MakePairs
 
 

@@ -11,13 +11,13 @@ import pytest
 import torch
 import yaml
 
-from models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load
-from pipelines.training.train import resolve_device, train, train_pairs
-from pipelines.training.worker import EpochDone
-from schemas.config import TrainConfig
-from schemas.errors import ClipmillError, ConfigError, StorageUnavailableError, UsageError
-from schemas.model import validate
-from stores import Store
+from clipmill.models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load
+from clipmill.pipelines.training.train import resolve_device, train, train_pairs
+from clipmill.pipelines.training.worker import EpochDone
+from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.errors import ClipmillError, ConfigError, StorageUnavailableError, UsageError
+from clipmill.schemas.model import validate
+from clipmill.stores import Store
 from tests.pipelines.training.conftest import MakeConfig, MakePairs, WriteFeature, rows_of, stored_video
 
 

@@ -10,17 +10,17 @@ from typing import Any
 
 import pytest
 
-from schemas.errors import FormatError
-from stores.formats.activitynet import read_activitynet_database, read_activitynet_results
-from stores.formats.activitynet_captions import read_activitynet_captions
-from stores.formats.charades_sta import read_charades_durations, read_charades_sta
-from stores.formats.ids import match_ids, require_ids
-from stores.formats.parquet import read_segments_parquet
-from stores.formats.qvhighlights import read_qvhighlights, read_qvhighlights_predictions
-from stores.formats.revisited_oxford import read_revisited_oxford
-from stores.formats.sniff import looks_like
-from stores.formats.thumos14 import read_thumos14, read_thumos14_classes, read_thumos14_detections
-from stores.formats.trec import read_trec_qrels, read_trec_run
+from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.activitynet import read_activitynet_database, read_activitynet_results
+from clipmill.stores.formats.activitynet_captions import read_activitynet_captions
+from clipmill.stores.formats.charades_sta import read_charades_durations, read_charades_sta
+from clipmill.stores.formats.ids import match_ids, require_ids
+from clipmill.stores.formats.parquet import read_segments_parquet
+from clipmill.stores.formats.qvhighlights import read_qvhighlights, read_qvhighlights_predictions
+from clipmill.stores.formats.revisited_oxford import read_revisited_oxford
+from clipmill.stores.formats.sniff import looks_like
+from clipmill.stores.formats.thumos14 import read_thumos14, read_thumos14_classes, read_thumos14_detections
+from clipmill.stores.formats.trec import read_trec_qrels, read_trec_run
 
 Reader = Callable[[Path], Any]
 

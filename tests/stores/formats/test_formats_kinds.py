@@ -10,15 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from schemas.errors import FormatError
-from schemas.segments import segments_from_columns
-from stores.formats.activitynet import read_activitynet_results
-from stores.formats.charades_sta import read_charades_durations
-from stores.formats.class_scores import read_class_scores, read_labels
-from stores.formats.kinds import KINDS, kind_of
-from stores.formats.oxford_buildings import read_oxford_buildings, read_rankings
-from stores.formats.parquet import write_segments_parquet
-from stores.formats.segments_csv import read_segments_csv, write_segments_csv
+from clipmill.schemas.errors import FormatError
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.activitynet import read_activitynet_results
+from clipmill.stores.formats.charades_sta import read_charades_durations
+from clipmill.stores.formats.class_scores import read_class_scores, read_labels
+from clipmill.stores.formats.kinds import KINDS, kind_of
+from clipmill.stores.formats.oxford_buildings import read_oxford_buildings, read_rankings
+from clipmill.stores.formats.parquet import write_segments_parquet
+from clipmill.stores.formats.segments_csv import read_segments_csv, write_segments_csv
 
 SEGMENTS = segments_from_columns(["a", "b"], [0.1, 2], [1.0, 3], ["run", "jump, high"], [0.25, 1 / 3])
 CAPTIONS = {"v_a": {"duration": 5.0, "timestamps": [[0, 1]], "sentences": ["x"]}}

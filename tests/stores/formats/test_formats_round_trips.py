@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from schemas.segments import Segments, segments_from_columns
-from stores.formats.activitynet import (
+from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.activitynet import (
     ActivityNetDatabase,
     ActivityNetResults,
     read_activitynet_database,
@@ -15,25 +15,25 @@ from stores.formats.activitynet import (
     write_activitynet_database,
     write_activitynet_results,
 )
-from stores.formats.activitynet_captions import read_activitynet_captions, write_activitynet_captions
-from stores.formats.charades_sta import read_charades_durations, read_charades_sta, write_charades_sta
-from stores.formats.moments import MomentQueries
-from stores.formats.parquet import read_segments_parquet, write_segments_parquet
-from stores.formats.qvhighlights import (
+from clipmill.stores.formats.activitynet_captions import read_activitynet_captions, write_activitynet_captions
+from clipmill.stores.formats.charades_sta import read_charades_durations, read_charades_sta, write_charades_sta
+from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.parquet import read_segments_parquet, write_segments_parquet
+from clipmill.stores.formats.qvhighlights import (
     read_qvhighlights,
     read_qvhighlights_predictions,
     write_qvhighlights,
     write_qvhighlights_predictions,
 )
-from stores.formats.revisited_oxford import read_revisited_oxford, write_revisited_oxford
-from stores.formats.thumos14 import (
+from clipmill.stores.formats.revisited_oxford import read_revisited_oxford, write_revisited_oxford
+from clipmill.stores.formats.thumos14 import (
     read_thumos14,
     read_thumos14_classes,
     read_thumos14_detections,
     write_thumos14,
     write_thumos14_detections,
 )
-from stores.formats.trec import TrecRun, read_trec_qrels, read_trec_run, write_trec_qrels, write_trec_run
+from clipmill.stores.formats.trec import TrecRun, read_trec_qrels, read_trec_run, write_trec_qrels, write_trec_run
 
 
 def table() -> Segments:

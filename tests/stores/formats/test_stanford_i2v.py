@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from schemas.errors import FormatError
-from stores.formats.stanford_i2v import (
+from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.stanford_i2v import (
     ShownIn,
     read_stanford_i2v,
     read_stanford_i2v_results,

@@ -1,0 +1,112 @@
+"""I3D as an extractor: windows of frames to rows, for either stream or both."""
+
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
+from clipmill.extractors.flow import WindowFlows, make_flow, network_values
+from clipmill.extractors.i3d.card import CARD, I3DOptions
+from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.i3d.steps import StepRows
+from clipmill.extractors.i3d.weights import load_stream, read_streams
+from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
+from clipmill.schemas.errors import VideoError, describe
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Clip
+
+
+def build(recipe: Recipe, device: str) -> "I3DExtractor":
+    """Returns the extractor with the recipe's weights."""
+    options: I3DOptions = options_of(CARD, recipe)
+    names = ("rgb", "flow") if options.stream == "both" else (options.stream,)
+    networks: dict[str, InceptionI3D] = {}
+    if recipe.weights.file is not None:
+        states = read_streams(recipe.weights.file, options.stream)
+        networks = {name: load_stream(states[name], name) for name in names}
+    else:
+        for name in names:
+            networks[name] = seeded(recipe.weights.seed or 0, partial(InceptionI3D, name))
+    return I3DExtractor(recipe, device, networks, options)
+
+
+class I3DExtractor:
+    """Runs one or two streams of I3D on batches of windows.
+
+    Args:
+        networks: by stream, ``rgb`` and ``flow``.
+    """
+
+    def __init__(self, recipe: Recipe, device: str, networks: Mapping[str, InceptionI3D], options: I3DOptions) -> None:
+        self._recipe = recipe
+        self._options = options
+        self._device = torch.device(device)
+        self._dtype = PRECISIONS[recipe.precision]
+        self._networks: dict[str, InceptionI3D] = {}
+        for name, network in networks.items():
+            if options.fold_batch_norm:
+                network.fold_batch_norm()
+            # Channels last is how the frames lie in memory, and the faster layout of these convolutions.
+            placed = network.to(self._device, self._dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            self._networks[name] = placed.eval()
+        self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
+        self._flows: WindowFlows | None = None
+        if options.flow is not None:
+            flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
+            self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns ``{"values": float32[N, D]}``, or ``[N, S, D]`` with `steps`, for ``uint8[N, T, H, W, 3]``."""
+        with torch.inference_mode():
+            parts = [self._stream(name, frames) for name in self._networks]
+            # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
+            values = sum(parts[1:], parts[0]) if self._recipe.layer == "logits" else torch.cat(parts, dim=1)
+            values = values.transpose(1, 2) if self._options.steps else values.mean(dim=2)
+        return {"values": values.contiguous().cpu().numpy()}
+
+    def _stream(self, name: str, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax."""
+        network = self._networks[name]
+        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames)
+        features = network.features(inputs.to(self._dtype))
+        wanted = network.logits(features) if self._recipe.layer == "logits" else features
+        result: Tensor = wanted.float()
+        return result
+
+    def _rgb(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        if self._flows is not None:
+            # The last frame is there for its flow only, so that both streams have one length.
+            frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
+        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
+        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+
+    def _flow(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        flow = self._options.flow
+        if flow is None or self._flows is None:
+            raise ValueError("I3D flow: expected flow options, got none")
+        rows, columns = self._crop(frames.shape[2], frames.shape[3])
+        windows = np.stack([self._flows.of(window)[:, :, rows, columns] for window in frames])
+        values = network_values(windows, flow.values)
+        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
+        return tensor.contiguous(memory_format=torch.channels_last_3d)
+
+    def _crop(self, height: int, width: int) -> tuple[slice, slice]:
+        side = self._options.crop
+        if min(height, width) < side:
+            remedy = f"resize larger, or set features.{self._recipe.name}.options.crop"
+            expected = f"frames of at least {side} pixels a side"
+            raise VideoError(
+                "extract", "frame_too_small", describe(self._recipe.name, "crop", expected, f"{width}x{height}", remedy)
+            )
+        top, left = (height - side) // 2, (width - side) // 2
+        return slice(top, top + side), slice(left, left + side)
+
+    def reducer(self, clip: Clip) -> Reducer:
+        """Returns a reducer that makes one row per window, or one per step."""
+        if self._options.steps:
+            return StepRows(clip, self._recipe.dtype, self._recipe.sampling)
+        return EachWindow(clip, self._recipe.dtype)

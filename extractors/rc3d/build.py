@@ -1,0 +1,140 @@
+"""R-C3D as an extractor: a buffer of frames to scored segments with their features."""
+
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from clipmill.extractors.base import Outputs, Reducer, options_of
+from clipmill.extractors.rc3d.card import CARD, RC3DOptions
+from clipmill.extractors.rc3d.network import LAYOUTS, RC3D, layout_name
+from clipmill.extractors.rc3d.releases import FORMS, Form
+from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
+from clipmill.extractors.rc3d.segments import Floats, Ints, decode, nms, propose
+from clipmill.extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
+from clipmill.extractors.weights import load_network
+from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Clip
+
+RANDOM_INPUT_SCALE = 1 / 64
+"""Frames are not scaled to unit size, so random weights are: else scores of an untrained network saturate (ours)."""
+
+
+def build(recipe: Recipe, device: str) -> "RC3DExtractor":
+    """Returns the extractor with the recipe's weights."""
+    options: RC3DOptions = options_of(CARD, recipe)
+    form = FORMS[options.form]
+    if recipe.weights.file is not None:
+        network = empty(lambda: RC3D(form, options.pooled))
+        load_network(network, recipe.weights.file, [item for item in LAYOUTS if item.name == layout_name(form)])
+    else:
+        network = seeded(recipe.weights.seed or 0, lambda: RC3D(form, options.pooled))
+        network.initialise_heads(torch.Generator().manual_seed(recipe.weights.seed or 0))
+        with torch.no_grad():
+            cast(Tensor, network.get_submodule("conv1a").weight).mul_(RANDOM_INPUT_SCALE)
+    return RC3DExtractor(network, recipe, device, options)
+
+
+class RC3DExtractor:
+    """Runs R-C3D on one buffer after another; a batch only saves transfers, buffers are large enough by themselves."""
+
+    def __init__(self, network: RC3D, recipe: Recipe, device: str, options: RC3DOptions) -> None:
+        if recipe.preprocess.colour == "bgr":
+            reverse_input_channels(network.get_submodule("conv1a"))
+        self._device = torch.device(device)
+        self._dtype = PRECISIONS[recipe.precision]
+        self._network = network.to(self._device, self._dtype).eval()
+        self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
+        self._recipe = recipe
+        self._options = options
+        self._form: Form = network.form
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns, for ``uint8[N, L, H, W, 3]`` buffers, M segments each, best first, of which `num_valid` are real.
+
+        M is fixed, so that what a buffer gives does not depend on its neighbours: 300 proposals, or 5000 detections.
+
+        ``segments float64[N, M, 2]`` in frames of the buffer, ``score``, ``class_score`` and ``class_index`` ``[N,
+        M]``, and ``values float32[N, M, D]``: features of the segment, or its class probabilities for layer detections.
+        """
+        with torch.inference_mode():
+            found = [self._buffer(buffer) for buffer in frames]
+        most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._form.test_filter.num_after
+        outputs: dict[str, npt.NDArray[np.generic]] = {
+            name: np.stack([_padded(item[name], most) for item in found]) for name in found[0]
+        }
+        outputs["num_valid"] = np.array([len(item["score"]) for item in found], dtype=np.int64)
+        return outputs
+
+    def _buffer(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
+        maps = self._network.trunk(self._prepare(frames))
+        scores, offsets = self._network.propose(maps)
+        segments, confidence = propose(
+            _array(scores[0].float().softmax(dim=0)[1]),
+            _array(offsets[0]),
+            self._form.scales,
+            self._form.test_filter,
+            self._options.nms_equal,
+        )
+        fc6, last = self._network.hidden(maps[0], torch.from_numpy(segments).to(self._device))
+        class_scores, class_offsets = self._network.classify(last)
+        probabilities = _array(class_scores.float().softmax(dim=1))
+        if self._recipe.layer == "detections":
+            return self._detect(len(frames), segments, probabilities, _array(self._network.real_offsets(class_offsets)))
+        best = probabilities[:, 1:].argmax(axis=1) + 1
+        class_score = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
+        return {
+            "segments": segments,
+            "score": confidence if self._options.confidence == "rpn" else class_score,
+            "class_index": best,
+            "class_score": class_score,
+            "values": (fc6 if self._recipe.layer == "fc6" else last).float().cpu().numpy(),
+        }
+
+    def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
+        tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format)
+        return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
+
+    def _detect(
+        self, num_frames: int, segments: Floats, probabilities: Floats, offsets: Floats
+    ) -> dict[str, npt.NDArray[Any]]:
+        """Returns one buffer's detections: per class those above the threshold, moved by its offsets, after NMS."""
+        form, options = self._form, self._options
+        threshold = form.score_threshold if options.score_threshold is None else options.score_threshold
+        regions: list[Ints] = []
+        classes: list[Ints] = []
+        moved: list[Floats] = []
+        for index in range(1, form.num_classes):
+            above = np.flatnonzero(probabilities[:, index] > threshold)
+            above = above[np.argsort(-probabilities[above, index], kind="stable")]
+            refined = decode(segments[above], offsets[above, index], num_frames)
+            kept = nms(refined, options.nms or form.nms, suppress_equal=options.nms_equal)
+            regions.append(above[kept])
+            classes.append(np.full(len(kept), index, dtype=np.int64))
+            moved.append(refined[kept])
+        region, class_index = np.concatenate(regions), np.concatenate(classes)
+        score = probabilities[region, class_index]
+        order = np.argsort(-score, kind="stable")[:DETECTIONS_POOL]
+        return {
+            "segments": np.concatenate(moved)[order],
+            "score": score[order],
+            "class_index": class_index[order],
+            "class_score": score[order],
+            "values": probabilities[region[order]].astype(np.float32),
+        }
+
+    def reducer(self, clip: Clip) -> Reducer:
+        """Returns a reducer that makes the clip's best proposals, or its detections."""
+        make = DetectionRows if self._recipe.layer == "detections" else ProposalRows
+        return make(clip, self._recipe, self._options, self._form)
+
+
+def _array(tensor: Tensor) -> Floats:
+    return np.asarray(tensor.double().cpu().numpy())
+
+
+def _padded(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:
+    return np.pad(array, [(0, length - len(array)), *[(0, 0)] * (array.ndim - 1)])

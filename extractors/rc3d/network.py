@@ -1,0 +1,232 @@
+"""The R-C3D network: trunk, proposal subnet, 3D region pooling, classification subnet; and its published layouts."""
+
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+import torch.nn.functional as functional
+from torch import Tensor, nn
+
+from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, FORMS, OFFSET_STD, TRUNK, Form
+from clipmill.extractors.weights import Layout, Shape
+
+TRUNK_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
+POOL_AFTER: dict[str, tuple[int, int, int]] = {
+    "conv1a": (1, 2, 2),
+    "conv2a": (2, 2, 2),
+    "conv3b": (2, 2, 2),
+    "conv4b": (2, 2, 2),
+}
+SLAB_LAYERS = ("conv1a", "conv2a")
+SLAB_FRAMES = 64
+"""The widest maps are made this many frames at a time: 2.5 GB would be needed for a whole buffer of 768."""
+POOLED_CELLS = 16
+"""Cells of a pooled region, whatever its shape: fc6 takes 512 x 16 values."""
+
+
+class RC3D(nn.Module):
+    """R-C3D in one of its public forms.
+
+    Buffers are ``[N, 3, L, H, W]`` with L a multiple of 8; 112 x 112 is what it is trained on, other sizes pool over
+    their whole map as well.
+
+    Args:
+        pooled: time, rows and columns of a pooled region, in place of the form's.
+    """
+
+    def __init__(self, form: Form, pooled: tuple[int, int, int] | None = None) -> None:
+        super().__init__()
+        self.form = form
+        self.pooled = pooled or form.pooled
+        self.offsets_normalised = form.offsets_normalised
+        inputs = 3
+        for name, width in zip(TRUNK, TRUNK_WIDTHS, strict=True):
+            self.add_module(name, nn.Conv3d(inputs, width, 3, padding=1))
+            inputs = width
+        stride = (1, 2, 2) if form.rpn_strided else (1, 1, 1)
+        self.rpn_conv1 = nn.Conv3d(512, 512, 3, stride, padding=1)
+        self.rpn_conv2 = nn.Conv3d(512, 512, 3, stride, padding=1) if form.rpn_strided else None
+        self.rpn_cls_score = nn.Conv3d(512, 2 * len(form.scales), 1)
+        self.rpn_twin_pred = nn.Conv3d(512, 2 * len(form.scales), 1)
+        self.fc6 = nn.Linear(512 * POOLED_CELLS, 4096)
+        self.fc7 = nn.Linear(4096, 4096) if form.has_fc7 else None
+        self.cls_score = nn.Linear(4096, form.num_classes)
+        self.twin_pred = nn.Linear(4096, 2 * form.num_classes)
+
+    def trunk(self, clips: Tensor) -> Tensor:
+        """Returns ``[N, 512, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5."""
+        maps = clips
+        for name in TRUNK:
+            convolution = self.get_submodule(name)
+            if name in SLAB_LAYERS:
+                maps = _in_slabs(cast(nn.Conv3d, convolution), POOL_AFTER[name], maps)
+                continue
+            maps = functional.relu(convolution(maps))
+            if name in POOL_AFTER:
+                maps = functional.max_pool3d(maps, POOL_AFTER[name])
+        return maps
+
+    def propose(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns scores ``[N, 2, K]`` (background, foreground; no softmax) and offsets ``[N, K, 2]`` of the anchors.
+
+        ``K = L / 8 * A`` in the order of `rc3d_segments.anchors`. Published channels: the first A scores are
+        background, the last A foreground; offsets interleave (centre, length) per anchor.
+        """
+        hidden = functional.relu(self.rpn_conv1(maps))
+        if self.rpn_conv2 is not None:
+            hidden = functional.relu(self.rpn_conv2(hidden))
+        hidden = hidden.amax(dim=(3, 4), keepdim=True)
+        num_batch, num_anchors, num_cells = maps.shape[0], len(self.form.scales), maps.shape[2]
+        scores = self.rpn_cls_score(hidden).reshape(num_batch, 2, num_anchors, num_cells)
+        offsets = self.rpn_twin_pred(hidden).reshape(num_batch, num_anchors, 2, num_cells)
+        return scores.transpose(2, 3).flatten(2), offsets.permute(0, 3, 1, 2).flatten(1, 2)
+
+    def hidden(self, maps: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns fc6 and the last hidden layer (fc7, or fc6 again), each ``[n, 4096]`` after its ReLU.
+
+        Args:
+            maps: ``[512, L / 8, H, W]`` of one buffer.
+            segments: ``[n, 2]`` in frames of the buffer.
+        """
+        pooled = pool_regions(maps, segments, self.pooled).flatten(1)
+        fc6 = functional.relu(self.fc6(pooled))
+        last = functional.dropout(fc6, self.form.dropout, self.training)
+        if self.fc7 is not None:
+            last = functional.dropout(functional.relu(self.fc7(last)), self.form.dropout, self.training)
+        return fc6, last
+
+    def classify(self, last: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns class scores ``[n, C]`` (before softmax) and offsets ``[n, C, 2]`` in the units of the weights."""
+        return self.cls_score(last), self.twin_pred(last).reshape(len(last), -1, 2)
+
+    def real_offsets(self, offsets: Tensor) -> Tensor:
+        """Returns head offsets as `rc3d_segments.decode` takes them, whichever way the weights were saved."""
+        return offsets * offsets.new_tensor(OFFSET_STD) if self.offsets_normalised else offsets
+
+    @torch.no_grad()
+    def normalise_offsets(self, normalised: bool) -> None:
+        """Rewrites the offset head so that it gives normalised (for training) or real offsets; the function stays."""
+        if normalised == self.offsets_normalised:
+            return
+        std = torch.tensor(OFFSET_STD * self.form.num_classes, dtype=self.twin_pred.weight.dtype)
+        std = std.to(self.twin_pred.weight.device)
+        factor = 1 / std if normalised else std
+        self.twin_pred.weight.mul_(factor[:, None])
+        self.twin_pred.bias.mul_(factor)
+        self.offsets_normalised = normalised
+
+    @torch.no_grad()
+    def initialise_heads(self, generator: torch.Generator) -> None:
+        """Draws what R-C3D adds to C3D as published: N(0, 0.01), the offset head N(0, 0.001), zero biases."""
+        added = [self.rpn_conv1, self.rpn_conv2, self.rpn_cls_score, self.rpn_twin_pred, self.cls_score, self.twin_pred]
+        for module in added:
+            if module is None:
+                continue
+            deviation = 0.001 if module is self.twin_pred else 0.01
+            module.weight.normal_(0.0, deviation, generator=generator)
+            if module.bias is not None:
+                module.bias.zero_()
+
+
+def _in_slabs(convolution: nn.Conv3d, pool: tuple[int, int, int], maps: Tensor) -> Tensor:
+    """Returns convolution, ReLU and max-pool of ``[N, C, L, H, W]``, a slab of frames at a time: the same numbers."""
+    num_frames = maps.shape[2]
+    pooled = []
+    for start in range(0, num_frames, SLAB_FRAMES):
+        stop = min(start + SLAB_FRAMES, num_frames)
+        # One frame more on each side: what the 3-wide kernel sees. At the ends it sees zeros, as with padding.
+        slab = maps[:, :, max(start - 1, 0) : min(stop + 1, num_frames)]
+        slab = functional.pad(slab, (0, 0, 0, 0, int(start == 0), int(stop == num_frames)))
+        slab = functional.conv3d(slab, convolution.weight, convolution.bias, padding=(0, 1, 1))
+        pooled.append(functional.max_pool3d(functional.relu(slab), pool))
+    return torch.cat(pooled, dim=2)
+
+
+def spatial_bins(size: int, num_bins: int) -> list[tuple[int, int]]:
+    """Returns the cells of each bin of an axis, bounds rounded outwards: 4 bins over 7 cells overlap."""
+    return [(index * size // num_bins, -(-(index + 1) * size // num_bins)) for index in range(num_bins)]
+
+
+def pool_regions(maps: Tensor, segments: Tensor, pooled: tuple[int, int, int]) -> Tensor:
+    """Returns ``[n, C, t, h, w]``: the maximum of each bin of each region (3D RoI pooling); an empty bin is zero.
+
+    A region covers cells ``round(start / 8)`` to ``round(end / 8)`` of the time axis, halves rounded up, and always the
+    whole map in space. Bins are bounded by floor and ceiling as in Fast R-CNN, then clipped to the map.
+
+    Args:
+        maps: ``[C, T, H, W]``.
+        segments: ``[n, 2]`` in frames; both ends belong to the region.
+    """
+    num_times, num_rows, num_columns = pooled
+    maps = _pool_axis(_pool_axis(maps, 2, num_rows), 3, num_columns)
+    num_cells = maps.shape[1]
+    bounds = torch.floor(segments.double() / FEATURE_STRIDE_FRAMES + 0.5).long()
+    start, length = bounds[:, 0], (bounds[:, 1] - bounds[:, 0] + 1).clamp(min=1)
+    index = torch.arange(num_times, device=maps.device)
+    begin = start[:, None] + index * length[:, None] // num_times
+    end = start[:, None] - (-(index + 1) * length[:, None] // num_times)
+    begin, end = begin.clamp(0, num_cells), end.clamp(0, num_cells)
+    ranges = range_maxima(maps, begin.flatten(), end.flatten())
+    ranges = ranges.reshape(len(segments), num_times, *ranges.shape[1:])
+    return ranges.transpose(1, 2)
+
+
+def _pool_axis(maps: Tensor, axis: int, num_bins: int) -> Tensor:
+    bins = spatial_bins(maps.shape[axis], num_bins)
+    return torch.stack([maps.narrow(axis, start, stop - start).amax(dim=axis) for start, stop in bins], dim=axis)
+
+
+def range_maxima(maps: Tensor, start: Tensor, stop: Tensor) -> Tensor:
+    """Returns ``[n, C, H, W]``: the maximum of ``maps[:, start:stop]`` for each range, zero where it is empty.
+
+    A table of maxima over powers of two makes each range the maximum of two look-ups, however long it is.
+    """
+    num_cells = maps.shape[1]
+    levels = [maps]
+    while 2 ** len(levels) <= num_cells:
+        width = 2 ** (len(levels) - 1)
+        later = torch.arange(num_cells, device=maps.device).add(width).clamp(max=num_cells - 1)
+        levels.append(torch.maximum(levels[-1], levels[-1][:, later]))
+    table = torch.stack(levels).transpose(1, 2)
+    length = (stop - start).clamp(min=1)
+    powers = 2 ** torch.arange(len(levels), device=maps.device)
+    level = torch.bucketize(length, powers, right=True) - 1
+    first = start.clamp(max=num_cells - 1)
+    second = torch.maximum(first + length - powers[level], first).clamp(max=num_cells - 1)
+    maxima = torch.maximum(table[level, first], table[level, second])
+    return torch.where((stop > start)[:, None, None, None], maxima, torch.zeros_like(maxima))
+
+
+_PYTORCH_TRUNK = dict(zip(TRUNK, (f"RCNN_base.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
+_PYTORCH = _PYTORCH_TRUNK | {
+    "rpn_conv1": "RCNN_rpn.RPN_Conv1",
+    "rpn_conv2": "RCNN_rpn.RPN_Conv2",
+    "rpn_cls_score": "RCNN_rpn.RPN_cls_score",
+    "rpn_twin_pred": "RCNN_rpn.RPN_twin_pred",
+    "fc6": "RCNN_top.0",
+    "cls_score": "RCNN_cls_score",
+    "twin_pred": "RCNN_twin_pred",
+}
+_CAFFE = {"rpn_conv1": "rpn_conv/3x3", "rpn_conv2": "rpn_conv/3x3_2"}
+
+
+def _keys(form: Form) -> Mapping[str, tuple[str, Shape]]:
+    with torch.device("meta"):
+        state = RC3D(form).state_dict()
+    keys: dict[str, tuple[str, Shape]] = {}
+    for ours, value in state.items():
+        layer, kind = ours.rsplit(".", 1)
+        if form.name.startswith("caffe"):
+            published = f"{_CAFFE.get(layer, layer)}[{0 if kind == 'weight' else 1}]"
+        else:
+            published = f"{_PYTORCH[layer]}.{kind}"
+        keys[published] = (ours, tuple(value.shape))
+    return keys
+
+
+def layout_name(form: Form) -> str:
+    """Returns the layout's name, such as ``rc3d_pytorch_thumos14``."""
+    return "rc3d_" + form.name.replace("-", "_")
+
+
+LAYOUTS = tuple(Layout(layout_name(form), form.name, _keys(form)) for form in FORMS.values())

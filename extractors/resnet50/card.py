@@ -1,0 +1,89 @@
+"""ResNet-50 (He et al., CVPR 2016), as torchvision has it: one row per frame."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
+from clipmill.schemas.model import Model
+from clipmill.schemas.recipe import Recipe, Sampling
+
+
+class ResNet50Options(Model):
+    """Switches of ResNet-50.
+
+    Attributes:
+        fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+    """
+
+    fold_batch_norm: bool = True
+
+
+CARDS = (
+    WeightsCard(
+        name="imagenet-v1",
+        layouts=("resnet50_torchvision",),
+        source="pytorch/vision (ResNet50_Weights.IMAGENET1K_V1)",
+        licence="BSD-3-Clause",
+        preprocess=TORCHVISION,
+        files=(
+            WeightsFile(
+                name="resnet50-0676ba61.pth",
+                layout="resnet50_torchvision",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/resnet50-0676ba61.pth",
+                sha256="0676ba61",
+            ),
+        ),
+        classes="imagenet1k",
+    ),
+    # The same keys; only the resize differs: told by the digest, and for a changed file chosen with weights.card.
+    WeightsCard(
+        name="imagenet-v2",
+        layouts=(),
+        source="pytorch/vision (ResNet50_Weights.IMAGENET1K_V2)",
+        licence="BSD-3-Clause",
+        preprocess=TORCHVISION.model_copy(update={"size": (232,)}),
+        files=(
+            WeightsFile(
+                name="resnet50-11ad3fa6.pth",
+                layout="resnet50_torchvision",
+                source="pytorch/vision",
+                url=f"{TORCHVISION_URL}/resnet50-11ad3fa6.pth",
+                sha256="11ad3fa6",
+            ),
+        ),
+        classes="imagenet1k",
+    ),
+)
+
+CARD = ExtractorCard(
+    name="resnet50",
+    version=1,
+    summary="image classification network, one row per frame (ImageNet)",
+    layers=(
+        Layer("features", 2048),
+        Layer("logits", 1000),
+    ),
+    sampling=Sampling(fps=1, frames=1),
+    weights=CARDS,
+    frames_fixed=True,
+    options=ResNet50Options,
+    gmac_per_window=4.09,
+    batch_windows=16,
+)
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from clipmill.extractors.resnet50.network import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from clipmill.extractors.resnet50.network import LAYOUTS
+
+    return LAYOUTS
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)

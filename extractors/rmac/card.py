@@ -1,0 +1,214 @@
+"""R-MAC (Tolias, Sicre and Jegou, ICLR 2016): one retrieval descriptor per frame from regional maxima of a map."""
+
+import os
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from pydantic import Field
+
+from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, options_of
+from clipmill.extractors.resnet50 import card as resnet50
+from clipmill.extractors.vgg16 import card as vgg16
+from clipmill.extractors.whitening import read_whitening
+from clipmill.schemas.errors import UsageError, WeightsError, describe
+from clipmill.schemas.fingerprint import canonical
+from clipmill.schemas.model import Model
+from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+from clipmill.schemas.records import Video
+
+NO_WHITENING = "none"
+CAFFE_CARD = "imagenet-caffe"
+LONG_SIDE = 1024
+
+
+class RMACOptions(Model):
+    """Switches of R-MAC; the defaults are Garcia and Vogiatzis's, but for the whitening, which needs a file.
+
+    Attributes:
+        network: whose last maps are pooled.
+        grid: ``rmac``, the published regions; ``rmac_plus``, the fixed ones of R-MAC+.
+        levels: scales of regions.
+        overlap: wanted of neighbouring regions at the first scale, as a share of their side (grid ``rmac``).
+        mac: also add the maximum over the whole map, as one more region.
+        last_pool: pool VGG-16's last maps (stride 32); False: cut that pooling off (stride 16).
+        means: ``krmac``: the channel means of red and blue swapped, as keras_rmac subtracts them (Caffe flavour only).
+        whitening: file made by ``clipmill whiten``, applied to each regional vector; ``none``: no whitening. Once
+            resolved, the recipe has the fingerprint of what is in the file.
+        whitening_form: ``pca``; ``zca``: rotated back to the channels, which changes no distance.
+        whitening_of_these_videos: let videos be described with a whitening that was fitted on them.
+    """
+
+    network: Literal["vgg16", "resnet50"] = "vgg16"
+    grid: Literal["rmac", "rmac_plus"] = "rmac"
+    levels: int = Field(default=3, ge=1, le=10)
+    overlap: float = Field(default=0.4, ge=0, lt=1)
+    mac: bool = False
+    last_pool: bool = True
+    means: Literal["published", "krmac"] = "published"
+    whitening: str = Field(default=NO_WHITENING, min_length=1)
+    whitening_form: Literal["pca", "zca"] = "pca"
+    whitening_of_these_videos: bool = False
+
+
+def _uncropped(card: WeightsCard) -> WeightsCard:
+    """Returns a network's weights card with R-MAC's geometry: the whole frame, its long side 1024, the other up."""
+    geometry = {
+        "resize": "long_side",
+        "size": (LONG_SIDE,),
+        # ours: the codes differ in how they resize; an antialias matters for frames larger than 1024.
+        "interpolation": "bilinear_antialias",
+        "crop": None,
+        "crop_rounding": None,
+    }
+    preprocess = card.preprocess.model_copy(update=geometry)
+    # The files are listed under the network's own name.
+    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+
+
+VGG16_CARDS = tuple(
+    # Caffe's first: published R-MAC uses it.
+    sorted((_uncropped(card) for card in vgg16.CARDS), key=lambda card: card.name != CAFFE_CARD)
+)
+# resnet50's second card differs in its resize alone.
+RESNET50_CARDS = (_uncropped(resnet50.CARDS[0]),)
+
+
+def _card(options: RMACOptions) -> ExtractorCard:
+    cards, dim, gmac = (VGG16_CARDS, 512, 240.6) if options.network == "vgg16" else (RESNET50_CARDS, 2048, 64.1)
+    # Of ResNet-50's maps a cell is left of any frame.
+    least = 1 if options.network == "resnet50" else 32 if options.last_pool else 16
+    if options.means == "krmac":
+        cards = tuple(_with_swapped_means(card) if card.name == CAFFE_CARD else card for card in cards)
+    return ExtractorCard(
+        name="rmac",
+        version=1,
+        summary="regional maxima of a network's maps, one retrieval descriptor per frame",
+        # 20 regions of a 4:3, 3:2 or 16:9 frame at three scales.
+        layers=(
+            Layer("descriptor", dim, min_side_pixels=least),
+            Layer("regions", dim, rows_per_window=20.0, min_side_pixels=least),
+        ),
+        sampling=Sampling(fps=1, frames=1),
+        frames_fixed=True,
+        weights=cards,
+        options=RMACOptions,
+        gmac_per_window=gmac,
+        # A frame of 1024 x 768 needs 400 MB; a larger batch is no faster on a CPU.
+        batch_windows=1,
+        variant=_card,
+        settle=_settle,
+        check=_check,
+        check_videos=_check_videos,
+    )
+
+
+def _with_swapped_means(card: WeightsCard) -> WeightsCard:
+    blue, green, red = card.preprocess.mean
+    preprocess = card.preprocess.model_copy(update={"mean": (red, green, blue)})
+    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+
+
+def network_identity(recipe: Recipe) -> dict[str, Any]:
+    """Returns what decides the distribution of regional vectors: whitenings of equal ones may be exchanged.
+
+    The network, its weights, and the arithmetic on its input; not the size of frames, nor the grid.
+    """
+    weights = recipe.identity()["weights"]
+    arithmetic: Preprocess = recipe.preprocess
+    found = {
+        "network": options_of(CARD, recipe).network,
+        "weights": {name: weights[name] for name in ("source", "sha256", "layout", "card")},
+        "colour": arithmetic.colour,
+        "scale": arithmetic.scale,
+        "mean": list(arithmetic.mean),
+        "std": list(arithmetic.std),
+    }
+    return dict(canonical(found))
+
+
+def _settle(recipe: Recipe) -> Recipe:
+    """Puts the fingerprint of the whitening's content where its path was.
+
+    Raises:
+        WeightsError: there is no whitening in the file, or it was fitted on another network's vectors.
+    """
+    options: RMACOptions = options_of(CARD, recipe)
+    if options.whitening == NO_WHITENING:
+        return recipe
+    path = os.path.abspath(os.path.expanduser(options.whitening))
+    whitening = read_whitening(path)
+    own = network_identity(recipe)
+    # What says most first.
+    for key in sorted(own, key=lambda key: (key != "network", key != "weights")):
+        value = own[key]
+        if whitening.network.get(key) != value:
+            where = f"features.{recipe.name}.options"
+            expected = f"one fitted on regions of this network ({key} {_shown(value)})"
+            got = f"{path} of {key} {_shown(whitening.network.get(key))}"
+            raise WeightsError(describe(where, "whitening", expected, got, "fit one with clipmill whiten"))
+    if whitening.mean.shape != (recipe.dim,):
+        got = f"{path} of {whitening.mean.size}"
+        remedy = "fit one with clipmill whiten"
+        where = f"features.{recipe.name}.options"
+        raise WeightsError(describe(where, "whitening", f"one of {recipe.dim} channels", got, remedy))
+    zca = options.whitening_form == "zca"
+    changes = {
+        "dim": recipe.dim if zca else len(whitening.eigenvalues),
+        "options": recipe.options | {"whitening": whitening.fingerprint},
+        "files": recipe.files | {"whitening": path},
+    }
+    return recipe.model_copy(update=changes)
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, dict):
+        return " ".join(str(value.get(name, ""))[:32] for name in ("source", "sha256", "card")).replace("  ", " ")
+    return str(value)
+
+
+def _check(recipe: Recipe) -> None:
+    options: RMACOptions = options_of(CARD, recipe)
+    where = f"features.{recipe.name}.options"
+    if options.network == "resnet50" and not options.last_pool:
+        raise UsageError(describe(where, "last_pool", "true for resnet50, which has none to cut", "false", "remove it"))
+    if options.means == "krmac" and recipe.weights.card != CAFFE_CARD:
+        got = f"krmac for {recipe.weights.card}"
+        raise UsageError(describe(where, "means", f"published, but for weights {CAFFE_CARD}", got, "remove it"))
+    if options.grid == "rmac_plus" and options.levels > 3:
+        raise UsageError(describe(where, "levels", "at most 3 for grid rmac_plus", str(options.levels), "lower it"))
+    if options.whitening == NO_WHITENING and options.whitening_form != "pca":
+        got = f"{options.whitening_form} without a whitening"
+        raise UsageError(describe(where, "whitening_form", "a whitening to give form to", got, "add the whitening"))
+
+
+def _check_videos(recipe: Recipe, videos: Sequence[Video]) -> None:
+    """Makes sure that no video is described with a whitening that has seen it: its distances would be flattered."""
+    options: RMACOptions = options_of(CARD, recipe)
+    if "whitening" not in recipe.files or options.whitening_of_these_videos:
+        return
+    seen = frozenset(read_whitening(recipe.files["whitening"]).videos)
+    both = [video.id for video in videos if video.fingerprint in seen]
+    if both:
+        where = f"features.{recipe.name}.options"
+        got = f"{recipe.files['whitening']}, fitted on {len(both)} of these {len(videos)} videos, such as {both[0]!r}"
+        remedy = "fit it on an independent set, or set whitening_of_these_videos: true"
+        raise UsageError(describe(where, "whitening", "one fitted on other videos", got, remedy))
+
+
+CARD = _card(RMACOptions())
+
+
+def _build(recipe: Recipe, device: str) -> Extractor:
+    from clipmill.extractors.rmac.network import build
+
+    return build(recipe, device)
+
+
+def _layouts() -> Sequence[Any]:
+    from clipmill.extractors.resnet50.network import LAYOUTS as RESNET50_LAYOUTS
+    from clipmill.extractors.vgg16.network import LAYOUTS as VGG16_LAYOUTS
+
+    return (*VGG16_LAYOUTS, *RESNET50_LAYOUTS)
+
+
+REGISTRATION = Registration(CARD, _build, _layouts)

@@ -1,0 +1,110 @@
+"""``clipmill weights check``: what a weights file is, and for I3D whether it gives the authors' numbers."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from clipmill.extractors.weights_report import WeightsReport, report_weights
+from clipmill.jobs.output import Outcome
+from clipmill.jobs.weights.sample import check_sample
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, describe
+from clipmill.schemas.recipe import Preprocess, Recipe
+
+
+def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
+    """Prints what the file is; exit code 1 when the extractor cannot take it or its numbers are not the published."""
+    if inputs and extractor != "i3d":
+        raise UsageError(
+            describe("option", "--input", "extractor i3d (no other has a published sample)", extractor, "leave it out")
+        )
+    report = report_weights(extractor, path)
+    data = _data(extractor, report)
+    lines = _lines(extractor, report)
+    passed = report.passed
+    if extractor == "i3d" and report.recipe is not None:
+        sample = check_sample(report, inputs)
+        passed = passed and sample.agrees
+        data["sample"] = sample.data
+        lines += sample.lines
+    data["passed"] = passed
+    return Outcome(data, "\n".join(lines), EXIT_COMPLETE if passed else EXIT_FAILURE)
+
+
+def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
+    recipe = report.recipe
+    return {
+        "extractor": extractor,
+        "path": report.path,
+        "num_bytes": report.num_bytes,
+        "sha256": report.sha256,
+        "git_blob": report.git_blob,
+        "published": [
+            {"extractor": item.extractor, "use": item.use, "name": item.file.name, "source": item.source}
+            for item in report.published
+            if item.file is not None
+        ],
+        "layout": report.fit.layout.name if recipe is not None else None,
+        "nearest_layout": report.fit.layout.name,
+        "missing": list(report.fit.missing),
+        "unexpected": list(report.fit.unexpected),
+        "misshaped": list(report.fit.misshaped),
+        "not_finite": list(report.not_finite),
+        "num_tensors": report.num_tensors,
+        "num_parameters": report.num_parameters,
+        "num_classes": report.num_classes,
+        "card": recipe.weights.card if recipe is not None else None,
+        "licence": recipe.weights.licence if recipe is not None else None,
+        "preprocess": recipe.preprocess.model_dump(mode="json") if recipe is not None else None,
+        "options": report.options,
+    }
+
+
+def _lines(extractor: str, report: WeightsReport) -> list[str]:
+    fit, recipe = report.fit, report.recipe
+    known = [
+        f"{item.file.name} of {item.source} (extractor {item.extractor}, {item.licence})"
+        for item in report.published
+        if item.file is not None
+    ]
+    lines = [
+        report.path,
+        f"  file        {report.num_bytes:,} bytes, {report.num_tensors} tensors",
+        f"  SHA-256     {report.sha256}",
+        f"  git blob    {report.git_blob}",
+        f"  published   {'; '.join(known) or 'not one of the files whose digest is known (clipmill weights list)'}",
+    ]
+    if recipe is None:
+        lines.append(
+            f"  layout      none of {extractor}'s; nearest is {fit.layout.name}: {fit.num_problems} keys do not fit"
+        )
+        kinds = (("missing", fit.missing), ("unexpected", fit.unexpected), ("mis-shaped", fit.misshaped))
+        for kind, keys in kinds:
+            lines += [f"    {kind:<10}  {key}" for key in keys]
+        return lines
+    classes = f", {report.num_classes} classes" if report.num_classes is not None else ""
+    lines += [
+        f"  layout      {fit.layout.name}, {report.num_parameters or 0:,} parameters{classes}",
+        f"  card        {recipe.weights.card}: {_preprocess(recipe.preprocess)}",
+        f"  in a build  {_in_a_build(extractor, report, recipe)}",
+    ]
+    if fit.layout.lacks:
+        lines.append(f"  lacks       layer {', '.join(fit.layout.lacks)}")
+    lines += [f"  not finite  {key} holds NaN or infinity" for key in report.not_finite]
+    return lines
+
+
+def _preprocess(preprocess: Preprocess) -> str:
+    said = {
+        key: value for key, value in preprocess.model_dump(exclude_defaults=True).items() if key != "mean_cube_file"
+    }
+    return ", ".join(f"{key} {_number(value)}" for key, value in said.items())
+
+
+def _number(value: Any) -> str:
+    if isinstance(value, tuple):
+        return "(" + ", ".join(_number(item) for item in value) + ")"
+    return f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _in_a_build(extractor: str, report: WeightsReport, recipe: Recipe) -> str:
+    options = ", ".join(f"{key}: {value}" for key, value in (report.options or {}).items())
+    return f"{extractor}: {{{f'options: {{{options}}}, ' if options else ''}weights: {{file: {report.path}}}}}"

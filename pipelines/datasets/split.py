@@ -1,0 +1,64 @@
+"""Which clips are tested: decided per video, so that no clip of a training video is ever tested."""
+
+import hashlib
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.schemas.errors import ManifestError, describe
+
+SPLIT_NAMES = ("train", "validation", "test")
+
+
+def random_test_videos(video_ids: Sequence[str], labels: Sequence[str], test_fraction: float, seed: int) -> set[str]:
+    """Returns the ids of the videos that are tested: about `test_fraction` of the videos of each label.
+
+    A video with clips of several labels counts for its most frequent one. Videos are ordered by a hash of (seed, id),
+    so a video's place does not depend on the platform or on the other labels. Of n videos of a label, round(fraction *
+    n) are tested, but at least one and at most n - 1; a label with a single video is not tested.
+
+    Args:
+        video_ids, labels: one per clip.
+    """
+    per_video: dict[str, Counter[str]] = defaultdict(Counter)
+    for video_id, label in zip(video_ids, labels, strict=True):
+        per_video[video_id][label] += 1
+    groups: dict[str, list[str]] = defaultdict(list)
+    for video_id, counts in per_video.items():
+        groups[min(counts, key=lambda name: (-counts[name], name))].append(video_id)
+    tested: set[str] = set()
+    for members in groups.values():
+        num_test = min(max(int(test_fraction * len(members) + 0.5), 1), len(members) - 1)
+        tested.update(sorted(members, key=lambda video_id: _draw(seed, video_id))[:num_test])
+    return tested
+
+
+def manifest_parts(video_ids: Sequence[str], splits: Mapping[str, str | None]) -> npt.NDArray[np.str_]:
+    """Returns each clip's part, ``train``, ``validation`` or ``test``, from its video's entry in the manifest.
+
+    Args:
+        video_ids: one per clip.
+        splits: by video id.
+
+    Raises:
+        ManifestError: a video has no split, or one that is none of the three.
+    """
+    wrong = sorted({video_id for video_id in video_ids if splits.get(video_id) not in SPLIT_NAMES})
+    if wrong:
+        got = f"{splits.get(wrong[0])!r} for {wrong[0]!r}" + (f" and {len(wrong) - 1} more" if len(wrong) > 1 else "")
+        raise ManifestError(
+            describe(
+                "manifest",
+                "split",
+                "train, validation or test for every video",
+                got,
+                "fill in the column split, or take data.split.from: random",
+            )
+        )
+    return np.array([splits[video_id] for video_id in video_ids], dtype=np.str_)
+
+
+def _draw(seed: int, video_id: str) -> bytes:
+    return hashlib.blake2b(f"{seed}\n{video_id}".encode(), digest_size=16).digest()

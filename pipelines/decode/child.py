@@ -1,0 +1,85 @@
+"""The decode child: reads requests, decodes, writes frames into the ring. Run as ``python -m``; see `process`."""
+
+import fcntl
+import os
+import resource
+import select
+import signal
+import sys
+from collections.abc import Callable
+
+from clipmill.pipelines.decode.channel import Channel
+from clipmill.pipelines.decode.ring import RingWriter
+from clipmill.pipelines.decode.wire import DONE, FAILED, Message, pack
+from clipmill.schemas.errors import VideoError
+
+
+def main() -> None:
+    """Serves requests until the parent closes its end."""
+    command, answer, life, ring, memory_bytes, num_threads = (int(item) for item in sys.argv[1:])
+    _die_with_parent(life)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    channel = Channel(command, answer)
+    frames = RingWriter(ring)
+    while (request := channel.next_request()) is not None:
+        os.ftruncate(sys.stderr.fileno(), 0)
+        _answer(channel, request, _operation(request, channel, frames, num_threads))
+
+
+def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads: int) -> Callable[[], bytes]:
+    from clipmill.pipelines.decode import containers
+
+    path = request.data["path"]
+    if request.data["operation"] == "probe":
+        return lambda: pack(DONE, {"header": containers.read_header(path)})
+    if request.data["operation"] == "scan":
+        return lambda: pack(DONE, *containers.read_timeline(path))
+    if request.data["operation"] == "thumbnails":
+        from clipmill.pipelines.decode.thumbnails import draw
+
+        return lambda: pack(DONE, {}, draw(path, request.data["seconds"], request.data["width"]))
+    if request.data["operation"] == "rate":
+        from clipmill.pipelines.decode.rate import measure
+
+        seconds, threads = request.data["seconds"], request.data["num_threads"]
+        return lambda: pack(DONE, {"frames_per_second": measure(path, seconds, threads)})
+    from clipmill.pipelines.decode.serving import serve
+
+    return lambda: serve(request, channel, ring, num_threads)
+
+
+def _answer(channel: Channel, request: Message, operation: Callable[[], bytes]) -> None:
+    path = request.data["path"]
+    try:
+        answer = operation()
+    except VideoError as error:
+        answer = pack(FAILED, {"reason": error.reason, "message": error.message})
+    except MemoryError:
+        answer = pack(
+            FAILED,
+            {
+                "reason": "out_of_memory",
+                "message": f"video {path}: expected to fit the decoder's memory, got more; raise decode.memory_gib",
+            },
+        )
+    channel.send(answer)
+
+
+def _die_with_parent(life: int) -> None:
+    """Has the kernel end this process when the parent's end of the pipe closes, whatever this process is doing.
+
+    PR_SET_PDEATHSIG would not do: it also fires when only the thread that started the child ends.
+    """
+    signal.signal(signal.SIGIO, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGIO])
+    fcntl.fcntl(life, fcntl.F_SETOWN, os.getpid())
+    fcntl.fcntl(life, fcntl.F_SETFL, os.O_ASYNC | os.O_NONBLOCK)
+    poll = select.poll()
+    poll.register(life, select.POLLIN)
+    if poll.poll(0):
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

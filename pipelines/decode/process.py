@@ -1,0 +1,218 @@
+"""The parent's hold on a decode child: start it, talk to it, see it die, kill it."""
+
+import contextlib
+import fcntl
+import os
+import re
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import weakref
+from pathlib import Path
+
+from clipmill.pipelines.decode import ring
+from clipmill.pipelines.decode.wire import Message, Unpacker
+
+# Not resolved: the folder that holds `clipmill`, which in a checkout links to this one.
+ROOT = Path(__file__).absolute().parents[3]
+READ_BYTES = 1 << 16
+STDERR_TAIL_BYTES = 4096
+GOODBYE_SECONDS = 2.0
+MAX_DECODE_THREADS = 4
+"""More threads than this gain little on the small videos features are made from, and each costs memory (ours)."""
+
+ENVIRONMENT = {
+    # One compute thread: what runs in the child is copying and resizing single frames beside a decoder with its own.
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "OPENCV_FOR_THREADS_NUM": "1",
+    # glibc reserves 128 MiB of address space per arena, which the ceiling on address space would count.
+    "MALLOC_ARENA_MAX": "2",
+    # decord gives up on the last frames of a file after so many polls of its own decoder thread: on a busy machine it
+    # would report faults that are none. The deadline is what ends a real hang.
+    "DECORD_EOF_RETRY_MAX": str(2**31 - 1),
+    # decord would otherwise answer a lost frame with an earlier one, uncounted, where it holds no frame to repeat.
+    "DECORD_REWIND_RETRY_MAX": "-1",
+}
+
+_living: "weakref.WeakSet[ChildProcess]" = weakref.WeakSet()
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
+
+
+def decoder_threads() -> int:
+    """Returns how many threads a decoder is given: the processors this process may use, within a small limit."""
+    return min(len(os.sched_getaffinity(0)), MAX_DECODE_THREADS)
+
+
+class ChildDiedError(Exception):
+    """The child ended without finishing what it was asked."""
+
+
+def last_line(text: bytes) -> str:
+    """Returns the last line that says something, without memory addresses, so that the same file says the same."""
+    lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
+    return _ADDRESS.sub("", lines[-1])[:200] if lines else ""
+
+
+class ChildProcess:
+    """One running ``python -m clipmill.pipelines.decode.child``.
+
+    It has a session of its own, so that Ctrl-C in a terminal reaches only the parent. It dies with its parent: both
+    ends of its pipes close then, and the kernel signals it even while it is inside a decoder.
+    """
+
+    def __init__(self, memory_bytes: int, num_threads: int, ring_bytes: int) -> None:
+        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in kill)
+        fcntl.fcntl(self._stderr, fcntl.F_SETFL, fcntl.fcntl(self._stderr, fcntl.F_GETFL) | os.O_APPEND)
+        ring_descriptor = ring.create(ring_bytes)
+        command_read, self._command = os.pipe()
+        self._answer, answer_write = os.pipe()
+        life_read, self._life = os.pipe()
+        theirs = (command_read, answer_write, life_read)
+        try:
+            self._process = subprocess.Popen(
+                [
+                    *(sys.executable, "-P", "-m", "clipmill.pipelines.decode.child"),
+                    *(str(item) for item in (*theirs, ring_descriptor, memory_bytes, num_threads)),
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=self._stderr,
+                stderr=self._stderr,
+                pass_fds=(*theirs, ring_descriptor),
+                start_new_session=True,
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": _python_path()},
+            )
+        except BaseException:
+            for descriptor in (self._command, self._answer, self._life, ring_descriptor):
+                os.close(descriptor)
+            self._stderr.close()
+            raise
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        self.ring = ring.RingReader(ring_descriptor)
+        os.set_blocking(self._command, False)
+        os.set_blocking(self._answer, False)
+        self._unpacker = Unpacker()
+        self._outgoing = bytearray()
+        self._closed = False
+        self.num_requests = 0
+        _living.add(self)
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it still runs."""
+        return not self._closed and self._process.poll() is None
+
+    @property
+    def pid(self) -> int:
+        """Process id."""
+        return self._process.pid
+
+    def send(self, message: bytes) -> None:
+        """Queues a message and sends what the pipe takes now; `receive` sends the rest."""
+        self._outgoing += message
+        self._flush()
+
+    def receive(self, timeout_seconds: float) -> Message | None:
+        """Returns the next message of the child, or None when none came in time.
+
+        Raises:
+            ChildDiedError: it ended; `death` says how.
+        """
+        until = time.monotonic() + timeout_seconds
+        while (message := self._unpacker.next()) is None:
+            left = until - time.monotonic()
+            if left <= 0:
+                return None
+            poll = select.poll()
+            poll.register(self._answer, select.POLLIN)
+            if self._outgoing:
+                poll.register(self._command, select.POLLOUT)
+            ready = {descriptor for descriptor, _ in poll.poll(left * 1000)}
+            if self._command in ready:
+                self._flush()
+            if self._answer in ready:
+                data = os.read(self._answer, READ_BYTES)
+                if not data:
+                    raise ChildDiedError
+                self._unpacker.feed(data)
+        return message
+
+    def death(self) -> tuple[str, str, bool]:
+        """Returns how the child ended, the last line it printed, and whether it ran out of memory."""
+        try:
+            code = self._process.wait(GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            return "closed its pipes", self.stderr_line(), False
+        line = self.stderr_line()
+        starved = any(word in line for word in ("bad_alloc", "Cannot allocate memory", "MemoryError", "out of memory"))
+        if code < 0:
+            # A SIGKILL that is not ours comes from the kernel, which was out of memory.
+            return signal.Signals(-code).name, line, starved or -code == signal.SIGKILL
+        return f"exit code {code}", line, starved
+
+    def stderr_line(self) -> str:
+        """Returns the last line the child, or a library inside it, printed."""
+        size = os.fstat(self._stderr.fileno()).st_size
+        start = max(size - STDERR_TAIL_BYTES, 0)
+        return last_line(os.pread(self._stderr.fileno(), STDERR_TAIL_BYTES, start))
+
+    def kill(self) -> None:
+        """Ends the child at once and leaves nothing behind; may be called twice."""
+        if self._closed:
+            return
+        self._closed = True
+        self._process.kill()
+        self._process.wait()
+        self._release()
+
+    def close(self) -> None:
+        """Lets an idle child end by itself; kills it when it does not."""
+        if self._closed:
+            return
+        os.close(self._command)
+        self._command = -1
+        try:
+            self._process.wait(GOODBYE_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+        self._closed = True
+        self._release()
+
+    def abandon(self) -> None:
+        """Lets go of what a fork inherited: the child belongs to the other process, and must see that one die."""
+        if not self._closed:
+            self._closed = True
+            self._process.returncode = 0
+            self._release()
+
+    def _release(self) -> None:
+        for descriptor in (self._command, self._answer, self._life):
+            if descriptor >= 0:
+                os.close(descriptor)
+        self.ring.close()
+        self._stderr.close()
+
+    def _flush(self) -> None:
+        with contextlib.suppress(BlockingIOError, BrokenPipeError):
+            # A broken pipe shows as the end of the answers, where it is handled.
+            while self._outgoing:
+                count = os.write(self._command, memoryview(self._outgoing)[: 1 << 20])
+                del self._outgoing[:count]
+
+
+def _abandon_all() -> None:
+    for child in list(_living):
+        child.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)
+
+
+def _python_path() -> str:
+    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

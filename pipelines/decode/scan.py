@@ -1,0 +1,61 @@
+"""The packet scan: presentation times of every frame, without decoding one."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.pipelines.decode.inspection import inspect
+from clipmill.schemas.errors import VideoError
+
+
+def _none() -> npt.NDArray[np.int64]:
+    return np.zeros(0, dtype=np.int64)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Timeline:
+    """When each frame of a video is shown, as its packets say.
+
+    Attributes:
+        pts_seconds: ``float64[N]``, sorted presentation times of the frames that will be shown (what an edit list cuts
+            away is left out).
+        stop_seconds: end of display of the last frame.
+        key_frames: ``int64[K]``, indices of frames decoding can start at; empty where they are not known.
+        counted: the container has no presentation times (AVI): frame i is the i-th the decoder gives.
+        decord_refusal: why decord must not decode this video; None where it may.
+        frame_bytes: size of one decoded RGB frame; 0 where it is not known.
+    """
+
+    pts_seconds: npt.NDArray[np.float64]
+    stop_seconds: float
+    key_frames: npt.NDArray[np.int64] = field(default_factory=_none)
+    counted: bool = False
+    decord_refusal: str | None = None
+    frame_bytes: int = 0
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames that will be shown."""
+        return len(self.pts_seconds)
+
+
+def scan(path: str) -> Timeline:
+    """Returns the timeline of the video at `path`: packets only, no decoding, in a child process with a deadline.
+
+    Raises:
+        VideoError: stage ``scan``; the reasons are those of `containers` and ``deadline``, ``decoder_crashed``,
+            ``out_of_memory``.
+    """
+    answer = inspect("scan", path, "scan")
+    times = answer.arrays["pts_seconds"].copy()
+    if not len(times):
+        raise VideoError("scan", "no_frames", f"video {path}: expected at least one frame, got none; re-encode it")
+    return Timeline(
+        pts_seconds=times,
+        stop_seconds=float(answer.data["stop_seconds"]),
+        key_frames=answer.arrays["key_frames"].copy(),
+        counted=bool(answer.data["counted"]),
+        decord_refusal=answer.data["decord_refusal"],
+        frame_bytes=int(answer.data["frame_bytes"]),
+    )

@@ -1,0 +1,200 @@
+"""One decode request, inside the child: choose the decoder, decode once, feed every view, put frames into the ring."""
+
+import resource
+import time
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode.channel import Channel
+from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames, seek_plan, version
+from clipmill.pipelines.decode.ring import RingWriter
+from clipmill.pipelines.decode.scan import Timeline
+from clipmill.pipelines.decode.wire import DONE, FRAMES, RESTARTED, Message, pack
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Preprocess
+
+Pixels = npt.NDArray[np.uint8]
+
+BATCH_BYTES = 4 << 20
+BATCH_FRAMES = 256
+BATCH_SECONDS = 0.05
+"""A batch of frames is announced when it is this large, or this old (ours)."""
+DECORD_SHARE = 0.5
+"""decord walks the whole video; where seeking passes over more than the rest of it, PyAV seeks (ours)."""
+SPARSE_SHARE = 0.25
+"""Where fewer of the frames are wanted than this, PyAV skips what nothing depends on, which decord cannot (ours)."""
+DECORD_AHEAD_BYTES = 1 << 30
+"""decord decodes ahead of its consumer without bound: videos whose RGB frames exceed this, or a quarter of the memory
+the child may have, go to PyAV (ours)."""
+
+
+class Emitter:
+    """Applies each view's geometry and sends frames through the ring, announced in batches."""
+
+    def __init__(
+        self,
+        path: str,
+        channel: Channel,
+        ring: RingWriter,
+        views: Sequence[tuple[Preprocess, npt.NDArray[np.int64]]],
+    ) -> None:
+        self._channel = channel
+        self._ring = ring
+        self._preprocess = [preprocess for preprocess, _ in views]
+        self._views_of: dict[int, list[int]] = {}
+        for number, (_, frames) in enumerate(views):
+            for frame in frames.tolist():
+                self._views_of.setdefault(frame, []).append(number)
+        self._path = path
+        self._shapes: dict[int, tuple[int, ...]] = {}
+        self._pending: list[tuple[int, ...]] = []
+        self._since = 0.0
+        self.wanted = np.array(sorted(self._views_of), dtype=np.int64)
+        self.num_emitted = 0
+
+    def emit(self, frame: int, pixels: Pixels) -> None:
+        """Sends one frame to every view that wants it; waits while the ring is full.
+
+        Raises:
+            VideoError: ``size_changes``: the frames of a view are not all of one size.
+        """
+        for view in self._views_of[frame]:
+            prepared = np.ascontiguousarray(apply_geometry(pixels, self._preprocess[view]))
+            shape = self._shapes.setdefault(view, prepared.shape)
+            if shape != prepared.shape:
+                raise VideoError(
+                    "decode",
+                    "size_changes",
+                    f"video {self._path}: expected frames of {shape[1]} x {shape[0]} throughout, got "
+                    f"{prepared.shape[1]} x {prepared.shape[0]} at frame {frame}; resize to an exact size",
+                )
+            offset = self._place(prepared)
+            if not self._pending:
+                self._since = time.monotonic()
+            self._pending.append((view, frame, offset, *prepared.shape))
+            self.num_emitted += 1
+        if (
+            self._ring.batch_bytes >= min(BATCH_BYTES, self._ring.num_bytes // 4)
+            or len(self._pending) >= BATCH_FRAMES
+            or time.monotonic() - self._since >= BATCH_SECONDS
+        ):
+            self.flush()
+
+    def flush(self) -> None:
+        """Announces what is written."""
+        if self._pending:
+            self._channel.send(pack(FRAMES, {}, {"frames": np.array(self._pending, dtype=np.int64)}))
+            self._ring.close_batch()
+            self._pending = []
+
+    def restart(self, reason: str) -> None:
+        """Tells the parent to forget the request's frames, if any have been sent."""
+        self.flush()
+        if self.num_emitted:
+            self._channel.send(pack(RESTARTED, {"reason": reason}))
+            self.num_emitted = 0
+        self._shapes.clear()
+
+    def _place(self, pixels: Pixels) -> int:
+        for _ in range(self._channel.freed()):
+            self._ring.free()
+        while (offset := self._ring.write(pixels)) is None:
+            self.flush()
+            if self._ring.num_batches:
+                for _ in range(self._channel.wait_freed()):
+                    self._ring.free()
+            else:
+                self._ring.grow(pixels.nbytes)
+        return offset
+
+
+Frames = Iterator[tuple[int, Pixels]]
+
+
+def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int) -> bytes:
+    """Decodes one request; returns the closing message.
+
+    Raises:
+        VideoError: the video cannot be decoded.
+    """
+    started = time.monotonic()
+    data = request.data
+    path, asked = data["path"], data["decoder"]
+    timeline = Timeline(request.arrays["pts_seconds"], 0.0, request.arrays["key_frames"], **data["timeline"])
+    views = [Preprocess.model_validate(preprocess) for preprocess in data["views"]]
+    emitter = Emitter(
+        path, channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)]
+    )
+    reason = data["fallback_reason"] or _why_not_decord(asked, timeline, emitter.wanted)
+    decoder = "pyav" if reason or asked == "pyav" else "decord"
+    careful = bool(data["careful"])
+    while True:
+        counts = PassCounts()
+        try:
+            for index, pixels in _frames(decoder, path, timeline, emitter.wanted, num_threads, careful, counts):
+                emitter.emit(index, pixels)
+            break
+        except FaultError as fault:
+            if asked == "decord":
+                raise VideoError(
+                    "decode",
+                    "decord_failed",
+                    f"video {path}: expected decord to decode it, got: {fault}; use decode.decoder: auto",
+                ) from None
+            # What a decoder lost half way is counted exactly; what it could not even open, the other decodes as usual.
+            careful = decoder == "pyav" or counts.num_decoded > 0
+            decoder, reason = "pyav", reason or str(fault)
+            emitter.restart(str(fault))
+    emitter.flush()
+    return pack(
+        DONE,
+        {
+            "decoder": decoder,
+            "decoder_version": _version(decoder),
+            "fallback_reason": reason,
+            "num_frames_decoded": counts.num_decoded,
+            "seconds": time.monotonic() - started,
+        },
+        {"substituted": np.array(counts.substituted, dtype=np.int64)},
+    )
+
+
+def _why_not_decord(asked: str, timeline: Timeline, wanted: npt.NDArray[np.int64]) -> str | None:
+    if asked != "auto":
+        return None
+    if timeline.decord_refusal is not None:
+        return timeline.decord_refusal
+    ahead_bytes = min(DECORD_AHEAD_BYTES, resource.getrlimit(resource.RLIMIT_AS)[0] // 4)
+    if timeline.num_frames * timeline.frame_bytes > ahead_bytes:
+        return f"more than {ahead_bytes >> 20} MiB of frames, which decord decodes ahead without bound"
+    sparse = len(wanted) < SPARSE_SHARE * timeline.num_frames
+    if sparse or seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
+        return f"sparse: {len(wanted)} of {timeline.num_frames} frames"
+    return None
+
+
+def _frames(
+    decoder: str,
+    path: str,
+    timeline: Timeline,
+    wanted: npt.NDArray[np.int64],
+    num_threads: int,
+    careful: bool,
+    counts: PassCounts,
+) -> Frames:
+    if decoder == "pyav":
+        return pyav_frames(path, timeline, wanted, num_threads, careful, counts)
+    from clipmill.pipelines.decode.decord_frames import decord_frames
+
+    return decord_frames(path, timeline, wanted, num_threads, counts)
+
+
+def _version(decoder: str) -> str:
+    if decoder == "pyav":
+        return version()
+    import decord
+
+    return str(decord.__version__)

@@ -1,0 +1,369 @@
+"""Exact top-K and exact ranks by blocks: query block x gallery block, merged before anything is averaged. Over Dask.
+
+Query blocks are taken one after the other. For each, the gallery is cut into as many stretches as there are workers;
+a worker walks through its stretch block by block, holding one block of it and its K best at a time, so memory is
+bounded by a pair of blocks per worker, and neither all scores nor the gallery need fit.
+
+First pass, per pair of blocks and space: a float32 product, and one comparison that drops what cannot be among the K
+best even if it is off by its bound; the few that remain get their defined score (`retrieval_best`, `retrieval_scores`).
+Where ranks of all relevant items are wanted, their scores are taken in the same pass, and a second one counts how many
+items stand before each. Keys (`retrieval_rank`) are unique integers made of defined scores, so merging is sorting, and
+the outcome depends neither on how the work was cut nor on which worker did which part.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from dask.delayed import delayed
+
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import key_ties, rank_keys
+from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
+from clipmill.pipelines.evaluation.retrieval.relevance import Relevance
+from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer, Side
+from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
+from clipmill.schemas.errors import EngineError, UsageError, describe
+
+Keys = npt.NDArray[np.uint64]
+Ints = npt.NDArray[np.int64]
+Ties = npt.NDArray[np.uint32]
+Scorers = Mapping[str, Scorer | Combined]
+Prepare = Callable[[Block], Block]
+
+_SLAB_BYTES = 64 << 20
+"""ours: bytes of gallery rows that a worker holds of Dask arrays."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """How the work is cut. Any sizes give the same result; they decide memory and speed.
+
+    Attributes:
+        query_rows, gallery_rows: rows of one block.
+    """
+
+    query_rows: int = 1024
+    gallery_rows: int = 4096
+
+    def __post_init__(self) -> None:
+        if self.query_rows < 1 or self.gallery_rows < 1:
+            got = f"{self.query_rows} x {self.gallery_rows}"
+            raise UsageError(describe("blocks", "rows", "at least 1 x 1", got, "leave the sizes out for the defaults"))
+
+
+@dataclass(frozen=True, slots=True)
+class Computing:
+    """What runs Dask objects: threads of this process, or a cluster.
+
+    Attributes:
+        run: computes one Dask object and returns its value.
+        num_workers: how many tasks run at a time.
+    """
+
+    run: Callable[[Any], Any]
+    num_workers: int
+
+    def over(self, length: int, rows: int) -> list[slice]:
+        """Returns the stretches of `length` items, made of whole blocks of `rows`, that the workers take."""
+        num_blocks = -(-length // rows)
+        num = min(self.num_workers, num_blocks)
+        edges = [num_blocks * number // num * rows for number in range(num + 1)]
+        return [slice(start, min(stop, length)) for start, stop in zip(edges, edges[1:], strict=False)]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What one space found for some queries.
+
+    Attributes:
+        top: ``uint64[Q, min(K, N)]``, the least keys, ascending.
+        relevant: per query ``uint64[R]``, keys of its relevant items, ascending; nothing where not asked for.
+    """
+
+    top: Keys
+    relevant: tuple[Keys, ...]
+
+
+class _DaskRows:
+    """Rows of a Dask array, of which one chunk is held: read in order, each chunk is computed once."""
+
+    def __init__(self, array: Any) -> None:
+        self._array = array
+        self._edges = np.r_[0, np.cumsum(array.chunks[0])]
+        self._held: tuple[int, Any] = (-1, None)
+
+    def __getitem__(self, span: slice) -> Any:
+        parts = []
+        first = int(np.searchsorted(self._edges, span.start, side="right")) - 1
+        for chunk in range(first, len(self._edges) - 1):
+            start = int(self._edges[chunk])
+            if start >= span.stop:
+                break
+            if self._held[0] != chunk:
+                self._held = (-1, None)
+                self._held = (chunk, self._array.blocks[chunk].compute(scheduler="synchronous"))
+            parts.append(self._held[1][max(0, span.start - start) : span.stop - start])
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Stretch:
+    """Consecutive gallery items, read block by block.
+
+    Attributes:
+        vectors: named arrays ``[n, ...]``, NumPy (memory-mapped or not) or Dask.
+        tie: ``uint32[n]``, place of each item in ascending id order.
+        start: position of the first item in the gallery.
+    """
+
+    vectors: Mapping[str, Any]
+    tie: Ties
+    start: int = 0
+
+    def part(self, span: slice) -> "Stretch":
+        """Returns the items of `span`; Dask arrays stay lazy."""
+        vectors = {name: array[span] for name, array in self.vectors.items()}
+        return Stretch(vectors, self.tie[span], self.start + span.start)
+
+    def slabs(self, rows: int) -> Iterator[tuple[int, Side, Ties]]:
+        """Yields (first item, arrays, ties) of slabs made of whole blocks of `rows` items.
+
+        A slab is what can be looked up again while it is there: all items of NumPy arrays, `_SLAB_BYTES` of Dask ones.
+        """
+        readers: dict[str, Any] = {}
+        row_bytes = 1
+        for name, array in self.vectors.items():
+            readers[name] = array
+            if not isinstance(array, np.ndarray):
+                readers[name] = _DaskRows(array)
+                row_bytes += array.dtype.itemsize * int(np.prod(array.shape[1:]))
+        most = len(self.tie) if row_bytes == 1 else max(1, _SLAB_BYTES // (row_bytes * rows)) * rows
+        for start in range(0, len(self.tie), most):
+            span = slice(start, min(start + most, len(self.tie)))
+            yield start, Side({name: reader[span] for name, reader in readers.items()}), self.tie[span]
+
+    def blocks(self, rows: int) -> Iterator[tuple[int, Side, Ties]]:
+        """Yields (first item, arrays, ties) of each block of `rows` items."""
+        for first, slab, ties in self.slabs(rows):
+            for start in range(0, len(ties), rows):
+                yield first + start, slab.part(start, start + rows), ties[start : start + rows]
+
+
+@contextlib.contextmanager
+def computing(address: str | None, threads: int | None = None, connect_seconds: float = 10) -> Iterator[Computing]:
+    """Gives what computes Dask objects: threads of this process, or a ``distributed`` cluster by address.
+
+    Args:
+        address: of a scheduler, such as ``tcp://host:8786``; None: threads.
+        threads: of this process; None: one per core. Each does its matrix products alone.
+        connect_seconds: how long to try to reach the scheduler.
+
+    Raises:
+        EngineError: the scheduler cannot be reached, or has no workers.
+    """
+    if address is None:
+        from dask.system import CPU_COUNT
+        from threadpoolctl import threadpool_limits
+
+        num = threads or CPU_COUNT
+        with threadpool_limits(limits=1, user_api="blas"):
+            yield Computing(lambda task: task.compute(scheduler="threads", num_workers=num), num)
+        return
+    import distributed
+
+    connect: Any = distributed.Client
+    remedy = "start one with 'dask scheduler', or leave the address out to use threads"
+    try:
+        client = connect(address, timeout=connect_seconds, set_as_default=False)
+    except (OSError, ValueError) as error:
+        got = f"{type(error).__name__}: {error}".splitlines()[0]
+        raise EngineError(describe("dask", address, "a running scheduler", got, remedy)) from None
+    with client:
+        try:
+            client.wait_for_workers(1, timeout=connect_seconds)
+        except TimeoutError:
+            remedy = f"start one with 'dask worker {address}'"
+            raise EngineError(describe("dask", address, "at least one worker", "none", remedy)) from None
+        yield Computing(lambda task: client.compute(task, sync=True), sum(client.nthreads().values()))
+
+
+def find(
+    queries: Mapping[str, Any],
+    gallery: Stretch,
+    relevance: Relevance | None,
+    scorers: Scorers,
+    k: int,
+    cut: Cut,
+    workers: Computing,
+    prepare: Prepare | None = None,
+) -> dict[str, Found]:
+    """Returns the K best keys of all queries, per space, and with `relevance` those of all relevant items.
+
+    Args:
+        prepare: turns a query block into what scorers need (encode, decode samples), once per query block.
+    """
+    num_queries = _length(queries)
+    k = min(k, len(gallery.tie))
+    blocks = []
+    for span in query_spans(num_queries, cut):
+        side = query_block(queries, span, prepare)
+        parts = []
+        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+            part = delayed(gallery.part(items), traverse=False)
+            wanted = None if relevance is None else delayed(relevance.part(span, items), traverse=False)
+            rows = span.stop - span.start
+            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, cut.gallery_rows))
+        blocks.append(workers.run(delayed(_merge_found)(parts, k)))
+    return {
+        space: Found(
+            np.concatenate([block[space].top for block in blocks]),
+            tuple(keys for block in blocks for keys in block[space].relevant),
+        )
+        for space in scorers
+    }
+
+
+def count_before(
+    queries: Mapping[str, Any],
+    gallery: Stretch,
+    scorers: Scorers,
+    limits: Mapping[str, Sequence[Keys]],
+    cut: Cut,
+    workers: Computing,
+    prepare: Prepare | None = None,
+) -> dict[str, tuple[Ints, ...]]:
+    """Returns, per space and query, how many gallery items have a key less than each of `limits` ``uint64[m]``."""
+    blocks = []
+    for span in query_spans(_length(queries), cut):
+        side = query_block(queries, span, prepare)
+        wanted = delayed({space: tuple(keys[span]) for space, keys in limits.items()}, traverse=False)
+        parts = []
+        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+            part = delayed(gallery.part(items), traverse=False)
+            parts.append(delayed(_count_in)(side, part, scorers, wanted, cut.gallery_rows))
+        blocks.append(workers.run(delayed(_merge_counts)(parts)))
+    return {space: tuple(counts for block in blocks for counts in block[space]) for space in scorers}
+
+
+def _length(arrays: Mapping[str, Any]) -> int:
+    return int(next(iter(arrays.values())).shape[0])
+
+
+def query_spans(num_queries: int, cut: Cut) -> list[slice]:
+    """Returns the spans of the query blocks."""
+    starts = range(0, num_queries, cut.query_rows)
+    return [slice(start, min(start + cut.query_rows, num_queries)) for start in starts]
+
+
+def query_block(queries: Mapping[str, Any], span: slice, prepare: Prepare | None) -> Any:
+    """Returns the vectors of the queries of `span`, prepared: a Dask object."""
+    arrays = delayed({name: array[span] for name, array in queries.items()})
+    return arrays if prepare is None else delayed(prepare)(arrays)
+
+
+def _find_in(
+    queries: Block,
+    num_queries: int,
+    gallery: Stretch,
+    relevance: Relevance | None,
+    scorers: Scorers,
+    k: int,
+    rows: int,
+) -> dict[str, Found]:
+    side = Side(queries)
+    best = {space: Best.of(num_queries, min(k, len(gallery.tie))) for space in scorers}
+    kept: dict[str, list[tuple[Ints, Keys]]] = {space: [] for space in scorers}
+    for first, slab, ties in gallery.slabs(rows):
+
+        def defined(space: str, query: Ints, item: Ints, slab: Side = slab, ties: Ties = ties) -> Keys:
+            return _pair_keys(side, num_queries, slab, ties, scorers, rows, space, query, item)
+
+        for start in range(0, len(ties), rows):
+            tie = ties[start : start + rows]
+            scores = BlockScores(side, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
+            pairs = None if relevance is None else relevance.pairs(first + start, first + start + len(tie))
+            for space in scorers:
+                best[space].update(*scores.rough(space), start, partial(defined, space))
+                if pairs is not None:
+                    kept[space].append((pairs[0], rank_keys(scores.pairs(space, *pairs), tie[pairs[1]])))
+        for space in scorers:
+            best[space].settle(partial(defined, space))
+    return {space: Found(best[space].keys, _by_query(num_queries, kept[space])) for space in scorers}
+
+
+def _pair_keys(
+    queries: Side,
+    num_queries: int,
+    slab: Side,
+    ties: Ties,
+    scorers: Scorers,
+    rows: int,
+    space: str,
+    query: Ints,
+    item: Ints,
+) -> Keys:
+    """Returns the keys of pairs of one space, block by block of `rows` items: many are cheaper together."""
+    keys = np.empty(len(query), np.uint64)
+    order = np.argsort(item, kind="stable")
+    edges = np.searchsorted(item[order], np.arange(0, len(ties) + rows, rows))
+    for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
+        if first == last:
+            continue
+        mine, start = order[first:last], number * rows
+        tie = ties[start : start + rows]
+        scores = BlockScores(queries, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
+        keys[mine] = rank_keys(scores.pairs(space, query[mine], item[mine] - start), tie[item[mine] - start])
+    return keys
+
+
+def _by_query(num_queries: int, parts: Sequence[tuple[Ints, Keys]]) -> tuple[Keys, ...]:
+    if not parts:
+        return tuple(np.zeros(0, np.uint64) for _ in range(num_queries))
+    rows, keys = np.concatenate([rows for rows, _ in parts]), np.concatenate([keys for _, keys in parts])
+    order = np.lexsort((keys, rows))
+    counts = np.bincount(rows, minlength=num_queries)
+    return tuple(np.split(keys[order], np.cumsum(counts)[:-1]))
+
+
+def _merge_found(parts: Sequence[dict[str, Found]], k: int) -> dict[str, Found]:
+    merged = {}
+    for space in parts[0]:
+        top = np.sort(np.concatenate([part[space].top for part in parts], axis=1), axis=1)[:, :k]
+        rows = zip(*(part[space].relevant for part in parts), strict=True)
+        merged[space] = Found(top, tuple(np.sort(np.concatenate(row)) for row in rows))
+    return merged
+
+
+def _count_in(
+    queries: Block, gallery: Stretch, scorers: Scorers, limits: Mapping[str, Sequence[Keys]], rows: int
+) -> dict[str, tuple[Ints, ...]]:
+    side = Side(queries)
+    counts = {space: tuple(np.zeros(len(wanted), np.int64) for wanted in limits[space]) for space in scorers}
+    for _, items, tie in gallery.blocks(rows):
+        scores = BlockScores(side, items, scorers, (_length(queries), len(tie)))
+        for space in scorers:
+            ordered = np.sort(rank_keys(scores.all(space), tie), axis=1)
+            for row, wanted, count in zip(ordered, limits[space], counts[space], strict=True):
+                count += np.searchsorted(row, wanted, side="left")
+    return counts
+
+
+def _merge_counts(parts: Sequence[dict[str, tuple[Ints, ...]]]) -> dict[str, tuple[Ints, ...]]:
+    return {
+        space: tuple(np.sum(np.stack(row), axis=0) for row in zip(*(part[space] for part in parts), strict=True))
+        for space in parts[0]
+    }
+
+
+def top_positions(top: Keys, by_tie: Ints) -> Ints:
+    """Returns ``int64[Q, K]``: gallery positions of the keys `top`, -1 for `NO_KEY`.
+
+    Args:
+        by_tie: ``int64[N]``, position of the item at each place of the id order.
+    """
+    taken = top != NO_KEY
+    return np.where(taken, by_tie[np.where(taken, key_ties(top), 0)], -1)

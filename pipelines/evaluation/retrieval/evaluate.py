@@ -1,0 +1,397 @@
+"""Exact retrieval evaluation: queries against a gallery, in any number of spaces, from vectors to metrics and curves.
+
+    result = evaluate_retrieval(
+        Queries(ids, labels, {"image": u}), Gallery(ids, labels, {"video": v}), {"cosine": Cosine("image", "video")}
+    )
+    result.space("cosine").metrics["map@10"]
+
+An item is relevant to a query when their labels are equal, or when judgements (qrels) say so. A query's own clip, where
+it is in the gallery, counts like any other (as in the released APIVR evaluator). Ties: descending score, then ascending
+gallery id (`metrics.retrieval_rank`).
+"""
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.pipelines.evaluation.bootstrap import Interval, bootstrap_mean
+from clipmill.pipelines.evaluation.metrics.retrieval import measure
+from clipmill.pipelines.evaluation.metrics.retrieval_average_precision import average_precision_curve, cumulative_k
+from clipmill.pipelines.evaluation.metrics.retrieval_chance import (
+    chance_average_precision,
+    chance_precision,
+    chance_recall,
+)
+from clipmill.pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
+from clipmill.pipelines.evaluation.metrics.retrieval_rank import RankedHits, key_scores, tie_order
+from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
+from clipmill.pipelines.evaluation.retrieval.approximate import Approximate, Measured, find_approximately
+from clipmill.pipelines.evaluation.retrieval.blocks import (
+    Cut,
+    Found,
+    Stretch,
+    computing,
+    count_before,
+    find,
+    top_positions,
+)
+from clipmill.pipelines.evaluation.retrieval.relevance import ByLabel, Relevance, by_judgement
+from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer
+from clipmill.schemas.errors import UsageError, describe, near
+
+Floats = npt.NDArray[np.float64]
+Ints = npt.NDArray[np.int64]
+AT = (10, 20, 50, 100)
+
+
+@dataclass(frozen=True, slots=True)
+class Queries:
+    """What is searched with.
+
+    Attributes:
+        ids, labels: one per query; ids are unique, a label of None is refused unless relevance comes from judgements.
+        vectors: named arrays ``[Q, ...]``, NumPy or Dask: what the scorers (or `prepare`) read.
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str | None]
+    vectors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Gallery:
+    """What is searched in.
+
+    Attributes:
+        ids, labels: one per item; ids are unique, for they break ties.
+        vectors: named arrays ``[N, ...]``, NumPy or Dask (larger than memory).
+    """
+
+    ids: Sequence[str]
+    labels: Sequence[str | None]
+    vectors: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class LabelScore:
+    """The headline metric of the queries of one label; `num_relevant` is the mean over them, rounded."""
+
+    label: str
+    num_queries: int
+    num_relevant: int
+    value: float
+
+
+@dataclass(frozen=True, slots=True)
+class SpaceResult:
+    """One space's numbers.
+
+    Attributes:
+        metrics: by name, such as ``map@10``; see docs/metrics/retrieval.md.
+        intervals: 95 % bootstrap intervals over queries of the ``map@K``.
+        per_query: by metric name, ``float64[Q]`` in query order.
+        cumulative_k: what the released evaluator with its never-cleared list would print, by K.
+        top: ``int64[Q, min(K, N)]``, gallery positions, best first; -1 where approximate search found no more.
+        top_scores: ``float32[Q, min(K, N)]``; minus infinity where `top` is -1.
+        right: ``bool[Q, min(K, N)]``, whether each of `top` is relevant.
+        map_curve: ``float64[K]``, mAP@k for k = 1 .. K.
+        precision_curve: ``float64[101]``, mean interpolated precision at recall 0, 0.01, ..., 1; None without full
+            ranks.
+        per_label: headline metric by label, in label order.
+    """
+
+    space: str
+    metrics: Mapping[str, float]
+    intervals: Mapping[str, Interval]
+    per_query: Mapping[str, Floats]
+    cumulative_k: Mapping[int, float]
+    top: Ints
+    top_scores: npt.NDArray[np.float32]
+    right: npt.NDArray[np.bool_]
+    map_curve: Floats
+    precision_curve: Floats | None
+    per_label: tuple[LabelScore, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievalResult:
+    """What `evaluate_retrieval` found.
+
+    Attributes:
+        chance: expected metrics of a random ranking, exact, averaged over the queries.
+        chance_map_curve: ``float64[K]``, expected mAP@k of a random ranking.
+        num_relevant_missing: judged relevant, but not in the gallery; they count as never found.
+        approximate: how the search was approximated, and its recall measured against exact search; None: it is exact.
+        seconds: wall time; never part of `results_json`.
+    """
+
+    query_ids: tuple[str, ...]
+    query_labels: tuple[str, ...]
+    gallery_ids: tuple[str, ...]
+    gallery_labels: tuple[str, ...]
+    at: tuple[int, ...]
+    spaces: tuple[SpaceResult, ...]
+    chance: Mapping[str, float]
+    chance_map_curve: Floats
+    cut: Cut
+    seconds: float
+    num_relevant_missing: int = 0
+    approximate: Measured | None = None
+
+    @property
+    def headline(self) -> str:
+        """The metric that plots and examples go by: mAP at the first cut-off."""
+        return f"map@{self.at[0]}"
+
+    def space(self, name: str) -> SpaceResult:
+        """Returns the space called `name`; UsageError where there is none."""
+        for space in self.spaces:
+            if space.space == name:
+                return space
+        known = [space.space for space in self.spaces]
+        raise UsageError(describe("space", name, "a space of this result", f"'{name}'", near(name, known)))
+
+
+def evaluate_retrieval(
+    queries: Queries,
+    gallery: Gallery,
+    scorers: Mapping[str, Scorer | Combined],
+    at: Sequence[int] = AT,
+    *,
+    prepare: Callable[[Block], Block] | None = None,
+    qrels: Mapping[str, Mapping[str, int]] | None = None,
+    relevance_level: int = 1,
+    full_ranks: bool | None = None,
+    approximate: Approximate | None = None,
+    cut: Cut | None = None,
+    dask_address: str | None = None,
+    threads: int | None = None,
+    seed: int = 0,
+) -> RetrievalResult:
+    """Returns the metrics of every space, the same bits however the work is cut (`retrieval_scorers` on rounding).
+
+    Args:
+        scorers: by space; a `Combined` space is made of the others' scores. Order is kept in the result.
+        at: cut-offs K of the metrics.
+        prepare: turns a block of query vectors into what the scorers read, once per block: encoding, decoding samples.
+        qrels: query id to gallery id to judgement; given, they decide what is relevant, not the labels.
+        relevance_level: least judgement that counts as relevant.
+        full_ranks: also rank every relevant item in the whole gallery, a second pass: precision-recall, hit@K, median
+            rank. None: wherever the search is exact.
+        approximate: search an index instead of the whole gallery, and measure what that misses; None: exact.
+        cut: block sizes.
+        dask_address: of a ``distributed`` scheduler; None: threads of this process.
+        seed: of the bootstrap.
+
+    Raises:
+        UsageError: nothing to search with or in, a missing label, an id twice, lengths that differ, no space, a bad
+            cut-off, judgements of other ids, full ranks of an approximate search, or scores that are NaN.
+        EngineError: the Dask scheduler cannot be reached.
+    """
+    started = time.perf_counter()
+    cut = cut or Cut()
+    at = _cut_offs(at)
+    if not scorers:
+        raise UsageError(describe("evaluation", "spaces", "at least one", "none", "name a space"))
+    if approximate is not None and full_ranks:
+        remedy = "leave full_ranks out, or search exactly"
+        raise UsageError(describe("evaluation", "full_ranks", "an exact search", "an approximate one", remedy))
+    items = _stretch(queries, gallery)
+    labels = _labels("queries", queries, qrels is None), _labels("gallery", gallery, qrels is None)
+    relevance: Relevance
+    if qrels is None:
+        relevance = _by_label(*labels)
+    else:
+        relevance = by_judgement(qrels, queries.ids, gallery.ids, relevance_level)
+    with_ranks = approximate is None and full_ranks is not False
+    counts = measured = None
+    with computing(dask_address, threads) as workers:
+        if approximate is None:
+            wanted = relevance if with_ranks else None
+            found = find(queries.vectors, items, wanted, scorers, at[-1], cut, workers, prepare)
+            if with_ranks:
+                limits = {space: [_limits(keys) for keys in item.relevant] for space, item in found.items()}
+                counts = count_before(queries.vectors, items, scorers, limits, cut, workers, prepare)
+        else:
+            found, measured = find_approximately(
+                queries.vectors, items, scorers, at, cut, workers, approximate, prepare
+            )
+    by_tie = np.argsort(items.tie)
+    spaces = tuple(
+        _space_result(
+            space, found[space], None if counts is None else counts[space], by_tie, relevance, labels[0], at, seed
+        )
+        for space in scorers
+    )
+    num_relevant = relevance.num_relevant
+    chance, chance_curve = _chance(len(gallery.ids), num_relevant, at)
+    return RetrievalResult(
+        query_ids=tuple(queries.ids),
+        query_labels=labels[0],
+        gallery_ids=tuple(gallery.ids),
+        gallery_labels=labels[1],
+        at=at,
+        spaces=spaces,
+        chance=chance,
+        chance_map_curve=chance_curve,
+        cut=cut,
+        seconds=time.perf_counter() - started,
+        num_relevant_missing=0 if qrels is None else int(num_relevant.sum()) - relevance.num_pairs,
+        approximate=measured,
+    )
+
+
+def _cut_offs(at: Sequence[int]) -> tuple[int, ...]:
+    ascending = tuple(sorted(set(at)))
+    if not ascending or ascending[0] < 1:
+        raise UsageError(
+            describe("evaluation", "at", "positive cut-offs", str(list(ascending)), "write at: [10, 20, 50, 100]")
+        )
+    return ascending
+
+
+def _stretch(queries: Queries, gallery: Gallery) -> Stretch:
+    """Returns the gallery as blocks need it; UsageError for sides that cannot be evaluated."""
+    ties = []
+    for thing, side in (("queries", queries), ("gallery", gallery)):
+        if len(side.ids) == 0:
+            raise UsageError(describe(thing, "items", "at least one", "none", "check the split and the store"))
+        lengths = {"labels": len(side.labels)} | {name: int(array.shape[0]) for name, array in side.vectors.items()}
+        for name, length in lengths.items():
+            if length != len(side.ids):
+                raise UsageError(describe(thing, name, f"{len(side.ids)} (one per id)", str(length), "pass one per id"))
+        try:
+            ties.append(tie_order(side.ids))
+        except ValueError as error:
+            raise UsageError(f"{thing} {error}") from None
+    return Stretch(gallery.vectors, ties[1])
+
+
+def _by_label(left: Sequence[str], right: Sequence[str]) -> ByLabel:
+    codes = {label: code for code, label in enumerate(sorted({*left, *right}))}
+    sides = (np.fromiter(map(codes.__getitem__, labels), np.int32, len(labels)) for labels in (left, right))
+    return ByLabel(*sides)
+
+
+def _labels(thing: str, side: Queries | Gallery, needed: bool) -> tuple[str, ...]:
+    """Returns the labels, empty where there is none; UsageError where one is missing that is `needed`."""
+    if needed and None in side.labels:
+        item = next(item for item, label in zip(side.ids, side.labels, strict=True) if label is None)
+        remedy = "label the videos or clips, or leave those without a label out"
+        raise UsageError(describe(thing, f"'{item}'", "a label", "none", remedy))
+    return tuple(label or "" for label in side.labels)
+
+
+def _limits(relevant: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
+    """Returns the keys to count items before: each relevant item's, and the end of the best one's score.
+
+    Everything before that end scores at least as high as the best relevant item: its pessimistic rank.
+    """
+    if len(relevant) == 0:
+        return relevant
+    end = ((relevant[0] >> np.uint64(32)) + np.uint64(1)) << np.uint64(32)
+    return np.append(relevant, end)
+
+
+def _first_ranks(found: Found, counts: tuple[Ints, ...]) -> Ints:
+    ranks = np.zeros(len(counts), np.int64)
+    for i, (keys, before) in enumerate(zip(found.relevant, counts, strict=True)):
+        if len(keys):
+            same_score = int(np.sum(keys >> np.uint64(32) == keys[0] >> np.uint64(32)))
+            ranks[i] = before[-1] - same_score + 1
+    return ranks
+
+
+def _space_result(
+    space: str,
+    found: Found,
+    counts: tuple[Ints, ...] | None,
+    by_tie: Ints,
+    relevance: Relevance,
+    labels: Sequence[str],
+    at: tuple[int, ...],
+    seed: int,
+) -> SpaceResult:
+    top = top_positions(found.top, by_tie)
+    num_relevant = relevance.num_relevant
+    hits = RankedHits(relevance.hits(top), num_relevant, None if counts is None else _first_ranks(found, counts))
+    names = [f"{name}@{k}" for name in ("map", "map_min", "recall", "p", "ndcg") for k in at]
+    names += [] if counts is None else [*(f"hit@{k}" for k in at), "median_rank"]
+    everyone = np.arange(len(top))
+    states = {name: PerQuery().update(everyone, measure(name).values(hits)) for name in names}
+    curve = average_precision_curve(hits.relevant, at[-1])
+    precision = None
+    if counts is not None:
+        pairs = zip(counts, num_relevant.tolist(), strict=True)
+        rows = [interpolated_precision(before[:-1], num) for before, num in pairs]
+        precision = _column_means(np.stack(rows))
+    headline = states[f"map@{at[0]}"].values
+    return SpaceResult(
+        space=space,
+        metrics={name: measure(name).reduce(state) for name, state in states.items()},
+        intervals={f"map@{k}": bootstrap_mean(states[f"map@{k}"].values, seed) for k in at},
+        per_query={name: state.values for name, state in states.items()},
+        cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in at}),
+        top=top,
+        top_scores=np.where(top >= 0, key_scores(found.top), np.float32(-np.inf)),
+        right=hits.relevant,
+        map_curve=_column_means(curve),
+        precision_curve=precision,
+        per_label=_per_label(labels, headline, num_relevant),
+    )
+
+
+def _column_means(rows: Floats) -> Floats:
+    everyone = np.arange(len(rows))
+    return np.array([PerQuery().update(everyone, rows[:, i]).result() for i in range(rows.shape[1])])
+
+
+def _per_label(labels: Sequence[str], values: Floats, num_relevant: Ints) -> tuple[LabelScore, ...]:
+    scores = []
+    names = np.asarray(labels, dtype=object)
+    for label in sorted(set(labels)):
+        mine = np.flatnonzero(names == label)
+        mean = PerQuery().update(mine, values[mine]).result()
+        scores.append(LabelScore(label, len(mine), round(float(num_relevant[mine].mean())), mean))
+    return tuple(scores)
+
+
+def _chance(num_items: int, num_relevant: Ints, at: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
+    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(at).
+
+    Args:
+        num_relevant: ``int64[Q]``. Those that are not in the gallery are taken as if they were.
+    """
+    numbers, queries = np.unique(np.minimum(num_relevant, num_items), return_counts=True)
+    weights = queries / len(num_relevant)
+    metrics: dict[str, float] = {}
+    curve = np.zeros(at[-1])
+    for k in range(1, at[-1] + 1):
+        pairs = [chance_average_precision(num_items, num, k) for num in numbers.tolist()]
+        curve[k - 1] = float(np.dot(weights, [plain for plain, _ in pairs]))
+        if k in at:
+            metrics[f"map@{k}"] = float(curve[k - 1])
+            metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
+            metrics[f"recall@{k}"] = chance_recall(num_items, k)
+            shares = [chance_precision(num_items, num, k) for num in numbers.tolist()]
+            metrics[f"p@{k}"] = float(np.dot(weights, shares))
+    return metrics, curve
+
+
+__all__ = [
+    "AT",
+    "Approximate",
+    "RECALL_LEVELS",
+    "Combined",
+    "Cut",
+    "Gallery",
+    "LabelScore",
+    "Queries",
+    "RetrievalResult",
+    "SpaceResult",
+    "evaluate_retrieval",
+]

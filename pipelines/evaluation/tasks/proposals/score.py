@@ -1,0 +1,183 @@
+"""``task: proposals``: AR@AN and its area, with floors, intervals and counts."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS
+from clipmill.pipelines.evaluation.metrics.detection_floors import chance_detections
+from clipmill.pipelines.evaluation.metrics.moments_floors import normalised, span_grid, span_scores
+from clipmill.pipelines.evaluation.metrics.proposals import ProposalRecall, ProposalScore, RankedVideos
+from clipmill.pipelines.evaluation.tasks.detection.score import plain_counts
+from clipmill.pipelines.evaluation.tasks.result import (
+    SCORE_RESAMPLES,
+    RunScore,
+    half_samples,
+    resampled_intervals,
+    threshold_name,
+)
+from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
+from clipmill.schemas.config_evaluate import ProposalsConfig
+from clipmill.schemas.segments import Segments
+
+Floats = npt.NDArray[np.float64]
+SPAN_STEPS = 20
+"""ours: spans of the blind floor start and stop at multiples of 1/20 of the video."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalsProtocol:
+    """Everything that decides a proposal score, resolved."""
+
+    tious: tuple[float, ...]
+    max_average: float | None
+    at: tuple[float, ...]
+    blocked: frozenset[str]
+
+    @staticmethod
+    def of(config: ProposalsConfig, blocked: Iterable[str] = ()) -> "ProposalsProtocol":
+        """Returns the settings of `config`, with the challenge's for what it leaves out."""
+        most = None if config.max_average == "all" else float(config.max_average)
+        return ProposalsProtocol(config.tious or ACTIVITYNET_THRESHOLDS, most, config.at, frozenset(blocked))
+
+    def to_plain(self) -> dict[str, Any]:
+        """Returns the settings for ``results.json``."""
+        return {
+            "tious": [round(value, 6) for value in self.tious],
+            "max_average": "all" if self.max_average is None else self.max_average,
+            "at": list(self.at),
+            "blocked": sorted(self.blocked),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class ProposalsEvaluation:
+    """One set of proposals, scored; all that a report of it needs.
+
+    Attributes:
+        truth: as scored: in order, without blocked videos.
+        score: recall per threshold and average number.
+        floors: the scores of ``chance`` and ``blind``.
+        run: the numbers for tables, ``results.json`` and gates.
+    """
+
+    name: str
+    protocol: ProposalsProtocol
+    truth: SegmentTruth
+    predictions: Segments
+    score: ProposalScore
+    floors: Mapping[str, ProposalScore]
+    run: RunScore
+
+
+def proposals_truth(truth: SegmentTruth, protocol: ProposalsProtocol) -> SegmentTruth:
+    """Returns `truth` without blocked videos and in an order that no file decides."""
+    kept = truth.segments.of_videos(set(truth.segments.video_ids) - protocol.blocked)
+    met = protocol.blocked.intersection(truth.segments.video_ids)
+    return replace(truth, segments=in_order(kept), ambiguous=None, blocked=met)
+
+
+def proposal_floor_scores(
+    truth: SegmentTruth, protocol: ProposalsProtocol, per_video: int, seed: int
+) -> dict[str, ProposalScore]:
+    """Returns what one scores without looking.
+
+    * chance: `per_video` segments whose ends are two uniform numbers.
+    * blind: the same `per_video` shares of every video: those that reach the thresholds on most training annotations.
+
+    Args:
+        truth: as `proposals_truth` returns it.
+        per_video: proposals per video.
+    """
+    durations, _ = truth.floor_durations
+    training, training_durations = truth.segments, durations
+    if truth.training is not None:
+        training, training_durations = truth.training, dict(truth.training_durations or {})
+    seconds = np.array([training_durations.get(name, np.nan) for name in training.video_ids])
+    grid = span_grid(SPAN_STEPS)
+    share, mean = span_scores(grid, *normalised(training, seconds), np.array(protocol.tious))
+    weight = share.mean(axis=1)
+    best = np.lexsort((-mean, -weight))[:per_video]
+    known = [name for name in truth.segments.video_ids if name in durations]
+    length = np.array([durations[name] for name in known])
+    rows = np.repeat(np.arange(len(known)), len(best))
+    spans = np.tile(grid[best], (len(known), 1)) * length[rows, None]
+    rank = np.tile(np.arange(len(best), 0, -1, dtype=np.float64), len(known))
+    blind = Segments(tuple(known), ("",), rows, np.zeros(len(rows), np.int64), spans[:, 0], spans[:, 1], rank)
+    answers = {"chance": chance_detections(truth.segments, durations, per_video, seed), "blind": blind}
+    state = ProposalRecall(protocol.tious, protocol.max_average)
+    return {name: state.update(truth.segments, answer).result() for name, answer in answers.items()}
+
+
+def evaluate_proposals(
+    name: str,
+    truth: SegmentTruth,
+    predictions: Segments,
+    protocol: ProposalsProtocol,
+    floors: Mapping[str, ProposalScore] | None = None,
+    resamples: int | None = None,
+    confidence: float = 0.95,
+    seed: int = 0,
+) -> ProposalsEvaluation:
+    """Returns the score of one set of proposals.
+
+    Args:
+        truth: as `proposals_truth` returns it.
+        floors: of `proposal_floor_scores`.
+        resamples: random halves of the videos behind the intervals.
+    """
+    num_blocked = len(truth.blocked | protocol.blocked.intersection(predictions.video_ids))
+    kept = in_order(predictions.of_videos(set(predictions.video_ids) - protocol.blocked))
+    state = ProposalRecall(protocol.tious, protocol.max_average).update(truth.segments, kept)
+    score = state.result()
+    score = replace(score, counts=replace(score.counts, num_blocked_videos=num_blocked))
+    metrics = proposal_metrics(score, protocol)
+    resampled = _resampled(
+        state, protocol, half_samples(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed)
+    )
+    run = RunScore(
+        name=name,
+        headline="area",
+        shown=tuple(key for key in metrics if not key.startswith("recall@")),
+        metrics=metrics,
+        floors={key: proposal_metrics(value, protocol) for key, value in (floors or {}).items()},
+        intervals=resampled_intervals(metrics, resampled, confidence),
+        counts=plain_counts(score.counts),
+        line=score.line,
+        resampled=resampled,
+    )
+    return ProposalsEvaluation(name, protocol, truth, kept, score, floors or {}, run)
+
+
+def proposal_metrics(score: ProposalScore, protocol: ProposalsProtocol) -> dict[str, float]:
+    """Returns ``ar@<AN>`` at each asked average number, ``recall@<tIoU>`` at the largest one, and ``area``.
+
+    An average number beyond the last point of the curve has the value of that point, as reading off the curve gives.
+    """
+    at = {f"ar@{number:g}": score.at(number) for number in protocol.at}
+    last = {threshold_name("recall", t): float(v) for t, v in zip(score.thresholds, score.recall[:, -1], strict=True)}
+    return {**at, "area": score.area, **last}
+
+
+def _resampled(state: ProposalRecall, protocol: ProposalsProtocol, chosen: npt.NDArray[np.bool_]) -> dict[str, Floats]:
+    block = state.blocks[0]
+    num_outside = block.num_all_proposals - int(block.num_proposals.sum())
+    rows = []
+    for videos in chosen:
+        place = np.cumsum(videos) - 1
+        truths = videos[block.video]
+        num = block.num_proposals[videos]
+        names = tuple(np.array(block.video_ids, object)[videos])
+        part = RankedVideos(
+            names,
+            num,
+            place[block.video[truths]],
+            block.first_rank[:, truths],
+            int(num.sum()) + num_outside,
+            block.counts,
+        )
+        rows.append(proposal_metrics(replace(state, blocks=(part,)).result(), protocol))
+    return {name: np.array([row[name] for row in rows]) for name in rows[0]} if rows else {}

@@ -1,0 +1,109 @@
+"""Published results of detection, moments, highlights and landmarks, with their sources, to print below one's own.
+
+Values are shares of one under the metric names of the tasks. They were measured with other features or under another
+protocol than yours may be: `protocol` says what is known of it. Compare across protocols never.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from clipmill.schemas.errors import UsageError, describe, near
+
+
+@dataclass(frozen=True, slots=True)
+class PublishedScore:
+    """One method's published results on one dataset."""
+
+    task: str
+    dataset: str
+    method: str
+    metrics: Mapping[str, float]
+    source: str
+    protocol: str = ""
+
+
+def _maps(first: float, *percent: float) -> dict[str, float]:
+    """Returns mAP in percent at tIoU `first`, `first` + 0.1, ... as metrics."""
+    return {f"map@{round(first + step / 10, 6):g}": round(value / 100, 6) for step, value in enumerate(percent)}
+
+
+def _recalls(at_three: float | None, at_five: float | None, at_seven: float | None) -> dict[str, float]:
+    given = {"r1@0.3": at_three, "r1@0.5": at_five, "r1@0.7": at_seven}
+    return {name: round(value / 100, 6) for name, value in given.items() if value is not None}
+
+
+_SCNN = "zhengshou/scnn, res_scnn_thumos14.mat (Z. Shou et al., CVPR 2016)"
+_RC3D = "VisionLearningGroup/R-C3D, README and issue 13 (H. Xu et al., ICCV 2017)"
+_RC3D_PYTORCH = "sunnyxiaohu/R-C3D.pytorch, README"
+_CI_MHA = "CI-MHA slides, WACV 2021"
+_LGI = "JonghwanMun/LGI4temporalgrounding, README"
+_MOMENT_DETR = "jayleicn/moment_detr, sample_val_preds_metrics_raw.json (J. Lei et al., NeurIPS 2021)"
+_REVISITED = "filipradenovic/revisitop, README (F. Radenovic et al., CVPR 2018)"
+_FOLLOWS = "NMS at tIoU - 0.1"
+
+PUBLISHED_SCORES: tuple[PublishedScore, ...] = (
+    PublishedScore("detection", "thumos14", "S-CNN", _maps(0.1, 47.72, 43.53, 36.28, 28.70, 18.97), _SCNN, _FOLLOWS),
+    PublishedScore("detection", "thumos14", "R-C3D (Caffe)", _maps(0.1, 55.5, 52.7, 47.3, 39.1, 28.8), _RC3D, _FOLLOWS),
+    PublishedScore(
+        "detection", "thumos14", "R-C3D (Caffe)", _maps(0.1, 44.8, 42.9, 40.5, 36.5, 29.1), _RC3D, "NMS fixed at 0.4"
+    ),
+    PublishedScore("detection", "thumos14", "R-C3D (PyTorch)", _maps(0.5, 38.5), _RC3D_PYTORCH),
+    PublishedScore("detection", "activitynet", "R-C3D (Caffe)", {"average": 0.144}, _RC3D),
+    PublishedScore("detection", "activitynet", "R-C3D (PyTorch)", {"map@0.5": 0.288, "average": 0.151}, _RC3D_PYTORCH),
+    PublishedScore("moments", "charades_sta", "DRN", _recalls(None, 53.09, 31.75), _CI_MHA),
+    PublishedScore("moments", "charades_sta", "CI-MHA", _recalls(69.87, 54.68, 35.27), _CI_MHA),
+    PublishedScore("moments", "charades_sta", "LGI", _recalls(72.18, 59.17, 35.32) | {"miou": 0.5093}, _LGI),
+    PublishedScore("moments", "activitynet_captions", "CI-MHA", _recalls(61.49, 43.97, 25.13), _CI_MHA),
+    PublishedScore("moments", "activitynet_captions", "LGI", _recalls(58.48, 41.65, 24.10) | {"miou": 0.4148}, _LGI),
+    PublishedScore(
+        "moments",
+        "qvhighlights",
+        "Moment-DETR, validation",
+        {"r1@0.5": 0.5394, "r1@0.7": 0.3484, "map@0.5": 0.5496, "map@0.75": 0.3101, "map": 0.3220},
+        _MOMENT_DETR,
+    ),
+    PublishedScore(
+        "highlights",
+        "qvhighlights",
+        "Moment-DETR, validation",
+        {
+            "map@Fair": 0.6777,
+            "hit1@Fair": 0.6645,
+            "map@Good": 0.5809,
+            "hit1@Good": 0.6445,
+            "map@VeryGood": 0.3565,
+            "hit1@VeryGood": 0.5555,
+        },
+        _MOMENT_DETR,
+    ),
+    PublishedScore(
+        "landmarks",
+        "roxford5k",
+        "R101-GeM, the benchmark's example features",
+        {"easy:map": 0.8481, "medium:map": 0.6467, "hard:map": 0.3847},
+        _REVISITED,
+    ),
+    PublishedScore(
+        "landmarks",
+        "rparis6k",
+        "R101-GeM, the benchmark's example features",
+        {"easy:map": 0.9212, "medium:map": 0.7720, "hard:map": 0.5632},
+        _REVISITED,
+    ),
+)
+
+
+def published_scores(task: str, dataset: str | None) -> tuple[PublishedScore, ...]:
+    """Returns the published rows of `dataset` for `task`; none where no dataset is named.
+
+    Raises:
+        UsageError: there are no rows of that dataset; the near ones are named.
+    """
+    if dataset is None:
+        return ()
+    known = sorted({row.dataset for row in PUBLISHED_SCORES if row.task == task})
+    if dataset not in known:
+        expected = f"a dataset with published rows for task {task}"
+        remedy = near(dataset, known) if known else "leave the key out: there are none for this task"
+        raise UsageError(describe("evaluation", "published", expected, repr(dataset), remedy))
+    return tuple(row for row in PUBLISHED_SCORES if (row.task, row.dataset) == (task, dataset))

@@ -1,0 +1,210 @@
+"""What a build or a training did, as a page like an evaluation's, made of what their report.json holds."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from clipmill.pipelines.reports.blocks import (
+    Block,
+    Cell,
+    Chart,
+    Charts,
+    Code,
+    Facts,
+    Page,
+    Row,
+    Section,
+    Table,
+    Tile,
+    numbers,
+    render_blocks,
+)
+from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
+from clipmill.pipelines.reports.page import duration_text
+
+QUARANTINE_SHOWN = 200
+"""ours: videos listed by name; all are in ``clipmill status``."""
+MARKED_EPOCHS = 10
+"""ours: points of a loss curve with a tooltip, and lines of its table."""
+STAGES = {
+    "scan": "packet scan, before decoding",
+    "decode": "in the decode child",
+    "decode_wait": "waiting for it",
+    "forward": "in the networks",
+    "write": "shards and commits",
+}
+
+
+def render_build(
+    report: Mapping[str, Any],
+    recipes: Sequence[Mapping[str, str]],
+    quarantine: Sequence[Mapping[str, Any]],
+    config: str,
+) -> str:
+    """Returns the page of a build.
+
+    Args:
+        report: as report.json holds it (`clipmill.pipelines.features.build.BuildReport`).
+        recipes: per feature of the build: ``name``, ``key``, ``network``, ``weights`` and ``fingerprint``, as text.
+        quarantine: rows of the quarantine in force for the build's videos.
+        config: the resolved config.
+    """
+    quarantined = report["num_quarantined"]
+    wanted = report["num_videos"] * len(recipes)
+    tiles = (
+        Tile("videos", f"{report['num_videos']:,}", report["dataset"], "main"),
+        Tile("complete", f"{report['num_complete']:,}", f"of {wanted:,} pairs of video and feature"),
+        Tile("new", f"{report['num_complete'] - report['num_complete_before']:,}", "pairs made by this run"),
+        Tile("quarantined", f"{quarantined:,}", "videos, with their reasons below" if quarantined else "videos"),
+        Tile("time", duration_text(report["seconds"].get("wall", 0.0)), f"on the {report['engine']} engine"),
+    )
+    random = [recipe["name"] for recipe in recipes if recipe["weights"].startswith("random")]
+    notes = (
+        (f"⚠ Random weights for {', '.join(random)}: rows are real outputs of an untrained network.",) if random else ()
+    )
+    sections = (
+        Section("results", "Results", (_features(report, recipes), *_speed(report))),
+        Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
+        Section("time", "Time", (_times(report["seconds"]),)),
+        Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
+    )
+    return render_blocks(Page(f"Build of {report['dataset']}", f"Run {report['run_id']}", tiles, sections, notes))
+
+
+def _features(report: Mapping[str, Any], recipes: Sequence[Mapping[str, str]]) -> Table:
+    rows = tuple(
+        Row(
+            recipe["name"],
+            (
+                Cell(recipe["network"]),
+                Cell(recipe["weights"]),
+                Cell(f"{report['num_rows'].get(recipe['key'], 0):,}"),
+                Cell(recipe["fingerprint"][:8]),
+            ),
+        )
+        for recipe in recipes
+    )
+    return Table("Features", ("feature", "network", "weights", "new rows", "recipe"), (("", rows),))
+
+
+def _speed(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    if not report["speed"]:
+        return ()
+    return (Facts("Speed of light", (("this run", report["speed_of_light"]),)),)
+
+
+def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+    substituted = (
+        "substituted frames",
+        f"{report['num_frames_substituted']:,} of {report['num_frames_decoded']:,} decoded",
+    )
+    tails = f"{report['num_tail_windows_dropped']:,} dropped, {report['num_tail_windows_padded']:,} padded"
+    left_out = ", ".join(
+        f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(report["num_left_out"].items())
+    )
+    facts = Facts(
+        "What did not work as asked", (substituted, ("short tails", tails), ("files left out", left_out or "none"))
+    )
+    if not rows:
+        return (facts,)
+    counts = sorted(report["reasons"].items(), key=lambda item: (-item[1], item[0]))
+    reasons = numbers(("reason", "videos"), [(reason, [f"{count:,}"]) for reason, count in counts], "Why")
+    shown = tuple(Row(row["video_id"], (Cell(row["stage"]), Cell(row["reason"])), note=row["message"]) for row in rows)
+    note = "clipmill requeue puts them back; a video whose file has changed is tried again anyway."
+    if len(shown) > QUARANTINE_SHOWN:
+        note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
+    listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
+    return facts, reasons, listed
+
+
+def _times(seconds: Mapping[str, float]) -> Table:
+    longest = max(seconds.values(), default=0.0) or 1.0
+    rows = [
+        Row("the whole run", (Cell(duration_text(seconds.get("wall", 0.0)), seconds.get("wall", 0.0) / longest),), 0)
+    ]
+    rows += [
+        Row(name, (Cell(duration_text(seconds[name]), seconds[name] / longest),), 1, note=text)
+        for name, text in STAGES.items()
+        if name in seconds
+    ]
+    note = "Stages are summed over workers, and decoding runs beside the networks: they need not add up."
+    return Table("Time per stage", ("stage", "time"), (("", tuple(rows)),), note)
+
+
+def _build_facts(report: Mapping[str, Any]) -> Facts:
+    facts = (
+        ("store", report["store"]),
+        ("run", report["run_id"]),
+        ("tasks", f"{report['num_tasks_executed']} executed of {report['num_tasks']}"),
+        ("peak memory", f"{report['peak_memory_bytes'] / 2**30:.2f} GiB in the largest worker"),
+    )
+    return Facts("Run", facts)
+
+
+def render_training(report: Mapping[str, Any], config: str) -> str:
+    """Returns the page of a training: its losses by epoch, its data and its settings.
+
+    Args:
+        report: as report.json holds it (`clipmill.pipelines.training.train.TrainReport`).
+        config: the resolved config.
+    """
+    losses = report["losses"]
+    names = sorted(losses[-1], key=lambda name: (name != "total", name)) if losses else []
+    last = f"{losses[-1]['total']:.4g}" if losses and "total" in losses[-1] else "–"
+    tiles = (
+        Tile("total loss", last, f"mean of epoch {report['epoch']}", "main"),
+        Tile("epochs", f"{report['epoch']:,}", f"{report['epoch'] - report['start_epoch']:,} of them by the last call"),
+        Tile("train", f"{report['num_train']:,}", "clips"),
+        Tile("test", f"{report['num_test']:,}", "clips kept out"),
+        Tile("time", duration_text(report["seconds"]), f"of the last call, on {report['device']}"),
+    )
+    curves = tuple(_curve(name, [float(line[name]) for line in losses if name in line]) for name in names)
+    without = [
+        ("labels without a training clip", ", ".join(report["labels_without_training"]) or "none"),
+        ("labels without a test clip", ", ".join(report["labels_without_test"]) or "none"),
+        ("left out: one feature alone", f"{report['num_only_image'] + report['num_only_video']:,} clips"),
+        ("left out: for validation", f"{report['num_validation']:,} clips"),
+    ]
+    options = tuple((name, str(value)) for name, value in sorted(report["options"].items()))
+    run = (
+        ("run", report["out"]),
+        ("checkpoint", report["checkpoint"]),
+        ("trainer", f"{report['trainer']}, {report['num_workers']} workers, {report['device']}"),
+    )
+    sections = (
+        Section("losses", "Losses", (Charts(curves), _losses(names, losses)) if losses else ()),
+        Section("data", "Data", (Facts("Clips", (("labels", f"{report['num_labels']:,}"), *without)),)),
+        Section("run", "Run", (Facts("Run", run), Facts("Model", options), Code("Resolved config", config))),
+    )
+    return render_blocks(Page(f"Training of {report['model']}", report["out"], tiles, sections))
+
+
+def _curve(name: str, values: Sequence[float]) -> Chart:
+    num = len(values)
+    marks = _marked(num)
+    points = [(float(epoch), value) for epoch, value in enumerate(values, start=1)]
+    axes = Axes(
+        f"{name} loss by epoch",
+        "epoch",
+        "loss",
+        _ends(num),
+        1,
+        max(num, 2),
+        round_ticks(min(0.0, *values), max(values)),
+    )
+    return Chart(name, line_chart([Series(name, points, marks, 0)], axes))
+
+
+def _marked(num: int) -> list[float]:
+    """Returns at most about ten epochs spread over `num`, the first and the last among them."""
+    step = max(1, -(-num // MARKED_EPOCHS))
+    return [float(epoch) for epoch in sorted({1, *range(step, num + 1, step), num})]
+
+
+def _ends(num: int) -> list[float]:
+    return [float(epoch) for epoch in sorted({1, (num + 1) // 2, num})]
+
+
+def _losses(names: Sequence[str], losses: Sequence[Mapping[str, float]]) -> Table:
+    rows = [(f"{epoch:g}", [f"{losses[int(epoch) - 1].get(name, float('nan')):.4g}" for name in names]) for epoch in
+            _marked(len(losses))]  # fmt: skip
+    return numbers(("epoch", *names), rows, "The losses as numbers")
