@@ -3,16 +3,19 @@
 import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from clipmill.jobs.configs import read_text_of
-from clipmill.jobs.gates import judge, read_gates
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
 from clipmill.pipelines.evaluation.tasks.base import Sources, Task
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, published_rows, write_evaluation
 from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
 from clipmill.pipelines.evaluation.tasks.table import table_lines
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_evaluate import TaskConfig, task_of_config
+from clipmill.schemas.errors import EXIT_GATE
 from clipmill.schemas.recipe import Recipe
 
 
@@ -27,7 +30,7 @@ def run_evaluate(
 
     Args:
         against: another evaluation to compare with.
-        fail_if: gates, see `clipmill.jobs.gates`; the exit code is 5 if one fails.
+        fail_if: gates, see `clipmill.pipelines.evaluation.gates`; the exit code is 5 if one fails.
         other_data: compare although ground truth or protocol differ.
 
     Raises:
@@ -44,10 +47,10 @@ def run_evaluate(
         task, config = parse_task_config(text, overrides, path)
         print(dump_config(config).rstrip(), file=sys.stderr)
         outcome = _run(task, config)
-    return outcome if gates is None else judge(outcome, gates)
+    return outcome if gates is None else _judged(outcome, gates)
 
 
-def _run(task: Task, config: TaskConfig) -> Outcome:  # type: ignore[type-arg]
+def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
     sources = Sources(class_names=class_names)
     evaluation = evaluate_task(task, config, sources)
     written = write_evaluation(task, evaluation, config, sources)
@@ -66,6 +69,18 @@ def _run(task: Task, config: TaskConfig) -> Outcome:  # type: ignore[type-arg]
         data |= {"report": str(written.report), "report_bytes": written.report_bytes}
         lines.append(f"report: {written.report}")
     return Outcome(data, "\n".join(lines))
+
+
+def _judged(outcome: Outcome, gates: Gates) -> Outcome:
+    """Returns `outcome` with the comparison and the verdicts; its exit code is 5 if a gate failed."""
+    judgement = judge(json.loads(Path(outcome.data["results"]).read_bytes()), gates)
+    for verdict in judgement.failed:
+        print(f"clipmill: {verdict.line}", file=sys.stderr)
+    return Outcome(
+        outcome.data | judgement.to_plain(),
+        "\n".join([outcome.text, *judgement.lines]),
+        EXIT_GATE if judgement.failed else outcome.exit_code,
+    )
 
 
 def class_names(recipe: Recipe) -> tuple[str, ...]:
