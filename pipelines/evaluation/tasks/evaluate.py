@@ -30,8 +30,10 @@ def evaluate_task(task: Task[Any, Any], config: TaskConfig, sources: Sources) ->
     """
     published_rows(task, config)  # An unknown dataset is refused before any work.
     _check_runs(task, getattr(config, "predictions", ()))
-    found: Evaluation[Any] = task.evaluate(config, sources)
-    return found
+    if task.predict is not None:
+        sources = replace(sources, predict=lambda item: task.predict(item, config))
+    evaluation: Evaluation[Any] = task.evaluate(config, sources)
+    return evaluation
 
 
 def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedScore, ...]:
