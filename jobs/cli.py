@@ -155,9 +155,9 @@ def evaluate(
     as_json: AsJson = False,
 ) -> None:
     """Score predictions or a trained run; write results.json and a report."""
-    from clipmill.jobs.evaluation import run_evaluation
+    from clipmill.jobs.evaluate import run_evaluate
 
-    run_verb(lambda: run_evaluation(config, overrides or [], against, fail_if or [], other_data), as_json)
+    run_verb(lambda: run_evaluate(config, overrides or [], against, fail_if or [], other_data), as_json)
 
 
 @app.command()

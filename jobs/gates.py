@@ -23,9 +23,9 @@ from typing import Any
 
 import numpy as np
 
-from clipmill.jobs.evaluation_output import RESULTS
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.metrics.significance import compare
+from clipmill.pipelines.evaluation.tasks.evaluate import RESULTS
 from clipmill.schemas.errors import EXIT_GATE, UsageError, describe, near
 from clipmill.schemas.fingerprint import fingerprint, short
 
@@ -33,7 +33,7 @@ SIGNS = {"<=": lambda a, b: a <= b, ">=": lambda a, b: a >= b, "<": lambda a, b:
 _GATE = re.compile(
     r"\s*(?:value\(\s*(?P<own>[^()<>=]+?)\s*\)|(?P<gap>[^()<>=]+?))\s*(?P<sign><=|>=|<|>)\s*(?P<number>\S+)\s*"
 )
-_FREE = ("at", "protocols")
+_FREE = ("cutoffs", "protocols")
 """Settings that only say which metrics are there."""
 
 

@@ -1,20 +1,20 @@
 """The YAML files of ``clipmill evaluate``, a model per task (`task:`); retrieval has `schemas.config.EvaluateConfig`.
 
-Every switch that changes a number is a key here and stands in ``results.json`` under ``protocol``. A key left out takes
-what its protocol says; which value that is stands in docs/evaluation.md and in the printed config.
+Which model belongs to which task stands in the registry of tasks. Every switch that changes a number is a key here and
+stands in ``results.json`` under ``protocol``. A key left out takes what its protocol says; which value that is stands
+in docs/evaluation_tasks.md and in the printed config.
 """
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from clipmill.schemas.config import EvaluateConfig, parse_config
-from clipmill.schemas.errors import ConfigError, near
+from clipmill.schemas.config import parse_config
 from clipmill.schemas.model import Model
 
 Overlap = Literal[">=", ">"]
-Ties = Literal["time", "listed"]
+Ties = Literal["time", "file_order"]
 
 TruthFormat = Literal[
     "activitynet",
@@ -55,21 +55,24 @@ class TruthConfig(IdsConfig):
     Attributes:
         format: None: found out from the content.
         subset: ``activitynet``: ``validation`` and so on (None: all videos); ``thumos14``: ``test`` or ``val``.
-        durations: JSON or CSV of video to seconds, where the ground truth has none: floors need them.
-        backwards: ``charades_sta``: what to do with lines whose start is after their end.
+        durations: JSON or CSV of video to seconds, where the ground truth has none: baselines need them.
+        inverted: ``charades_sta``: what to do with lines whose start is after their end.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"backwards": "inverted"}
 
     file: str = Field(min_length=1)
     format: TruthFormat | None = None
     subset: str | None = None
     durations: str | None = None
-    backwards: Literal["refuse", "drop", "swap"] = "refuse"
+    inverted: Literal["refuse", "drop", "swap"] = "refuse"
 
 
 class PredictionsConfig(IdsConfig):
-    """One set of predictions: a file, or the detections that a feature of a clipmill store holds.
+    """One set of predictions: a file, what a feature of a clipmill store holds, or what a trained run answers.
 
     Attributes:
+        run: folder of a run of ``clipmill train``.
         format: None: found out from the content.
         name: of the row in tables and results; default: the file's name without ending, or the feature's.
         feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
@@ -81,13 +84,14 @@ class PredictionsConfig(IdsConfig):
     format: PredictionFormat | None = None
     store: str | None = Field(default=None, min_length=1)
     feature: str | None = None
+    run: str | None = Field(default=None, min_length=1)
     classes: str | tuple[str, ...] | None = None
     name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")
 
     @model_validator(mode="after")
     def _one_source(self) -> "PredictionsConfig":
-        if (self.file is None) == (self.store is None):
-            raise ValueError("expected exactly one of file and store, such as {file: results.json}")
+        if sum(source is not None for source in (self.file, self.store, self.run)) != 1:
+            raise ValueError("expected exactly one of file, store and run, such as {file: results.json}")
         if (self.store is None) != (self.feature is None):
             raise ValueError("store and feature go together, such as {store: out/store, feature: rc3d}")
         return self
@@ -110,29 +114,39 @@ def _file(value: Any) -> Any:
 
 
 class TaskConfig(Model):
-    """What all tasks but retrieval have in common.
+    """What all tasks have in common.
 
     Attributes:
-        predictions: one or several; several make a table.
         resamples: draws behind each interval; None: 2,000 of the bootstrap for means over queries or items, 200 random
             halves of the videos for scores that are computed anew for each (ours).
-        floors: compute what one scores without looking.
+        baselines: compute what one scores without looking.
         published: print the published rows of this dataset (`tasks/published.py`) below ours.
         seed: of bootstrap and chance.
         out: folder of ``results.json`` and ``report.html``.
         report: write ``report.html``; without it an evaluation is quicker.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"floors": "baselines"}
+
     task: Any
-    ground_truth: TruthConfig
-    predictions: tuple[PredictionsConfig, ...]
     resamples: int | None = Field(default=None, ge=10)
     confidence: float = Field(default=0.95, gt=0, lt=1)
-    floors: bool = True
+    baselines: bool = True
     published: str | None = None
     seed: int = Field(default=0, ge=0)
     out: str = Field(default="out/evaluation", min_length=1)
     report: bool = True
+
+
+class PredictionTaskConfig(TaskConfig):
+    """Tasks that score predictions against a ground truth.
+
+    Attributes:
+        predictions: one or several; several make a table.
+    """
+
+    ground_truth: TruthConfig
+    predictions: tuple[PredictionsConfig, ...]
 
     @field_validator("ground_truth", mode="before")
     @classmethod
@@ -191,27 +205,29 @@ def _thresholds(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
     return tuple(sorted(set(values)))
 
 
-class SegmentTaskConfig(TaskConfig):
+class SegmentTaskConfig(PredictionTaskConfig):
     """Tasks over segments of videos.
 
     Attributes:
-        tious: thresholds of overlap; None: the protocol's.
+        tiou_thresholds: of overlap; None: the protocol's.
         blocked: videos left out on both sides.
-        training: annotations that the blind floor is tuned on; None: the scored ones, which makes it an upper bound.
-        chance_per_video: random segments per video behind the chance floor (ours).
+        training: annotations that the blind baseline is tuned on; None: the scored ones, which makes it an upper bound.
+        chance_per_video: random segments per video behind the chance baseline (ours).
     """
 
-    tious: tuple[float, ...] | None = None
+    RENAMED: ClassVar[Mapping[str, str]] = {"tious": "tiou_thresholds"}
+
+    tiou_thresholds: tuple[float, ...] | None = None
     blocked: BlockedConfig = Field(default_factory=BlockedConfig)
     training: TruthConfig | None = None
     chance_per_video: int = Field(default=100, ge=1)
 
-    @field_validator("tious", mode="before")
+    @field_validator("tiou_thresholds", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return _several(value)
 
-    @field_validator("tious")
+    @field_validator("tiou_thresholds")
     @classmethod
     def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return _thresholds(values)
@@ -231,18 +247,20 @@ class DetectionConfig(SegmentTaskConfig):
     """``task: detection``: mAP over tIoU.
 
     Attributes:
-        protocol: whose matching, and the defaults of `tious`, `interpolated`, `overlap` and `ties`.
+        protocol: whose matching, and the defaults of `tiou_thresholds`, `interpolated`, `overlap` and `ties`.
         interpolated: whether precision is the best at this recall or beyond.
         overlap: whether an overlap equal to the threshold is a hit.
-        ties: equal scores of a video rank by start and stop (``time``: the order of the file changes nothing) or as
-            listed (THUMOS14's official tool).
-        ambiguous: ``thumos14``: excuse predictions that overlap an ambiguous interval.
+        ties: equal scores of a video rank by start and stop (``time``: the order of the file changes nothing) or by
+            ``file_order`` (THUMOS14's official tool).
+        ambiguous: ``thumos14``: ignore predictions that overlap an ambiguous interval.
         drop_duplicates: score repeated ground truths once.
         max_per_video: keep the best so many predictions of a video, before NMS; None: all.
         nms: suppression; a number is that of hard NMS.
         time_decimals, score_digits: round times to so many decimals and scores to so many significant digits, after
             NMS, as a file of the official form would hold them (S-CNN: 1 and 5).
     """
+
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"ties": {"listed": "file_order"}}
 
     task: Literal["detection"] = "detection"
     protocol: Literal["activitynet", "thumos14"] = "activitynet"
@@ -263,8 +281,8 @@ class DetectionConfig(SegmentTaskConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> "DetectionConfig":
-        if self.protocol == "activitynet" and self.ties == "listed":
-            raise ValueError("ties: listed belongs to protocol thumos14; ActivityNet's official order is undefined")
+        if self.protocol == "activitynet" and self.ties == "file_order":
+            raise ValueError("ties: file_order belongs to protocol thumos14; ActivityNet's official order is undefined")
         if self.protocol == "thumos14" and self.drop_duplicates:
             raise ValueError("drop_duplicates belongs to protocol activitynet; leave it out")
         return self
@@ -274,44 +292,49 @@ class ProposalsConfig(SegmentTaskConfig):
     """``task: proposals``: AR@AN and the area below it, as the ActivityNet challenge scores it.
 
     Attributes:
-        max_average: the largest average number of proposals per video; ``all``: as many as there are.
-        at: further average numbers to print AR at.
+        max_avg_num_proposals: the largest average number of proposals per video; ``all``: as many as there are.
+        cutoffs: further average numbers to print AR at.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"max_average": "max_avg_num_proposals", "at": "cutoffs"}
+
     task: Literal["proposals"] = "proposals"
-    max_average: float | Literal["all"] = 100.0
-    at: tuple[float, ...] = (1.0, 10.0, 50.0, 100.0)
+    max_avg_num_proposals: float | Literal["all"] = 100.0
+    cutoffs: tuple[float, ...] = (1.0, 10.0, 50.0, 100.0)
 
 
-class MomentsConfig(TaskConfig):
+class MomentsConfig(PredictionTaskConfig):
     """``task: moments``: R@n at IoU m, mIoU and mAP of moment retrieval.
 
     Attributes:
         protocol: ``charades`` (also ActivityNet Captions) or ``qvhighlights``: the defaults of the other keys.
-        at: n of R@n. ious: m.
+        cutoffs: n of R@n. iou_thresholds: m.
         overlap: ``>`` for 2D-TAN.
-        order: the first answer is the best scored one, or the one listed first.
+        order: the first answer is the best scored one, or the first of the file (``file_order``).
         max_windows: answers of a query that average precision reads; ``all``: all of them.
         lengths: score also the windows of each length range (QVHighlights' short, middle, long).
-        training: annotations that the fixed-span floor is tuned on; None: the scored ones.
+        training: annotations that the fixed-span baseline is tuned on; None: the scored ones.
     """
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs", "ious": "iou_thresholds"}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"order": {"listed": "file_order"}}
 
     task: Literal["moments"] = "moments"
     protocol: Literal["charades", "qvhighlights"] | None = None
-    at: tuple[int, ...] | None = None
-    ious: tuple[float, ...] | None = None
+    cutoffs: tuple[int, ...] | None = None
+    iou_thresholds: tuple[float, ...] | None = None
     overlap: Overlap = ">="
-    order: Literal["score", "listed"] | None = None
+    order: Literal["score", "file_order"] | None = None
     max_windows: int | Literal["all"] = 10
     lengths: bool | None = None
     training: TruthConfig | None = None
 
-    @field_validator("at", "ious", mode="before")
+    @field_validator("cutoffs", "iou_thresholds", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return _several(value)
 
-    @field_validator("ious")
+    @field_validator("iou_thresholds")
     @classmethod
     def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return _thresholds(values)
@@ -322,7 +345,7 @@ class MomentsConfig(TaskConfig):
         return None if value is None else _file(value)
 
 
-class HighlightsConfig(TaskConfig):
+class HighlightsConfig(PredictionTaskConfig):
     """``task: highlights``: mAP and Hit@1 of clip scores (QVHighlights).
 
     Attributes:
@@ -333,19 +356,21 @@ class HighlightsConfig(TaskConfig):
     levels: tuple[int, ...] = Field(default=(2, 3, 4), min_length=1)
 
 
-class ClassificationConfig(TaskConfig):
+class ClassificationConfig(PredictionTaskConfig):
     """``task: classification``: top-k accuracy of items, or mAP and hit@k of untrimmed videos.
 
     Attributes:
         protocol: ``items``: one true class per item, a score per class; ``activitynet``: a video may have several
             classes; None: by the format of the ground truth.
-        at: k of top-k and hit@k; None: 1 and 5 for items, 1 and 3 for activitynet.
+        cutoffs: k of top-k and hit@k; None: 1 and 5 for items, 1 and 3 for activitynet.
         blocked: videos left out on both sides.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs"}
+
     task: Literal["classification"] = "classification"
     protocol: Literal["items", "activitynet"] | None = None
-    at: tuple[int, ...] | None = None
+    cutoffs: tuple[int, ...] | None = None
     blocked: BlockedConfig = Field(default_factory=BlockedConfig)
 
     @field_validator("blocked", mode="before")
@@ -353,7 +378,7 @@ class ClassificationConfig(TaskConfig):
     def _blocked(cls, value: Any) -> Any:
         return {"ids": value} if isinstance(value, list | tuple) else _file(value)
 
-    @field_validator("at")
+    @field_validator("cutoffs")
     @classmethod
     def _positive(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
         if values is not None and (not values or min(values) < 1):
@@ -361,7 +386,7 @@ class ClassificationConfig(TaskConfig):
         return values
 
 
-class RankingConfig(TaskConfig):
+class RankingConfig(PredictionTaskConfig):
     """``task: ranking``: trec_eval's measures of runs against qrels.
 
     Attributes:
@@ -385,36 +410,26 @@ class RankingConfig(TaskConfig):
     precision: Literal["double", "single"] = "double"
 
 
-class LandmarksConfig(TaskConfig):
+class LandmarksConfig(PredictionTaskConfig):
     """``task: landmarks``: Oxford and Paris, old and revisited, with junk images.
 
     Attributes:
-        protocols: of the revisited ground truth; the old one has ``good`` alone (good and ok are right). None: all.
+        protocols: of the revisited ground truth; the old one has ``good`` alone (good and ok are correct). None: all.
         ap: the Oxford tool's trapezoids, or rectangles (trec_eval, Stanford I2V).
-        at: k of mP@k.
+        cutoffs: k of mP@k.
         query_image: where the query's own image stands in the collection (old Oxford and Paris: among the good ones),
             it is a ``positive`` like any other, as the official tool counts, or ``junk``.
         ties: images of equal score rank by id.
     """
 
+    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs"}
+
     task: Literal["landmarks"] = "landmarks"
     protocols: tuple[Literal["easy", "medium", "hard", "good"], ...] | None = None
     ap: Literal["trapezoid", "rectangle"] = "trapezoid"
-    at: tuple[int, ...] = (1, 5, 10)
+    cutoffs: tuple[int, ...] = (1, 5, 10)
     query_image: Literal["positive", "junk"] = "positive"
     ties: Literal["ascending", "descending"] = "ascending"
-
-
-TASKS: dict[str, type[EvaluateConfig] | type[TaskConfig]] = {
-    "retrieval": EvaluateConfig,
-    "detection": DetectionConfig,
-    "proposals": ProposalsConfig,
-    "moments": MomentsConfig,
-    "highlights": HighlightsConfig,
-    "classification": ClassificationConfig,
-    "ranking": RankingConfig,
-    "landmarks": LandmarksConfig,
-}
 
 
 class _TaskOnly(BaseModel):
@@ -423,17 +438,10 @@ class _TaskOnly(BaseModel):
     task: Any = "retrieval"
 
 
-def parse_evaluate_config(
-    text: str, overrides: Sequence[str] = (), source: str = "config"
-) -> EvaluateConfig | TaskConfig:
-    """Returns YAML `text` with overrides as the model of its `task`.
+def task_of_config(text: str, overrides: Sequence[str] = (), source: str = "config") -> Any:
+    """Returns the value of `task:` in YAML `text`, overrides applied; ``retrieval`` where there is none.
 
     Raises:
-        ConfigError: as `parse_config`, or there is no such task.
+        ConfigError: the text is no YAML mapping, or an override is malformed.
     """
-    task = parse_config(_TaskOnly, text, overrides, source).task
-    if not isinstance(task, str) or task not in TASKS:
-        known = ", ".join(TASKS)
-        raise ConfigError(f"{source} task: expected one of {known}, got {task!r}; {near(str(task), TASKS)}")
-    model: type[EvaluateConfig] | type[TaskConfig] = TASKS[task]
-    return parse_config(model, text, overrides, source)
+    return parse_config(_TaskOnly, text, overrides, source).task

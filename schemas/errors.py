@@ -92,7 +92,8 @@ def describe(thing: str, key: str, expected: str, got: str, remedy: str) -> str:
 def near(name: str, known: Iterable[str]) -> str:
     """Returns ``did you mean 'a' or 'b'?``, or the whole list of known names where none is near."""
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.5)
+    begun = [item for item in names if len(name) > 2 and item.startswith(name)]
+    close = list(dict.fromkeys([*begun, *difflib.get_close_matches(name, names, n=3, cutoff=0.5)]))[:3]
     if close:
         return "did you mean " + " or ".join(repr(item) for item in close) + "?"
     return "known: " + ", ".join(names)

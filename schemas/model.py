@@ -1,18 +1,60 @@
 """The base of every config model: strict, frozen, and with errors that name the near keys."""
 
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Mapping
+from typing import Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
 from clipmill.schemas.errors import ConfigError, near
 
 M = TypeVar("M", bound=BaseModel)
 
 
+class RenamedKeyWarning(FutureWarning):
+    """A config uses a key or a value by the name it had before; read for one release."""
+
+
 class Model(BaseModel):
-    """A frozen pydantic model that refuses unknown keys."""
+    """A frozen pydantic model that refuses unknown keys.
+
+    Attributes:
+        RENAMED: old name of a key to its name now. The old one is read for one release, with a `RenamedKeyWarning`.
+        RENAMED_VALUES: key (by its name now) to old value to the value now, likewise.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
+
+    RENAMED: ClassVar[Mapping[str, str]] = {}
+    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+
+    @model_validator(mode="before")
+    @classmethod
+    def _by_new_names(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping):
+            return data
+        found = dict(data)
+        for old, new in _of_all_bases(cls, "RENAMED"):
+            if old not in found or old in cls.model_fields:
+                continue
+            if new in found:
+                raise ValueError(f"{old} is the old name of {new}, which is given too; leave {old} out")
+            found[new] = found.pop(old)
+            _warn(f"the key {old!r} is now {new!r}")
+        for key, values in _of_all_bases(cls, "RENAMED_VALUES"):
+            given = found.get(key)
+            if isinstance(given, str) and given in values:
+                found[key] = values[given]
+                _warn(f"{key}: {given} is now {key}: {values[given]}")
+        return found
+
+
+def _of_all_bases(model: type[Model], attribute: str) -> list[tuple[str, Any]]:
+    return [pair for base in model.__mro__ for pair in base.__dict__.get(attribute, {}).items()]
+
+
+def _warn(renamed: str) -> None:
+    warnings.warn(f"{renamed}; the old name is read until the next release", RenamedKeyWarning, stacklevel=2)
 
 
 def validate(model: type[M], data: Any, source: str) -> M:

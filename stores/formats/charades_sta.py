@@ -26,13 +26,13 @@ _LINES = "Charades-STA: lines of <video> <start> <end>##<sentence>"
 def read_charades_sta(
     path: str | Path,
     duration_seconds: Mapping[str, float] | None = None,
-    backwards: Literal["refuse", "drop", "swap"] = "refuse",
+    inverted: Literal["refuse", "drop", "swap"] = "refuse",
 ) -> MomentQueries:
     """Returns the queries in `path`; a query's id is ``<video>#<line number>``, counted from 1.
 
     Args:
         duration_seconds: of the videos, as `read_charades_durations`; moments are not clipped to them here.
-        backwards: what to do with lines whose start is after their end.
+        inverted: what to do with lines whose start is after their end.
 
     Raises:
         FormatError: the file is something else, or a line is malformed.
@@ -44,11 +44,11 @@ def read_charades_sta(
         start, stop = (seconds(fields[1]), seconds(fields[2])) if len(fields) == 3 else (None, None)
         if not separator or start is None or stop is None:
             raise wrong_format(path, _LINES) if number == 1 else wrong_line(path, number, line, _LINES)
-        if start > stop and backwards == "refuse":
+        if start > stop and inverted == "refuse":
             raise wrong_line(
                 path, number, line, "start <= end", "correct the line, or have such lines dropped or swapped"
             )
-        if start > stop and backwards == "drop":
+        if start > stop and inverted == "drop":
             continue
         rows.append((f"{fields[0]}#{number}", fields[0], sentence.strip(), min(start, stop), max(start, stop)))
     query, video, sentences, starts, stops = zip(*rows, strict=True)

@@ -31,7 +31,7 @@ def items(folder: Path, num_items: int = 60, seed: int = 0) -> tuple[dict[str, A
     truth = [f"v{row},{CLASSES[labels[row]]}" for row in order]
     (folder / "labels.csv").write_text("\n".join(["id,label", *truth]) + "\n")
     paths = {"ground_truth": str(folder / "labels.csv"), "predictions": str(folder / "scores.csv")}
-    return FAST | {"task": "classification", "at": [1, 2], **paths}, scores, labels
+    return FAST | {"task": "classification", "cutoffs": [1, 2], **paths}, scores, labels
 
 
 def test_accuracies_agree_with_scikit_learn_and_the_bytes_do_not_depend_on_the_order(tmp_path: Path) -> None:
@@ -45,9 +45,9 @@ def test_accuracies_agree_with_scikit_learn_and_the_bytes_do_not_depend_on_the_o
     assert metrics["top1"] == pytest.approx(top_k_accuracy_score(labels, scores, k=1))
     assert metrics["top2"] == pytest.approx(top_k_accuracy_score(labels, scores, k=2))
     assert metrics["mean_class_accuracy"] == pytest.approx(balanced_accuracy_score(labels, scores.argmax(axis=1)))
-    assert contents[0].run()["floors"]["chance"] == {"top1": 0.25, "top2": 0.5}
+    assert contents[0].run()["baselines"]["chance"] == {"top1": 0.25, "top2": 0.5}
     most = np.bincount(labels).max() / len(labels)
-    assert contents[0].run()["floors"]["most_frequent"]["top1"] == pytest.approx(most)
+    assert contents[0].run()["baselines"]["most_frequent"]["top1"] == pytest.approx(most)
 
 
 def test_items_without_predictions_are_wrong_and_unknown_ones_left_out(tmp_path: Path) -> None:
@@ -57,7 +57,7 @@ def test_items_without_predictions_are_wrong_and_unknown_ones_left_out(tmp_path:
         "task": "classification",
         "ground_truth": str(tmp_path / "labels.csv"),
         "predictions": str(tmp_path / "scores.csv"),
-        "at": [1, 3],
+        "cutoffs": [1, 3],
     }
     done = evaluate(tmp_path, config)
     assert done.run()["metrics"] == {"mean_class_accuracy": pytest.approx(1 / 6), "top1": 0.25, "top3": 0.75}
@@ -98,7 +98,7 @@ def test_untrimmed_videos_score_as_the_activitynet_metric_does(tmp_path: Path) -
     assert metrics["map"] == pytest.approx(expected.mean_average_precision, abs=1e-10)
     assert metrics["hit@1"] == pytest.approx(1 / 3)
     assert metrics["hit@3"] == pytest.approx(2 / 3)
-    assert set(done.run()["floors"]) == {"chance", "most_frequent"}
+    assert set(done.run()["baselines"]) == {"chance", "most_frequent"}
     assert "3 videos (1 without predictions)" in done.out
     assert done.results["protocol"]["protocol"] == "activitynet"
     assert evaluate(tmp_path, config | {"blocked": ["c"]}).run()["metrics"]["hit@3"] == 1.0
@@ -116,6 +116,6 @@ def test_errors_are_told(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text("id,archery,run\nclip1,0.1,0.2\n")
     refused(evaluate(tmp_path, config), "60 only in the ground truth", "'clip1'")
     refused(evaluate(tmp_path, config | {"protocol": "activitynet"}), "protocol", "labels", "leave it out")
-    refused(evaluate(tmp_path, config | {"at": [0]}), "at", "cut-offs from 1 up")
+    refused(evaluate(tmp_path, config | {"cutoffs": [0]}), "cutoffs", "cut-offs from 1 up")
     (tmp_path / "labels.csv").write_text("id,label\nv1,archery\nv1,run\n")
     refused(evaluate(tmp_path, config), "labels.csv line 3", "each id once")

@@ -105,16 +105,16 @@ def test_reproduces_the_map_of_scnn_on_thumos14_to_four_digits(shared_data: Path
     assert done.run()["counts"]["num_ground_truths"] == 3358
     assert "S-CNN (NMS at tIoU - 0.1)" in done.out
     assert "zhengshou/scnn" in done.out
-    assert max(done.run()["floors"][name]["map@0.1"] for name in ("chance", "blind")) < 0.05
+    assert max(done.run()["baselines"][name]["map@0.1"] for name in ("chance", "blind")) < 0.05
 
 
-def test_activitynet_detections_score_as_the_metric_does_and_show_floors_and_interval(tmp_path: Path) -> None:
+def test_activitynet_detections_score_as_the_metric_does_and_show_baselines_and_interval(tmp_path: Path) -> None:
     config = files(tmp_path)
     done = evaluate(tmp_path, config)
     expected = DetectionMap().update(segments(TRUTH), segments(ANSWERS)).result()
     assert done.run()["metrics"]["average"] == pytest.approx(expected.average, abs=1e-10)
     assert done.run()["metrics"]["map@0.5"] == pytest.approx(float(expected.mean_average_precision[0]), abs=1e-10)
-    assert set(done.run()["floors"]) == {"chance", "blind"}
+    assert set(done.run()["baselines"]) == {"chance", "blind"}
     assert "(chance)" in done.out
     interval = done.run()["intervals"]["average"]
     assert interval["low"] <= done.run()["metrics"]["average"] <= interval["high"]
@@ -153,7 +153,7 @@ def test_results_are_the_same_bytes_for_any_order_of_lines_and_any_place(tmp_pat
 
 
 def average(folder: Path, config: dict[str, Any], **changes: Any) -> float:
-    done = evaluate(folder, config | {"floors": False} | changes)
+    done = evaluate(folder, config | {"baselines": False} | changes)
     assert done.exit_code == 0, done.err
     value: float = done.run()["metrics"]["average"]
     return value
@@ -167,7 +167,7 @@ def test_every_switch_changes_the_number_as_it_should(tmp_path: Path) -> None:
         ("one", 0, 4.9, "run", 0.75),
         ("one", 20, 30, "run", 0.7),
     ]
-    config = files(tmp_path, truth, answers) | {"tious": 0.5}
+    config = files(tmp_path, truth, answers) | {"tiou_thresholds": 0.5}
     # Ranks 2 and 4 of 4 are hits (precision 1/2 and 2/4), of three ground truths.
     assert average(tmp_path, config) == pytest.approx(1 / 3)
     assert average(tmp_path, config, overlap=">") == pytest.approx(1 / 4 / 3)
@@ -175,13 +175,13 @@ def test_every_switch_changes_the_number_as_it_should(tmp_path: Path) -> None:
     assert average(tmp_path, config, nms={"tiou": 0.4}, interpolated=False) == pytest.approx((1 / 2 + 2 / 3) / 3)
     assert average(tmp_path, config, blocked=["two"]) == pytest.approx(1 / 2)
     assert average(tmp_path, config, max_per_video=2) == pytest.approx((1 / 2) / 3)
-    assert average(tmp_path, config, tious=[0.5, 0.9]) == pytest.approx((1 / 3 + 1 / 4 / 3) / 2)
-    assert average(tmp_path, config, score_digits=1, tious=[0.9]) == pytest.approx(1 / 4 / 3)
+    assert average(tmp_path, config, tiou_thresholds=[0.5, 0.9]) == pytest.approx((1 / 3 + 1 / 4 / 3) / 2)
+    assert average(tmp_path, config, score_digits=1, tiou_thresholds=[0.9]) == pytest.approx(1 / 4 / 3)
     assert average(tmp_path, config, protocol="thumos14") == pytest.approx(1 / 4 / 3)
     assert average(tmp_path, config, protocol="thumos14", overlap=">=") == pytest.approx((1 / 2 + 2 / 4) / 3)
     soft = {"kind": "gaussian", "sigma": 0.5}
     assert average(tmp_path, config, nms=soft) == pytest.approx((2 / 3 + 2 / 3) / 3)
-    twice = files(tmp_path, [*truth, truth[2]], answers) | {"tious": [0.5]}
+    twice = files(tmp_path, [*truth, truth[2]], answers) | {"tiou_thresholds": [0.5]}
     assert average(tmp_path, twice) == pytest.approx(1 / 4)
     assert average(tmp_path, twice, drop_duplicates=True) == pytest.approx(1 / 3)
 
@@ -201,14 +201,19 @@ def test_blocked_videos_duplicates_and_missing_videos_stand_in_the_score_line(tm
 
 
 def test_proposals_score_as_the_metric_does(tmp_path: Path) -> None:
-    config = files(tmp_path) | {"task": "proposals", "max_average": 2, "at": [1, 2], "tious": [0.5, 0.7]}
+    config = files(tmp_path) | {
+        "task": "proposals",
+        "max_avg_num_proposals": 2,
+        "cutoffs": [1, 2],
+        "tiou_thresholds": [0.5, 0.7],
+    }
     done = evaluate(tmp_path, config)
     expected = ProposalRecall((0.5, 0.7), 2.0).update(segments(TRUTH), segments(ANSWERS)).result()
     assert done.run()["metrics"]["area"] == pytest.approx(expected.area, abs=1e-10)
     assert done.run()["metrics"]["ar@2"] == pytest.approx(float(expected.average_recall[-1]), abs=1e-10)
-    assert set(done.run()["floors"]) == {"chance", "blind"}
+    assert set(done.run()["baselines"]) == {"chance", "blind"}
     assert done.run()["intervals"]["area"]["low"] <= expected.area
-    unbounded = evaluate(tmp_path, config | {"max_average": "all"})
+    unbounded = evaluate(tmp_path, config | {"max_avg_num_proposals": "all"})
     assert unbounded.run()["metrics"]["ar@2"] == pytest.approx(expected.at(2), abs=0.3)
 
 
@@ -221,7 +226,7 @@ def test_real_activitynet_annotations_as_their_own_predictions_score_one(shared_
     config = {"task": "detection", "ground_truth": str(tmp_path / "truth.csv"), "resamples": 20}
     done = evaluate(tmp_path, config | {"predictions": str(tmp_path / "perfect.csv"), "drop_duplicates": True})
     assert done.run()["metrics"]["average"] == 1.0
-    assert done.run()["floors"]["chance"]["average"] < 0.1
+    assert done.run()["baselines"]["chance"]["average"] < 0.1
 
 
 @pytest.fixture
@@ -257,7 +262,7 @@ def test_detections_of_a_store_are_scored_straight_from_it(tmp_path: Path, store
     refused(evaluate(tmp_path, config | {"predictions": predictions | {"classes": swapped}}), "classes of the ground")
     refused(evaluate(tmp_path, config | {"predictions": predictions | {"classes": ["x"]}}), "at most 1 classes", "8")
     refused(evaluate(tmp_path, config | {"predictions": predictions | {"feature": "rc4d"}}), "rc4d", "rc3d")
-    proposals = evaluate(tmp_path, config | {"task": "proposals", "predictions": predictions, "tious": [0.9]})
+    proposals = evaluate(tmp_path, config | {"task": "proposals", "predictions": predictions, "tiou_thresholds": [0.9]})
     assert proposals.run()["metrics"]["recall@0.9"] == 1.0
 
 
@@ -301,7 +306,7 @@ def test_two_predictions_of_one_name_are_refused(tmp_path: Path) -> None:
 
 
 def test_an_unknown_key_task_and_format_name_the_near_ones(tmp_path: Path) -> None:
-    refused(told(tmp_path, tiou=[0.5]), "tiou: unknown key", "'tious'")
+    refused(told(tmp_path, tiou=[0.5]), "tiou: unknown key", "'tiou_thresholds'")
     refused(told(tmp_path, task="detecton"), "task", "'detection'")
     refused(told(tmp_path, predictions={"fil": "x"}), "predictions.0.fil", "'file'")
     refused(told(tmp_path, ground_truth={"file": "x", "format": "trec"}), "format", "one of activitynet, thumos14")
@@ -310,11 +315,11 @@ def test_an_unknown_key_task_and_format_name_the_near_ones(tmp_path: Path) -> No
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    refused(told(tmp_path, ties="listed"), "ties: listed belongs to protocol thumos14")
+    refused(told(tmp_path, ties="file_order"), "ties: file_order belongs to protocol thumos14")
     refused(told(tmp_path, nms={"tiou": 0.5, "below": 0.1}), "exactly one of tiou and below")
     refused(told(tmp_path, nms={"kind": "gaussian"}), "sigma")
     refused(told(tmp_path, protocol="thumos14", drop_duplicates=True), "drop_duplicates belongs to")
-    refused(told(tmp_path, tious=50), "tious", "between 0 and 1")
+    refused(told(tmp_path, tiou_thresholds=50), "tiou_thresholds", "between 0 and 1")
     refused(told(tmp_path, predictions=5), "predictions", "expected a file")
     refused(told(tmp_path, predictions=[]), "predictions", "at least one file")
     refused(told(tmp_path, predictions={"file": "x", "name": "a/b"}), "predictions.0.name", "a/b")
@@ -322,7 +327,9 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     refused(told(tmp_path, ground_truth={"file": path, "subset": "test"}), "ground_truth subset", "csv")
     path = files(tmp_path)["predictions"]
     refused(told(tmp_path, predictions={"file": path, "classes": ["x"]}), "predictions classes", "csv")
-    refused(told(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}), "exactly one of file and store")
+    refused(
+        told(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}), "exactly one of file, store and run"
+    )
 
 
 def test_class_numbers_without_names_ask_for_a_list(tmp_path: Path) -> None:
@@ -366,10 +373,10 @@ def test_an_unwritable_out_is_retryable(tmp_path: Path) -> None:
 
 def test_segments_that_end_before_they_start_are_counted_and_told(tmp_path: Path) -> None:
     config = files(tmp_path, answers=[*ANSWERS, ("two", 25, 5, "run", 0.99)])
-    found = evaluate(tmp_path, {**config, "tious": [0.5]})
+    found = evaluate(tmp_path, {**config, "tiou_thresholds": [0.5]})
     told = "predictions: 1 end before they start, such as one of video two; "
     assert f"{told}they overlap nothing" in found.run()["notes"]
-    swapped = evaluate(tmp_path, {**config, "tious": [0.5], "protocol": "thumos14"}, out="thumos")
+    swapped = evaluate(tmp_path, {**config, "tiou_thresholds": [0.5], "protocol": "thumos14"}, out="thumos")
     assert f"{told}their times are swapped, as by the official kit" in swapped.run()["notes"]
     assert swapped.run()["metrics"]["average"] > found.run()["metrics"]["average"]
     proposals = evaluate(tmp_path, {**config, "task": "proposals"}, out="proposals")
@@ -384,11 +391,11 @@ def test_a_file_without_a_single_prediction_is_told(tmp_path: Path, task: str) -
     refused(done, "empty.json: expected at least one prediction, got none; check the command that wrote it")
 
 
-def test_training_without_durations_is_refused_where_it_would_make_the_floor_zero(tmp_path: Path) -> None:
+def test_training_without_durations_is_refused_where_it_would_make_the_baseline_zero(tmp_path: Path) -> None:
     config = files(tmp_path)
     refused(
         evaluate(tmp_path, config | {"training": config["ground_truth"]}),
-        "training durations: expected those of its videos, for the blind floor, got none of 3 videos",
+        "training durations: expected those of its videos, for the blind baseline, got none of 3 videos",
     )
     durations = tmp_path / "durations.json"
     durations.write_text(json.dumps({"one": 60.0, "two": 60.0}))

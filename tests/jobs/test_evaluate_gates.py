@@ -42,7 +42,7 @@ def detections(folder: Path, seed: int, noise: float, num_videos: int = 30) -> d
         "task": "detection",
         "ground_truth": str(folder / "truth.csv"),
         "predictions": str(folder / "answers.csv"),
-        "floors": False,
+        "baselines": False,
         "resamples": 50,
     }
 

@@ -1,4 +1,4 @@
-"""Moments and highlights through ``clipmill evaluate``: Moment-DETR's official numbers, floors, refusals."""
+"""Moments and highlights through ``clipmill evaluate``: Moment-DETR's official numbers, baselines, refusals."""
 
 import json
 import random
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipmill.pipelines.evaluation.metrics.moments_floors import moment_floors
+from clipmill.pipelines.evaluation.metrics.moments_baselines import moment_baselines
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate, refused
@@ -44,8 +44,8 @@ def test_reproduces_every_moment_number_of_moment_detr(official: Path, tmp_path:
             assert metrics[prefix + name] == pytest.approx(value, abs=0.006)
     assert "Moment-DETR, validation" in done.out
     assert "jayleicn/moment_detr" in done.out
-    floors = done.run()["floors"]
-    assert floors["chance"]["r1@0.5"] < floors["span"]["r1@0.5"] < 0.25
+    baselines = done.run()["baselines"]
+    assert baselines["chance"]["r1@0.5"] < baselines["span"]["r1@0.5"] < 0.25
     assert len(done.run()["units"]["ids"]) == 1550
 
 
@@ -56,8 +56,8 @@ def test_reproduces_every_highlight_number_of_moment_detr(official: Path, tmp_pa
         values = expected[f"HL-min-{level}"]
         assert round(100 * done.run()["metrics"][f"map@{level}"], 2) == values["HL-mAP"]
         assert round(100 * done.run()["metrics"][f"hit1@{level}"], 2) == values["HL-Hit1"]
-        for floor in ("chance", "constant"):
-            assert done.run()["floors"][floor][f"map@{level}"] < done.run()["metrics"][f"map@{level}"]
+        for baseline in ("chance", "constant"):
+            assert done.run()["baselines"][baseline][f"map@{level}"] < done.run()["metrics"][f"map@{level}"]
 
 
 def charades(folder: Path) -> dict[str, Any]:
@@ -80,11 +80,13 @@ def test_charades_counts_missing_queries_as_wrong_and_every_switch_matters(tmp_p
     assert "1 only in the ground truth ('BBBBB#3')" in done.out
     assert "(chance)" in done.out
     assert "(span)" in done.out
-    listed = evaluate(tmp_path, config | {"order": "listed"}).run()["metrics"]
+    listed = evaluate(tmp_path, config | {"order": "file_order"}).run()["metrics"]
     assert (listed["r1@0.5"], listed["r1@0.7"], listed["r5@0.7"]) == pytest.approx((2 / 3, 1 / 3, 2 / 3))
-    strict = evaluate(tmp_path, config | {"order": "listed", "overlap": ">"}).run()["metrics"]
+    strict = evaluate(tmp_path, config | {"order": "file_order", "overlap": ">"}).run()["metrics"]
     assert (strict["r1@0.5"], strict["r1@0.3"]) == pytest.approx((1 / 3, 2 / 3))
-    one = evaluate(tmp_path, config | {"order": "listed", "max_windows": 1, "ious": [0.9]}).run()["metrics"]
+    one = evaluate(tmp_path, config | {"order": "file_order", "max_windows": 1, "iou_thresholds": [0.9]}).run()[
+        "metrics"
+    ]
     assert one["map"] == pytest.approx(1 / 3)
     assert "r1@0.9" in one
 
@@ -105,7 +107,7 @@ def test_results_are_the_same_bytes_for_any_order_of_lines(official: Path, tmp_p
     assert all(contents[0])
 
 
-def test_real_charades_floors_are_those_of_the_metric(shared_data: Path, tmp_path: Path) -> None:
+def test_real_charades_baselines_are_those_of_the_metric(shared_data: Path, tmp_path: Path) -> None:
     folder = shared_data / "annotations" / "charades_sta"
     answers = [("3MSZA#1", 0.0, 10.0, "", 1.0)]
     write_segments_csv(tmp_path / "answers.csv", segments_from_columns(*zip(*answers, strict=True)))
@@ -116,27 +118,27 @@ def test_real_charades_floors_are_those_of_the_metric(shared_data: Path, tmp_pat
         "published": "charades_sta",
     }
     done = evaluate(tmp_path, config)
-    assert done.run()["floors"]["span"]["r1@0.5"] == pytest.approx(0.307, abs=0.003)
-    assert done.run()["floors"]["chance"]["r1@0.5"] == pytest.approx(0.110, abs=0.002)
+    assert done.run()["baselines"]["span"]["r1@0.5"] == pytest.approx(0.307, abs=0.003)
+    assert done.run()["baselines"]["chance"]["r1@0.5"] == pytest.approx(0.110, abs=0.002)
     assert done.run()["counts"]["num_queries"] == 3720
 
 
-def test_of_several_windows_of_a_query_the_floors_take_the_best() -> None:
+def test_of_several_windows_of_a_query_the_baselines_take_the_best() -> None:
     query, start, stop = ["q", "q", "r"], [0.0, 50.0, 0.0], [50.0, 100.0, 50.0]
     windows = segments_from_columns(query, start, stop)
-    floors = moment_floors(windows, np.array([100.0, 100.0]), thresholds=(0.9,), num_steps=10)
+    baselines = moment_baselines(windows, np.array([100.0, 100.0]), thresholds=(0.9,), num_steps=10)
     # Always answering the first half is right for both queries, though not for one window of three.
-    assert floors.fixed.tolist() == [1.0]
-    single = moment_floors(windows.take(np.array([1])), np.array([100.0, 100.0]), thresholds=(0.5,), num_steps=10)
-    several = moment_floors(windows, np.array([100.0, 100.0]), thresholds=(0.5,), num_steps=10)
+    assert baselines.fixed.tolist() == [1.0]
+    single = moment_baselines(windows.take(np.array([1])), np.array([100.0, 100.0]), thresholds=(0.5,), num_steps=10)
+    several = moment_baselines(windows, np.array([100.0, 100.0]), thresholds=(0.5,), num_steps=10)
     assert several.chance[0] > single.chance[0]
 
 
-def test_a_file_without_durations_says_that_there_are_no_floors(tmp_path: Path) -> None:
+def test_a_file_without_durations_says_that_there_are_no_baselines(tmp_path: Path) -> None:
     config = charades(tmp_path)
     done = evaluate(tmp_path, config | {"ground_truth": str(tmp_path / "test.txt")})
-    assert done.run()["floors"] == {}
-    assert "no floors: no video has a duration (give ground_truth.durations)" in done.out
+    assert done.run()["baselines"] == {}
+    assert "no baselines: no video has a duration (give ground_truth.durations)" in done.out
 
 
 def test_equal_scores_are_pointed_out(tmp_path: Path) -> None:
@@ -145,7 +147,7 @@ def test_equal_scores_are_pointed_out(tmp_path: Path) -> None:
         "video_id,start_seconds,stop_seconds\nAAAAA#1,0,5\nAAAAA#1,0,10\nAAAAA#2,5,20\n"
     )
     assert "all scores are equal" in evaluate(tmp_path, config).out
-    assert "all scores are equal" not in evaluate(tmp_path, config | {"order": "listed"}).out
+    assert "all scores are equal" not in evaluate(tmp_path, config | {"order": "file_order"}).out
 
 
 def test_durations_of_other_videos_are_refused(tmp_path: Path) -> None:
@@ -154,11 +156,11 @@ def test_durations_of_other_videos_are_refused(tmp_path: Path) -> None:
     refused(evaluate(tmp_path, config), "videos of ground_truth and durations", "2 only in")
 
 
-def test_backwards_lines_are_refused_unless_told(tmp_path: Path) -> None:
+def test_inverted_lines_are_refused_unless_told(tmp_path: Path) -> None:
     config = charades(tmp_path)
     (tmp_path / "test.txt").write_text("AAAAA 10.0 0.0##one.\nAAAAA 5.0 20.0##two.\n")
     refused(evaluate(tmp_path, config), "test.txt line 1", "start <= end")
-    swapped = config["ground_truth"] | {"backwards": "swap"}
+    swapped = config["ground_truth"] | {"inverted": "swap"}
     assert evaluate(tmp_path, config | {"ground_truth": swapped}).run()["metrics"]["r1@0.7"] == 1.0
 
 

@@ -64,10 +64,10 @@ def test_reproduces_all_measures_of_trec_eval_per_query(official: Path, tmp_path
     assert compared > 200
 
 
-def test_the_floor_is_the_same_documents_in_random_order(official: Path, tmp_path: Path) -> None:
+def test_the_baseline_is_the_same_documents_in_random_order(official: Path, tmp_path: Path) -> None:
     run = evaluate(tmp_path, trec(official)).run()
-    assert run["floors"]["shuffled"]["num_rel_ret"] == run["metrics"]["num_rel_ret"]
-    assert run["floors"]["shuffled"]["map"] < run["metrics"]["map"] / 2
+    assert run["baselines"]["shuffled"]["num_rel_ret"] == run["metrics"]["num_rel_ret"]
+    assert run["baselines"]["shuffled"]["map"] < run["metrics"]["map"] / 2
 
 
 def small(folder: Path, qrels: str, run: str) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_every_option_of_trec_eval_changes_the_number_as_it_should(tmp_path: Pat
     assert "1 only in the qrels ('2'); 1 only in the run ('9')" in done.out
 
     def got(**changes: Any) -> float:
-        value: float = evaluate(tmp_path, config | {"floors": False} | changes).run()["metrics"]["map"]
+        value: float = evaluate(tmp_path, config | {"baselines": False} | changes).run()["metrics"]["map"]
         return value
 
     assert got(complete=True) == pytest.approx((1 / 2 + 2 / 3) / 4)
@@ -181,7 +181,7 @@ def test_revisited_protocols_leave_out_junk_and_queries_without_positives(tmp_pa
     assert rectangle == {"easy:map": pytest.approx(0.541667, abs=1e-6)} | {
         name: rectangle[name] for name in ("easy:mp@1", "easy:mp@5", "easy:mp@10")
     }
-    assert 0 < done.run()["floors"]["chance"]["medium:map"] < 1
+    assert 0 < done.run()["baselines"]["chance"]["medium:map"] < 1
 
 
 def test_ranks_as_npy_and_ground_truth_as_published_give_the_same(tmp_path: Path) -> None:

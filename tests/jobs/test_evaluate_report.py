@@ -106,7 +106,11 @@ def test_every_task_leaves_a_page_with_its_numbers_and_what_it_was_read_from(tas
 
 
 def test_nms_that_follows_the_threshold_is_drawn_as_it_is_scored(tmp_path: Path) -> None:
-    config = detection_files(tmp_path) | {"task": "detection", "nms": {"below": 0.1}, "tious": [0.3, 0.5, 0.8]}
+    config = detection_files(tmp_path) | {
+        "task": "detection",
+        "nms": {"below": 0.1},
+        "tiou_thresholds": [0.3, 0.5, 0.8],
+    }
     done = evaluate(tmp_path, config | {"report": True})
     text = _text((tmp_path / "out" / "report.html").read_text())
     values = [done.run()["metrics"][f"map@{tiou}"] for tiou in (0.3, 0.5, 0.8)]

@@ -1,14 +1,14 @@
-"""A metric against a number, for every set of predictions and every floor, in one chart."""
+"""A metric against a number, for every set of predictions and every baseline, in one chart."""
 
 from collections.abc import Mapping, Sequence
 
-from clipmill.pipelines.evaluation.tasks.page import floor_rows
+from clipmill.pipelines.evaluation.tasks.page import baseline_rows
 from clipmill.pipelines.evaluation.tasks.result import RunScore
 from clipmill.pipelines.reports.blocks import Chart, legend, numbers
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart
 
-FLOOR_STYLES = (-1, 3)
-"""The second floor needs a look of its own."""
+BASELINE_STYLES = (-1, 3)
+"""The second baseline needs a look of its own."""
 MOST_TICKS = 6
 
 
@@ -20,7 +20,7 @@ def metric_chart(
     metrics: Mapping[float, str],
     x_start: float | None = None,
 ) -> Chart:
-    """Returns a line per run and per floor that has the metrics.
+    """Returns a line per run and per baseline that has the metrics.
 
     Args:
         metrics: place on the x axis, ascending, to the metric's name.
@@ -28,9 +28,9 @@ def metric_chart(
     """
     at = list(metrics)
     found = [(n, run.name, run.metrics) for n, run in enumerate(runs)]
-    for n, (floor, values) in enumerate(floor_rows(runs)):
+    for n, (baseline, values) in enumerate(baseline_rows(runs)):
         if all(name in values for name in metrics.values()):
-            found.append((FLOOR_STYLES[n % len(FLOOR_STYLES)], f"floor: {floor.replace('_', ' ')}", values))
+            found.append((BASELINE_STYLES[n % len(BASELINE_STYLES)], f"baseline: {baseline.replace('_', ' ')}", values))
     series = [
         Series(name, [(x, values[m]) for x, m in metrics.items() if values[m] == values[m]], at, style)
         for style, name, values in found

@@ -21,7 +21,7 @@ from clipmill.pipelines.reports.blocks import (
 )
 from clipmill.pipelines.reports.page import duration_text, score_text, write_page
 
-FLOORS = {
+BASELINES = {
     "chance": "random answers",
     "blind": "the same answers for every video, from the annotations alone",
     "span": "the same share of every video",
@@ -30,7 +30,7 @@ FLOORS = {
     "shuffled": "the same documents in random order",
 }
 MOST_TILES = 3
-"""Large numbers of metrics, beside those of the floors."""
+"""Large numbers of metrics, beside those of the baselines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,15 +141,15 @@ def _tiles(report: TaskReport) -> tuple[Tile, ...]:
             Tile(name, value_text(metric, run.metrics[metric]), interval_text(run.intervals.get(metric)), kind)
         )
     main = report.tiles[0]
-    for floor, values in run.floors.items():
+    for baseline, values in run.baselines.items():
         if main in values:
-            text = f"{report.names.get(main, main)} of {FLOORS.get(floor, 'a floor')}"
-            tiles.append(Tile(f"floor: {floor.replace('_', ' ')}", value_text(main, values[main]), text, "floor"))
+            text = f"{report.names.get(main, main)} of {BASELINES.get(baseline, 'a baseline')}"
+            tiles.append(Tile(f"baseline: {baseline.replace('_', ' ')}", value_text(main, values[main]), text, "floor"))
     return tuple(tiles)
 
 
 def results_table(report: TaskReport) -> Table:
-    """Returns ours, the floors and the published rows as one table."""
+    """Returns ours, the baselines and the published rows as one table."""
     runs = report.score.runs
     columns = report.columns
 
@@ -161,12 +161,12 @@ def results_table(report: TaskReport) -> Table:
             for metric in columns
         )
 
-    floors = tuple(
-        Row(f"floor: {name.replace('_', ' ')}", cells(values), -1, note=FLOORS.get(name.split(",")[0], ""))
-        for name, values in floor_rows(runs)
+    baselines = tuple(
+        Row(f"baseline: {name.replace('_', ' ')}", cells(values), -1, note=BASELINES.get(name.split(",")[0], ""))
+        for name, values in baseline_rows(runs)
     )
     own = tuple(Row(run.name, cells(run.metrics), n, is_main=n == 0) for n, run in enumerate(runs))
-    groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*floors, *own))]
+    groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*baselines, *own))]
     groups += _published_groups(report.published, columns)
     note = f"{report.explained} {_OTHERS}" if report.published else report.explained
     return Table("Scores", ("", *(report.names.get(c, c) for c in columns)), tuple(groups), note.strip())
@@ -174,7 +174,7 @@ def results_table(report: TaskReport) -> Table:
 
 _OTHERS = (
     "Published rows are from other features and often another protocol: compare the order and the distance from the "
-    "floors, not the values."
+    "baselines, not the values."
 )
 
 
@@ -199,9 +199,9 @@ def _published_elsewhere(report: TaskReport) -> list[Block]:
 
 
 def metrics_table(report: TaskReport) -> Table:
-    """Returns every metric of every run with its interval and the floors."""
+    """Returns every metric of every run with its interval and the baselines."""
     runs = report.score.runs
-    floors = tuple(runs[0].floors)
+    baselines = tuple(runs[0].baselines)
     columns = ["metric"]
     for run in runs:
         columns.append(run.name)
@@ -216,10 +216,16 @@ def metrics_table(report: TaskReport) -> Table:
                 found = run.intervals.get(metric)
                 text = f"{_exact(metric, found.low)} – {_exact(metric, found.high)}" if found else "–"
                 cells.append(Cell(text))
-        cells += [Cell(_exact(metric, runs[0].floors[floor].get(metric))) for floor in floors]
+        cells += [Cell(_exact(metric, runs[0].baselines[baseline].get(metric))) for baseline in baselines]
         rows.append(Row(metric, tuple(cells)))
     note = "Intervals: percentile bootstrap over queries, items or videos." if runs[0].intervals else ""
-    return Table("All metrics", (*columns, *(f"floor: {floor}" for floor in floors)), (("", tuple(rows)),), note, True)
+    return Table(
+        "All metrics",
+        (*columns, *(f"baseline: {baseline}" for baseline in baselines)),
+        (("", tuple(rows)),),
+        note,
+        True,
+    )
 
 
 def _data(report: TaskReport) -> Section:
@@ -277,12 +283,12 @@ def units_of(run: RunScore) -> Units:
     return run.units
 
 
-def floor_rows(runs: Sequence[RunScore]) -> list[tuple[str, Mapping[str, float]]]:
-    """Returns the floors: those that are alike for all runs once, others with the run's name."""
+def baseline_rows(runs: Sequence[RunScore]) -> list[tuple[str, Mapping[str, float]]]:
+    """Returns the baselines: those that are alike for all runs once, others with the run's name."""
     rows: list[tuple[str, Mapping[str, float]]] = []
     for run in runs:
-        for name, values in run.floors.items():
-            shared = all(other.floors.get(name) == values for other in runs)
+        for name, values in run.baselines.items():
+            shared = all(other.baselines.get(name) == values for other in runs)
             if not shared or run is runs[0]:
                 rows.append((name if shared else f"{name}, {run.name}", values))
     return rows

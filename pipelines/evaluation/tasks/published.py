@@ -4,7 +4,7 @@ Values are shares of one under the metric names of the tasks. They were measured
 protocol than yours may be: `protocol` says what is known of it. Compare across protocols never.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from clipmill.schemas.errors import UsageError, describe, near
@@ -93,17 +93,21 @@ PUBLISHED_SCORES: tuple[PublishedScore, ...] = (
 )
 
 
-def published_scores(task: str, dataset: str | None) -> tuple[PublishedScore, ...]:
+def published_scores(task: str, dataset: str | None, more: Sequence[PublishedScore] = ()) -> tuple[PublishedScore, ...]:
     """Returns the published rows of `dataset` for `task`; none where no dataset is named.
+
+    Args:
+        more: rows beside those of the table, as a task from outside brings them.
 
     Raises:
         UsageError: there are no rows of that dataset; the near ones are named.
     """
     if dataset is None:
         return ()
-    known = sorted({row.dataset for row in PUBLISHED_SCORES if row.task == task})
+    rows = [row for row in (*PUBLISHED_SCORES, *more) if row.task == task]
+    known = sorted({row.dataset for row in rows})
     if dataset not in known:
         expected = f"a dataset with published rows for task {task}"
         remedy = near(dataset, known) if known else "leave the key out: there are none for this task"
         raise UsageError(describe("evaluation", "published", expected, repr(dataset), remedy))
-    return tuple(row for row in PUBLISHED_SCORES if (row.task, row.dataset) == (task, dataset))
+    return tuple(row for row in rows if row.dataset == dataset)

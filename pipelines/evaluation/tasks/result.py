@@ -1,12 +1,14 @@
-"""What every evaluation task has to tell, whatever it measured: one record, and its JSON.
+"""What every evaluation task has to say, whatever it measured: one record, and its JSON.
 
-``results.json`` holds the same for all tasks but retrieval (which has spaces, see `retrieval_results`)::
+``results.json`` holds the same for all tasks::
 
-    {"version": 1, "task": "detection", "protocol": {every switch that changes a number},
+    {"version": 2, "task": "detection", "protocol": {every switch that changes a number},
      "data": {"fingerprint": "...", counts of the ground truth}, "bootstrap": {"seed", "resamples", "confidence"},
-     "runs": {name: {"metrics", "floors", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}}}
+     "about": {what was evaluated, where there is more to say than the names of the runs},
+     "runs": {name: {"metrics", "baselines", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}}}
 
-Metrics are flat names (``map@0.5``); those of several runs are told apart as ``<run>/map@0.5``.
+A run is a set of predictions, or a space of retrieval. Metrics are flat names (``map@0.5``); those of several runs are
+told apart as ``<run>/map@0.5``. Files of version 1 are read by `results_file`.
 """
 
 import json
@@ -19,11 +21,13 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES, Interval, bootstrap_mean
-from clipmill.pipelines.evaluation.retrieval.results import DECIMALS
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]
+RESULTS_VERSION = 2
+DECIMALS = 10
+"""Floats are rounded to this many decimals: beyond what any metric means, within what every machine agrees on."""
 SCORE_RESAMPLES = 200
 """ours: random halves for scores that are no mean over units, each of which computes the whole score."""
 
@@ -45,14 +49,14 @@ class Units:
 
 @dataclass(frozen=True, slots=True)
 class RunScore:
-    """What one set of predictions scored.
+    """What one run scored: one set of predictions, or one space of retrieval.
 
     Attributes:
-        name: of the predictions.
+        name: of the run.
         headline: the metric that says most, a key of `metrics`.
         shown: metrics of the text table, in its order.
         metrics: name to value, higher is better unless docs/metrics says otherwise.
-        floors: floor (``chance``, ``blind``) to metric to value: what one scores without looking.
+        baselines: baseline (``chance``, ``blind``) to metric to value: what one scores without looking.
         intervals: metric to its interval: bootstrap over units, or `resampled_intervals`.
         counts: everything that was scored or left out, by name.
         line: the score line of the metric's own file, with its counts.
@@ -61,13 +65,14 @@ class RunScore:
         resampled: metric to ``float64[R]``: the score on each of R random halves of the videos, where it is no mean.
             Two runs on the same data with the same seed have the same halves.
         notes: what a reader has to know.
+        details: what only this task has to say of a run, as plain data for ``results.json``.
     """
 
     name: str
     headline: str
     shown: tuple[str, ...]
     metrics: Mapping[str, float]
-    floors: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    baselines: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     intervals: Mapping[str, Interval] = field(default_factory=dict)
     counts: Mapping[str, int] = field(default_factory=dict)
     line: str = ""
@@ -75,16 +80,18 @@ class RunScore:
     units: Units | None = None
     resampled: Mapping[str, Floats] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    details: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class TaskScore:
-    """What a task found: one score for each set of predictions.
+    """What a task found: one score for each run.
 
     Attributes:
         protocol: every switch that changes a number, resolved.
         data: ``fingerprint`` of the ground truth as scored, and its counts.
         bootstrap: ``seed``, ``resamples`` and ``confidence`` of the intervals.
+        about: what was evaluated, such as fingerprints of recipes and of a model; plain data.
     """
 
     task: str
@@ -92,26 +99,40 @@ class TaskScore:
     data: Mapping[str, Any]
     runs: tuple[RunScore, ...]
     bootstrap: Mapping[str, Any] = field(default_factory=dict)
+    about: Mapping[str, Any] = field(default_factory=dict)
+
+    def run(self, name: str | None = None) -> RunScore:
+        """Returns the run called `name`, or the only one.
+
+        Raises:
+            KeyError: there is no such run, or there are several and `name` is None.
+        """
+        found = [run for run in self.runs if name is None or run.name == name]
+        if len(found) != 1:
+            raise KeyError(f"run {name}: expected one of {', '.join(run.name for run in self.runs)}")
+        return found[0]
 
 
 def task_results_json(score: TaskScore) -> bytes:
     """Returns the score as UTF-8 JSON: sorted keys, floats of fixed precision, no times, no paths."""
     data = {
-        "version": 1,
+        "version": RESULTS_VERSION,
         "task": score.task,
         "protocol": score.protocol,
         "data": score.data,
         "bootstrap": score.bootstrap,
         "runs": {run.name: _run(run) for run in score.runs},
     }
+    if score.about:
+        data["about"] = score.about
     text = json.dumps(fixed(data), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
     return (text + "\n").encode()
 
 
 def _run(run: RunScore) -> dict[str, Any]:
     data: dict[str, Any] = {
+        "baselines": run.baselines,
         "counts": run.counts,
-        "floors": run.floors,
         "headline": run.headline,
         "intervals": {
             name: {"confidence": item.confidence, "low": item.low, "high": item.high}
@@ -123,6 +144,8 @@ def _run(run: RunScore) -> dict[str, Any]:
         "resampled": run.resampled,
         "shown": run.shown,
     }
+    if run.details:
+        data["details"] = run.details
     if run.units is not None:
         data["units"] = {"kind": run.units.kind, "ids": run.units.ids, "values": run.units.values}
     return data
@@ -203,5 +226,5 @@ def threshold_name(metric: str, threshold: float) -> str:
 
 
 def average(rows: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Returns the mean of each metric over several floors of one kind."""
+    """Returns the mean of each metric over several drawings of one baseline."""
     return {name: math.fsum(row[name] for row in rows) / len(rows) for name in rows[0]} if rows else {}

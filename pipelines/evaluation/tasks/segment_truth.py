@@ -15,8 +15,8 @@ class SegmentTruth:
     Attributes:
         segments: the annotations; every annotated video is listed.
         ambiguous: intervals that excuse predictions (THUMOS14); None: there are none.
-        durations: video id to seconds, as far as known; floors need them.
-        training, training_durations: annotations that the blind floor is tuned on; None: `segments` themselves.
+        durations: video id to seconds, as far as known; baselines need them.
+        training, training_durations: annotations that the blind baseline is tuned on; None: `segments` themselves.
         blocked: ids of videos that were in the annotations and have been left out.
     """
 
@@ -28,10 +28,10 @@ class SegmentTruth:
     blocked: frozenset[str] = frozenset()
 
     @property
-    def floor_durations(self) -> tuple[Mapping[str, float], int]:
-        """Durations for the floors, and for how many videos the last annotated second had to stand in.
+    def baseline_durations(self) -> tuple[Mapping[str, float], int]:
+        """Durations for the baselines, and for how many videos the last annotated second had to stand in.
 
-        A shorter video makes random segments hit more often, so a stand-in can only raise a floor.
+        A shorter video makes random segments hit more often, so a stand-in can only raise a baseline.
         """
         last: dict[str, float] = dict.fromkeys(self.segments.video_ids, 0.0)
         for table in (self.segments, self.ambiguous):

@@ -11,27 +11,26 @@ from clipmill.pipelines.evaluation.tasks.detection.report import detection_repor
 from clipmill.pipelines.evaluation.tasks.detection.score import (
     DetectionEvaluation,
     DetectionProtocol,
-    detection_floor_scores,
+    detection_baseline_scores,
     evaluate_detection,
     ordered_truth,
 )
 from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
+from clipmill.pipelines.evaluation.tasks.highlights.score import evaluate_highlights, highlight_baseline_scores
 from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth, evaluate_landmarks
 from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
 from clipmill.pipelines.evaluation.tasks.moments.score import (
     MomentsProtocol,
     MomentTruth,
-    evaluate_highlights,
     evaluate_moments,
-    highlight_floor_scores,
-    moment_floor_scores,
+    moment_baseline_scores,
 )
 from clipmill.pipelines.evaluation.tasks.page import FileLine, Lineage, TaskReport
 from clipmill.pipelines.evaluation.tasks.proposals.report import proposals_report
 from clipmill.pipelines.evaluation.tasks.proposals.score import (
     ProposalsProtocol,
     evaluate_proposals,
-    proposal_floor_scores,
+    proposal_baseline_scores,
     proposals_truth,
 )
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore
@@ -90,13 +89,13 @@ def detections(
 
 @cache
 def evaluated_detections(name: str = "ours", protocol: str = "activitynet", **drawn: int) -> DetectionEvaluation:
-    """The detections, scored with floors."""
+    """The detections, scored with baselines."""
     truth, answers = detections(**drawn)
     settings = DetectionProtocol.of(DetectionConfig.model_validate(FILES | {"protocol": protocol}))
     durations = dict.fromkeys(truth.video_ids, 120.0)
     given = ordered_truth(SegmentTruth(truth, None, durations), settings)
-    floors = detection_floor_scores(given, settings, 20, 0)
-    return evaluate_detection(name, given, answers, settings, floors, resamples=20)
+    baselines = detection_baseline_scores(given, settings, 20, 0)
+    return evaluate_detection(name, given, answers, settings, baselines, resamples=20)
 
 
 def detection_page(evaluation: DetectionEvaluation | None = None) -> TaskReport:
@@ -110,7 +109,7 @@ def proposals_page() -> TaskReport:
     truth, answers = detections()
     protocol = ProposalsProtocol.of(ProposalsConfig.model_validate(FILES))
     given = proposals_truth(SegmentTruth(truth, None, dict.fromkeys(truth.video_ids, 120.0)), protocol)
-    found = evaluate_proposals("ours", given, answers, protocol, proposal_floor_scores(given, protocol, 20, 0), 20)
+    found = evaluate_proposals("ours", given, answers, protocol, proposal_baseline_scores(given, protocol, 20, 0), 20)
     return proposals_report(TaskScore("proposals", protocol.to_plain(), {}, (found.run,)), (found,), (), LINEAGE)
 
 
@@ -125,7 +124,7 @@ def moments_page() -> TaskReport:
     sentences = tuple(f"A person <b>{n}</b> does {'something ' * 10}{HOSTILE}" for n in range(30))
     truth = MomentTruth(windows, np.full(30, 120.0), sentences, tuple(f"video {n}" for n in range(30)))
     protocol = MomentsProtocol.of(MomentsConfig.model_validate(FILES | {"lengths": True}), "charades")
-    found = evaluate_moments("ours", truth, answers, protocol, moment_floor_scores(truth, protocol), 20)
+    found = evaluate_moments("ours", truth, answers, protocol, moment_baseline_scores(truth, protocol), 20)
     return moments_report(TaskScore("moments", protocol.to_plain(), {}, (found.run,)), (found,), (), LINEAGE)
 
 
@@ -134,8 +133,8 @@ def highlights_page() -> TaskReport:
     saliency = {f"q{n:02d}": random.integers(0, 5, (30, 3)).astype(np.float64) for n in range(20)}
     predicted = {name: scores.mean(axis=1) + random.normal(0, 1, 30) for name, scores in list(saliency.items())[1:]}
     config = HighlightsConfig.model_validate(FILES)
-    floors = highlight_floor_scores(saliency, config.levels, 0)
-    found = evaluate_highlights("ours", saliency, predicted, config, floors)
+    baselines = highlight_baseline_scores(saliency, config.levels, 0)
+    found = evaluate_highlights("ours", saliency, predicted, config, baselines)
     score = TaskScore("highlights", {"levels": [2, 3, 4]}, {}, (found.run,))
     return highlights_report(score, (found,), (), LINEAGE, sentences={"q03": HOSTILE})
 
@@ -149,13 +148,13 @@ def items_page(num_classes: int = 40) -> TaskReport:
     ids = tuple(f"clip_{n:04d}" for n in range(300))
     labels = {name: names[code] for name, code in zip(ids, label.tolist(), strict=True)} | {"left out": names[0]}
     found = evaluate_items("ours", labels, ClassScores(ids, names, values), resamples=20)
-    return items_report(TaskScore("classification", {"at": [1, 5]}, {}, (found.run,)), (found,), (), LINEAGE)
+    return items_report(TaskScore("classification", {"cutoffs": [1, 5]}, {}, (found.run,)), (found,), (), LINEAGE)
 
 
 def videos_page() -> TaskReport:
     truth, answers = detections()
     found = evaluate_video_classes("ours", truth, answers, resamples=20)
-    return videos_report(TaskScore("classification", {"at": [1, 3]}, {}, (found.run,)), (found,), (), LINEAGE)
+    return videos_report(TaskScore("classification", {"cutoffs": [1, 3]}, {}, (found.run,)), (found,), (), LINEAGE)
 
 
 def ranking_page() -> TaskReport:

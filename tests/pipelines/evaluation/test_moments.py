@@ -1,4 +1,4 @@
-"""Moment retrieval against Moment-DETR's official numbers, reference floors, closed forms and the usual mistakes."""
+"""Moment retrieval against Moment-DETR's official numbers, reference baselines, closed forms and the usual mistakes."""
 
 import json
 from pathlib import Path
@@ -12,7 +12,7 @@ from clipmill.pipelines.evaluation.metrics.moments import (
     Moments,
     MomentScore,
 )
-from clipmill.pipelines.evaluation.metrics.moments_floors import moment_floors, normalised, span_scores
+from clipmill.pipelines.evaluation.metrics.moments_baselines import moment_baselines, normalised, span_scores
 from clipmill.pipelines.evaluation.metrics.moments_highlights import (
     HIGHLIGHT_LEVELS,
     Highlights,
@@ -90,7 +90,7 @@ def test_any_cut_by_query_gives_the_identical_number(shared_data: Path) -> None:
     assert some_clips.result().mean_average_precision.tobytes() == all_clips.mean_average_precision.tobytes()
 
 
-def test_floors_agree_with_the_reference_measurements_on_charades(shared_data: Path) -> None:
+def test_baselines_agree_with_the_reference_measurements_on_charades(shared_data: Path) -> None:
     folder = shared_data / "annotations" / "charades_sta"
     durations = read_charades_durations(folder / "charades.json")
     train, test = (read_charades_sta(folder / f"charades_sta_{name}.txt", durations) for name in ("train", "test"))
@@ -99,13 +99,15 @@ def test_floors_agree_with_the_reference_measurements_on_charades(shared_data: P
     share, mean = span_scores(spans, *normalised(test.windows, test.duration_seconds), np.array([0.3, 0.5, 0.7]))
     np.testing.assert_allclose(100 * share, [[41.8, 30.5, 16.5], [49.7, 24.7, 9.6]], atol=0.05)
     np.testing.assert_allclose(100 * mean, [28.8, 29.9], atol=0.05)
-    floors = moment_floors(test.windows, test.duration_seconds, train.windows, train.duration_seconds, num_steps=25)
-    assert floors.fixed[1] > 0.30
-    assert floors.chance[1] < floors.fixed[1] / 2
-    assert "chance" in floors.line
+    baselines = moment_baselines(
+        test.windows, test.duration_seconds, train.windows, train.duration_seconds, num_steps=25
+    )
+    assert baselines.fixed[1] > 0.30
+    assert baselines.chance[1] < baselines.fixed[1] / 2
+    assert "chance" in baselines.line
 
 
-def test_floors_agree_with_the_reference_measurements_on_activitynet_captions(shared_data: Path) -> None:
+def test_baselines_agree_with_the_reference_measurements_on_activitynet_captions(shared_data: Path) -> None:
     queries = read_activitynet_captions(shared_data / "annotations" / "activitynet_captions" / "val_2.json")
     assert len(queries) == 17031
     spans = np.array([[0.32, 0.92], [0.12, 1.0]])
@@ -116,12 +118,12 @@ def test_floors_agree_with_the_reference_measurements_on_activitynet_captions(sh
 
 def test_chance_of_a_full_length_moment_is_its_closed_form() -> None:
     # |x - y| of two uniform numbers exceeds m with probability (1 - m)^2, and has the mean 1/3.
-    floors = moment_floors(truth(("q", 0, 10)), [10.0], thresholds=(0.3, 0.5, 0.7), num_steps=150)
-    np.testing.assert_allclose(floors.chance, [0.49, 0.25, 0.09], atol=0.01)
-    assert floors.chance_mean_iou == pytest.approx(1 / 3, abs=0.005)
-    assert floors.fixed.tolist() == [1.0, 1.0, 1.0]
-    assert floors.tuned_on_scored
-    assert "tuned on the scored" in floors.line
+    baselines = moment_baselines(truth(("q", 0, 10)), [10.0], thresholds=(0.3, 0.5, 0.7), num_steps=150)
+    np.testing.assert_allclose(baselines.chance, [0.49, 0.25, 0.09], atol=0.01)
+    assert baselines.chance_mean_iou == pytest.approx(1 / 3, abs=0.005)
+    assert baselines.fixed.tolist() == [1.0, 1.0, 1.0]
+    assert baselines.tuned_on_scored
+    assert "tuned on the scored" in baselines.line
 
 
 def test_normalised_moments_are_clipped_to_the_video_and_unknown_durations_left_out() -> None:
@@ -265,8 +267,8 @@ def test_queries_left_out_for_their_length_are_not_unknown() -> None:
 
 def test_chance_of_a_coarse_grid_is_counted_by_hand() -> None:
     # Two steps: (1/4, 1/4) and (3/4, 3/4) with weight 1/4 each, and (1/4, 3/4), which is the moment, with 1/2.
-    floors = moment_floors(truth(("q", 2.5, 7.5)), [10.0], thresholds=(0.0, 0.9), num_steps=2)
-    assert (floors.chance.tolist(), floors.chance_mean_iou) == ([1.0, 0.5], 0.5)
+    baselines = moment_baselines(truth(("q", 2.5, 7.5)), [10.0], thresholds=(0.0, 0.9), num_steps=2)
+    assert (baselines.chance.tolist(), baselines.chance_mean_iou) == ([1.0, 0.5], 0.5)
 
 
 def test_moments_beyond_the_video_are_clipped_on_both_sides() -> None:
@@ -276,21 +278,21 @@ def test_moments_beyond_the_video_are_clipped_on_both_sides() -> None:
 
 def test_fixed_spans_are_tuned_on_training_and_scored_on_the_scored() -> None:
     training, scored = truth(("s", 0, 5), ("t", 0, 5)), truth(("p", 5, 10), ("q", 5, 10), ("r", 0, 5))
-    floors = moment_floors(scored, [10.0] * 3, training, [10.0, 10.0], (0.5, 1.0), 10)
-    assert floors.spans[1] == (0.0, 0.5)
-    assert (floors.fixed[1], floors.fixed_mean_iou, floors.tuned_on_scored) == (1 / 3, 1 / 3, False)
+    baselines = moment_baselines(scored, [10.0] * 3, training, [10.0, 10.0], (0.5, 1.0), 10)
+    assert baselines.spans[1] == (0.0, 0.5)
+    assert (baselines.fixed[1], baselines.fixed_mean_iou, baselines.tuned_on_scored) == (1 / 3, 1 / 3, False)
 
 
 def test_each_threshold_has_its_own_span_and_mean_iou_another() -> None:
     # At 0.3 a span of 0.3 still reaches the whole video; at 1 and for the mean the most frequent moment is best.
     windows = truth(("p", 0, 2), ("q", 0, 2), ("r", 0, 10))
-    floors = moment_floors(windows, [10.0] * 3, thresholds=(0.3, 1.0), num_steps=10)
-    assert floors.fixed.tolist() == pytest.approx([1.0, 2 / 3])
-    assert floors.spans[0] != floors.spans[1] == (0.0, 0.2)
-    assert floors.fixed_mean_iou == pytest.approx((1 + 1 + 0.2) / 3)
+    baselines = moment_baselines(windows, [10.0] * 3, thresholds=(0.3, 1.0), num_steps=10)
+    assert baselines.fixed.tolist() == pytest.approx([1.0, 2 / 3])
+    assert baselines.spans[0] != baselines.spans[1] == (0.0, 0.2)
+    assert baselines.fixed_mean_iou == pytest.approx((1 + 1 + 0.2) / 3)
 
 
-def test_floors_take_the_best_window_of_a_query_however_listed() -> None:
+def test_baselines_take_the_best_window_of_a_query_however_listed() -> None:
     windows = truth(("q", 0, 5), ("r", 0, 5), ("q", 5, 10))
     share, mean = span_scores(
         np.array([[0.5, 1.0]]), *normalised(windows, [10.0, 10.0]), np.array([0.5, 1.0]), windows.video
@@ -336,5 +338,5 @@ def test_windows_of_a_query_belong_together_also_where_others_are_listed_between
 
 
 def test_the_whole_video_is_one_of_the_fixed_spans() -> None:
-    floors = moment_floors(truth(("q", 0, 10)), [10.0], thresholds=(1.0,), num_steps=4)
-    assert (floors.spans, floors.fixed.tolist()) == (((0.0, 1.0),), [1.0])
+    baselines = moment_baselines(truth(("q", 0, 10)), [10.0], thresholds=(1.0,), num_steps=4)
+    assert (baselines.spans, baselines.fixed.tolist()) == (((0.0, 1.0),), [1.0])

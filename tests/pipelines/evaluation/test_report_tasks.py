@@ -66,7 +66,7 @@ def test_the_same_evaluation_is_the_same_page(pages: dict[str, str], name: str) 
 
 
 @pytest.mark.parametrize("name", PAGES)
-def test_every_page_shows_its_metrics_floors_and_intervals(
+def test_every_page_shows_its_metrics_baselines_and_intervals(
     pages: dict[str, str], reports: dict[str, TaskReport], name: str
 ) -> None:
     report = reports[name]
@@ -76,8 +76,8 @@ def test_every_page_shows_its_metrics_floors_and_intervals(
         assert f"{run.metrics[metric]:.3f}" in text, metric
     for metric, value in run.metrics.items():
         assert metric.startswith("num_") or f"{metric} {value:.4f}" in text, metric
-    for floor, values in run.floors.items():
-        assert f"floor: {floor.replace('_', ' ')}" in text
+    for baseline, values in run.baselines.items():
+        assert f"baseline: {baseline.replace('_', ' ')}" in text
         assert any(f"{value:.3f}" in text for value in values.values())
     interval = run.intervals[report.tiles[0]]
     assert f"95 %: {interval.low:.3f} to {interval.high:.3f}" in text

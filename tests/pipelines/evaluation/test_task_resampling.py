@@ -43,7 +43,7 @@ def halves(num_resamples: int = 6) -> list[list[str]]:
 
 @pytest.mark.parametrize("protocol", ["activitynet", "thumos14"])
 def test_map_on_a_half_is_that_of_the_metric_on_these_videos(protocol: str) -> None:
-    settings = {"protocol": protocol, "tious": [0.3, 0.6], "ties": "time", "task": "detection"}
+    settings = {"protocol": protocol, "tiou_thresholds": [0.3, 0.6], "ties": "time", "task": "detection"}
     resolved = DetectionProtocol.of(DetectionConfig.model_validate(FILES | settings))
     truth = ordered_truth(SegmentTruth(TRUTH, None, {}), resolved)
     found = evaluate_detection("x", truth, ANSWERS, resolved, resamples=6, seed=3).run.resampled
@@ -75,7 +75,9 @@ def test_a_class_that_a_choice_left_without_ground_truth_has_no_part_in_its_mean
 
 
 def test_proposals_on_a_half_are_those_of_the_metric_on_these_videos() -> None:
-    config = ProposalsConfig.model_validate(FILES | {"task": "proposals", "tious": [0.5], "max_average": 8})
+    config = ProposalsConfig.model_validate(
+        FILES | {"task": "proposals", "tiou_thresholds": [0.5], "max_avg_num_proposals": 8}
+    )
     protocol = ProposalsProtocol.of(config)
     truth = proposals_truth(SegmentTruth(TRUTH, None, {}), protocol)
     found = evaluate_proposals("x", truth, ANSWERS, protocol, resamples=6, seed=3).run.resampled
@@ -87,7 +89,7 @@ def test_proposals_on_a_half_are_those_of_the_metric_on_these_videos() -> None:
 
 
 def test_video_classes_on_a_half_are_those_of_the_metric_on_these_videos() -> None:
-    found = evaluate_video_classes("x", TRUTH, ANSWERS, floors=False, resamples=6, seed=3).run.resampled["map"]
+    found = evaluate_video_classes("x", TRUTH, ANSWERS, baselines=False, resamples=6, seed=3).run.resampled["map"]
     for row, names in enumerate(halves()):
         some, answers = TRUTH.of_videos(names), ANSWERS.of_videos([*names, "unknown"])
         expected = VideoClassification().update(in_order(some), in_order(answers)).result()

@@ -150,8 +150,8 @@ def test_charades_durations_from_a_csv_or_a_flat_object_agree(tmp_path: Path) ->
 
 def test_charades_lines_that_run_backwards_are_dropped_or_swapped_on_request(tmp_path: Path) -> None:
     (tmp_path / "c.txt").write_text("LEOL6 8.0 7.0##a\nAAAAA 1.0 2.0##b\n")
-    assert len(read_charades_sta(tmp_path / "c.txt", backwards="drop")) == 1
-    swapped = read_charades_sta(tmp_path / "c.txt", backwards="swap").windows
+    assert len(read_charades_sta(tmp_path / "c.txt", inverted="drop")) == 1
+    swapped = read_charades_sta(tmp_path / "c.txt", inverted="swap").windows
     assert (swapped.start_seconds[0], swapped.stop_seconds[0]) == (7.0, 8.0)
 
 

@@ -93,8 +93,8 @@ def _top_k(evaluations: Sequence[ItemsEvaluation]) -> Chart:
         share = len(item.item_ids) / max(item.run.counts["num_items"], 1)
         top = Classification(len(item.class_names), tuple(ks)).update(item.values, item.label).result().top
         lines.append((n, item.name, [share * (top[k] if top[k] == top[k] else 0.0) for k in ks]))
-    floors = Classification(len(first.class_names), tuple(ks)).update(first.values, first.label).result()
-    lines.append((-1, "floor: chance", [floors.chance[k] for k in ks]))
+    baselines = Classification(len(first.class_names), tuple(ks)).update(first.values, first.label).result()
+    lines.append((-1, "baseline: chance", [baselines.chance[k] for k in ks]))
     series = [Series(name, list(zip(ks, values, strict=True)), ks, style) for style, name, values in lines]
     title = "Top-k accuracy against k"
     drawn = line_chart(series, Axes(title, "k", "accuracy", ks, 1, most))

@@ -69,7 +69,7 @@ def evaluate_items(
     labels: Mapping[str, str],
     scores: ClassScores,
     at: tuple[int, ...] = (1, 5),
-    floors: bool = True,
+    baselines: bool = True,
     resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -114,7 +114,7 @@ def evaluate_items(
     for k in at:
         found[f"top{k}"][[place[item] for item in items]] = before.sum(axis=1) < k
     frequent = np.sort(totals)[::-1]
-    floor_scores = {
+    baseline_scores = {
         "chance": {f"top{k}": min(k, len(names)) / len(names) for k in at},
         "most_frequent": {f"top{k}": int(frequent[:k].sum()) / max(num_items, 1) for k in at},
     }
@@ -133,7 +133,7 @@ def evaluate_items(
         headline=f"top{at[0]}",
         shown=tuple(metrics),
         metrics=metrics,
-        floors=floor_scores if floors else {},
+        baselines=baseline_scores if baselines else {},
         intervals=mean_intervals(found, seed, resamples, confidence),
         counts=counts,
         line=_items_line(metrics, counts),
@@ -161,14 +161,14 @@ class VideoClassificationEvaluation:
 
     Attributes:
         ground_truth: the classes of each video. predictions: their scores; times play no part.
-        floors: the scores of ``chance`` and ``most_frequent``.
+        baselines: the scores of ``chance`` and ``most_frequent``.
     """
 
     name: str
     ground_truth: Segments
     predictions: Segments
     score: VideoClassificationScore
-    floors: Mapping[str, VideoClassificationScore]
+    baselines: Mapping[str, VideoClassificationScore]
     run: RunScore
 
 
@@ -178,7 +178,7 @@ def evaluate_video_classes(
     predictions: Segments,
     at: tuple[int, ...] = (1, 3),
     blocked: frozenset[str] = frozenset(),
-    floors: bool = True,
+    baselines: bool = True,
     resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -204,7 +204,7 @@ def evaluate_video_classes(
     order = sorted(range(len(names)), key=names.__getitem__)
     values = {f"hit@{k}": (share[order, row] > 0).astype(np.float64) for row, k in enumerate(at)}
     values |= {f"average_hit@{k}": share[order, row] for row, k in enumerate(at)}
-    others = _video_floors(truth, at, seed) if floors else {}
+    others = _video_baselines(truth, at, seed) if baselines else {}
     intervals = resampled_intervals(metrics, resampled, confidence)
     each = zip(score.label_names, score.average_precision.tolist(), strict=True)
     run = RunScore(
@@ -212,7 +212,7 @@ def evaluate_video_classes(
         headline="map",
         shown=tuple(metrics),
         metrics=metrics,
-        floors={key: video_class_metrics(value) for key, value in others.items()},
+        baselines={key: video_class_metrics(value) for key, value in others.items()},
         intervals=intervals | mean_intervals(values, seed, resamples, confidence),
         counts=plain_counts(score.counts),
         line=score.line,
@@ -231,7 +231,7 @@ def video_class_metrics(score: VideoClassificationScore) -> dict[str, float]:
     }
 
 
-def _video_floors(truth: Segments, at: tuple[int, ...], seed: int) -> dict[str, VideoClassificationScore]:
+def _video_baselines(truth: Segments, at: tuple[int, ...], seed: int) -> dict[str, VideoClassificationScore]:
     """Random scores for every class of every video (of the seed and the video's id), and every class's frequency."""
     labels = truth.label_names
     pairs = np.unique(np.stack([truth.video, truth.label], axis=1), axis=0)

@@ -70,13 +70,13 @@ def detection_report(
     first = evaluations[0]
     protocol, truth = first.protocol, first.truth
     details = DetectionDetails(
-        tuple(_hits(first, threshold) for threshold in chosen_thresholds(protocol.tious)),
+        tuple(_hits(first, threshold) for threshold in chosen_thresholds(protocol.tiou_thresholds)),
         first.run,
         truth.durations,
         num_examples,
         seed,
     )
-    columns = tuple(threshold_name("map", t) for t in protocol.tious)
+    columns = tuple(threshold_name("map", t) for t in protocol.tiou_thresholds)
     main = threshold_name("map", details.main.threshold)
     counts = first.score.counts
     subtitle = (
@@ -90,7 +90,7 @@ def detection_report(
         tiles=("average", main),
         columns=(*columns, "average"),
         names={name: name.replace("map@", "mAP@") for name in columns} | {"average": "average mAP"},
-        sections=detection_sections(details, protocol.tious, [item.run for item in evaluations]),
+        sections=detection_sections(details, protocol.tiou_thresholds, [item.run for item in evaluations]),
         explained=_explained(protocol),
         published=tuple(published),
         lineage=lineage,

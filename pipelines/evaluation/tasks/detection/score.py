@@ -1,4 +1,4 @@
-"""``task: detection``: from annotations and predictions to mAP with floors, intervals and counts."""
+"""``task: detection``: from annotations and predictions to mAP with baselines, intervals and counts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ from clipmill.pipelines.evaluation.metrics.detection import (
     account,
     score_blocks,
 )
-from clipmill.pipelines.evaluation.metrics.detection_floors import blind_detections, chance_detections
+from clipmill.pipelines.evaluation.metrics.detection_baselines import blind_detections, chance_detections
 from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, group_average_precision, rank_order
 from clipmill.pipelines.evaluation.metrics.detection_nms import nms, soft_nms
 from clipmill.pipelines.evaluation.metrics.detection_thumos14 import THUMOS14_THRESHOLDS, ThumosMap
@@ -37,7 +37,7 @@ class DetectionProtocol:
     """Everything that decides a detection score, resolved: see `clipmill.schemas.config_evaluate.DetectionConfig`."""
 
     protocol: str
-    tious: tuple[float, ...]
+    tiou_thresholds: tuple[float, ...]
     interpolated: bool
     overlap: Overlap
     ties: Ties
@@ -55,10 +55,10 @@ class DetectionProtocol:
         official = config.protocol == "activitynet"
         return DetectionProtocol(
             protocol=config.protocol,
-            tious=config.tious or (ACTIVITYNET_THRESHOLDS if official else THUMOS14_THRESHOLDS),
+            tiou_thresholds=config.tiou_thresholds or (ACTIVITYNET_THRESHOLDS if official else THUMOS14_THRESHOLDS),
             interpolated=official if config.interpolated is None else config.interpolated,
             overlap=config.overlap or (">=" if official else ">"),
-            ties=config.ties or ("time" if official else "listed"),
+            ties=config.ties or ("time" if official else "file_order"),
             ambiguous=config.ambiguous and not official,
             drop_duplicates=config.drop_duplicates,
             blocked=frozenset(blocked),
@@ -72,7 +72,7 @@ class DetectionProtocol:
         """Returns the settings for ``results.json``."""
         return {
             "protocol": self.protocol,
-            "tious": [round(value, 6) for value in self.tious],
+            "tiou_thresholds": [round(value, 6) for value in self.tiou_thresholds],
             "interpolated": self.interpolated,
             "overlap": self.overlap,
             "ties": self.ties,
@@ -95,7 +95,7 @@ class DetectionEvaluation:
         predictions: as scored (after NMS and rounding); where NMS follows the threshold, those of the first one.
         listed: as read, before NMS and rounding: `prepared` makes of them what is scored at a threshold.
         score: mAP and AP per class and threshold.
-        floors: the scores of ``chance`` and ``blind`` under the same protocol.
+        baselines: the scores of ``chance`` and ``blind`` under the same protocol.
         run: the numbers for tables, ``results.json`` and gates.
     """
 
@@ -105,7 +105,7 @@ class DetectionEvaluation:
     predictions: Segments
     listed: Segments
     score: DetectionScore
-    floors: Mapping[str, DetectionScore]
+    baselines: Mapping[str, DetectionScore]
     run: RunScore
 
 
@@ -128,17 +128,17 @@ def ordered_truth(truth: SegmentTruth, protocol: DetectionProtocol) -> SegmentTr
     return replace(truth, segments=ordered(truth.segments), ambiguous=ambiguous, blocked=met)
 
 
-def detection_floor_scores(
+def detection_baseline_scores(
     truth: SegmentTruth, protocol: DetectionProtocol, per_video: int, seed: int
 ) -> dict[str, DetectionScore]:
-    """Returns what one scores without looking: ``chance`` and ``blind`` (see `detection_floors`), without NMS.
+    """Returns what one scores without looking: ``chance`` and ``blind`` (see `detection_baselines`), without NMS.
 
     Args:
         truth: as `ordered_truth` returns it.
         per_video: random detections per video.
     """
     bare = replace(protocol, nms=None, max_per_video=None, time_decimals=None, score_digits=None)
-    durations, _ = truth.floor_durations
+    durations, _ = truth.baseline_durations
     training, training_durations = truth.segments, durations
     if truth.training is not None:
         training, training_durations = truth.training, truth.training_durations or {}
@@ -154,7 +154,7 @@ def evaluate_detection(
     truth: SegmentTruth,
     predictions: Segments,
     protocol: DetectionProtocol,
-    floors: Mapping[str, DetectionScore] | None = None,
+    baselines: Mapping[str, DetectionScore] | None = None,
     resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -164,7 +164,7 @@ def evaluate_detection(
     Args:
         name: of the predictions.
         truth: as `ordered_truth` returns it.
-        floors: of `detection_floor_scores`.
+        baselines: of `detection_baseline_scores`.
         resamples: random halves of the videos behind the intervals.
     """
     num_blocked = len(truth.blocked | protocol.blocked.intersection(predictions.video_ids))
@@ -175,22 +175,22 @@ def evaluate_detection(
     metrics = detection_metrics(score)
     chosen = half_samples(len(truth.segments.video_ids), resamples or SCORE_RESAMPLES, seed)
     table = resampled_map(scored.blocks, _truth_table(truth, protocol), protocol.interpolated, chosen)
-    resampled = {threshold_name("map", t): table[:, row] for row, t in enumerate(protocol.tious)}
+    resampled = {threshold_name("map", t): table[:, row] for row, t in enumerate(protocol.tiou_thresholds)}
     resampled["average"] = table.mean(axis=1)
-    plain_floors = {key: detection_metrics(value) for key, value in (floors or {}).items()}
+    plain_baselines = {key: detection_metrics(value) for key, value in (baselines or {}).items()}
     run = RunScore(
         name=name,
         headline="average",
         shown=_shown(protocol),
         metrics=metrics,
-        floors=plain_floors,
+        baselines=plain_baselines,
         intervals=resampled_intervals(metrics, resampled, confidence),
         counts=plain_counts(counts),
         line=score.line,
         per_class=_per_class(score),
         resampled=resampled,
     )
-    return DetectionEvaluation(name, protocol, truth, scored.predictions, kept, score, floors or {}, run)
+    return DetectionEvaluation(name, protocol, truth, scored.predictions, kept, score, baselines or {}, run)
 
 
 def detection_metrics(score: DetectionScore) -> dict[str, float]:
@@ -200,7 +200,11 @@ def detection_metrics(score: DetectionScore) -> dict[str, float]:
 
 
 def _shown(protocol: DetectionProtocol) -> tuple[str, ...]:
-    few = [t for t in protocol.tious if round(t, 6) in (0.5, 0.75, 0.95)] if len(protocol.tious) > 6 else protocol.tious
+    few = (
+        [t for t in protocol.tiou_thresholds if round(t, 6) in (0.5, 0.75, 0.95)]
+        if len(protocol.tiou_thresholds) > 6
+        else protocol.tiou_thresholds
+    )
     return (*(threshold_name("map", t) for t in few), "average")
 
 
@@ -223,14 +227,14 @@ def _per_class(score: DetectionScore) -> dict[str, dict[str, float]]:
 
 def _scored(truth: SegmentTruth, predictions: Segments, protocol: DetectionProtocol) -> _Scored:
     if protocol.nms is None or protocol.nms.below is None:
-        kept = prepared(predictions, protocol, protocol.tious[0])
-        return _at(truth, kept, protocol, protocol.tious)
+        kept = prepared(predictions, protocol, protocol.tiou_thresholds[0])
+        return _at(truth, kept, protocol, protocol.tiou_thresholds)
     # NMS follows the threshold: each has predictions of its own.
     parts = []
-    for threshold in protocol.tious:
+    for threshold in protocol.tiou_thresholds:
         parts.append(_at(truth, prepared(predictions, protocol, threshold), protocol, (threshold,)))
     table = np.concatenate([part.score.average_precision for part in parts])
-    score = replace(parts[0].score, thresholds=protocol.tious, average_precision=table)
+    score = replace(parts[0].score, thresholds=protocol.tiou_thresholds, average_precision=table)
     return _Scored(score, tuple(part.blocks[0] for part in parts), parts[0].predictions)
 
 

@@ -7,8 +7,8 @@ import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.moments_highlights import HIGHLIGHT_LEVELS
 from clipmill.pipelines.evaluation.tasks.detection.timelines import NUM_TIMELINES, choose
+from clipmill.pipelines.evaluation.tasks.highlights.score import HighlightsEvaluation
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
-from clipmill.pipelines.evaluation.tasks.moments.score import HighlightsEvaluation
 from clipmill.pipelines.evaluation.tasks.page import Lineage, TaskReport, units_of
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore
 from clipmill.pipelines.evaluation.tasks.result import TaskScore

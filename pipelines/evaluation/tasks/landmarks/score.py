@@ -85,7 +85,7 @@ def evaluate_landmarks(
             raise UsageError(f"ranking of query {query}: expected each image once, got one twice; remove the repeats")
     values = _values(truth, rankings, config, protocols, queries)
     metrics = {key: _mean(column) for key, column in values.items()}
-    floors = {"chance": _chance(truth, rankings, config, protocols, queries)} if config.floors else {}
+    baselines = {"chance": _chance(truth, rankings, config, protocols, queries)} if config.baselines else {}
     counts = {
         "num_queries": len(queries),
         "num_missing": sum(query not in rankings for query in queries),
@@ -99,7 +99,7 @@ def evaluate_landmarks(
         headline=f"{'medium' if 'medium' in protocols else protocols[0]}:map",
         shown=tuple(metrics),
         metrics=metrics,
-        floors=floors,
+        baselines=baselines,
         intervals=mean_intervals(values, config.seed, config.resamples, config.confidence),
         counts=counts,
         line=_line(metrics, counts, protocols),
@@ -136,11 +136,11 @@ def _values(
             own = {truth.query_images[query]} if config.query_image == "junk" else set()
             positives = truth.positives[protocol][query] - own
             ranks = positive_ranks(rankings.get(query, ()), positives, truth.junk[protocol][query] | own)
-            at = [revisited_precision_at(ranks, len(positives), k) for k in config.at]
+            at = [revisited_precision_at(ranks, len(positives), k) for k in config.cutoffs]
             rows.append([precision_of(ranks, len(positives)), *at])
-        table = np.array(rows, np.float64).reshape(len(queries), 1 + len(config.at))
+        table = np.array(rows, np.float64).reshape(len(queries), 1 + len(config.cutoffs))
         values[f"{protocol}:map"] = table[:, 0]
-        values |= {f"{protocol}:mp@{k}": table[:, column + 1] for column, k in enumerate(config.at)}
+        values |= {f"{protocol}:mp@{k}": table[:, column + 1] for column, k in enumerate(config.cutoffs)}
     return values
 
 

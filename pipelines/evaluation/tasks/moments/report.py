@@ -60,11 +60,11 @@ def moments_report(
             "IoU",
             f"R@{n}",
             runs,
-            {round(t, 6): threshold_name(f"r{n}", t) for t in protocol.ious},
+            {round(t, 6): threshold_name(f"r{n}", t) for t in protocol.iou_thresholds},
         )
-        for n in protocol.at
+        for n in protocol.cutoffs
     ]
-    precision = {round(t, 6): threshold_name("map", t) for t in protocol.ious}
+    precision = {round(t, 6): threshold_name("map", t) for t in protocol.iou_thresholds}
     charts.append(metric_chart("mAP against IoU", "IoU", "mAP", runs, precision))
     curves.append(Charts(tuple(charts)))
     curves += _length_ranges(first)
@@ -113,7 +113,7 @@ class _Answers:
         protocol, truth = evaluation.protocol, evaluation.truth
         self.evaluation = evaluation
         self.strict = protocol.overlap == ">"
-        self.iou = min(protocol.ious, key=lambda t: abs(t - MAIN_IOU))
+        self.iou = min(protocol.iou_thresholds, key=lambda t: abs(t - MAIN_IOU))
         self.windows = in_order(truth.windows, rows=False)
         names = self.windows.video_ids
         place = {name: n for n, name in enumerate(truth.windows.video_ids)}
@@ -124,7 +124,7 @@ class _Answers:
         known = {name: n for n, name in enumerate(names)}
         of = np.array([known.get(name, -1) for name in answers.video_ids], np.int64)[answers.video]
         answers, of = answers.take(of >= 0), of[of >= 0]
-        order = np.arange(len(answers)) if protocol.order == "listed" else rank_order(answers.score)
+        order = np.arange(len(answers)) if protocol.order == "file_order" else rank_order(answers.score)
         order = order[np.argsort(of[order], kind="stable")]
         self.answers: Segments = answers.take(order)
         self.query: Ints = of[order]

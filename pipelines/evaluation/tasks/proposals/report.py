@@ -7,7 +7,7 @@ import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_hits import Hits, hits_at
 from clipmill.pipelines.evaluation.metrics.proposals import ProposalScore
-from clipmill.pipelines.evaluation.tasks.curves import FLOOR_STYLES, metric_chart
+from clipmill.pipelines.evaluation.tasks.curves import BASELINE_STYLES, metric_chart
 from clipmill.pipelines.evaluation.tasks.detection.lengths import length_table
 from clipmill.pipelines.evaluation.tasks.detection.report import chosen_thresholds
 from clipmill.pipelines.evaluation.tasks.detection.timelines import NUM_TIMELINES, detection_timelines, timelines_text
@@ -34,11 +34,11 @@ def proposals_report(
     """Returns the report; its details are about the first evaluation."""
     first = evaluations[0]
     truth = first.truth
-    tious = first.protocol.tious
+    tious = first.protocol.tiou_thresholds
     threshold = min(tious, key=lambda t: abs(t - MAIN_TIOU))
     hits = hits_at(_one_class(truth.segments), _one_class(first.predictions), threshold)
     runs = [item.run for item in evaluations]
-    largest = first.protocol.max_average or first.score.average_number[-1]
+    largest = first.protocol.max_avg_num_proposals or first.score.average_number[-1]
     most = f"{largest:.4g}" if largest == largest else "no"
     recalls = {round(t, 6): threshold_name("recall", t) for t in tious}
     title = f"Recall against tIoU, {most} proposals per video"
@@ -86,9 +86,9 @@ def _recall_chart(evaluations: Sequence[ProposalsEvaluation]) -> Chart:
         for n, threshold in enumerate(chosen_thresholds(first.score.thresholds), start=1):
             row = first.score.thresholds.index(threshold)
             values = first.score.recall[row].tolist()
-            style = n if n < FLOOR_STYLES[1] else n + 1
+            style = n if n < BASELINE_STYLES[1] else n + 1
             lines.append((style, f"tIoU {threshold:g}", first.score.average_number.tolist(), values))
-    lines += _floor_lines(first.floors)
+    lines += _baseline_lines(first.baselines)
     lines = [line for line in lines if not np.isnan(line[2]).any()]
     stop = max((line[2][-1] for line in lines), default=1.0)
     series = [
@@ -108,15 +108,15 @@ def _recall_chart(evaluations: Sequence[ProposalsEvaluation]) -> Chart:
     return Chart(title, line_chart(series, axes), legend([(style, name) for style, name, _, _ in lines]), "", told)
 
 
-def _floor_lines(floors: Mapping[str, ProposalScore]) -> list[tuple[int, str, Sequence[float], Sequence[float]]]:
+def _baseline_lines(baselines: Mapping[str, ProposalScore]) -> list[tuple[int, str, Sequence[float], Sequence[float]]]:
     return [
         (
-            FLOOR_STYLES[n % len(FLOOR_STYLES)],
-            f"floor: {name}",
-            floor.average_number.tolist(),
-            floor.average_recall.tolist(),
+            BASELINE_STYLES[n % len(BASELINE_STYLES)],
+            f"baseline: {name}",
+            baseline.average_number.tolist(),
+            baseline.average_recall.tolist(),
         )
-        for n, (name, floor) in enumerate(floors.items())
+        for n, (name, baseline) in enumerate(baselines.items())
     ]
 
 

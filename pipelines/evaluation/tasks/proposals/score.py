@@ -1,4 +1,4 @@
-"""``task: proposals``: AR@AN and its area, with floors, intervals and counts."""
+"""``task: proposals``: AR@AN and its area, with baselines, intervals and counts."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.detection import ACTIVITYNET_THRESHOLDS
-from clipmill.pipelines.evaluation.metrics.detection_floors import chance_detections
-from clipmill.pipelines.evaluation.metrics.moments_floors import normalised, span_grid, span_scores
+from clipmill.pipelines.evaluation.metrics.detection_baselines import chance_detections
+from clipmill.pipelines.evaluation.metrics.moments_baselines import normalised, span_grid, span_scores
 from clipmill.pipelines.evaluation.metrics.proposals import ProposalRecall, ProposalScore, RankedVideos
 from clipmill.pipelines.evaluation.tasks.detection.score import plain_counts
 from clipmill.pipelines.evaluation.tasks.result import (
@@ -25,30 +25,32 @@ from clipmill.schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]
 SPAN_STEPS = 20
-"""ours: spans of the blind floor start and stop at multiples of 1/20 of the video."""
+"""ours: spans of the blind baseline start and stop at multiples of 1/20 of the video."""
 
 
 @dataclass(frozen=True, slots=True)
 class ProposalsProtocol:
     """Everything that decides a proposal score, resolved."""
 
-    tious: tuple[float, ...]
-    max_average: float | None
-    at: tuple[float, ...]
+    tiou_thresholds: tuple[float, ...]
+    max_avg_num_proposals: float | None
+    cutoffs: tuple[float, ...]
     blocked: frozenset[str]
 
     @staticmethod
     def of(config: ProposalsConfig, blocked: Iterable[str] = ()) -> "ProposalsProtocol":
         """Returns the settings of `config`, with the challenge's for what it leaves out."""
-        most = None if config.max_average == "all" else float(config.max_average)
-        return ProposalsProtocol(config.tious or ACTIVITYNET_THRESHOLDS, most, config.at, frozenset(blocked))
+        most = None if config.max_avg_num_proposals == "all" else float(config.max_avg_num_proposals)
+        return ProposalsProtocol(
+            config.tiou_thresholds or ACTIVITYNET_THRESHOLDS, most, config.cutoffs, frozenset(blocked)
+        )
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the settings for ``results.json``."""
         return {
-            "tious": [round(value, 6) for value in self.tious],
-            "max_average": "all" if self.max_average is None else self.max_average,
-            "at": list(self.at),
+            "tiou_thresholds": [round(value, 6) for value in self.tiou_thresholds],
+            "max_avg_num_proposals": "all" if self.max_avg_num_proposals is None else self.max_avg_num_proposals,
+            "cutoffs": list(self.cutoffs),
             "blocked": sorted(self.blocked),
         }
 
@@ -60,7 +62,7 @@ class ProposalsEvaluation:
     Attributes:
         truth: as scored: in order, without blocked videos.
         score: recall per threshold and average number.
-        floors: the scores of ``chance`` and ``blind``.
+        baselines: the scores of ``chance`` and ``blind``.
         run: the numbers for tables, ``results.json`` and gates.
     """
 
@@ -69,7 +71,7 @@ class ProposalsEvaluation:
     truth: SegmentTruth
     predictions: Segments
     score: ProposalScore
-    floors: Mapping[str, ProposalScore]
+    baselines: Mapping[str, ProposalScore]
     run: RunScore
 
 
@@ -80,7 +82,7 @@ def proposals_truth(truth: SegmentTruth, protocol: ProposalsProtocol) -> Segment
     return replace(truth, segments=in_order(kept), ambiguous=None, blocked=met)
 
 
-def proposal_floor_scores(
+def proposal_baseline_scores(
     truth: SegmentTruth, protocol: ProposalsProtocol, per_video: int, seed: int
 ) -> dict[str, ProposalScore]:
     """Returns what one scores without looking.
@@ -92,13 +94,13 @@ def proposal_floor_scores(
         truth: as `proposals_truth` returns it.
         per_video: proposals per video.
     """
-    durations, _ = truth.floor_durations
+    durations, _ = truth.baseline_durations
     training, training_durations = truth.segments, durations
     if truth.training is not None:
         training, training_durations = truth.training, dict(truth.training_durations or {})
     seconds = np.array([training_durations.get(name, np.nan) for name in training.video_ids])
     grid = span_grid(SPAN_STEPS)
-    share, mean = span_scores(grid, *normalised(training, seconds), np.array(protocol.tious))
+    share, mean = span_scores(grid, *normalised(training, seconds), np.array(protocol.tiou_thresholds))
     weight = share.mean(axis=1)
     best = np.lexsort((-mean, -weight))[:per_video]
     known = [name for name in truth.segments.video_ids if name in durations]
@@ -108,7 +110,7 @@ def proposal_floor_scores(
     rank = np.tile(np.arange(len(best), 0, -1, dtype=np.float64), len(known))
     blind = Segments(tuple(known), ("",), rows, np.zeros(len(rows), np.int64), spans[:, 0], spans[:, 1], rank)
     answers = {"chance": chance_detections(truth.segments, durations, per_video, seed), "blind": blind}
-    state = ProposalRecall(protocol.tious, protocol.max_average)
+    state = ProposalRecall(protocol.tiou_thresholds, protocol.max_avg_num_proposals)
     return {name: state.update(truth.segments, answer).result() for name, answer in answers.items()}
 
 
@@ -117,7 +119,7 @@ def evaluate_proposals(
     truth: SegmentTruth,
     predictions: Segments,
     protocol: ProposalsProtocol,
-    floors: Mapping[str, ProposalScore] | None = None,
+    baselines: Mapping[str, ProposalScore] | None = None,
     resamples: int | None = None,
     confidence: float = 0.95,
     seed: int = 0,
@@ -126,12 +128,12 @@ def evaluate_proposals(
 
     Args:
         truth: as `proposals_truth` returns it.
-        floors: of `proposal_floor_scores`.
+        baselines: of `proposal_baseline_scores`.
         resamples: random halves of the videos behind the intervals.
     """
     num_blocked = len(truth.blocked | protocol.blocked.intersection(predictions.video_ids))
     kept = in_order(predictions.of_videos(set(predictions.video_ids) - protocol.blocked))
-    state = ProposalRecall(protocol.tious, protocol.max_average).update(truth.segments, kept)
+    state = ProposalRecall(protocol.tiou_thresholds, protocol.max_avg_num_proposals).update(truth.segments, kept)
     score = state.result()
     score = replace(score, counts=replace(score.counts, num_blocked_videos=num_blocked))
     metrics = proposal_metrics(score, protocol)
@@ -143,13 +145,13 @@ def evaluate_proposals(
         headline="area",
         shown=tuple(key for key in metrics if not key.startswith("recall@")),
         metrics=metrics,
-        floors={key: proposal_metrics(value, protocol) for key, value in (floors or {}).items()},
+        baselines={key: proposal_metrics(value, protocol) for key, value in (baselines or {}).items()},
         intervals=resampled_intervals(metrics, resampled, confidence),
         counts=plain_counts(score.counts),
         line=score.line,
         resampled=resampled,
     )
-    return ProposalsEvaluation(name, protocol, truth, kept, score, floors or {}, run)
+    return ProposalsEvaluation(name, protocol, truth, kept, score, baselines or {}, run)
 
 
 def proposal_metrics(score: ProposalScore, protocol: ProposalsProtocol) -> dict[str, float]:
@@ -157,7 +159,7 @@ def proposal_metrics(score: ProposalScore, protocol: ProposalsProtocol) -> dict[
 
     An average number beyond the last point of the curve has the value of that point, as reading off the curve gives.
     """
-    at = {f"ar@{number:g}": score.at(number) for number in protocol.at}
+    at = {f"ar@{number:g}": score.at(number) for number in protocol.cutoffs}
     last = {threshold_name("recall", t): float(v) for t, v in zip(score.thresholds, score.recall[:, -1], strict=True)}
     return {**at, "area": score.area, **last}
 

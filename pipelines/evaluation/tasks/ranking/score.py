@@ -1,4 +1,4 @@
-"""``task: ranking``: trec_eval's measures of a run, with the floor of the same documents in random order."""
+"""``task: ranking``: trec_eval's measures of a run, with the baseline of the same documents in random order."""
 
 import zlib
 from collections.abc import Iterable, Mapping
@@ -43,7 +43,7 @@ def evaluate_ranking(name: str, qrels: Qrels, documents: Run, config: RankingCon
     """
     measures = measures_of(config)
     score = _score(qrels, documents, config, measures)
-    floors = {"shuffled": _shuffled(qrels, documents, config, measures)} if config.floors else {}
+    baselines = {"shuffled": _shuffled(qrels, documents, config, measures)} if config.baselines else {}
     means = {key: column for key, column in score.per_query.items() if not key.startswith("num_")}
     shown = [key for key in _SHOWN if key in score.summary]
     headline = HEADLINE if HEADLINE in score.summary else next(iter(score.summary))
@@ -52,7 +52,7 @@ def evaluate_ranking(name: str, qrels: Qrels, documents: Run, config: RankingCon
         headline=headline,
         shown=tuple(shown or list(score.summary)[:8]),
         metrics=dict(score.summary),
-        floors=floors,
+        baselines=baselines,
         intervals=mean_intervals(means, config.seed, config.resamples, config.confidence),
         counts={
             "num_queries": len(score.query_ids),

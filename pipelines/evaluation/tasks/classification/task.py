@@ -1,10 +1,11 @@
-"""``task: classification`` of ``clipmill evaluate``."""
+"""``task: classification``: top-k accuracy of items, or mAP and hit@k of untrimmed videos."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipmill.jobs.evaluate_segments import bootstrap_of
-from clipmill.jobs.evaluation_inputs import (
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.inputs import (
+    bootstrap_of,
     check_classes,
     check_ids,
     chosen_format,
@@ -15,7 +16,7 @@ from clipmill.jobs.evaluation_inputs import (
     read_video_classes,
     run_names,
 )
-from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.classification.score import (
     ItemsEvaluation,
     VideoClassificationEvaluation,
@@ -29,11 +30,14 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.stores.formats.ids import match_ids, require_ids
 
-Evaluations = tuple[ItemsEvaluation | VideoClassificationEvaluation, ...]
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
+
+Classified = ItemsEvaluation | VideoClassificationEvaluation
 VIDEO_FORMATS = ("activitynet", "csv", "parquet")
 
 
-def score_classification(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
+def evaluate(config: ClassificationConfig, sources: Sources) -> Evaluation[Classified]:
     """Returns top-k accuracy of items, or mAP and hit@k of untrimmed videos, of each set of predictions.
 
     Raises:
@@ -52,8 +56,8 @@ def score_classification(config: ClassificationConfig) -> tuple[TaskScore, Evalu
     return _items(config) if protocol == "items" else _videos(config)
 
 
-def _items(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
-    names, at = run_names(config.predictions), tuple(sorted(set(config.at or (1, 5))))
+def _items(config: ClassificationConfig) -> Evaluation[Classified]:
+    names, at = run_names(config.predictions), tuple(sorted(set(config.cutoffs or (1, 5))))
     blocked = read_blocked(config.blocked)
     labels = {item: label for item, label in read_item_labels(config.ground_truth).items() if item not in blocked}
     evaluations = []
@@ -64,7 +68,7 @@ def _items(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
         classes = match_ids(labels.values(), scores.class_names, "the ground truth's classes", "the predictions'")
         require_ids(classes)
         found = evaluate_items(
-            name, labels, scores, at, config.floors, config.resamples, config.confidence, config.seed
+            name, labels, scores, at, config.baselines, config.resamples, config.confidence, config.seed
         )
         if classes.only_left:
             notes += (f"classes: {classes}",)
@@ -74,12 +78,12 @@ def _items(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
         "num_items": len(labels),
         "num_classes": len(set(labels.values())),
     }
-    protocol = {"protocol": "items", "at": list(at), "blocked": sorted(blocked)}
+    protocol = {"protocol": "items", "cutoffs": list(at), "blocked": sorted(blocked)}
     return _task(config, protocol, data, evaluations, RESAMPLES)
 
 
-def _videos(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
-    names, at = run_names(config.predictions), tuple(sorted(set(config.at or (1, 3))))
+def _videos(config: ClassificationConfig) -> Evaluation[Classified]:
+    names, at = run_names(config.predictions), tuple(sorted(set(config.cutoffs or (1, 3))))
     blocked = read_blocked(config.blocked)
     truth = read_segment_truth(config.ground_truth).segments
     truth = in_order(truth.of_videos(set(truth.video_ids) - blocked))
@@ -92,7 +96,7 @@ def _videos(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
             *check_classes(truth, predictions),
         )
         found = evaluate_video_classes(
-            name, truth, predictions, at, blocked, config.floors, config.resamples, config.confidence, config.seed
+            name, truth, predictions, at, blocked, config.baselines, config.resamples, config.confidence, config.seed
         )
         evaluations.append(replace(found, run=replace(found.run, notes=notes)))
     data = {
@@ -100,12 +104,30 @@ def _videos(config: ClassificationConfig) -> tuple[TaskScore, Evaluations]:
         "num_videos": len(truth.video_ids),
         "num_classes": len(truth.label_names),
     }
-    protocol = {"protocol": "activitynet", "at": list(at), "blocked": sorted(blocked)}
+    protocol = {"protocol": "activitynet", "cutoffs": list(at), "blocked": sorted(blocked)}
     return _task(config, protocol, data, evaluations, SCORE_RESAMPLES)
 
 
 def _task(
     config: ClassificationConfig, protocol: dict[str, Any], data: dict[str, Any], evaluations: list[Any], resamples: int
-) -> tuple[TaskScore, Evaluations]:
+) -> Evaluation[Classified]:
     runs = tuple(item.run for item in evaluations)
-    return TaskScore(config.task, protocol, data, runs, bootstrap_of(config, resamples)), tuple(evaluations)
+    score = TaskScore(config.task, protocol, data, runs, bootstrap_of(config, resamples))
+    return Evaluation(score, tuple(evaluations))
+
+
+def report(evaluation: Evaluation[Classified], config: ClassificationConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
+
+    of_items = isinstance(evaluation.evaluated[0], ItemsEvaluation)
+    return (items_report if of_items else videos_report)(evaluation.score, evaluation.evaluated)  # type: ignore[operator]
+
+
+TASK = Task(
+    "classification",
+    "accuracy of items with one class each; mAP and hit@k of untrimmed videos",
+    ClassificationConfig,
+    evaluate,
+    report,
+)

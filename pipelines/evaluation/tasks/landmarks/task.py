@@ -1,62 +1,32 @@
-"""``task: ranking`` and ``task: landmarks`` of ``clipmill evaluate``."""
+"""``task: landmarks``: Oxford and Paris, old and revisited, with junk images."""
 
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
-from clipmill.jobs.evaluate_segments import bootstrap_of
-from clipmill.jobs.evaluation_inputs import (
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.inputs import (
+    bootstrap_of,
     check_ids,
     read_landmark_rankings,
     read_landmark_truth,
-    read_qrels,
-    read_run,
     run_names,
 )
-from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.landmarks.score import (
     LandmarksEvaluation,
     evaluate_landmarks,
     landmarks_protocol,
 )
-from clipmill.pipelines.evaluation.tasks.ranking.score import (
-    RankingEvaluation,
-    evaluate_ranking,
-    qrels_fingerprint,
-    ranking_protocol,
-)
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import LandmarksConfig, RankingConfig
+from clipmill.schemas.config_evaluate import LandmarksConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.formats.ids import match_ids, require_ids
 
-
-def score_ranking(config: RankingConfig) -> tuple[TaskScore, tuple[RankingEvaluation, ...]]:
-    """Returns trec_eval's measures of each run.
-
-    Raises:
-        UsageError: a file is something else, its query ids share nothing with the judgements', or an unknown measure.
-    """
-    names = run_names(config.predictions)
-    qrels = read_qrels(config.ground_truth)
-    evaluations = []
-    for name, item in zip(names, config.predictions, strict=True):
-        documents = read_run(item)
-        notes = check_ids(match_ids(qrels, documents, "the qrels", "the run"))
-        judged = {document for query in qrels.values() for document in query}
-        found = {document for query in documents.values() for document in query}
-        require_ids(match_ids(judged, found, "documents of the qrels", "documents of the run"))
-        evaluation = evaluate_ranking(name, qrels, documents, config)
-        evaluations.append(replace(evaluation, run=replace(evaluation.run, notes=notes)))
-    data = {
-        "fingerprint": qrels_fingerprint(qrels),
-        "num_queries": len(qrels),
-        "num_judgements": sum(len(items) for items in qrels.values()),
-    }
-    runs = tuple(item.run for item in evaluations)
-    score = TaskScore(config.task, ranking_protocol(config), data, runs, bootstrap_of(config, RESAMPLES))
-    return score, tuple(evaluations)
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
 
 
-def score_landmarks(config: LandmarksConfig) -> tuple[TaskScore, tuple[LandmarksEvaluation, ...]]:
+def evaluate(config: LandmarksConfig, sources: Sources) -> Evaluation[LandmarksEvaluation]:
     """Returns mAP with junk and mP@k of each set of rankings.
 
     Raises:
@@ -85,4 +55,14 @@ def score_landmarks(config: LandmarksConfig) -> tuple[TaskScore, tuple[Landmarks
     }
     runs = tuple(item.run for item in evaluations)
     score = TaskScore(config.task, landmarks_protocol(config, truth), data, runs, bootstrap_of(config, RESAMPLES))
-    return score, tuple(evaluations)
+    return Evaluation(score, tuple(evaluations))
+
+
+def report(evaluation: Evaluation[LandmarksEvaluation], config: LandmarksConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.tasks.landmarks.report import landmarks_report
+
+    return landmarks_report(evaluation.score, evaluation.evaluated, seed=config.seed)
+
+
+TASK = Task("landmarks", "mAP with junk and mP@k of ranked images", LandmarksConfig, evaluate, report)

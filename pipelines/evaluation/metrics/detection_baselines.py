@@ -1,11 +1,11 @@
-"""Floors of temporal detection: what one scores without looking at a video, to read every mAP against.
+"""Baselines of temporal detection: what one scores without looking at a video, to read every mAP against.
 
 * chance: in each video, segments whose start and stop are two uniform numbers, with a class and a score drawn
   uniformly; per video, from the seed and the video's id, so that a cut of the work changes nothing.
 * blind: every video gets the same detections: for each class, the share of the video that covers most of its training
   annotations at tIoU 0.5, scored by the class's share of the annotations times what the span covers.
 
-Source: own; the fixed spans are those of `moments_floors`.
+Source: own; the fixed spans are those of `moments_baselines`.
 """
 
 import zlib
@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection import DetectionMap, DetectionScore
-from clipmill.pipelines.evaluation.metrics.moments_floors import normalised, span_grid, span_scores
+from clipmill.pipelines.evaluation.metrics.moments_baselines import normalised, span_grid, span_scores
 from clipmill.schemas.segments import Segments
 
 
@@ -86,7 +86,7 @@ def blind_detections(
     )
 
 
-def detection_floors(
+def detection_baselines(
     ground_truth: Segments,
     durations: Mapping[str, float],
     state: DetectionMap,
@@ -98,7 +98,7 @@ def detection_floors(
     """Returns the scores ``chance`` and ``blind`` under the settings of `state`.
 
     Args:
-        training: annotations for the blind floor; None: the scored ones, which makes it an upper bound.
+        training: annotations for the blind baseline; None: the scored ones, which makes it an upper bound.
         per_video: random detections per video.
     """
     if training is None or training_durations is None:

@@ -1,4 +1,4 @@
-"""Floors of moment retrieval and detection: what one scores without looking, to read every score against.
+"""Baselines of moment retrieval and detection: what one scores without looking, to read every score against.
 
 * chance: start and stop drawn uniformly from the video (two uniform numbers, sorted). Expected value, by midpoint
   quadrature over a grid of spans: no random numbers.
@@ -21,7 +21,7 @@ from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)
-class MomentFloors:
+class MomentBaselines:
     """Input-blind scores of one set of queries, R@1 at each threshold and mIoU.
 
     Attributes:
@@ -44,7 +44,7 @@ class MomentFloors:
 
     @property
     def line(self) -> str:
-        """The floors as one line beside a score line."""
+        """The baselines as one line beside a score line."""
         rows = zip(self.thresholds, self.chance, self.fixed, self.spans, strict=True)
         each = [f"IoU {m:g}: chance {100 * c:.2f}, span {s[0]:.2f}-{s[1]:.2f} {100 * f:.2f}" for m, c, f, s in rows]
         how = " (spans tuned on the scored annotations)" if self.tuned_on_scored else ""
@@ -74,15 +74,15 @@ def _queries(windows: Segments, duration_seconds: npt.ArrayLike) -> npt.NDArray[
     return windows.video[_with_duration(windows, duration_seconds)]
 
 
-def moment_floors(
+def moment_baselines(
     windows: Segments,
     duration_seconds: npt.ArrayLike,
     training: Segments | None = None,
     training_duration_seconds: npt.ArrayLike | None = None,
     thresholds: Sequence[float] = MOMENT_THRESHOLDS,
     num_steps: int = 50,
-) -> MomentFloors:
-    """Returns the floors for `windows`; of a query's several windows the best one counts, as in R@1.
+) -> MomentBaselines:
+    """Returns the baselines for `windows`; of a query's several windows the best one counts, as in R@1.
 
     Args:
         windows: the annotations that are scored.
@@ -107,7 +107,7 @@ def moment_floors(
     weight = np.where(first == second, 1.0, 2.0) / num_steps**2
     drawn = np.stack([edges[first], edges[second]], axis=1)
     chance, chance_mean = span_scores(drawn, scored[0], scored[1], limits, scored[2])
-    return MomentFloors(
+    return MomentBaselines(
         tuple(thresholds),
         np.asarray(weight @ chance, np.float64),
         float(weight @ chance_mean),

@@ -1,10 +1,14 @@
-"""The floors of detection know nothing of the videos, and are reproducible."""
+"""The baselines of detection know nothing of the videos, and are reproducible."""
 
 import numpy as np
 import pytest
 
 from clipmill.pipelines.evaluation.metrics.detection import DetectionMap
-from clipmill.pipelines.evaluation.metrics.detection_floors import blind_detections, chance_detections, detection_floors
+from clipmill.pipelines.evaluation.metrics.detection_baselines import (
+    blind_detections,
+    chance_detections,
+    detection_baselines,
+)
 from clipmill.schemas.segments import Segments, segments_from_columns
 
 
@@ -16,12 +20,12 @@ def always_in_the_middle() -> tuple[Segments, dict[str, float]]:
     return segments_from_columns(names, start, stop, ["a", "b"] * 20), lengths
 
 
-def test_blind_floor_finds_a_dataset_that_needs_no_looking() -> None:
+def test_blind_baseline_finds_a_dataset_that_needs_no_looking() -> None:
     truth, lengths = always_in_the_middle()
-    floors = detection_floors(truth, lengths, DetectionMap((0.5, 0.9)))
+    baselines = detection_baselines(truth, lengths, DetectionMap((0.5, 0.9)))
     # Both classes are predicted in every video at the right place; half of the videos have each.
-    np.testing.assert_allclose(floors["blind"].mean_average_precision, [0.5, 0.5], atol=0.1)
-    assert floors["chance"].average < floors["blind"].average / 2
+    np.testing.assert_allclose(baselines["blind"].mean_average_precision, [0.5, 0.5], atol=0.1)
+    assert baselines["chance"].average < baselines["blind"].average / 2
 
 
 def test_chance_does_not_depend_on_the_other_videos() -> None:
@@ -41,7 +45,7 @@ def test_videos_without_a_duration_get_no_answer() -> None:
     assert 3 not in blind_detections(truth, lengths, truth.video_ids, lengths).video
 
 
-def test_blind_floor_is_the_same_share_of_every_video() -> None:
+def test_blind_baseline_is_the_same_share_of_every_video() -> None:
     truth, lengths = always_in_the_middle()
     answer = blind_detections(truth, lengths, truth.video_ids, lengths)
     length = np.array([lengths[name] for name in answer.video_ids])[answer.video]
@@ -66,10 +70,10 @@ def test_blind_scores_are_the_share_of_a_class_times_what_its_span_covers() -> N
     assert (answer.start_seconds.tolist(), answer.stop_seconds.tolist()) == ([0.0, 0.0], [5.0, 10.0])
 
 
-def test_floors_leave_out_blocked_videos() -> None:
+def test_baselines_leave_out_blocked_videos() -> None:
     truth, lengths = always_in_the_middle()
-    floors = detection_floors(truth, lengths, DetectionMap((0.5,), frozenset({"v0"})))
-    assert {floor.counts.num_videos for floor in floors.values()} == {39}
+    baselines = detection_baselines(truth, lengths, DetectionMap((0.5,), frozenset({"v0"})))
+    assert {baseline.counts.num_videos for baseline in baselines.values()} == {39}
 
 
 def test_chance_draws_both_ends_from_the_whole_video() -> None:

@@ -8,13 +8,14 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from clipmill.extractors.rc3d.releases import DEFAULT_FORM, FORMS
+from clipmill.pipelines.evaluation.tasks.base import Sources
 from clipmill.pipelines.evaluation.tasks.classification.score import ClassScores
 from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth
 from clipmill.pipelines.evaluation.tasks.moments.score import MomentTruth
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
-from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TruthConfig
+from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TaskConfig, TruthConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe
+from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.segments import Segments, segments_from_columns
 from clipmill.stores import FeatureStore
 from clipmill.stores.formats.activitynet import read_activitynet_database, read_activitynet_results
@@ -37,7 +38,6 @@ T = TypeVar("T")
 CLASS_LIST = "detclasslist.txt"
 _ID_KEYS = {"without the prefix 'v_'": "drop_prefix: v_", "without their endings": "drop_ending: true"}
 """Hint of `match_ids` to the key of the config that does it."""
-RC3D = "rc3d"
 
 
 def run_names(predictions: Sequence[PredictionsConfig]) -> list[str]:
@@ -167,7 +167,9 @@ def _thumos14_subset(thing: str, folder: str) -> str:
     return found[0]
 
 
-def read_segment_predictions(config: PredictionsConfig, truth: TruthConfig, with_classes: bool) -> Segments:
+def read_segment_predictions(
+    config: PredictionsConfig, truth: TruthConfig, with_classes: bool, sources: Sources
+) -> Segments:
     """Returns predicted segments of a file or a store's feature.
 
     Args:
@@ -179,7 +181,7 @@ def read_segment_predictions(config: PredictionsConfig, truth: TruthConfig, with
         UsageError: class numbers without names, or a feature without scores.
     """
     if config.store is not None:
-        segments = _stored(config, with_classes)
+        segments = _stored(config, with_classes, sources)
     else:
         path = str(config.file)
         kind = chosen_format("predictions", path, config.format, ("activitynet", "thumos14", "csv", "parquet"))
@@ -218,9 +220,9 @@ def _class_list(config: PredictionsConfig, truth: TruthConfig) -> Mapping[int, s
     return read_thumos14_classes(path)
 
 
-def _stored(config: PredictionsConfig, with_classes: bool) -> Segments:
+def _stored(config: PredictionsConfig, with_classes: bool, sources: Sources) -> Segments:
     feature = FeatureStore(str(config.store))[str(config.feature)]
-    names = _stored_classes(config, feature.recipe) if with_classes else ("",)
+    names = _stored_classes(config, feature.recipe, sources) if with_classes else ("",)
     videos: list[str] = []
     columns: list[tuple[Any, Any, Any, Any]] = []
     for video in feature.video_ids:
@@ -244,14 +246,12 @@ def _stored(config: PredictionsConfig, with_classes: bool) -> Segments:
     return segments_from_columns(videos, start, stop, found, scores, video_ids=feature.video_ids)
 
 
-def _stored_classes(config: PredictionsConfig, recipe: Any) -> tuple[str, ...]:
+def _stored_classes(config: PredictionsConfig, recipe: Recipe, sources: Sources) -> tuple[str, ...]:
     if isinstance(config.classes, str):
         return tuple(read_thumos14_classes(config.classes).values())
     if config.classes is not None:
         return config.classes
-    known: tuple[str, ...] = ()
-    if recipe.extractor == RC3D:
-        known = FORMS[recipe.options.get("form", DEFAULT_FORM)].class_names[1:]
+    known = sources.class_names(recipe)
     if not known:
         remedy = "give predictions.classes: the names of class 1, 2, ... (0 is background)"
         got = f"none, and {recipe.extractor}'s weights do not name them"
@@ -340,7 +340,7 @@ def _queries(thing: str, config: TruthConfig) -> tuple[str, MomentQueries]:
     known = ("charades_sta", "activitynet_captions", "qvhighlights")
     kind = chosen_format(thing, config.file, config.format, known)
     if kind == "charades_sta":
-        queries = read_charades_sta(config.file, backwards=config.backwards)
+        queries = read_charades_sta(config.file, inverted=config.inverted)
     elif kind == "activitynet_captions":
         queries = read_activitynet_captions(config.file)
     else:
@@ -533,3 +533,33 @@ def _file_of(config: PredictionsConfig) -> str:
             describe("predictions", "store", "a file for this task", str(config.store), "give predictions: {file: ...}")
         )
     return config.file
+
+
+def bootstrap_of(config: TaskConfig, resamples: int) -> dict[str, Any]:
+    """Returns the settings of the bootstrap for ``results.json``."""
+    return {"seed": config.seed, "resamples": config.resamples or resamples, "confidence": config.confidence}
+
+
+def inverted_notes(
+    truth: Segments, predictions: Segments, swapped: bool = False, one_of: str = "video"
+) -> tuple[str, ...]:
+    """Returns a note for each side that has segments which end before they start.
+
+    Args:
+        swapped: their times have been swapped for the score; else they overlap nothing.
+        one_of: what `video_ids` are ids of.
+    """
+    done = "their times are swapped, as by the official kit" if swapped else "they overlap nothing"
+    notes = []
+    for thing, table in (("ground truths", truth), ("predictions", predictions)):
+        rows = np.flatnonzero(table.start_seconds > table.stop_seconds)
+        if len(rows):
+            first = table.video_ids[int(table.video[rows[0]])]
+            notes.append(f"{thing}: {len(rows)} end before they start, such as one of {one_of} {first}; {done}")
+    return tuple(notes)
+
+
+def read_sentences(config: TruthConfig) -> dict[str, str]:
+    """Returns query id to what was asked."""
+    queries = read_qvhighlights(config.file).queries
+    return dict(zip(new_ids(queries.query_ids, config, config.file), queries.sentences, strict=True))

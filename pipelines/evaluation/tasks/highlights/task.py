@@ -1,0 +1,55 @@
+"""``task: highlights``: mAP and Hit@1 of clip scores."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, check_ids, read_clip_scores, read_saliency, run_names
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.highlights.score import (
+    HighlightsEvaluation,
+    evaluate_highlights,
+    highlight_baseline_scores,
+)
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.schemas.config_evaluate import HighlightsConfig
+from clipmill.schemas.fingerprint import fingerprint
+from clipmill.stores.formats.ids import match_ids
+
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
+
+
+def evaluate(config: HighlightsConfig, sources: Sources) -> Evaluation[HighlightsEvaluation]:
+    """Returns mAP and Hit@1 of each set of clip scores.
+
+    Raises:
+        UsageError: a file is something else, or its query ids share nothing with the ground truth's.
+    """
+    names = run_names(config.predictions)
+    saliency = read_saliency(config.ground_truth)
+    baselines = highlight_baseline_scores(saliency, config.levels, config.seed) if config.baselines else {}
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        predicted = read_clip_scores(item)
+        notes = check_ids(match_ids(saliency, predicted, "the ground truth", "the predictions"))
+        found = evaluate_highlights(name, saliency, predicted, config, baselines)
+        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+    plain = [[name, saliency[name].tolist()] for name in sorted(saliency)]
+    data = {"fingerprint": fingerprint(plain), "num_queries": len(saliency)}
+    runs = tuple(item.run for item in evaluations)
+    protocol = {"levels": list(config.levels)}
+    score = TaskScore(config.task, protocol, data, runs, bootstrap_of(config, RESAMPLES))
+    return Evaluation(score, tuple(evaluations))
+
+
+def report(evaluation: Evaluation[HighlightsEvaluation], config: HighlightsConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.inputs import read_sentences
+    from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
+
+    sentences = read_sentences(config.ground_truth)
+    return highlights_report(evaluation.score, evaluation.evaluated, seed=config.seed, sentences=sentences)
+
+
+TASK = Task("highlights", "mAP and Hit@1 of clip scores", HighlightsConfig, evaluate, report)

@@ -1,0 +1,97 @@
+"""``task: moments``: R@n at IoU m, mIoU and mAP of moments found for language queries."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.inputs import (
+    bootstrap_of,
+    check_ids,
+    inverted_notes,
+    read_moment_predictions,
+    read_moment_truth,
+    run_names,
+)
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.moments.score import (
+    MomentsEvaluation,
+    MomentsProtocol,
+    MomentTruth,
+    evaluate_moments,
+    moment_baseline_scores,
+)
+from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_fingerprint
+from clipmill.schemas.config_evaluate import MomentsConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.segments import Segments
+from clipmill.stores.formats.ids import match_ids
+
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
+
+
+def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvaluation]:
+    """Returns R@n, mIoU and mAP of each set of predicted windows.
+
+    Raises:
+        UsageError: a file is something else, or its query ids share nothing with the ground truth's.
+    """
+    names = run_names(config.predictions)
+    read = read_moment_truth(config.ground_truth, config.training)
+    truth = read.truth
+    protocol = MomentsProtocol.of(config, config.protocol or read.protocol)
+    if config.baselines:
+        _check_training(truth)
+    baselines = moment_baseline_scores(truth, protocol) if config.baselines else None
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        predictions = read_moment_predictions(item)
+        match = match_ids(truth.windows.video_ids, predictions.video_ids, "the ground truth", "the predictions")
+        notes = [*check_ids(match), *inverted_notes(truth.windows, predictions, one_of="query")]
+        if protocol.order == "score" and _without_scores(predictions):
+            notes.append(
+                "all scores are equal, so answers rank by start; write order: file_order to take them in order"
+            )
+        if config.baselines and baselines is None:
+            notes.append("no baselines: no video has a duration (give ground_truth.durations)")
+        elif baselines is not None and baselines.tuned_on_scored:
+            notes.append("baselines: span is tuned on the scored annotations: an upper bound (give training)")
+        found = evaluate_moments(
+            name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
+        )
+        evaluations.append(replace(found, run=replace(found.run, notes=tuple(notes))))
+    data = {
+        "fingerprint": segments_fingerprint(truth.windows),
+        "num_queries": len(truth.windows.video_ids),
+        "num_windows": len(truth.windows),
+        "num_videos": len(set(truth.video_ids)),
+    }
+    runs = tuple(item.run for item in evaluations)
+    score = TaskScore(config.task, protocol.to_plain(), data, runs, bootstrap_of(config, RESAMPLES))
+    return Evaluation(score, tuple(evaluations))
+
+
+def _check_training(truth: MomentTruth) -> None:
+    """Refuses training annotations without durations: no share of a video could be learnt from them."""
+    seconds = truth.training_duration_seconds
+    if seconds is not None and not np.isfinite(seconds).any():
+        got = f"none of {len(seconds)} queries"
+        remedy = "give training.durations, or leave training out"
+        raise UsageError(describe("training", "durations", "those of its videos, for the span baseline", got, remedy))
+
+
+def _without_scores(predictions: Segments) -> bool:
+    several = len(predictions) > len(np.unique(predictions.video))
+    return several and len(np.unique(predictions.score)) == 1
+
+
+def report(evaluation: Evaluation[MomentsEvaluation], config: MomentsConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
+
+    return moments_report(evaluation.score, evaluation.evaluated, seed=config.seed)
+
+
+TASK = Task("moments", "R@n at IoU m, mIoU and mAP of moment retrieval", MomentsConfig, evaluate, report)
