@@ -58,12 +58,12 @@ def lineage(
     videos = store.videos()
     features = [_Used(role, name, store[name]) for role, name in roles]
     recipes = list({used.feature.recipe.fingerprint: used.feature.recipe for used in features}.values())
-    found: dict[str, ClipLineage] = {}
+    lineages: dict[str, ClipLineage] = {}
     for video_id, of_video in _by_video(clips).items():
         video = videos[video_id]
         item, state = _prepared(video, recipes)
         for clip in of_video:
-            found[clip.clip_id] = ClipLineage(
+            lineages[clip.clip_id] = ClipLineage(
                 clip_id=clip.clip_id,
                 video_id=video_id,
                 uri=video.uri,
@@ -74,7 +74,7 @@ def lineage(
                 state=state,
                 features=tuple(used.lineage(clip, item, state) for used in features if video_id in used.feature),
             )
-    return {clip.clip_id: found[clip.clip_id] for clip in clips}
+    return {clip.clip_id: lineages[clip.clip_id] for clip in clips}
 
 
 class _Used:

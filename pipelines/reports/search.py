@@ -72,7 +72,9 @@ def render_search(page: SearchPage) -> str:
     sections = [_queries(page, anchors)]
     if page.failed:
         rows = tuple(Row(name, (), note=message) for name, message in page.failed)
-        sections.append(Section("failed", "Not usable", (Table("Queries that could not be used", ("query",), (("", rows),)),)))
+        sections.append(
+            Section("failed", "Not usable", (Table("Queries that could not be used", ("query",), (("", rows),)),))
+        )
     if page.lineage:
         clips = tuple((anchors[clip], clip, item) for clip, item in page.lineage.items())
         text = "What the vectors of the clips above were made of."

@@ -51,9 +51,7 @@ def moving_thumbnail(frames: Sequence[bytes], width: int = FRAME_WIDTH, height: 
     return Thumbnail(buffer.getvalue(), len(distinct))
 
 
-def moving_thumbnails(
-    frames: Mapping[str, Sequence[bytes]], budget_bytes: int = BUDGET_BYTES
-) -> dict[str, Thumbnail]:
+def moving_thumbnails(frames: Mapping[str, Sequence[bytes]], budget_bytes: int = BUDGET_BYTES) -> dict[str, Thumbnail]:
     """Returns one thumbnail per id, with as many frames of each as keep all of them within `budget_bytes`.
 
     Where even one frame each is too much, the last ids have none.

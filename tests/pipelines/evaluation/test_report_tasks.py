@@ -24,9 +24,9 @@ from clipmill.pipelines.evaluation.tasks.published import PUBLISHED_SCORES
 from clipmill.pipelines.reports.blocks import Segment, time_text, time_ticks
 from clipmill.pipelines.reports.charts_bars import Layer, Steps, histogram_chart, matrix_picture, stacked_chart
 from clipmill.schemas.errors import StorageUnavailableError
-from tests.pipelines.evaluation.browser import CHROMIUM, browser
 from tests.pipelines.evaluation.task_pages import HOSTILE, PAGES, detection_page, evaluated_detections
-from tests.pipelines.evaluation.test_report import _text
+from tests.pipelines.reports.browser import CHROMIUM, browser
+from tests.pipelines.reports.page_text import page_text
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_page_is_well_formed_stands_alone_and_lets_no_name_become_markup(
     pages: dict[str, str], name: str
 ) -> None:
     html = pages[name]
-    text = _text(html)
+    text = page_text(html)
     assert "ab" * 8 in text  # the digest of a file read
     assert "1,234,567" in text
     assert "note: <b>not bold</b>" in text
@@ -71,7 +71,7 @@ def test_every_page_shows_its_metrics_baselines_and_intervals(
 ) -> None:
     report = reports[name]
     run = report.score.runs[0]
-    text = _text(pages[name])
+    text = page_text(pages[name])
     for metric in report.columns:
         assert f"{run.metrics[metric]:.3f}" in text, metric
     for metric, value in run.metrics.items():
@@ -85,7 +85,7 @@ def test_every_page_shows_its_metrics_baselines_and_intervals(
 
 def test_a_detection_page_says_where_the_map_is_lost(pages: dict[str, str]) -> None:
     evaluation = evaluated_detections()
-    text = _text(pages["detection"])
+    text = page_text(pages["detection"])
     assert "Published, elsewhere Method <P> NMS at 0.4. Source: A. Nother, 2019 0.123" in text
     hits = hits_at(evaluation.truth.segments, evaluation.predictions, 0.5)
     found = false_positives(hits)
@@ -102,8 +102,8 @@ def test_a_detection_page_says_where_the_map_is_lost(pages: dict[str, str]) -> N
 def test_without_a_named_dataset_published_rows_are_there_to_be_opened(
     pages: dict[str, str], reports: dict[str, TaskReport]
 ) -> None:
-    assert "Published results" not in _text(pages["proposals"])
-    bare = _text(render_task_report(dataclasses.replace(reports["detection"], published=(), sections=())))
+    assert "Published results" not in page_text(pages["proposals"])
+    bare = page_text(render_task_report(dataclasses.replace(reports["detection"], published=(), sections=())))
     assert "Published results, on their own data" in bare
     rows = [row for row in PUBLISHED_SCORES if row.task == "detection"]
     assert rows

@@ -137,12 +137,10 @@ def map_section(items: EmbeddingMap, captions: Mapping[str, str], anchors: Mappi
         )
         for row, (name, label) in enumerate(zip(items.ids, items.labels, strict=True))
     )
-    shown = f"{len(points):,} of {items.num_items:,} clips, drawn with the seed," if len(points) < items.num_items else (
-        f"{len(points):,} clips"
-    )
+    of = f" of {items.num_items:,} clips, drawn with the seed," if len(points) < items.num_items else " clips"
     text = (
-        f"{shown} by their {items.vectors}. Point at a clip to see it, or Tab to the map and go from clip to clip with "
-        "the arrow keys; Enter enlarges. Close means alike only locally: distances here are no scores."
+        f"{len(points):,}{of} by their {items.vectors}. Point at a clip to see it, or Tab to the map and go from clip "
+        "to clip with the arrow keys; Enter enlarges. Close means alike only locally: distances here are no scores."
     )
     held = f"The two axes of PCA hold {100 * items.explained:.0f} % of the variance. " if "PCA" in layouts else ""
     note = f"{held}t-SNE starts from PCA, with a fixed seed; each axis is stretched to fill the drawing."

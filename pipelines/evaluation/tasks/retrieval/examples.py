@@ -120,9 +120,7 @@ def examples_section(
             kind=example.kind,
             title=images.caption(result.query_ids[example.query]),
             thumbnail=images.queries.get(result.query_ids[example.query]),
-            lists=tuple(
-                _hit_list(result, example.query, space, num_relevant, images, anchors) for space in spaces
-            ),
+            lists=tuple(_hit_list(result, example.query, space, num_relevant, images, anchors) for space in spaces),
             label=result.query_labels[example.query],
             anchor=anchors.get(result.query_ids[example.query], ""),
         )
@@ -130,9 +128,9 @@ def examples_section(
     )
     text = (
         f"The first {SHOWN} results of {len(examples)} queries: the best and the worst in {chosen_by} (by "
-        f"map_min@{result.at[0]}, which also counts what was missed), the others drawn with the seed, for what is usual. "
-        "✓ and a solid frame: same label as the query, correct. ✗ and a dashed frame: another label, incorrect. Press an "
-        "image to enlarge it."
+        f"map_min@{result.at[0]}, which also counts what was missed), the others drawn with the seed, for what is "
+        "usual. ✓ and a solid frame: same label as the query, correct. ✗ and a dashed frame: another label, incorrect. "
+        "Press an image to enlarge it."
     )
     note = "* the query’s own clip, which is in the gallery and counts, as in the published protocol."
     return Section("examples", "Examples", (QueryCards(cards, "small", note),), text)

@@ -92,9 +92,7 @@ def retrieval_report(
     of = f"{shown.dataset.counts.name} · " if shown.dataset is not None else ""
     explained = _EXPLAINED
     if len(result.gallery_ids) < result.at[-1]:
-        explained += (
-            f" The gallery has {len(result.gallery_ids):,} clips: cut-offs beyond that repeat the whole list."
-        )
+        explained += f" The gallery has {len(result.gallery_ids):,} clips: cut-offs beyond that repeat the whole list."
     return TaskReport(
         title=shown.title,
         subtitle=f"{of}image-to-video retrieval · {len(result.query_ids):,} queries, "
@@ -238,7 +236,9 @@ def _lineage(drawn: _Drawn, shown: Shown, anchors: Mapping[str, str], has_model:
             f"runs.{main.space}.units.values.{result.headline}.",
         ),
         Step(
-            "A query’s value", "comes from its ranked list: a result is correct when its label is the query’s.", examples
+            "A query’s value",
+            "comes from its ranked list: a result is correct when its label is the query’s.",
+            examples,
         ),
         Step("A place in the list", f"comes from the score of a query vector and a clip’s vector{by_model}."),
         Step(
