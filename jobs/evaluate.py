@@ -5,10 +5,12 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from clipmill.jobs.configs import read_text_of
-from clipmill.jobs.gates import judge, read_gates
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
 from clipmill.pipelines.evaluation.tasks.base import Sources, Task
 from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, published_rows, write_evaluation
@@ -16,6 +18,7 @@ from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
 from clipmill.pipelines.evaluation.tasks.table import table_lines
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_evaluate import TaskConfig
+from clipmill.schemas.errors import EXIT_GATE
 from clipmill.schemas.recipe import Recipe
 
 
@@ -30,7 +33,7 @@ def run_evaluate(
 
     Args:
         against: another evaluation to compare with.
-        fail_if: gates, see `clipmill.jobs.gates`; the exit code is 5 if one fails.
+        fail_if: gates, see `clipmill.pipelines.evaluation.gates`; the exit code is 5 if one fails.
         other_data: compare although ground truth or protocol differ.
 
     Raises:
@@ -41,10 +44,10 @@ def run_evaluate(
     task, config = parse_task_config(read_text_of(path), overrides, path)
     print(dump_config(config).rstrip(), file=sys.stderr)
     outcome = _run(task, config)
-    return outcome if gates is None else judge(outcome, gates)
+    return outcome if gates is None else _judged(outcome, gates)
 
 
-def _run(task: Task, config: TaskConfig) -> Outcome:  # type: ignore[type-arg]
+def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
     started = time.monotonic()
     sources = Sources(class_names=class_names, clip_views=clip_views)
     evaluation = evaluate_task(task, config, sources)
@@ -73,6 +76,18 @@ def clip_views() -> ClipViews:
     from clipmill.jobs import report_clips
 
     return report_clips
+
+
+def _judged(outcome: Outcome, gates: Gates) -> Outcome:
+    """Returns `outcome` with the comparison and the verdicts; its exit code is 5 if a gate failed."""
+    judgement = judge(json.loads(Path(outcome.data["results"]).read_bytes()), gates)
+    for verdict in judgement.failed:
+        print(f"clipmill: {verdict.line}", file=sys.stderr)
+    return Outcome(
+        outcome.data | judgement.to_plain(),
+        "\n".join([outcome.text, *judgement.lines]),
+        EXIT_GATE if judgement.failed else outcome.exit_code,
+    )
 
 
 def class_names(recipe: Recipe) -> tuple[str, ...]:

@@ -135,7 +135,7 @@ class Segment:
     """A bar of a timeline.
 
     Attributes:
-        mark: ``truth``, ``missed``, ``right``, ``wrong`` or ``excused``.
+        mark: ``truth``, ``missed``, ``correct``, ``incorrect`` or ``ignored``.
         text: what it is, in words: shown on hover and focus, and read aloud.
     """
 
@@ -197,7 +197,7 @@ class Strips:
 
 @dataclass(frozen=True, slots=True)
 class ListItem:
-    """An entry of a ranked list; `mark` is ``right``, ``wrong`` or ``excused``."""
+    """An entry of a ranked list; `mark` is ``correct``, ``incorrect`` or ``ignored``."""
 
     text: str
     mark: str
@@ -333,7 +333,7 @@ def render_blocks(page: Page) -> str:
     return render("page.html", context)
 
 
-MARKS = {"truth": "●", "missed": "○", "right": "✓", "wrong": "✗", "excused": "–"}
+MARKS = {"truth": "●", "missed": "○", "correct": "✓", "incorrect": "✗", "ignored": "–"}
 DOTS = ("●", "▲", "■", "◆", "▼", "○")
 
 

@@ -9,8 +9,8 @@ import pytest
 import yaml
 
 from clipmill.extractors.resolve import resolve_recipe
-from clipmill.jobs.gates import parse_gate
 from clipmill.pipelines.evaluation.bootstrap import bootstrap_mean
+from clipmill.pipelines.evaluation.gates import parse_gate
 from clipmill.pipelines.evaluation.metrics.significance import compare
 from clipmill.pipelines.evaluation.tasks.result import half_samples, resampled_intervals
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
@@ -263,6 +263,61 @@ def test_gates_hold_for_retrieval_by_space(tmp_path: Path, retrieval: dict[str, 
     refused(other, "one of our spaces (cosine)", "got video")
     fewer = retrieval | {"data": retrieval["data"] | {"split": {"test_fraction": 0.4}}}
     refused(evaluate_retrieval(tmp_path, fewer, *arguments), "the same ground truth")
+
+
+# Written by the code before version 2, from `detections(..., 1, 0.5)` and from the store of `retrieval`.
+OLD = Path(__file__).parent / "results_version_1"
+OLD_SETTINGS = {
+    "detection": {"protocol": "thumos14", "baselines": True, "resamples": 10},
+    "proposals": {
+        "task": "proposals",
+        "tiou_thresholds": [0.5, 0.7],
+        "max_avg_num_proposals": 2,
+        "cutoffs": [1, 2],
+        "resamples": 10,
+    },
+}
+
+
+@pytest.mark.parametrize("name", list(OLD_SETTINGS))
+def test_results_of_version_1_are_compared_with_to_the_same_numbers(name: str, tmp_path: Path) -> None:
+    config = detections(tmp_path / "a", 1, 0.5) | OLD_SETTINGS[name]
+    arguments = ("--against", str(OLD / f"{name}.json"), "--json")
+    done = evaluate(tmp_path, config, *arguments)
+    assert done.exit_code == 0, done.err
+    comparison = json.loads(done.out)["comparison"]
+    assert len(comparison) >= 3
+    assert {item["difference"] for item in comparison} == {0.0}
+    # The same halves of the videos: only then is there a p-value.
+    assert {item["p_value"] for item in comparison} == {1.0}
+    old = json.loads((OLD / f"{name}.json").read_text())
+    assert old["version"] == 1
+    assert done.results["version"] == 2
+    assert done.run()["metrics"] == old["runs"]["answers"]["metrics"]
+    assert done.run()["baselines"] == old["runs"]["answers"]["floors"]
+    change = {"overlap": ">="} if name == "detection" else {"tiou_thresholds": [0.5, 0.9]}
+    refused(evaluate(tmp_path, config | change, *arguments[:2]), "the same protocol", next(iter(change)))
+
+
+def test_retrieval_results_of_version_1_are_compared_with_to_the_same_numbers(
+    tmp_path: Path, retrieval: dict[str, Any]
+) -> None:
+    against = ("--against", str(OLD / "retrieval.json"))
+    done = evaluate_retrieval(tmp_path, retrieval, *against, "--json")
+    assert done.exit_code == 0, done.err
+    comparison = {item["metric"]: item for item in json.loads(done.out)["comparison"]}
+    assert set(comparison) == {"cosine/map@1", "cosine/map@2"}
+    assert {item["difference"] for item in comparison.values()} == {0.0}
+    assert {item["num_units"] for item in comparison.values()} == {6}
+    fewer = retrieval | {"data": retrieval["data"] | {"split": {"test_fraction": 0.4}}}
+    refused(evaluate_retrieval(tmp_path, fewer, *against), "the same ground truth")
+
+
+def test_results_of_a_newer_version_are_refused(runs: Any) -> None:
+    folder, good, _ = runs
+    path = folder / "good" / "results.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"version": 3}))
+    refused(against(folder, good), "version 3", "update clipmill")
 
 
 def test_half_samples_are_halves_and_spread_as_the_bootstrap_of_a_mean_does() -> None:

@@ -7,12 +7,9 @@ from typing import Any
 
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore, published_scores
-from clipmill.pipelines.evaluation.tasks.result import task_results_json
+from clipmill.pipelines.evaluation.tasks.result import REPORT, RESULTS, task_results_json
 from clipmill.schemas.config_evaluate import PredictionsConfig, TaskConfig
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
-
-RESULTS = "results.json"
-REPORT = "report.html"
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,6 +25,8 @@ from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]
+RESULTS = "results.json"
+REPORT = "report.html"
 RESULTS_VERSION = 2
 DECIMALS = 10
 """Floats are rounded to this many decimals: beyond what any metric means, within what every machine agrees on."""

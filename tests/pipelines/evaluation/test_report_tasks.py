@@ -131,10 +131,10 @@ def test_timelines_mark_right_and_wrong_as_the_matching_says() -> None:
         for bar in drawn:
             rank = int(re.search(r"rank (\d+)", bar.text).group(1))  # type: ignore[union-attr]
             row = [row for row in hits.order.tolist() if hits.predictions.video[row] == video][rank - 1]
-            assert (bar.mark == "right") == (hits.target[row] >= 0)
+            assert (bar.mark == "correct") == (hits.target[row] >= 0)
             assert f"score {hits.predictions.score[row]:.4g}," in bar.text
         right = sum(
-            bar.mark == "right" and int(bar.text.split("rank ")[1].split(",")[0]) <= sizes[video] for bar in drawn
+            bar.mark == "correct" and int(bar.text.split("rank ")[1].split(",")[0]) <= sizes[video] for bar in drawn
         )
         assert right / sizes[video] == pytest.approx(share[video])
 
@@ -155,7 +155,7 @@ def test_best_and_worst_are_chosen_by_value_then_size_then_name() -> None:
 
 def test_bars_of_one_line_keep_apart_and_stay_within_the_video() -> None:
     random = np.random.default_rng(0)
-    bars = [Segment(float(s), float(s + w), "wrong", "") for s, w in random.uniform((-5, 0), 60, (40, 2))]
+    bars = [Segment(float(s), float(s + w), "incorrect", "") for s, w in random.uniform((-5, 0), 60, (40, 2))]
     lanes, hidden = lanes_of(bars, 100.0, "class", False)
     drawn = [lane.segments for lane in lanes]
     assert sum(map(len, drawn)) + hidden == 40
