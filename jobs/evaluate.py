@@ -1,7 +1,9 @@
 """``clipmill evaluate``: the task a config asks for, its files and its table, and the gates that follow."""
 
 import json
+import resource
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
 from clipmill.pipelines.evaluation.tasks.base import Sources, Task
+from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, published_rows, write_evaluation
 from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
 from clipmill.pipelines.evaluation.tasks.table import table_lines
 from clipmill.schemas.config import dump_config
-from clipmill.schemas.config_evaluate import TaskConfig, task_of_config
+from clipmill.schemas.config_evaluate import TaskConfig
 from clipmill.schemas.errors import EXIT_GATE
 from clipmill.schemas.recipe import Recipe
 
@@ -38,20 +41,15 @@ def run_evaluate(
     """
     # Read first: this evaluation may write into the folder it is compared with.
     gates = read_gates(against, fail_if, other_data)
-    text = read_text_of(path)
-    if task_of_config(text, overrides, path) == "retrieval":
-        from clipmill.jobs.evaluate_retrieval import run_evaluate as run_retrieval
-
-        outcome = run_retrieval(path, overrides)
-    else:
-        task, config = parse_task_config(text, overrides, path)
-        print(dump_config(config).rstrip(), file=sys.stderr)
-        outcome = _run(task, config)
+    task, config = parse_task_config(read_text_of(path), overrides, path)
+    print(dump_config(config).rstrip(), file=sys.stderr)
+    outcome = _run(task, config)
     return outcome if gates is None else _judged(outcome, gates)
 
 
 def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
-    sources = Sources(class_names=class_names)
+    started = time.monotonic()
+    sources = Sources(class_names=class_names, clip_views=clip_views)
     evaluation = evaluate_task(task, config, sources)
     written = write_evaluation(task, evaluation, config, sources)
     published = published_rows(task, config)
@@ -64,11 +62,20 @@ def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
         for row in published
     ]
     data["results"] = str(written.results)
+    data["seconds"] = round(time.monotonic() - started, 3)
+    data["peak_memory_bytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     lines = [*table_lines(evaluation.score, published, config.confidence), f"results: {written.results}"]
     if written.report is not None:
         data |= {"report": str(written.report), "report_bytes": written.report_bytes}
         lines.append(f"report: {written.report}")
     return Outcome(data, "\n".join(lines))
+
+
+def clip_views() -> ClipViews:
+    """Returns who makes images and lineage of stored clips; imports decoders."""
+    from clipmill.jobs import report_clips
+
+    return report_clips
 
 
 def _judged(outcome: Outcome, gates: Gates) -> Outcome:

@@ -1,7 +1,10 @@
-"""What a page shows of stored clips: animated thumbnails, and the lineage of the rows they were compared by."""
+"""What a page shows of stored clips: stills, moving thumbnails, and the lineage of the rows they were compared by.
+
+This module is a `clipmill.pipelines.evaluation.tasks.clip_views.ClipViews`.
+"""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,47 +12,36 @@ import numpy as np
 from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.pipelines.features.sources import local_copy
-from clipmill.pipelines.reports.lineage import ClipLineage, FeatureLineage, frames_text
-from clipmill.pipelines.reports.pictures import FRAME_WIDTH, Strip, clip_seconds, strips
+from clipmill.pipelines.reports.lineage import ClipLineage, ClipPlace, FeatureLineage, frames_text
+from clipmill.pipelines.reports.thumbnails import FRAME_WIDTH, Thumbnail, frame_seconds, moving_thumbnails
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores import Feature, FeatureStore
 
 
-@dataclass(frozen=True, slots=True)
-class ClipPlace:
-    """Where a clip is: `clip` is its index within its video."""
-
-    clip_id: str
-    video_id: str
-    clip: int
-    start_seconds: float
-    stop_seconds: float
-
-
-def pictures(
+def stills(
     store: FeatureStore, clips: Iterable[ClipPlace], seconds: Mapping[str, Sequence[float]], width: int
 ) -> dict[str, list[bytes]]:
     """Returns JPEGs of each clip at its `seconds`, decoding each video once; a clip whose video is gone has none."""
     videos = store.videos()
-    found: dict[str, list[bytes]] = {}
-    for video_id, mine in _by_video(clips).items():
-        moments = [(clip.clip_id, time) for clip in mine for time in seconds[clip.clip_id]]
+    images: dict[str, list[bytes]] = {}
+    for video_id, of_video in _by_video(clips).items():
+        moments = [(clip.clip_id, time) for clip in of_video for time in seconds[clip.clip_id]]
         try:
             with local_copy(videos[video_id].uri) as path:
                 drawn = thumbnails(path, [time for _, time in moments], width)
         except VideoError:
             continue
-        for (clip_id, _), picture in zip(moments, drawn, strict=True):
-            found.setdefault(clip_id, []).append(picture)
-    return found
+        for (clip_id, _), image in zip(moments, drawn, strict=True):
+            images.setdefault(clip_id, []).append(image)
+    return images
 
 
-def animated(store: FeatureStore, clips: Sequence[ClipPlace]) -> dict[str, Strip]:
-    """Returns the animated thumbnail of each clip whose video can be read, all of them within the page's budget."""
-    seconds = {clip.clip_id: clip_seconds(clip.start_seconds, clip.stop_seconds) for clip in clips}
-    return strips(pictures(store, clips, seconds, FRAME_WIDTH))
+def moving(store: FeatureStore, clips: Sequence[ClipPlace]) -> dict[str, Thumbnail]:
+    """Returns the moving thumbnail of each clip whose video can be read, all of them within the page's budget."""
+    seconds = {clip.clip_id: frame_seconds(clip.start_seconds, clip.stop_seconds) for clip in clips}
+    return moving_thumbnails(stills(store, clips, seconds, FRAME_WIDTH))
 
 
 def lineage(
@@ -66,12 +58,12 @@ def lineage(
     videos = store.videos()
     features = [_Used(role, name, store[name]) for role, name in roles]
     recipes = list({used.feature.recipe.fingerprint: used.feature.recipe for used in features}.values())
-    found: dict[str, ClipLineage] = {}
-    for video_id, mine in _by_video(clips).items():
+    lineages: dict[str, ClipLineage] = {}
+    for video_id, of_video in _by_video(clips).items():
         video = videos[video_id]
         item, state = _prepared(video, recipes)
-        for clip in mine:
-            found[clip.clip_id] = ClipLineage(
+        for clip in of_video:
+            lineages[clip.clip_id] = ClipLineage(
                 clip_id=clip.clip_id,
                 video_id=video_id,
                 uri=video.uri,
@@ -82,11 +74,11 @@ def lineage(
                 state=state,
                 features=tuple(used.lineage(clip, item, state) for used in features if video_id in used.feature),
             )
-    return {clip.clip_id: found[clip.clip_id] for clip in clips}
+    return {clip.clip_id: lineages[clip.clip_id] for clip in clips}
 
 
 class _Used:
-    """A feature in a role, with the passports of its videos."""
+    """A feature in a role, with the provenance records of its videos."""
 
     def __init__(self, role: str, name: str, feature: Feature) -> None:
         self.role, self.name, self.feature = role, name, feature

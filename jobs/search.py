@@ -1,4 +1,4 @@
-"""``clipmill search``: one's own pictures against a store, and a page with what they find."""
+"""``clipmill search``: one's own images against a store, and a page with the clips they find."""
 
 import json
 import os
@@ -13,8 +13,13 @@ import numpy.typing as npt
 
 from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.report_clips import ClipPlace, animated, lineage
-from clipmill.jobs.retrieval_spaces import (
+from clipmill.jobs.report_clips import lineage, moving
+from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.retrieval import embed_images, embed_videos
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
     Spaces,
     check_recipe_trained_on,
@@ -22,13 +27,9 @@ from clipmill.jobs.retrieval_spaces import (
     comparable,
     model_spaces,
 )
-from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
-from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
-from clipmill.models.retrieval import embed_images, embed_videos
-from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, evaluate_retrieval
-from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.query_images import check_recipe
+from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.page import write_page
 from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage, render_search
 from clipmill.schemas.config import dump_config
@@ -68,11 +69,11 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     read = list(read_queries(config.queries, feature.recipe, extractor))
     queries = [item for item in read if isinstance(item, Query)]
     failures = [item for item in read if isinstance(item, Failure)]
-    found = _search(searched, queries, spaces, config.k) if queries else []
+    searches = _search(searched, queries, spaces, config.k) if queries else []
     primary = next(reversed(spaces))
-    results = _results(searched, config, found, failures)
+    results = _results(searched, config, searches, failures)
     out = Path(config.out)
-    page = _page(searched, config, found, failures, primary)
+    page = _page(searched, config, searches, failures, primary)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(
@@ -90,7 +91,7 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
         "results": str(out / "results.json"),
     }
     code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(found, failures, primary, len(searched.clips), str(out / "report.html")), code)
+    return Outcome(data, _text(searches, failures, primary, len(searched.clips), str(out / "report.html")), code)
 
 
 def _open(config: SearchConfig) -> _Searched:
@@ -111,8 +112,8 @@ def _open(config: SearchConfig) -> _Searched:
     if not kept.size:
         remedy = f"run clipmill build; see clipmill status {data.store}"
         raise UsageError(describe("store", data.store, f"clips with rows of {data.video}", "none", remedy))
-    found = tuple(clips[row] for row in kept)
-    return _Searched(store, (data.image, image), (data.video, video), found, vectors[kept], trained)
+    kept_clips = tuple(clips[row] for row in kept)
+    return _Searched(store, (data.image, image), (data.video, video), kept_clips, vectors[kept], trained)
 
 
 def _trained_data(trained: TrainedModel | None) -> SearchDataConfig:
@@ -164,23 +165,24 @@ def _search(searched: _Searched, queries: Sequence[Query], spaces: Spaces, k: in
         full_ranks=False,
     )
     videos = searched.store.videos()
-    found = []
+    searches = []
     for number, query in enumerate(queries):
         lists: dict[str, tuple[FoundClip, ...]] = {}
         for space in result.spaces:
             pairs = zip(space.top[number].tolist(), space.top_scores[number].tolist(), strict=True)
             lists[space.space] = tuple(
-                _found(searched.clips[item], videos[searched.clips[item].video_id].uri, score) for item, score in pairs
+                _found_clip(searched.clips[item], videos[searched.clips[item].video_id].uri, score)
+                for item, score in pairs
             )
-        found.append(SearchedQuery(query.name, query.sha256, query.picture, lists))
-    return found
+        searches.append(SearchedQuery(query.name, query.sha256, query.image, lists))
+    return searches
 
 
 def _clip_id(clip: ClipRows) -> str:
     return f"{clip.video_id}#{clip.clip}"
 
 
-def _found(clip: ClipRows, uri: str, score: float) -> FoundClip:
+def _found_clip(clip: ClipRows, uri: str, score: float) -> FoundClip:
     return FoundClip(
         _clip_id(clip), clip.video_id, uri, clip.label, clip.start_seconds, clip.stop_seconds, round(score, 7)
     )
@@ -199,7 +201,7 @@ def _about(searched: _Searched) -> dict[str, Any]:
 
 
 def _results(
-    searched: _Searched, config: SearchConfig, found: Sequence[SearchedQuery], failures: Sequence[Failure]
+    searched: _Searched, config: SearchConfig, searches: Sequence[SearchedQuery], failures: Sequence[Failure]
 ) -> dict[str, Any]:
     return {
         "version": 1,
@@ -212,10 +214,10 @@ def _results(
                 "sha256": query.sha256,
                 "spaces": {
                     space: [_entry(rank, clip) for rank, clip in enumerate(clips, start=1)]
-                    for space, clips in query.found.items()
+                    for space, clips in query.hits.items()
                 },
             }
-            for query in found
+            for query in searches
         ],
         "failed": [{"query": failure.name, "message": failure.message} for failure in failures],
     }
@@ -237,21 +239,21 @@ def _entry(rank: int, clip: FoundClip) -> dict[str, Any]:
 def _page(
     searched: _Searched,
     config: SearchConfig,
-    found: Sequence[SearchedQuery],
+    searches: Sequence[SearchedQuery],
     failures: Sequence[Failure],
     primary: str,
 ) -> SearchPage:
     shown = tuple(
-        SearchedQuery(query.name, query.sha256, query.picture, {s: c[:CLIPS_SHOWN] for s, c in query.found.items()})
-        for query in found[:QUERIES_SHOWN]
+        SearchedQuery(query.name, query.sha256, query.image, {s: c[:CLIPS_SHOWN] for s, c in query.hits.items()})
+        for query in searches[:QUERIES_SHOWN]
     )
     places = {_clip_id(clip): clip for clip in searched.clips}
-    # The primary space's first, so that it keeps its pictures where not all fit.
+    # The primary space's first, so that it keeps its images where not all fit.
     ids = dict.fromkeys(
         clip.clip_id
-        for space in sorted({space for query in shown for space in query.found}, key=lambda space: space != primary)
+        for space in sorted({space for query in shown for space in query.hits}, key=lambda space: space != primary)
         for query in shown
-        for clip in query.found[space]
+        for clip in query.hits[space]
     )
     clips = [
         ClipPlace(clip_id, places[clip_id].video_id, places[clip_id].clip, places[clip_id].start_seconds,
@@ -267,11 +269,11 @@ def _page(
     return SearchPage(
         title=f"Search in {searched.store.store.dataset}",
         queries=shown,
-        num_queries=len(found),
+        num_queries=len(searches),
         failed=tuple((failure.name, failure.message) for failure in failures),
         num_clips=len(searched.clips),
         primary=primary,
-        strips=animated(searched.store, clips),
+        thumbnails=moving(searched.store, clips),
         warnings=warnings if random else (),
         lineage=lineage(searched.store, clips, (("gallery", searched.video[0]),)),
         provenance=_provenance(searched),
@@ -281,7 +283,7 @@ def _page(
 
 def _provenance(searched: _Searched) -> tuple[tuple[str, str], ...]:
     lines = [("store", searched.store.url)]
-    for role, (name, feature) in (("queries described by", searched.image), ("clips described by", searched.video)):
+    for role, (name, feature) in (("queries embedded by", searched.image), ("clips embedded by", searched.video)):
         recipe = feature.recipe
         weights = (
             f"weights {recipe.weights.layout or recipe.weights.source} {(recipe.weights.sha256 or '')[:12]}".strip()
@@ -294,12 +296,12 @@ def _provenance(searched: _Searched) -> tuple[tuple[str, str], ...]:
 
 
 def _text(
-    found: Sequence[SearchedQuery], failures: Sequence[Failure], primary: str, num_clips: int, report: str
+    searches: Sequence[SearchedQuery], failures: Sequence[Failure], primary: str, num_clips: int, report: str
 ) -> str:
-    lines = [f"{len(found)} queries against {num_clips} clips, by {primary}:"]
-    for query in found:
+    lines = [f"{len(searches)} queries against {num_clips} clips, by {primary}:"]
+    for query in searches:
         lines.append(f"  {query.name}")
-        for rank, clip in enumerate(query.found[primary][:3], start=1):
+        for rank, clip in enumerate(query.hits[primary][:3], start=1):
             span = f"{clip.start_seconds:.1f} to {clip.stop_seconds:.1f} s"
             lines.append(f"    {rank}. {clip.score:.4f}  {clip.video_id}  {span}")
     if failures:

@@ -1,4 +1,4 @@
-"""The queries of a search: read, and described by the recipe the store's image feature was made by."""
+"""The queries of a search: read, and embedded by the recipe the store's image feature was made by."""
 
 import hashlib
 import io
@@ -26,7 +26,7 @@ from clipmill.schemas.config_search import QueriesConfig, VideoFramesConfig
 from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
 from clipmill.schemas.recipe import Recipe
 
-PICTURE_WIDTH = 320
+IMAGE_WIDTH = 320
 DIGEST_CHUNK_BYTES = 4 << 20
 
 
@@ -36,7 +36,7 @@ class Query:
 
     name: str
     sha256: str
-    picture: bytes
+    image: bytes
     row: npt.NDArray[np.float32]
 
 
@@ -90,7 +90,7 @@ def build_extractor(recipe: Recipe, weights: str | None, device: str) -> Extract
 
 
 def read_queries(config: QueriesConfig, recipe: Recipe, extractor: Extractor) -> Iterator[Query | Failure]:
-    """Yields every query, described, or why it cannot be: files of the folder, then files, then frames.
+    """Yields every query, embedded, or why it cannot be: files of the folder, then files, then frames.
 
     Raises:
         UsageError: the folder is missing or holds no image.
@@ -114,16 +114,16 @@ def _of_video(
     path = os.path.expanduser(config.file)
     names = [f"{config.file}@{seconds:g} s" for seconds in config.seconds]
     try:
-        found = video_frames(path, config.seconds, recipe, session)
-        pictures = thumbnails(path, [frame.seconds for frame in found], PICTURE_WIDTH)
+        decoded = video_frames(path, config.seconds, recipe, session)
+        images = thumbnails(path, [frame.seconds for frame in decoded], IMAGE_WIDTH)
     except VideoError as error:
         got, remedy = error.reason.replace("_", " "), "correct the path, or re-encode it"
         return [Failure(name, describe("query", name, "a video that can be decoded", got, remedy)) for name in names]
     digest = _digest(path)
     queries: list[Query | Failure] = []
-    for name, frame, picture in zip(names, found, pictures, strict=True):
+    for name, frame, image in zip(names, decoded, images, strict=True):
         try:
-            queries.append(Query(name, digest, picture, frame_row(extractor, recipe, frame.prepared, name)))
+            queries.append(Query(name, digest, image, frame_row(extractor, recipe, frame.prepared, name)))
         except QueryError as error:
             queries.append(Failure(name, str(error)))
     return queries
@@ -138,8 +138,8 @@ def _digest(path: str) -> str:
 
 
 def _jpeg(pixels: npt.NDArray[np.uint8]) -> bytes:
-    picture = Image.fromarray(pixels)
-    picture.thumbnail((PICTURE_WIDTH, PICTURE_WIDTH))
+    image = Image.fromarray(pixels)
+    image.thumbnail((IMAGE_WIDTH, IMAGE_WIDTH))
     buffer = io.BytesIO()
-    picture.save(buffer, "JPEG", quality=80, optimize=True)
+    image.save(buffer, "JPEG", quality=80, optimize=True)
     return buffer.getvalue()

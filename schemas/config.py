@@ -6,7 +6,6 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, field_serializer, model_validator
 
-from clipmill.schemas.config_index import IndexConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
@@ -198,38 +197,6 @@ class TrainConfig(Model):
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     out: str
     resume: bool = True
-
-
-class EvaluateConfig(Model):
-    """``clipmill evaluate --config FILE``: a trained run (`run`), or plain cosine over `data` where no run is given.
-
-    The other tasks have models of their own in `clipmill.schemas.config_evaluate`.
-
-    Attributes:
-        at: cut-offs K of mAP@K.
-        examples: how many queries the report shows with their top results.
-        dask: address of a ``distributed`` scheduler; None: threads.
-        search: exact, or through an index whose recall is measured.
-    """
-
-    task: Literal["retrieval"] = "retrieval"
-    run: str | None = None
-    data: RetrievalDataConfig | None = None
-    checkpoint: str | None = None
-    at: tuple[int, ...] = (10, 20, 50, 100)
-    spaces: tuple[str, ...] = ()
-    cosine_baseline: bool = True
-    examples: int = Field(default=12, ge=0)
-    seed: int = 0
-    dask: str | None = None
-    search: IndexConfig = IndexConfig()
-    out: str | None = None
-
-    @model_validator(mode="after")
-    def _run_or_data(self) -> "EvaluateConfig":
-        if self.run is None and self.data is None:
-            raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
-        return self
 
 
 T = TypeVar("T", bound=BaseModel)

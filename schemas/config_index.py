@@ -1,8 +1,8 @@
 """``search:`` of a retrieval evaluation: exact by default, or an index that proposes candidates."""
 
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer, model_validator
 
 from clipmill.schemas.model import Model
 
@@ -42,3 +42,9 @@ class IndexConfig(Model):
                 f"expected no options with index exact, got {given[0]}; name an index: ivf, hnsw or binary"
             )
         return self
+
+    @model_serializer(mode="wrap")
+    def _exact_alone(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        # A saved config is read again, and exact search takes no options.
+        data: dict[str, Any] = dump(self)
+        return {"index": "exact"} if self.index == "exact" else data

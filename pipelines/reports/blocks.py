@@ -1,4 +1,4 @@
-"""What a report's page is made of: tables, charts, bars, timelines and so on; `blocks.html` draws them.
+"""What a report's page is made of: tables, charts, bars, timelines and so on; `page.html` draws them.
 
 A page holds finished text and SVG; every number was computed and formatted before. Texts are plain: what comes from the
 data never becomes markup.
@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from clipmill.pipelines.reports.blocks_images import ClipList, PointMap, QueryCards
 from clipmill.pipelines.reports.charts import NUM_STYLES, swatch
-from clipmill.pipelines.reports.page import render, score_text
+from clipmill.pipelines.reports.page import ImageSheets, render, score_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,7 +135,7 @@ class Segment:
     """A bar of a timeline.
 
     Attributes:
-        mark: ``truth``, ``missed``, ``right``, ``wrong`` or ``excused``.
+        mark: ``truth``, ``missed``, ``correct``, ``incorrect`` or ``ignored``.
         text: what it is, in words: shown on hover and focus, and read aloud.
     """
 
@@ -196,7 +197,7 @@ class Strips:
 
 @dataclass(frozen=True, slots=True)
 class ListItem:
-    """An entry of a ranked list; `mark` is ``right``, ``wrong`` or ``excused``."""
+    """An entry of a ranked list; `mark` is ``correct``, ``incorrect`` or ``ignored``."""
 
     text: str
     mark: str
@@ -240,17 +241,61 @@ class Code:
     text: str
 
 
-Block = Table | Side | Charts | Choice | Bars | Matrix | Timelines | Strips | RankedLists | Facts | Code
+@dataclass(frozen=True, slots=True)
+class Step:
+    """A step of a chain: what it is about, what is said of it, where more of it stands (anchor, text), and a list."""
+
+    title: str
+    text: str
+    link: tuple[str, str] | None = None
+    items: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Steps:
+    """A numbered chain, such as from a number back to what it was made of."""
+
+    kind: ClassVar[str] = "steps"
+    title: str
+    steps: tuple[Step, ...]
 
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A large number on top; `kind` is ``main``, ``plain`` or ``floor``."""
+    """A large number; `kind` is ``main``, ``plain`` or ``floor``."""
 
     name: str
     value: str
-    text: str
+    text: str = ""
     kind: str = "plain"
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """Small tiles in a row."""
+
+    kind: ClassVar[str] = "counts"
+    tiles: tuple[Tile, ...]
+
+
+Block = (
+    Table
+    | Side
+    | Charts
+    | Choice
+    | Bars
+    | Matrix
+    | Timelines
+    | Strips
+    | RankedLists
+    | Facts
+    | Code
+    | Steps
+    | Counts
+    | QueryCards
+    | PointMap
+    | ClipList
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -276,11 +321,19 @@ class Page:
 
 def render_blocks(page: Page) -> str:
     """Returns the page as HTML text; the same page gives the same text."""
-    context = {"page": page, "signs": MARKS, "dots": DOTS, "ticks": time_ticks, "time_text": time_text}
-    return render("blocks.html", context)
+    images = ImageSheets()
+    context = {
+        "page": page,
+        "images": images,
+        "signs": MARKS,
+        "dots": DOTS,
+        "ticks": time_ticks,
+        "time_text": time_text,
+    }
+    return render("page.html", context)
 
 
-MARKS = {"truth": "●", "missed": "○", "right": "✓", "wrong": "✗", "excused": "–"}
+MARKS = {"truth": "●", "missed": "○", "correct": "✓", "incorrect": "✗", "ignored": "–"}
 DOTS = ("●", "▲", "■", "◆", "▼", "○")
 
 

@@ -11,6 +11,17 @@ SHOWN_ENDS = 3
 
 
 @dataclass(frozen=True, slots=True)
+class ClipPlace:
+    """Where a clip is: `clip` is its index within its video."""
+
+    clip_id: str
+    video_id: str
+    clip: int
+    start_seconds: float
+    stop_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class FeatureLineage:
     """How one feature's rows of a clip came about; what the store says, and `frames` as computed anew from the packets.
 
@@ -19,8 +30,8 @@ class FeatureLineage:
         recipe: key of the recipe, and `fingerprint` in full.
         rows: how many the clip has, and which are used.
         frames: which frames went through the network and when they are shown, as text; or why that is not known.
-        weights: as the passport says, with the file's digest.
-        facts: the rest of the passport: decoder, device, versions, digest of the values.
+        weights: as the provenance record says, with the file's digest.
+        facts: the rest of the provenance record: decoder, device, versions, digest of the values.
     """
 
     feature: str

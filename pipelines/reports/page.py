@@ -1,4 +1,4 @@
-"""What every HTML page shares: the template environment, how numbers read, pictures stored once, a limit of size."""
+"""What every HTML page shares: the template environment, how numbers read, images stored once, a limit of size."""
 
 import base64
 import os
@@ -6,17 +6,18 @@ from collections.abc import Mapping
 
 import jinja2
 
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 
 MAX_BYTES = 20_000_000
 
 
-class Pictures:
-    """Gives each distinct picture one CSS class, so that a page holds it once, however often it is shown.
+class ImageSheets:
+    """Gives each distinct image one CSS class, so that a page holds it once, however often it is shown.
 
     Attributes:
         sheets: by class, the data URL.
-        num_frames: by class, how many equally large frames the picture holds side by side.
+        num_frames: by class, how many equally large frames the image holds side by side.
     """
 
     def __init__(self) -> None:
@@ -24,16 +25,17 @@ class Pictures:
         self.num_frames: dict[str, int] = {}
         self._names: dict[bytes, str] = {}
 
-    def name(self, data: bytes | None, num_frames: int = 1) -> str:
-        """Returns the class of a JPEG or WebP picture, or an empty string where there is none."""
-        if not data:
+    def name(self, image: Thumbnail | None) -> str:
+        """Returns the class of an image, or an empty string where there is none."""
+        if image is None or not image.data:
             return ""
+        data = image.data
         if data not in self._names:
             name = f"t{len(self._names)}"
             kind = "webp" if data[:4] == b"RIFF" else "jpeg"
             self._names[data] = name
             self.sheets[name] = f"data:image/{kind};base64,{base64.b64encode(data).decode()}"
-            self.num_frames[name] = num_frames
+            self.num_frames[name] = image.num_frames
         return self._names[data]
 
 

@@ -1,6 +1,7 @@
 """What a build or a training did, as a page like an evaluation's, made of what their report.json holds."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from clipmill.pipelines.reports.blocks import (
@@ -34,6 +35,76 @@ STAGES = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class StageTime:
+    """Wall time of one stage; `detail` says how much work it was, and a part is one of a stage above it."""
+
+    stage: str
+    seconds: float
+    detail: str = ""
+    is_part: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedOfLight:
+    """A build's rate beside what bounds it: `line` as printed, `rates` as (name, frames per second)."""
+
+    line: str
+    rates: tuple[tuple[str, float], ...] = ()
+
+
+def build_stages(report: Mapping[str, Any], name: str = "the whole run", detail: str = "") -> tuple[StageTime, ...]:
+    """Returns the stages of a build by its report, the whole of it first."""
+    seconds = report["seconds"]
+    parts = (StageTime(stage, seconds[stage], text, True) for stage, text in STAGES.items() if stage in seconds)
+    return (StageTime(name, seconds.get("wall", 0.0), detail), *parts)
+
+
+def speed_of_light(report: Mapping[str, Any]) -> SpeedOfLight | None:
+    """Returns a build's speed by its report; None where it decoded nothing."""
+    speed = report["speed"]
+    if not speed:
+        return None
+    rates = [("this build", float(speed["frames_per_second"]))]
+    if speed.get("raw_decoder_frames_per_second"):
+        rates.append(("raw decoder", float(speed["raw_decoder_frames_per_second"])))
+    return SpeedOfLight(report["speed_of_light"], tuple(rates))
+
+
+def stages_table(stages: Sequence[StageTime]) -> Table:
+    """Returns where time went, as bars."""
+    longest = max((stage.seconds for stage in stages), default=0.0) or 1.0
+    rows = tuple(
+        Row(
+            stage.stage,
+            (Cell(duration_text(stage.seconds), stage.seconds / longest),),
+            1 if stage.is_part else 0,
+            note=stage.detail,
+        )
+        for stage in stages
+    )
+    parts = any(stage.is_part for stage in stages)
+    note = "Parts of a build are summed over workers, and decoding runs beside the networks: they need not add up."
+    return Table("Time per stage", ("stage", "time"), (("", rows),), note if parts else "")
+
+
+def speed_table(speed: SpeedOfLight) -> Table:
+    """Returns a build's rate beside what bounds it."""
+    fastest = max((rate for _, rate in speed.rates), default=0.0) or 1.0
+    rows = tuple(
+        Row(name, (Cell(f"{rate:.3g}" if rate < 100 else f"{rate:,.0f}", rate / fastest),), 0 if number == 0 else 3)
+        for number, (name, rate) in enumerate(speed.rates)
+    )
+    return Table("Speed of light", ("", "frames/s"), (("", rows),), speed.line)
+
+
+def reasons_table(reasons: Mapping[str, int], note: str = "") -> Table:
+    """Returns why videos are in quarantine, the most frequent reason first."""
+    counts = sorted(reasons.items(), key=lambda item: (-item[1], item[0]))
+    rows = tuple(Row(reason, (Cell(f"{count:,}"),)) for reason, count in counts)
+    return Table("Quarantined videos: why", ("reason", "videos"), (("", rows),), note)
+
+
 def render_build(
     report: Mapping[str, Any],
     recipes: Sequence[Mapping[str, str]],
@@ -61,10 +132,11 @@ def render_build(
     notes = (
         (f"⚠ Random weights for {', '.join(random)}: rows are real outputs of an untrained network.",) if random else ()
     )
+    speed = speed_of_light(report)
     sections = (
-        Section("results", "Results", (_features(report, recipes), *_speed(report))),
+        Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
         Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
-        Section("time", "Time", (_times(report["seconds"]),)),
+        Section("time", "Time", (stages_table(build_stages(report)),)),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
     )
     return render_blocks(Page(f"Build of {report['dataset']}", f"Run {report['run_id']}", tiles, sections, notes))
@@ -86,12 +158,6 @@ def _features(report: Mapping[str, Any], recipes: Sequence[Mapping[str, str]]) -
     return Table("Features", ("feature", "network", "weights", "new rows", "recipe"), (("", rows),))
 
 
-def _speed(report: Mapping[str, Any]) -> tuple[Block, ...]:
-    if not report["speed"]:
-        return ()
-    return (Facts("Speed of light", (("this run", report["speed_of_light"]),)),)
-
-
 def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
     substituted = (
         "substituted frames",
@@ -106,28 +172,12 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     )
     if not rows:
         return (facts,)
-    counts = sorted(report["reasons"].items(), key=lambda item: (-item[1], item[0]))
-    reasons = numbers(("reason", "videos"), [(reason, [f"{count:,}"]) for reason, count in counts], "Why")
     shown = tuple(Row(row["video_id"], (Cell(row["stage"]), Cell(row["reason"])), note=row["message"]) for row in rows)
     note = "clipmill requeue puts them back; a video whose file has changed is tried again anyway."
     if len(shown) > QUARANTINE_SHOWN:
         note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
     listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
-    return facts, reasons, listed
-
-
-def _times(seconds: Mapping[str, float]) -> Table:
-    longest = max(seconds.values(), default=0.0) or 1.0
-    rows = [
-        Row("the whole run", (Cell(duration_text(seconds.get("wall", 0.0)), seconds.get("wall", 0.0) / longest),), 0)
-    ]
-    rows += [
-        Row(name, (Cell(duration_text(seconds[name]), seconds[name] / longest),), 1, note=text)
-        for name, text in STAGES.items()
-        if name in seconds
-    ]
-    note = "Stages are summed over workers, and decoding runs beside the networks: they need not add up."
-    return Table("Time per stage", ("stage", "time"), (("", tuple(rows)),), note)
+    return facts, reasons_table(report["reasons"]), listed
 
 
 def _build_facts(report: Mapping[str, Any]) -> Facts:

@@ -1,11 +1,13 @@
 """What ``clipmill search`` found, as one self-contained page: each query with the clips found and their scores."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
+from clipmill.pipelines.reports.blocks import Block, Code, Facts, Page, Row, Section, Table, render_blocks
+from clipmill.pipelines.reports.blocks_images import ClipList, Hit, HitList, QueryCard, QueryCards
 from clipmill.pipelines.reports.lineage import ClipLineage
-from clipmill.pipelines.reports.page import Pictures, render
-from clipmill.pipelines.reports.pictures import Strip
+from clipmill.pipelines.reports.page import clock_text, score_text
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,18 +25,19 @@ class FoundClip:
 
 @dataclass(frozen=True, slots=True)
 class SearchedQuery:
-    """One query and what each space found for it, best first.
+    """One query and the clips each space found for it, best first.
 
     Attributes:
         name: as given: a path, or ``<video>@<seconds> s``.
         sha256: of the file's bytes.
-        picture: JPEG of the query as it was read.
+        image: JPEG of the query as it was read.
+        hits: clips by space.
     """
 
     name: str
     sha256: str
-    picture: bytes
-    found: Mapping[str, tuple[FoundClip, ...]]
+    image: bytes
+    hits: Mapping[str, tuple[FoundClip, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +49,7 @@ class SearchPage:
         failed: (query, why it could not be used).
         num_clips: in the gallery.
         primary: the space shown first; the others are folded away.
-        strips: animated thumbnails by clip id.
+        thumbnails: moving ones, by clip id.
         provenance: (name, value) pairs.
     """
 
@@ -56,7 +59,7 @@ class SearchPage:
     failed: tuple[tuple[str, str], ...]
     num_clips: int
     primary: str
-    strips: Mapping[str, Strip]
+    thumbnails: Mapping[str, Thumbnail]
     warnings: tuple[str, ...] = ()
     lineage: Mapping[str, ClipLineage] = field(default_factory=dict)
     provenance: tuple[tuple[str, str], ...] = ()
@@ -65,38 +68,65 @@ class SearchPage:
 
 def render_search(page: SearchPage) -> str:
     """Returns the page as HTML text; the same page gives the same text."""
-    pictures = Pictures()
     anchors = {clip: f"clip-{number}" for number, clip in enumerate(page.lineage)}
-    queries = [
-        {
-            "name": query.name,
-            "picture": pictures.name(query.picture),
-            "lists": [_list(page, space, query.found[space], pictures, anchors) for space in _ordered(page, query)],
-        }
-        for query in page.queries
-    ]
-    context = {"page": page, "queries": queries, "pictures": pictures, "anchors": anchors}
-    return render("search.html", context)
-
-
-def _ordered(page: SearchPage, query: SearchedQuery) -> list[str]:
-    return sorted(query.found, key=lambda space: space != page.primary)
-
-
-def _list(
-    page: SearchPage, space: str, found: tuple[FoundClip, ...], pictures: Pictures, anchors: Mapping[str, str]
-) -> dict[str, object]:
-    best = max((clip.score for clip in found), default=0.0)
-    entries = []
-    for rank, clip in enumerate(found, start=1):
-        strip = page.strips.get(clip.clip_id)
-        entries.append(
-            {
-                "rank": rank,
-                "clip": clip,
-                "share": min(max(clip.score / best, 0.0), 1.0) if best > 0 else 0.0,
-                "picture": pictures.name(strip.data, strip.num_frames) if strip else "",
-                "anchor": anchors.get(clip.clip_id, ""),
-            }
+    sections = [_queries(page, anchors)]
+    if page.failed:
+        rows = tuple(Row(name, (), note=message) for name, message in page.failed)
+        sections.append(
+            Section("failed", "Not usable", (Table("Queries that could not be used", ("query",), (("", rows),)),))
         )
-    return {"space": space, "entries": entries}
+    if page.lineage:
+        clips = tuple((anchors[clip], clip, item) for clip, item in page.lineage.items())
+        text = "What the vectors of the clips above were made of."
+        sections.append(Section("lineage", "Lineage", (ClipList("", clips),), text))
+    run: list[Block] = [Facts("Where the scores come from", page.provenance)]
+    if page.config:
+        run.append(Code("Resolved config", page.config))
+    sections.append(Section("run", "Run", tuple(run)))
+    subtitle = f"{_counted(page.num_queries)}, {page.num_clips:,} clips searched"
+    notes = list(page.warnings)
+    if page.failed:
+        notes.append(f"⚠ {_counted(len(page.failed))} could not be used; the reasons stand below the others.")
+    return render_blocks(Page(page.title, subtitle, (), tuple(sections), tuple(notes)))
+
+
+def _counted(number: int) -> str:
+    return f"{number:,} {'query' if number == 1 else 'queries'}"
+
+
+def _queries(page: SearchPage, anchors: Mapping[str, str]) -> Section:
+    if not page.queries:
+        return Section("queries", "Queries", (), "No query could be used.")
+    text = "Best first. Press an image to enlarge it and to see its path."
+    if len(page.queries) < page.num_queries:
+        text = f"The first {len(page.queries)} of {page.num_queries:,}; all are in results.json. {text}"
+    cards = tuple(
+        QueryCard("query", query.name, Thumbnail(query.image), tuple(_lists(page, query, anchors)))
+        for query in page.queries
+    )
+    return Section("queries", "Queries", (QueryCards(cards, "large"),), text)
+
+
+def _lists(page: SearchPage, query: SearchedQuery, anchors: Mapping[str, str]) -> Iterator[HitList]:
+    for space in sorted(query.hits, key=lambda space: space != page.primary):
+        clips = query.hits[space]
+        best = max((clip.score for clip in clips), default=0.0)
+        hits = tuple(
+            _hit(page, space, rank, clip, best, anchors.get(clip.clip_id, "")) for rank, clip in enumerate(clips, 1)
+        )
+        yield HitList(space, hits, is_folded=space != page.primary)
+
+
+def _hit(page: SearchPage, space: str, rank: int, clip: FoundClip, best: float, anchor: str) -> Hit:
+    start, stop = clock_text(clip.start_seconds), clock_text(clip.stop_seconds)
+    label = f" Label {clip.label}." if clip.label else ""
+    return Hit(
+        name=clip.video_id,
+        lines=(f"{rank} {clip.video_id}", f"{score_text(clip.score)} · {start}–{stop}"),
+        spoken=f"Rank {rank}, score {score_text(clip.score)}: {clip.video_id}, {start} to {stop}",
+        text=f"Rank {rank} in {space}: {clip.video_id}, {start} to {stop}.{label} Score {clip.score:.4f}.",
+        detail=clip.uri,
+        share=min(max(clip.score / best, 0.0), 1.0) if best > 0 else 0.0,
+        thumbnail=page.thumbnails.get(clip.clip_id),
+        anchor=anchor,
+    )

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 HEAD_BYTES = 1 << 16
 
@@ -31,7 +31,7 @@ class ReadRequest:
     path: str
     thing: str = "file"
     subset: str | None = None
-    inverted: str = "refuse"
+    inverted: Literal["refuse", "drop", "swap"] = "refuse"
     classes: str | tuple[str, ...] | None = None
     truth_path: str | None = None
     truth: Any = None

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import yaml
 
-from clipmill.schemas.config import BuildConfig, EvaluateConfig, TrainConfig, parse_config
+from clipmill.schemas.config import BuildConfig, TrainConfig, parse_config
+from clipmill.schemas.config_retrieval import RetrievalConfig
 from examples.demo import render as demo
 from examples.demo.scenes import CLASSES, Scene
 
@@ -99,7 +100,7 @@ def test_configs_are_valid_and_fit_together(name: str) -> None:
     folder = ROOT / "examples" / name
     build = parse_config(BuildConfig, (folder / "build.yaml").read_text(), source="build")
     train = parse_config(TrainConfig, (folder / "train.yaml").read_text(), source="train")
-    evaluate = parse_config(EvaluateConfig, (folder / "evaluate.yaml").read_text(), source="evaluate")
+    evaluate = parse_config(RetrievalConfig, (folder / "evaluate.yaml").read_text(), source="evaluate")
     assert train.data.store == build.store.url
     assert {train.data.image, train.data.video} <= set(build.features)
     assert evaluate.run == train.out

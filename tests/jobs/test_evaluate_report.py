@@ -16,7 +16,7 @@ from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate, refused
 from tests.jobs.stored_rows import write_store
-from tests.pipelines.evaluation.test_report import _text
+from tests.pipelines.reports.page_text import page_text
 
 
 def detection_files(folder: Path) -> dict[str, Any]:
@@ -94,7 +94,7 @@ def test_every_task_leaves_a_page_with_its_numbers_and_what_it_was_read_from(tas
     assert done.exit_code == 0, done.err
     page = tmp_path / "out" / "report.html"
     assert f"report: {page}" in done.out
-    text = _text(page.read_text())
+    text = page_text(page.read_text())
     run = done.run()
     assert f"{run['metrics'][run['headline']]:.3f}" in text
     for key in ("ground_truth", "predictions"):
@@ -102,7 +102,7 @@ def test_every_task_leaves_a_page_with_its_numbers_and_what_it_was_read_from(tas
     assert done.results["data"]["fingerprint"] in text
     assert f"task: {task}" in text
     again = evaluate(tmp_path, config)
-    assert (again.results_bytes, _text(page.read_text())) == (done.results_bytes, text)
+    assert (again.results_bytes, page_text(page.read_text())) == (done.results_bytes, text)
 
 
 def test_nms_that_follows_the_threshold_is_drawn_as_it_is_scored(tmp_path: Path) -> None:
@@ -112,7 +112,7 @@ def test_nms_that_follows_the_threshold_is_drawn_as_it_is_scored(tmp_path: Path)
         "tiou_thresholds": [0.3, 0.5, 0.8],
     }
     done = evaluate(tmp_path, config | {"report": True})
-    text = _text((tmp_path / "out" / "report.html").read_text())
+    text = page_text((tmp_path / "out" / "report.html").read_text())
     values = [done.run()["metrics"][f"map@{tiou}"] for tiou in (0.3, 0.5, 0.8)]
     legend = " ".join(f"tIoU {tiou}: mAP {value:.3f}" for tiou, value in zip((0.3, 0.5, 0.8), values, strict=True))
     assert legend in text
@@ -127,12 +127,12 @@ def test_two_runs_share_one_page_and_highlights_tell_what_was_asked(tmp_path: Pa
     worse = written(tmp_path / "worse.csv", "video_id,start_seconds,stop_seconds,label,score\nv1,0,5,run,0.5\n")
     both = [{"file": config["predictions"], "name": "ours"}, {"file": worse, "name": "theirs"}]
     evaluate(tmp_path, config | {"task": "detection", "predictions": both, "published": "thumos14", "report": True})
-    text = _text((tmp_path / "out" / "report.html").read_text())
+    text = page_text((tmp_path / "out" / "report.html").read_text())
     assert "Temporal detection: ours, theirs" in text
     assert "Published, thumos14" in text
     assert "Scored and left out: theirs" in text
     evaluate(tmp_path, {"task": "highlights", **moment_files(tmp_path), "report": True}, out="asked")
-    assert "A dog runs <2>" in _text((tmp_path / "asked" / "report.html").read_text())
+    assert "A dog runs <2>" in page_text((tmp_path / "asked" / "report.html").read_text())
 
 
 def test_report_false_leaves_no_page_and_a_page_in_the_way_is_one_clear_line(tmp_path: Path) -> None:
@@ -165,7 +165,7 @@ def test_detections_of_a_store_say_which_weights_they_come_from_and_warn_of_rand
     config = {"task": "detection", "ground_truth": truth, "predictions": {"store": url, "feature": "rc3d"}}
     done = evaluate(tmp_path, config | {"report": True, "resamples": 20})
     assert done.exit_code == 0, done.err
-    text = _text((tmp_path / "out" / "report.html").read_text())
+    text = page_text((tmp_path / "out" / "report.html").read_text())
     assert f"Random weights: rc3d in {url} (random(0)). These numbers show that the pipeline works" in text
     assert f"recipe of rc3d in {url} {recipe.fingerprint}" in text
     assert f"extractor of rc3d in {url} rc3d, layer detections" in text

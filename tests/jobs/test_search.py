@@ -24,7 +24,7 @@ from clipmill.models.retrieval import distances, embed_images, embed_videos
 from clipmill.pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
 from clipmill.schemas.errors import ConfigError, StoreError, UsageError, WeightsError
 from clipmill.stores import FeatureStore
-from tests.pipelines.evaluation.browser import CHROMIUM, browser
+from tests.pipelines.reports.browser import CHROMIUM, browser
 
 Search = Callable[..., Any]
 

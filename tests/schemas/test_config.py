@@ -5,8 +5,10 @@ from typing import Any
 
 import pytest
 
-from clipmill.schemas.config import BuildConfig, EvaluateConfig, TrainConfig, dump_config, parse_config
+from clipmill.schemas.config import BuildConfig, TrainConfig, dump_config, parse_config
+from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import EXIT_USAGE, ConfigError
+from clipmill.schemas.model import RenamedKeyWarning
 
 CONTRACT = """
 store:    {url: out/topics70, format: zarr}
@@ -152,10 +154,15 @@ def test_train_and_evaluate_files() -> None:
     )
     assert train.data.split.from_ == "manifest"
     assert parse_config(TrainConfig, dump_config(train)) == train
-    evaluate = parse_config(EvaluateConfig, "run: run\nat: [1, 5]\n")
-    assert evaluate.at == (1, 5)
+    evaluate = parse_config(RetrievalConfig, "run: run\ncutoffs: [5, 1]\n")
+    assert (evaluate.cutoffs, evaluate.out) == ((1, 5), "run/evaluation")
+    assert parse_config(RetrievalConfig, dump_config(evaluate)) == evaluate
+    with pytest.warns(RenamedKeyWarning, match="'at' is now 'cutoffs'"):
+        assert parse_config(RetrievalConfig, "run: run\nat: [1, 5]\n") == evaluate
     with pytest.raises(ConfigError, match="expected run .* or data"):
-        parse_config(EvaluateConfig, "at: [10]")
+        parse_config(RetrievalConfig, "cutoffs: [10]")
+    with pytest.raises(ConfigError, match="cutoffs: expected cut-offs from 1 up"):
+        parse_config(RetrievalConfig, "{run: run, cutoffs: [0, 10]}")
     with pytest.raises(ConfigError, match=r"data.split.test_fraction: Input should be less than 1"):
         parse_config(TrainConfig, dump_config(train), ["data.split.test_fraction=1"])
 

@@ -97,7 +97,7 @@ class SpaceResult:
         cumulative_k: what the released evaluator with its never-cleared list would print, by K.
         top: ``int64[Q, min(K, N)]``, gallery positions, best first; -1 where approximate search found no more.
         top_scores: ``float32[Q, min(K, N)]``; minus infinity where `top` is -1.
-        right: ``bool[Q, min(K, N)]``, whether each of `top` is relevant.
+        relevant: ``bool[Q, min(K, N)]``, whether each of `top` is.
         map_curve: ``float64[K]``, mAP@k for k = 1 .. K.
         precision_curve: ``float64[101]``, mean interpolated precision at recall 0, 0.01, ..., 1; None without full
             ranks.
@@ -111,7 +111,7 @@ class SpaceResult:
     cumulative_k: Mapping[int, float]
     top: Ints
     top_scores: npt.NDArray[np.float32]
-    right: npt.NDArray[np.bool_]
+    relevant: npt.NDArray[np.bool_]
     map_curve: Floats
     precision_curve: Floats | None
     per_label: tuple[LabelScore, ...]
@@ -338,7 +338,7 @@ def _space_result(
         cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in at}),
         top=top,
         top_scores=np.where(top >= 0, key_scores(found.top), np.float32(-np.inf)),
-        right=hits.relevant,
+        relevant=hits.relevant,
         map_curve=_column_means(curve),
         precision_curve=precision,
         per_label=_per_label(labels, headline, num_relevant),

@@ -28,6 +28,7 @@ BASELINES = {
     "most_frequent": "always the most frequent classes",
     "constant": "all scores equal",
     "shuffled": "the same documents in random order",
+    "cosine": "stored vectors as they are, nothing learned",
 }
 MOST_TILES = 3
 """Large numbers of metrics, beside those of the baselines."""
@@ -67,13 +68,16 @@ class TaskReport:
     """A report before it becomes a page.
 
     Attributes:
-        score: of all sets of predictions; the first one is the one that the details are about.
+        score: of all runs.
         tiles: metrics of the large numbers; the first is the main one.
         names: metric to what a reader calls it; default: its name.
         columns: metrics of the table of results.
         sections: what the task has to show, between the results and the lineage.
         explained: how the numbers are defined, below the table.
         published: rows to print below ours; without any, all published rows of the task are there to be opened.
+        data: what the section of data begins with.
+        main: which of the score's runs the details are about.
+        is_tile_per_run: the large numbers are the main metric of every run, not several metrics of the main one.
     """
 
     title: str
@@ -87,6 +91,14 @@ class TaskReport:
     notes: tuple[str, ...] = ()
     published: tuple[PublishedScore, ...] = ()
     lineage: Lineage = Lineage()
+    data: tuple[Block, ...] = ()
+    main: int = 0
+    is_tile_per_run: bool = False
+
+
+def run_styles(num_runs: int, main: int = 0) -> tuple[int, ...]:
+    """Returns the index of colour, dash and marker of each run, wherever it is drawn: the main one has the first."""
+    return tuple(0 if n == main else n + (n < main) for n in range(num_runs))
 
 
 def write_task_report(path: str, report: TaskReport) -> int:
@@ -101,7 +113,7 @@ def write_task_report(path: str, report: TaskReport) -> int:
 
 def render_task_report(report: TaskReport) -> str:
     """Returns the page as HTML text; the same report gives the same text."""
-    run = report.score.runs[0]
+    run = report.score.runs[report.main]
     notes = tuple(dict.fromkeys([*report.notes, *(note for each in report.score.runs for note in each.notes)]))
     results: list[Block] = [results_table(report)]
     if len(run.metrics) > len(report.columns) or run.intervals:
@@ -132,18 +144,22 @@ def interval_text(interval: Interval | None) -> str:
 
 
 def _tiles(report: TaskReport) -> tuple[Tile, ...]:
-    run = report.score.runs[0]
-    tiles = []
-    for metric in report.tiles[:MOST_TILES]:
-        name = report.names.get(metric, metric)
-        kind = "main" if metric == report.tiles[0] else "plain"
-        tiles.append(
-            Tile(name, value_text(metric, run.metrics[metric]), interval_text(run.intervals.get(metric)), kind)
-        )
-    main = report.tiles[0]
+    runs = report.score.runs
+    run, main = runs[report.main], report.tiles[0]
+
+    def tile(title: str, of: RunScore, metric: str, prefix: str, is_main: bool) -> Tile:
+        text = ", ".join(part for part in (prefix, interval_text(of.intervals.get(metric))) if part)
+        return Tile(title, value_text(metric, of.metrics[metric]), text, "main" if is_main else "plain")
+
+    title = report.names.get(main, main)
+    if report.is_tile_per_run:
+        tiles = [tile(each.name, each, main, title, each is run) for each in runs]
+    else:
+        names = [(metric, report.names.get(metric, metric)) for metric in report.tiles[:MOST_TILES]]
+        tiles = [tile(name, run, metric, "", metric == main) for metric, name in names]
     for baseline, values in run.baselines.items():
         if main in values:
-            text = f"{report.names.get(main, main)} of {BASELINES.get(baseline, 'a baseline')}"
+            text = f"{title} of {BASELINES.get(baseline, 'a baseline')}"
             tiles.append(Tile(f"baseline: {baseline.replace('_', ' ')}", value_text(main, values[main]), text, "floor"))
     return tuple(tiles)
 
@@ -165,7 +181,8 @@ def results_table(report: TaskReport) -> Table:
         Row(f"baseline: {name.replace('_', ' ')}", cells(values), -1, note=BASELINES.get(name.split(",")[0], ""))
         for name, values in baseline_rows(runs)
     )
-    own = tuple(Row(run.name, cells(run.metrics), n, is_main=n == 0) for n, run in enumerate(runs))
+    styles = run_styles(len(runs), report.main)
+    own = tuple(Row(run.name, cells(run.metrics), styles[n], is_main=n == report.main) for n, run in enumerate(runs))
     groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*baselines, *own))]
     groups += _published_groups(report.published, columns)
     note = f"{report.explained} {_OTHERS}" if report.published else report.explained
@@ -229,7 +246,7 @@ def metrics_table(report: TaskReport) -> Table:
 
 
 def _data(report: TaskReport) -> Section:
-    blocks: list[Block] = []
+    blocks: list[Block] = list(report.data)
     lineage = report.lineage
     for run in report.score.runs:
         if run.counts:

@@ -24,9 +24,9 @@ from clipmill.pipelines.evaluation.tasks.published import PUBLISHED_SCORES
 from clipmill.pipelines.reports.blocks import Segment, time_text, time_ticks
 from clipmill.pipelines.reports.charts_bars import Layer, Steps, histogram_chart, matrix_picture, stacked_chart
 from clipmill.schemas.errors import StorageUnavailableError
-from tests.pipelines.evaluation.browser import CHROMIUM, browser
 from tests.pipelines.evaluation.task_pages import HOSTILE, PAGES, detection_page, evaluated_detections
-from tests.pipelines.evaluation.test_report import _text
+from tests.pipelines.reports.browser import CHROMIUM, browser
+from tests.pipelines.reports.page_text import page_text
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_page_is_well_formed_stands_alone_and_lets_no_name_become_markup(
     pages: dict[str, str], name: str
 ) -> None:
     html = pages[name]
-    text = _text(html)
+    text = page_text(html)
     assert "ab" * 8 in text  # the digest of a file read
     assert "1,234,567" in text
     assert "note: <b>not bold</b>" in text
@@ -71,7 +71,7 @@ def test_every_page_shows_its_metrics_baselines_and_intervals(
 ) -> None:
     report = reports[name]
     run = report.score.runs[0]
-    text = _text(pages[name])
+    text = page_text(pages[name])
     for metric in report.columns:
         assert f"{run.metrics[metric]:.3f}" in text, metric
     for metric, value in run.metrics.items():
@@ -85,7 +85,7 @@ def test_every_page_shows_its_metrics_baselines_and_intervals(
 
 def test_a_detection_page_says_where_the_map_is_lost(pages: dict[str, str]) -> None:
     evaluation = evaluated_detections()
-    text = _text(pages["detection"])
+    text = page_text(pages["detection"])
     assert "Published, elsewhere Method <P> NMS at 0.4. Source: A. Nother, 2019 0.123" in text
     hits = hits_at(evaluation.truth.segments, evaluation.predictions, 0.5)
     found = false_positives(hits)
@@ -102,8 +102,8 @@ def test_a_detection_page_says_where_the_map_is_lost(pages: dict[str, str]) -> N
 def test_without_a_named_dataset_published_rows_are_there_to_be_opened(
     pages: dict[str, str], reports: dict[str, TaskReport]
 ) -> None:
-    assert "Published results" not in _text(pages["proposals"])
-    bare = _text(render_task_report(dataclasses.replace(reports["detection"], published=(), sections=())))
+    assert "Published results" not in page_text(pages["proposals"])
+    bare = page_text(render_task_report(dataclasses.replace(reports["detection"], published=(), sections=())))
     assert "Published results, on their own data" in bare
     rows = [row for row in PUBLISHED_SCORES if row.task == "detection"]
     assert rows
@@ -131,10 +131,10 @@ def test_timelines_mark_right_and_wrong_as_the_matching_says() -> None:
         for bar in drawn:
             rank = int(re.search(r"rank (\d+)", bar.text).group(1))  # type: ignore[union-attr]
             row = [row for row in hits.order.tolist() if hits.predictions.video[row] == video][rank - 1]
-            assert (bar.mark == "right") == (hits.target[row] >= 0)
+            assert (bar.mark == "correct") == (hits.target[row] >= 0)
             assert f"score {hits.predictions.score[row]:.4g}," in bar.text
         right = sum(
-            bar.mark == "right" and int(bar.text.split("rank ")[1].split(",")[0]) <= sizes[video] for bar in drawn
+            bar.mark == "correct" and int(bar.text.split("rank ")[1].split(",")[0]) <= sizes[video] for bar in drawn
         )
         assert right / sizes[video] == pytest.approx(share[video])
 
@@ -155,7 +155,7 @@ def test_best_and_worst_are_chosen_by_value_then_size_then_name() -> None:
 
 def test_bars_of_one_line_keep_apart_and_stay_within_the_video() -> None:
     random = np.random.default_rng(0)
-    bars = [Segment(float(s), float(s + w), "wrong", "") for s, w in random.uniform((-5, 0), 60, (40, 2))]
+    bars = [Segment(float(s), float(s + w), "incorrect", "") for s, w in random.uniform((-5, 0), 60, (40, 2))]
     lanes, hidden = lanes_of(bars, 100.0, "class", False)
     drawn = [lane.segments for lane in lanes]
     assert sum(map(len, drawn)) + hidden == 40

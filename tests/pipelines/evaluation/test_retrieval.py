@@ -16,9 +16,10 @@ from clipmill.pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS,
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import ranked_hits
 from clipmill.pipelines.evaluation.retrieval.blocks import Cut, computing
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from clipmill.pipelines.evaluation.retrieval.results import results_json
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Block, Combined, Cosine
-from clipmill.pipelines.evaluation.tasks.retrieval.published import IMAGE_TO_VIDEO
+from clipmill.pipelines.evaluation.tasks.published import published_scores
+from clipmill.pipelines.evaluation.tasks.result import task_results_json
+from clipmill.pipelines.evaluation.tasks.retrieval.score import retrieval_score
 from clipmill.schemas.errors import EngineError, UsageError
 
 SCORERS = {
@@ -56,7 +57,7 @@ def _run(cut: Cut | None = None, address: str | None = None, at: tuple[int, ...]
 
 
 def _same(left: RetrievalResult, right: RetrievalResult) -> None:
-    assert results_json(left) == results_json(right)
+    assert task_results_json(retrieval_score(left)) == task_results_json(retrieval_score(right))
     for mine, other in zip(left.spaces, right.spaces, strict=True):
         assert dict(mine.metrics) == dict(other.metrics)
         assert np.array_equal(mine.top, other.top)
@@ -201,7 +202,7 @@ def test_the_gallerys_storage_order_does_not_change_a_bit() -> None:
         {name: array[order] for name, array in gallery.vectors.items()},
     )
     result = evaluate_retrieval(queries, moved, SCORERS, (3, 10))
-    assert results_json(result) == results_json(_run())
+    assert task_results_json(retrieval_score(result)) == task_results_json(retrieval_score(_run()))
 
 
 def test_lazy_dask_vectors_give_the_same_bits() -> None:
@@ -332,19 +333,21 @@ def test_a_scheduler_that_is_not_there_is_one_clear_line() -> None:
 
 def test_results_are_byte_stable_and_hold_no_times() -> None:
     result = _run()
-    text = results_json(result, {"model": "map_ivr"})
+    text = task_results_json(retrieval_score(result, about={"model": "map_ivr"}))
     again = dataclasses.replace(_run(), seconds=result.seconds + 5)
-    assert text == results_json(again, {"model": "map_ivr"})
+    assert text == task_results_json(retrieval_score(again, about={"model": "map_ivr"}))
     data = json.loads(text)
     assert list(data) == sorted(data)
-    assert data["spaces"]["video"]["metrics"]["map@3"] == round(result.space("video").metrics["map@3"], 10)
-    assert len(data["spaces"]["video"]["per_query"]["map@10"]) == data["num_queries"] == 23
+    run = data["runs"]["video"]
+    assert run["metrics"]["map@3"] == round(result.space("video").metrics["map@3"], 10)
+    assert run["intervals"]["map@3"]["low"] == round(result.space("video").intervals["map@3"].low, 10)
+    assert len(run["units"]["values"]["map@10"]) == data["data"]["num_queries"] == 23
 
 
 def test_what_json_cannot_hold_becomes_null() -> None:
     queries = Queries(["q"], ["nowhere"], {"v": np.ones((1, 2))})
     result = evaluate_retrieval(queries, Gallery(["a"], ["x"], {"v": np.ones((1, 2))}), _cosine(), (1,))
-    assert json.loads(results_json(result))["spaces"]["cosine"]["metrics"]["median_rank"] is None
+    assert json.loads(task_results_json(retrieval_score(result)))["runs"]["cosine"]["metrics"]["median_rank"] is None
     assert result.space("cosine").metrics["map@1"] == 0.0
 
 
@@ -377,7 +380,9 @@ def test_paired_bootstrap_is_tighter_than_two_single_ones() -> None:
 
 
 def test_published_rows_name_their_source() -> None:
-    assert len(IMAGE_TO_VIDEO) == 24
-    combined = next(r for r in IMAGE_TO_VIDEO if r.method == "MAP-IVR combined" and r.dataset == "THUMOS14")
-    assert combined.values == (0.721, 0.719, 0.717, 0.714)
-    assert all(row.source and all(0 < value < 1 for value in row.values) for row in IMAGE_TO_VIDEO)
+    rows = [*published_scores("retrieval", "activitynet"), *published_scores("retrieval", "thumos14")]
+    assert len(rows) == 24
+    combined = {row.dataset: row.metrics for row in rows if row.method == "MAP-IVR combined"}
+    assert combined["thumos14"] == {"map@10": 0.721, "map@20": 0.719, "map@50": 0.717, "map@100": 0.714}
+    assert combined["activitynet"]["map@10"] == 0.357
+    assert all(row.source and all(0 < value < 1 for value in row.metrics.values()) for row in rows)

@@ -10,10 +10,12 @@ import pytest
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.blocks import Cut
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
-from clipmill.pipelines.evaluation.retrieval.results import results_json
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Hamming
-from clipmill.schemas.config import EvaluateConfig, parse_config
+from clipmill.pipelines.evaluation.tasks.result import task_results_json
+from clipmill.pipelines.evaluation.tasks.retrieval.score import retrieval_score
+from clipmill.schemas.config import parse_config
 from clipmill.schemas.config_index import IndexConfig
+from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import ConfigError, UsageError
 
 SPACES = {
@@ -106,8 +108,8 @@ def test_more_effort_finds_more() -> None:
 
 @pytest.mark.parametrize("index", NARROW)
 def test_results_are_the_same_bytes_every_time_and_on_any_number_of_threads(index: str) -> None:
-    first = results_json(run(NARROW[index], threads=1))
-    assert first == results_json(run(NARROW[index], threads=2, cut=Cut(21, 170)))
+    first = task_results_json(retrieval_score(run(NARROW[index], threads=1)))
+    assert first == task_results_json(retrieval_score(run(NARROW[index], threads=2, cut=Cut(21, 170))))
     stored = json.loads(first)["approximate"]
     assert stored["settings"]["index"] == NARROW[index].index
     assert set(stored["recall"]) == set(SPACES)
@@ -124,7 +126,7 @@ def test_galleries_larger_than_memory_are_read_in_chunks() -> None:
     queries, gallery = data()
     lazy = Gallery(gallery.ids, gallery.labels, {"video": da.from_array(gallery.vectors["video"], chunks=(130, 32))})
     result = evaluate_retrieval(queries, lazy, SPACES, (5, 20), approximate=NARROW["itq"], cut=Cut(16, 100))
-    assert results_json(result) == results_json(run(NARROW["itq"]))
+    assert task_results_json(retrieval_score(result)) == task_results_json(retrieval_score(run(NARROW["itq"])))
 
 
 @pytest.mark.parametrize("index", ["ivf", "hnsw", "binary"])
@@ -145,7 +147,7 @@ def test_lists_that_are_shorter_than_k_leave_places_free() -> None:
     result = evaluate_retrieval(queries, gallery, {"a": Cosine("image", "video")}, (20,), approximate=settings)
     space = result.space("a")
     assert (space.top == -1).any()
-    assert not space.right[space.top == -1].any()
+    assert not space.relevant[space.top == -1].any()
     assert np.isneginf(space.top_scores[space.top == -1]).all()
     assert space.precision_curve is None
 
@@ -180,13 +182,13 @@ def test_what_cannot_be_searched_approximately_is_refused() -> None:
 
 
 def test_the_config_names_the_index_with_the_same_defaults() -> None:
-    config = parse_config(EvaluateConfig, "{run: r, search: {index: ivf, probes: 4}}")
+    config = parse_config(RetrievalConfig, "{run: r, search: {index: ivf, probes: 4}}")
     assert Approximate(**config.search.model_dump()) == Approximate("ivf", probes=4)
     assert IndexConfig().index == "exact"
     with pytest.raises(ConfigError, match="expected no options with index exact, got probes"):
-        parse_config(EvaluateConfig, "{run: r, search: {probes: 4}}")
+        parse_config(RetrievalConfig, "{run: r, search: {probes: 4}}")
     with pytest.raises(ConfigError, match="search.index"):
-        parse_config(EvaluateConfig, "{run: r, search: {index: ivff}}")
+        parse_config(RetrievalConfig, "{run: r, search: {index: ivff}}")
 
 
 def test_faiss_and_torch_share_a_process() -> None:

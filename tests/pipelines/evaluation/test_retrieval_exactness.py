@@ -261,7 +261,7 @@ def test_judgements_that_repeat_the_labels_give_the_labels_numbers() -> None:
     by_qrels = evaluate_retrieval(queries, gallery, COSINE, (3, 20), qrels=qrels, cut=Cut(5, 11))
     assert dict(by_label.space("cosine").metrics) == dict(by_qrels.space("cosine").metrics)
     assert dict(by_label.chance) == pytest.approx(dict(by_qrels.chance))
-    assert np.array_equal(by_label.space("cosine").right, by_qrels.space("cosine").right)
+    assert np.array_equal(by_label.space("cosine").relevant, by_qrels.space("cosine").relevant)
 
 
 def test_judgements_agree_with_trec_measures_of_the_same_ranking() -> None:

@@ -12,8 +12,9 @@ import pytest
 from benchmarks.bench_retrieval_scale import NUM_LABELS, ROWS_PER_VIDEO, write
 from clipmill.pipelines.evaluation.retrieval.evaluate import Queries, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.gallery import gallery_of_rows
-from clipmill.pipelines.evaluation.retrieval.results import results_json
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.pipelines.evaluation.tasks.result import task_results_json
+from clipmill.pipelines.evaluation.tasks.retrieval.score import retrieval_score
 from clipmill.schemas.errors import UsageError
 from clipmill.stores import FeatureStore
 
@@ -39,7 +40,7 @@ def test_every_row_of_a_feature_is_an_item_with_its_videos_label(
     spaces = {"cosine": Cosine("image", "video")}
     held = type(gallery)(gallery.ids, gallery.labels, {"video": vectors})
     lazy, whole = (evaluate_retrieval(queries, side, spaces, (5, 50)) for side in (gallery, held))
-    assert results_json(lazy) == results_json(whole)
+    assert task_results_json(retrieval_score(lazy)) == task_results_json(retrieval_score(whole))
     assert lazy.space("cosine").metrics["map@50"] > 0
 
 

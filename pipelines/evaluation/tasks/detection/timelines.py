@@ -130,15 +130,15 @@ def _prediction_bar(hits: Hits, row: int, rank: int, kind: int, own: Ints) -> Se
     label = predictions.label_names[predictions.label[row]]
     overlap = hits.overlaps(np.full(len(own), row), own)
     if hits.is_hit[row]:
-        mark, judged, other = "right", "Right", int(hits.target[row])
+        mark, judged, other = "correct", "Right", int(hits.target[row])
         value = float(overlap[own == other][0])
     else:
         place = int(np.argmax(overlap)) if len(own) else -1
         value = float(overlap[place]) if len(own) else 0.0
         other = int(own[place]) if value > 0 else NOTHING
-        mark, judged = "wrong", f"Wrong, {CATEGORIES[kind]}"
+        mark, judged = "incorrect", f"Wrong, {CATEGORIES[kind]}"
         if hits.excused[row]:
-            mark, judged = "excused", "Not counted, in an ambiguous interval"
+            mark, judged = "ignored", "Not counted, in an ambiguous interval"
     near = ""
     if other != NOTHING:
         times = seconds_text(float(truth.start_seconds[other]), float(truth.stop_seconds[other]))

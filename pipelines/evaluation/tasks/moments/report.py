@@ -254,7 +254,7 @@ def _timeline(answers: _Answers, kind: str, query: int) -> Timeline:
             f"{'Right' if good else 'Wrong'}: answer {rank}, score {float(given.score[row]):.4g}, "
             f"{seconds_text(start, stop)}; IoU {value:.2f}."
         )
-        bars.append(Segment(start, stop, "right" if good else "wrong", told))
+        bars.append(Segment(start, stop, "correct" if good else "incorrect", told))
     truth = []
     for row in own.tolist():
         start, stop = float(windows.start_seconds[row]), float(windows.stop_seconds[row])

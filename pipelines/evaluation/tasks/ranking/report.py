@@ -170,7 +170,7 @@ def _documents(
     items = []
     for document in ordered[:ITEMS_SHOWN]:
         value = judged.get(document, -1)
-        mark = "right" if value >= level else "wrong" if value >= 0 else "excused"
+        mark = "correct" if value >= level else "incorrect" if value >= 0 else "ignored"
         items.append(ListItem(document, mark, f"{given[document]:.4g}"))
     num_relevant = sum(value >= level for value in judged.values())
     num_found = sum(judged.get(document, -1) >= level for document in given)
@@ -182,7 +182,7 @@ def _images(evaluation: LandmarksEvaluation, protocol: str, kind: str, query: st
     positives, junk = evaluation.truth.positives[protocol][query], evaluation.truth.junk[protocol][query]
     ranked = evaluation.rankings.get(query, ())
     items = tuple(
-        ListItem(name, "right" if name in positives else "excused" if name in junk else "wrong")
+        ListItem(name, "correct" if name in positives else "ignored" if name in junk else "incorrect")
         for name in ranked[:ITEMS_SHOWN]
     )
     return RankedList(kind, f"query {query}", f"{summary}; {len(positives)} images to find.", items)

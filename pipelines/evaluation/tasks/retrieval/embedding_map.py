@@ -1,7 +1,7 @@
 """A map of the gallery: its vectors laid out in the plane, by principal components and by t-SNE.
 
 Sources: PCA, Pearson 1901; t-SNE, van der Maaten and Hinton 2008, as scikit-learn computes it (Barnes-Hut, started from
-the principal components, on the first 50 of them). Both are pictures: distances on them are no scores.
+the principal components, on the first 50 of them). Both only draw: distances on them are no scores.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,6 +10,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+
+from clipmill.pipelines.reports.blocks import Section
+from clipmill.pipelines.reports.blocks_images import MapGroup, MapPoint, PointMap
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 MAX_ITEMS = 400
 """ours: clips on the map; of a larger gallery so many are drawn with the seed."""
@@ -36,7 +40,7 @@ class EmbeddingMap:
         explained: share of the variance that the two axes of ``PCA`` hold.
         vectors: what was laid out, in words.
         num_items: of the whole gallery.
-        thumbnails: JPEG or WebP bytes by id; a missing one is shown as its id.
+        thumbnails: by id; a missing one is shown as its id.
     """
 
     ids: tuple[str, ...]
@@ -45,7 +49,7 @@ class EmbeddingMap:
     explained: float
     vectors: str
     num_items: int
-    thumbnails: Mapping[str, bytes]
+    thumbnails: Mapping[str, Thumbnail]
 
 
 def sample_items(num_items: int, max_items: int = MAX_ITEMS, seed: int = 0) -> npt.NDArray[np.int64]:
@@ -96,27 +100,49 @@ def _fit(points: Floats) -> Floats:
     return np.round(fitted, 4) + 0.0
 
 
-@dataclass(frozen=True, slots=True)
-class LabelStyle:
-    """How a label's points look: `colour` 0 to 5 and one of `SHAPES`; all that are in no legend share `colour` -1."""
-
-    label: str
-    num_items: int
-    colour: int
-    shape: str
-
-
-def label_styles(labels: Sequence[str]) -> list[LabelStyle]:
+def label_styles(labels: Sequence[str]) -> list[MapGroup]:
     """Returns the legend: the 24 most frequent labels, each with its own colour and shape, the others as one."""
     names, counts = np.unique(np.asarray(labels, dtype=str), return_counts=True)
     order = sorted(range(len(names)), key=lambda i: (-counts[i], names[i]))
     shown = sorted(order[:NUM_STYLED], key=lambda i: names[i])
     found = [
         # Neighbours differ in both; the second term makes each of the 24 pairs come up once.
-        LabelStyle(str(names[i]), int(counts[i]), place % NUM_COLOURS, SHAPES[(place + place // NUM_COLOURS) % 4])
+        MapGroup(str(names[i]), int(counts[i]), place % NUM_COLOURS, SHAPES[(place + place // NUM_COLOURS) % 4])
         for place, i in enumerate(shown)
     ]
     if len(order) > NUM_STYLED:
         rest = sum(int(counts[i]) for i in order[NUM_STYLED:])
-        found.append(LabelStyle(f"{len(order) - NUM_STYLED} other labels", rest, -1, "circle"))
+        found.append(MapGroup(f"{len(order) - NUM_STYLED} other labels", rest, -1, "circle"))
     return found
+
+
+def map_section(items: EmbeddingMap, captions: Mapping[str, str], anchors: Mapping[str, str]) -> Section:
+    """Returns the map as a part of the page; t-SNE is shown first.
+
+    Args:
+        captions: what to call an item, by id; default: the id.
+        anchors: where a clip's lineage stands, by id.
+    """
+    groups = label_styles(items.labels)
+    place = {group.label: number for number, group in enumerate(groups)}
+    layouts = dict(reversed(list(items.layouts.items())))
+    points = tuple(
+        MapPoint(
+            caption=captions.get(name, name),
+            label=label,
+            group=place.get(label, len(groups) - 1),
+            places=tuple((float(at[row, 0]), float(at[row, 1])) for at in layouts.values()),
+            thumbnail=items.thumbnails.get(name),
+            anchor=anchors.get(name, ""),
+        )
+        for row, (name, label) in enumerate(zip(items.ids, items.labels, strict=True))
+    )
+    of = f" of {items.num_items:,} clips, drawn with the seed," if len(points) < items.num_items else " clips"
+    text = (
+        f"{len(points):,}{of} by their {items.vectors}. Point at a clip to see it, or Tab to the map and go from clip "
+        "to clip with the arrow keys; Enter enlarges. Close means alike only locally: distances here are no scores."
+    )
+    held = f"The two axes of PCA hold {100 * items.explained:.0f} % of the variance. " if "PCA" in layouts else ""
+    note = f"{held}t-SNE starts from PCA, with a fixed seed; each axis is stretched to fill the drawing."
+    block = PointMap("Map of the gallery", tuple(layouts), tuple(groups), points, note)
+    return Section("map", "Map", (block,), text)

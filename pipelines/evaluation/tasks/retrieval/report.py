@@ -1,337 +1,264 @@
-"""A retrieval evaluation as one self-contained ``report.html``: no request, no library, readable on a phone.
+"""The page of a retrieval: scores of every space, curves, labels, confusions, a map, ranked clips and their lineage.
 
-Pictures come in encoded (decoding lives elsewhere), stills as JPEG and clips as WebP strips; each is stored once,
-however often it is shown.
+Images come in encoded (decoding lives elsewhere), stills as JPEG and clips as moving thumbnails.
 """
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipmill.pipelines.evaluation.retrieval.evaluate import RECALL_LEVELS, RetrievalResult, SpaceResult
-from clipmill.pipelines.evaluation.tasks.retrieval.confusion import confusion
-from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, label_styles
-from clipmill.pipelines.evaluation.tasks.retrieval.examples import SHOWN, Example
-from clipmill.pipelines.evaluation.tasks.retrieval.published import AT, IMAGE_TO_VIDEO, PublishedRow
-from clipmill.pipelines.reports.charts import NUM_STYLES, Axes, Series, line_chart, swatch
+from clipmill.pipelines.evaluation.tasks.page import Lineage, TaskReport, run_styles
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.pipelines.evaluation.tasks.retrieval.confusion import confusion_section
+from clipmill.pipelines.evaluation.tasks.retrieval.dataset import Dataset, dataset_blocks, random_weights_notes
+from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, map_section
+from clipmill.pipelines.evaluation.tasks.retrieval.examples import ClipImages, Example, examples_section
+from clipmill.pipelines.reports.blocks import (
+    Bar,
+    Bars,
+    Block,
+    Chart,
+    Charts,
+    Section,
+    Step,
+    Steps,
+    Table,
+    legend,
+    numbers,
+)
+from clipmill.pipelines.reports.blocks_images import ClipList
+from clipmill.pipelines.reports.charts import Axes, Series, line_chart
 from clipmill.pipelines.reports.lineage import ClipLineage
-from clipmill.pipelines.reports.page import Pictures, render, write_page
-from clipmill.pipelines.reports.pictures import Strip
+from clipmill.pipelines.reports.page import score_text
 
 LABELS_SHOWN = 40
-KINDS = (
-    ("best", "Best queries", "The highest map_min"),
-    ("worst", "Worst queries", "The lowest map_min"),
-    ("random", "Random queries", "Drawn with the seed, for what is usual"),
+MAP_POINTS = (1, 2, 5)
+"""K below the cut-offs at which the curve stands in the table of numbers."""
+_EXPLAINED = (
+    "mAP@K: sum of the precision at each correct result within the first K, divided by the number of correct results "
+    "within the first K (the definition of the published evaluators), averaged over queries. A result is correct when "
+    "its label is the query's. Equal scores are ordered by clip id. map_min divides by min(K, correct clips in the "
+    "gallery). hit@K and median_rank count every equal incorrect score first."
 )
-MARKS = ("●", "▲", "■", "◆", "▼", "○")
 
 
 @dataclass(frozen=True, slots=True)
-class FeatureLine:
-    """One feature of the dataset and where its numbers come from.
+class Shown:
+    """What a page shows beside the scores; what is left at its default is left out.
 
     Attributes:
-        role: what it was used for, such as ``query`` or ``gallery``.
-        weights: as in the passports: ``random(0)``, or the name of a published file.
-        digest: SHA-256 of the weights, as many digits as wanted; empty where there are none.
-        decoders: which decoders served its videos, such as ``decord 0.6.0``.
-    """
-
-    name: str
-    extractor: str
-    layer: str
-    role: str
-    num_rows: int
-    dim: int
-    weights: str
-    digest: str = ""
-    decoders: str = ""
-
-    @property
-    def is_random(self) -> bool:
-        """Whether the weights were drawn, not learned."""
-        return self.weights.startswith("random")
-
-
-@dataclass(frozen=True, slots=True)
-class DatasetCounts:
-    """What the numbers were computed over; `split` says in words how training and test were separated."""
-
-    name: str
-    num_videos: int
-    num_clips: int
-    num_labels: int
-    num_train: int
-    num_test: int
-    split: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class StageTime:
-    """Wall time of one stage; `detail` says how much work it was."""
-
-    stage: str
-    seconds: float
-    detail: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedOfLight:
-    """The build's rate beside what bounds it: `line` as printed, `rates` as (name, value) in `unit`."""
-
-    line: str
-    rates: tuple[tuple[str, float], ...] = ()
-    unit: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class RetrievalReport:
-    """Everything a report shows.
-
-    Attributes:
-        baselines: spaces of `result` that are baselines (plain cosine), not the model's.
-        primary: the space that the summary and the bars go by; default: the last that is no baseline.
-        example_spaces: spaces whose lists are shown for `examples`; default: all that are no baselines, or all.
-        query_thumbnails: JPEG bytes by query id; a missing one is shown as its id.
-        gallery_thumbnails: animated thumbnails by gallery id.
-        spans: start and stop seconds of a clip within its video, by gallery id.
-        embedding: the map of the gallery; None: no map.
+        examples: queries that are shown with their ranked lists, in `example_spaces` (default: every space learned).
+        embedding: the map of the gallery.
         lineage: of the clips shown, by clip id.
-        captions: what to call an item in the report, by id; default: the id.
-        quarantine: number of videos by reason code.
-        stages: in order.
-        notes: sentences to show on top, such as what a reader must not conclude.
-        config: the resolved config as text.
-        provenance: (name, value) pairs, such as run, model, versions, fingerprints.
-        next_steps: commands to run next.
     """
 
-    title: str
-    result: RetrievalResult
-    dataset: DatasetCounts
-    baselines: tuple[str, ...] = ()
-    primary: str | None = None
-    features: tuple[FeatureLine, ...] = ()
+    title: str = "Image-to-video retrieval"
+    dataset: Dataset | None = None
     examples: tuple[Example, ...] = ()
     example_spaces: tuple[str, ...] = ()
-    query_thumbnails: Mapping[str, bytes] = field(default_factory=dict)
-    gallery_thumbnails: Mapping[str, Strip] = field(default_factory=dict)
-    captions: Mapping[str, str] = field(default_factory=dict)
-    spans: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    images: ClipImages = ClipImages()
     embedding: EmbeddingMap | None = None
     lineage: Mapping[str, ClipLineage] = field(default_factory=dict)
-    quarantine: Mapping[str, int] = field(default_factory=dict)
-    stages: tuple[StageTime, ...] = ()
-    speed_of_light: SpeedOfLight | None = None
-    notes: tuple[str, ...] = ()
-    config: str = ""
-    provenance: tuple[tuple[str, str], ...] = ()
-    next_steps: tuple[str, ...] = ()
-    published: tuple[PublishedRow, ...] = IMAGE_TO_VIDEO
 
 
-def write_report(path: str, report: RetrievalReport) -> int:
-    """Writes `report` to `path` and returns its size in bytes.
+def retrieval_report(
+    score: TaskScore,
+    result: RetrievalResult,
+    shown: Shown = Shown(),
+    lineage: Lineage = Lineage(),
+    primary: str | None = None,
+) -> TaskReport:
+    """Returns the report of a retrieval; its details are about the space `primary`, by default the last.
 
     Raises:
-        UsageError: it would be larger than 20 MB.
-        StorageUnavailableError: the file cannot be written.
+        UsageError: `primary` is no space of the result.
     """
-    return write_page(path, render_report(report))
+    names = [run.name for run in score.runs]
+    main = result.space(primary if primary is not None else names[-1])
+    # A model's spaces first, so that adding a baseline changes no colour.
+    spaces = sorted(result.spaces, key=lambda space: space.space not in names)
+    styles = dict(zip((space.space for space in spaces), run_styles(len(spaces), _place(spaces, main)), strict=True))
+    anchors = {clip: f"clip-{number}" for number, clip in enumerate(shown.lineage)}
+    drawn = _Drawn(result, main, spaces, styles)
+    sections = [_curves(drawn), _labels(drawn), confusion_section(result, main.space)]
+    if shown.embedding is not None and shown.embedding.layouts:
+        sections.append(map_section(shown.embedding, shown.images.captions, anchors))
+    if shown.examples:
+        lists = [result.space(name) for name in shown.example_spaces or names]
+        sections.append(examples_section(result, shown.examples, lists, main.space, shown.images, anchors))
+    if shown.lineage:
+        sections.append(_lineage(drawn, shown, anchors, has_model=main.space in names and len(names) < len(spaces)))
+    labels = len(set(result.query_labels) | set(result.gallery_labels))
+    of = f"{shown.dataset.counts.name} · " if shown.dataset is not None else ""
+    explained = _EXPLAINED
+    if len(result.gallery_ids) < result.at[-1]:
+        explained += f" The gallery has {len(result.gallery_ids):,} clips: cut-offs beyond that repeat the whole list."
+    return TaskReport(
+        title=shown.title,
+        subtitle=f"{of}image-to-video retrieval · {len(result.query_ids):,} queries, "
+        f"{len(result.gallery_ids):,} clips in the gallery, {labels:,} labels",
+        score=score,
+        tiles=(result.headline,),
+        columns=tuple(f"map@{k}" for k in result.at),
+        names={f"map@{k}": f"mAP@{k}" for k in result.at},
+        sections=tuple(sections),
+        explained=explained,
+        notes=random_weights_notes(shown.dataset) if shown.dataset is not None else (),
+        lineage=lineage,
+        data=dataset_blocks(shown.dataset) if shown.dataset is not None else (),
+        main=names.index(main.space) if main.space in names else 0,
+        is_tile_per_run=True,
+    )
 
 
-def render_report(report: RetrievalReport) -> str:
-    """Returns the report as HTML text; the same report gives the same text.
+@dataclass(frozen=True, slots=True)
+class _Drawn:
+    """A result as it is drawn: the main space, all spaces in order, and their styles."""
 
-    Raises:
-        UsageError: it names a space that the result lacks.
-    """
-    return render("retrieval.html", _context(report))
+    result: RetrievalResult
+    main: SpaceResult
+    spaces: Sequence[SpaceResult]
+    styles: Mapping[str, int]
 
+    @property
+    def headline(self) -> str:
+        return f"mAP@{self.result.at[0]}"
 
-def _context(report: RetrievalReport) -> dict[str, object]:
-    result = report.result
-    models = [space for space in result.spaces if space.space not in report.baselines] or list(result.spaces)
-    primary = result.space(report.primary) if report.primary else models[-1]
-    in_style = sorted(_ordered(report), key=lambda space: space.space != primary.space)
-    styles = {space.space: index % NUM_STYLES for index, space in enumerate(in_style)}
-    pictures = Pictures()
-    anchors = {clip: f"clip-{number}" for number, clip in enumerate(report.lineage)}
-    shown = [result.space(name) for name in report.example_spaces] or models
-    examples = [_example(report, example, shown, pictures, anchors) for example in report.examples]
-    shown_at = min(result.at[-1], len(result.gallery_ids))
-    return {
-        "report": report,
-        "result": result,
-        "primary": primary,
-        "models": models,
-        "ordered": _ordered(report),
-        "styles": styles,
-        "swatches": {name: swatch(style) for name, style in styles.items()},
-        "chance_swatch": swatch(-1),
-        "marks": {name: MARKS[style] for name, style in styles.items()},
-        "random_features": [feature for feature in report.features if feature.is_random],
-        "map_chart": _map_chart(report, styles, shown_at),
-        "recall_chart": _recall_chart(report, styles),
-        "curve_rows": [k for k in (1, 2, 5, *result.at) if k <= result.at[-1]],
-        "labels": _label_rows(report, primary),
-        "num_labels_hidden": max(0, len(primary.per_label) - LABELS_SHOWN),
-        "published_at": AT,
-        "published_groups": _published_groups(report.published),
-        "confusion": confusion(result, primary.space),
-        "map": _map(report, report.embedding, pictures, anchors) if report.embedding else None,
-        "groups": [
-            (kind, title, text, mine)
-            for kind, title, text in KINDS
-            if (mine := [example for example in examples if example["kind"] == kind])
-        ],
-        "num_shown": SHOWN,
-        "anchors": anchors,
-        "pictures": pictures,
-        "num_quarantined": sum(report.quarantine.values()),
-        "total_seconds": sum(stage.seconds for stage in report.stages),
-        "longest_seconds": max((stage.seconds for stage in report.stages), default=0.0),
-        "fastest": max((rate for _, rate in report.speed_of_light.rates), default=0.0)
-        if report.speed_of_light
-        else 0.0,
-    }
+    @property
+    def legend(self) -> tuple[tuple[str, str], ...]:
+        return legend([*((self.styles[space.space], space.space) for space in self.spaces), (-1, "chance")])
 
 
-def _ordered(report: RetrievalReport) -> list[SpaceResult]:
-    """Returns the spaces, those of the model first, so that adding a baseline moves no colour."""
-    return sorted(report.result.spaces, key=lambda space: space.space in report.baselines)
+def _place(spaces: Sequence[SpaceResult], main: SpaceResult) -> int:
+    return next(number for number, space in enumerate(spaces) if space.space == main.space)
 
 
-def _example(
-    report: RetrievalReport,
-    example: Example,
-    shown: Sequence[SpaceResult],
-    pictures: Pictures,
-    anchors: Mapping[str, str],
-) -> dict[str, object]:
-    result = report.result
-    query, label = result.query_ids[example.query], result.query_labels[example.query]
-    lists = []
-    for space in shown:
-        entries = []
-        pairs = zip(space.top[example.query, :SHOWN].tolist(), space.top_scores[example.query, :SHOWN], strict=True)
-        for rank, (item, score) in enumerate(pairs, start=1):
-            name = result.gallery_ids[item]
-            strip = report.gallery_thumbnails.get(name)
-            entries.append(
-                {
-                    "rank": rank,
-                    "caption": report.captions.get(name, name),
-                    "label": result.gallery_labels[item],
-                    "right": result.gallery_labels[item] == label,
-                    "own": name == query,
-                    "score": float(score),
-                    "picture": pictures.name(strip.data, strip.num_frames) if strip else "",
-                    "span": report.spans.get(name),
-                    "anchor": anchors.get(name, ""),
-                }
-            )
-        lists.append(
-            {
-                "space": space.space,
-                "value": float(space.per_query[result.headline][example.query]),
-                "num_right": sum(1 for entry in entries if entry["right"]),
-                "entries": entries,
-            }
-        )
-    return {
-        "kind": example.kind,
-        "caption": report.captions.get(query, query),
-        "label": label,
-        "picture": pictures.name(report.query_thumbnails.get(query)),
-        "anchor": anchors.get(query, ""),
-        "num_relevant": sum(1 for other in result.gallery_labels if other == label),
-        "lists": lists,
-    }
+def _curves(drawn: _Drawn) -> Section:
+    charts = [_map_chart(drawn)]
+    if all(space.precision_curve is not None for space in drawn.spaces):
+        charts.append(_recall_chart(drawn))
+    cumulative = numbers(
+        ("K", *(space.space for space in drawn.spaces)),
+        [(f"{k}", [space.cumulative_k[k] for space in drawn.spaces]) for k in drawn.result.at],
+        "mAP@K as the released evaluator prints it",
+    )
+    note = (
+        "cumulative_k: the released evaluator never clears its list between the cut-offs, so its value at K is a mean "
+        "over all cut-offs up to K. For comparison only."
+    )
+    folded = Table(cumulative.title, cumulative.columns, cumulative.groups, note, True)
+    return Section("curves", "Curves", (Charts(tuple(charts)), folded))
 
 
-def _map(
-    report: RetrievalReport, shown: EmbeddingMap, pictures: Pictures, anchors: Mapping[str, str]
-) -> dict[str, object] | None:
-    """Returns what the map's template draws: points in units of its picture, and the legend."""
-    if not shown.layouts:
-        return None
-    styles = label_styles(shown.labels)
-    place = {style.label: number for number, style in enumerate(styles)}
-    layouts = {
-        name: [(round(24 + 552 * x, 1), round(20 + 400 * y, 1)) for x, y in points.tolist()]
-        for name, points in reversed(list(shown.layouts.items()))
-    }
-    first = next(iter(layouts))
-    points = [
-        {
-            "caption": report.captions.get(name, name),
-            "label": label,
-            "group": place.get(label, len(styles) - 1),
-            "style": styles[place.get(label, len(styles) - 1)],
-            "at": layouts[first][index],
-            "all": {layout: places[index] for layout, places in layouts.items()},
-            "picture": pictures.name(shown.thumbnails.get(name)),
-            "anchor": anchors.get(name, ""),
-        }
-        for index, (name, label) in enumerate(zip(shown.ids, shown.labels, strict=True))
-    ]
-    return {"shown": shown, "styles": styles, "points": points, "layouts": list(layouts)}
-
-
-def _map_chart(report: RetrievalReport, styles: Mapping[str, int], stop: int) -> str:
-    result = report.result
+def _map_chart(drawn: _Drawn) -> Chart:
+    result = drawn.result
+    stop = min(result.at[-1], len(result.gallery_ids))
     ticks = sorted({k for k in result.at if k < 0.9 * stop} | {stop})
     lines = [
         Series("chance", [(k, float(result.chance_map_curve[k - 1])) for k in range(1, stop + 1)], ticks, -1),
         *(
-            Series(s.space, [(k, float(s.map_curve[k - 1])) for k in range(1, stop + 1)], ticks, styles[s.space])
-            for s in _ordered(report)
+            Series(s.space, [(k, float(s.map_curve[k - 1])) for k in range(1, stop + 1)], ticks, drawn.styles[s.space])
+            for s in drawn.spaces
         ),
     ]
-    return line_chart(lines, Axes("mAP@K against K", "K", "mAP@K", [1, *ticks], 1, stop))
+    title = "mAP@K against K"
+    rows = [
+        (f"{k}", [*(float(s.map_curve[k - 1]) for s in drawn.spaces), float(result.chance_map_curve[k - 1])])
+        for k in dict.fromkeys((*MAP_POINTS, *result.at))
+        if k <= result.at[-1]
+    ]
+    told = numbers(("K", *(space.space for space in drawn.spaces), "chance"), rows, title)
+    svg = line_chart(lines, Axes(title, "K", "mAP@K", [1, *ticks], 1, stop))
+    return Chart(title, svg, drawn.legend, "", told)
 
 
-def _recall_chart(report: RetrievalReport, styles: Mapping[str, int]) -> str | None:
-    result = report.result
-    if any(space.precision_curve is None for space in result.spaces):
-        return None
+def _recall_chart(drawn: _Drawn) -> Chart:
+    result = drawn.result
     levels = RECALL_LEVELS.tolist()
     marks = levels[::20]
     floor = result.chance.get(f"p@{min(result.at)}", 0.0)
     lines = [Series("chance", [(level, floor) for level in levels], marks, -1)]
-    for space in _ordered(report):
-        if space.precision_curve is not None:
-            points = list(zip(levels, space.precision_curve.tolist(), strict=True))
-            lines.append(Series(space.space, points, marks, styles[space.space]))
-    return line_chart(lines, Axes("Precision against recall", "recall", "precision", [0, 0.2, 0.4, 0.6, 0.8, 1], 0, 1))
+    curves = [(space, space.precision_curve) for space in drawn.spaces if space.precision_curve is not None]
+    for space, curve in curves:
+        points = list(zip(levels, curve.tolist(), strict=True))
+        lines.append(Series(space.space, points, marks, drawn.styles[space.space]))
+    title = "Precision against recall"
+    rows = [(f"{level / 100:.1f}", [float(curve[level]) for _, curve in curves]) for level in range(0, 101, 10)]
+    told = numbers(("recall", *(space.space for space, _ in curves)), rows, title)
+    svg = line_chart(lines, Axes(title, "recall", "precision", [0, 0.2, 0.4, 0.6, 0.8, 1], 0, 1))
+    return Chart(title, svg, drawn.legend, "", told)
 
 
-def _label_rows(report: RetrievalReport, primary: SpaceResult) -> list[dict[str, object]]:
+def _labels(drawn: _Drawn) -> Section:
     """Returns the labels, best first; of many, the first and the last half of `LABELS_SHOWN`."""
-    values = {space.space: {score.label: score.value for score in space.per_label} for space in report.result.spaces}
-    ranked = sorted(primary.per_label, key=lambda score: (-score.value, score.label))
+    main = drawn.main
+    values = {space.space: {score.label: score.value for score in space.per_label} for space in drawn.spaces}
+    ranked = sorted(main.per_label, key=lambda score: (-score.value, score.label))
     half = LABELS_SHOWN // 2
     kept = ranked if len(ranked) <= LABELS_SHOWN else [*ranked[:half], *ranked[-half:]]
-    return [
-        {
-            "label": score.label,
-            "num_queries": score.num_queries,
-            "num_relevant": score.num_relevant,
-            "value": score.value,
-            "others": [
-                (space.space, values[space.space][score.label])
-                for space in _ordered(report)
-                if space.space != primary.space
-            ],
-        }
+    others = [space.space for space in drawn.spaces if space.space != main.space]
+    bars = tuple(
+        Bar(
+            score.label,
+            score.value,
+            f"{_counted(score.num_queries, 'query', 'queries')} · {_counted(score.num_relevant, 'clip', 'clips')}",
+            tuple(
+                (drawn.styles[name], values[name][score.label], f"{name} {score_text(values[name][score.label])}")
+                for name in others
+            ),
+        )
         for score in kept
-    ]
+    )
+    legend_styles = ((drawn.styles[main.space], main.space), *((drawn.styles[name], name) for name in others))
+    marks = ", marks for the other spaces" if others else ""
+    text = (
+        f"{drawn.headline} of the queries of each label: bar and number for {main.space}{marks}; under each name its "
+        "queries and the gallery clips that are correct for them."
+    )
+    if len(kept) < len(ranked):
+        text += f" The best and the worst {half}; {len(ranked) - len(kept)} in between are left out."
+    return Section("labels", "Labels", (Bars(f"{drawn.headline} by label", bars, legend_styles),), text)
 
 
-def _published_groups(rows: Sequence[PublishedRow]) -> list[tuple[str, str, list[PublishedRow]]]:
-    """Returns (dataset, source, rows) in the order the rows come in."""
-    groups: dict[tuple[str, str], list[PublishedRow]] = {}
-    for row in rows:
-        groups.setdefault((row.dataset, row.source), []).append(row)
-    return [(dataset, source, mine) for (dataset, source), mine in groups.items()]
+def _counted(number: int, one: str, several: str) -> str:
+    return f"{number:,} {one if number == 1 else several}"
+
+
+def _lineage(drawn: _Drawn, shown: Shown, anchors: Mapping[str, str], has_model: bool) -> Section:
+    result, main = drawn.result, drawn.main
+    features = shown.dataset.features if shown.dataset is not None else ()
+    examples = ("examples", "Examples") if shown.examples else None
+    by_model = ", made of stored rows by the model named under Data" if has_model else ""
+    steps = (
+        Step(
+            f"{drawn.headline} {score_text(main.metrics[result.headline])}",
+            f"in {main.space} is the mean of {len(result.query_ids):,} values, one per query: in results.json, "
+            f"runs.{main.space}.units.values.{result.headline}.",
+        ),
+        Step(
+            "A query’s value",
+            "comes from its ranked list: a result is correct when its label is the query’s.",
+            examples,
+        ),
+        Step("A place in the list", f"comes from the score of a query vector and a clip’s vector{by_model}."),
+        Step(
+            "A stored row",
+            "is a function of the video’s bytes and a recipe:",
+            None,
+            tuple(
+                f"{feature.name} ({feature.role}): {feature.extractor} {feature.layer}, weights {feature.source}"
+                for feature in features
+            ),
+        ),
+        Step(
+            "Its frames",
+            "follow from the recipe and the presentation times of the video’s packets; the provenance record says what "
+            "decoded them. Both are below for each clip this page shows.",
+        ),
+    )
+    clips = tuple((anchors[name], shown.images.caption(name), item) for name, item in shown.lineage.items())
+    blocks: tuple[Block, ...] = (
+        Steps("From a number back to what it was made of", steps),
+        ClipList(f"{len(clips):,} clips of the lists above", clips),
+    )
+    return Section("lineage", "Lineage", blocks)

@@ -14,12 +14,21 @@ Spaces = dict[str, Scorer | Combined]
 
 
 def model_spaces(trained: TrainedModel) -> Spaces:
-    """Returns the model's spaces by name."""
+    """Returns the model's spaces by name.
+
+    Raises:
+        UsageError: there is no scorer for one of them.
+    """
     known: Spaces = {
         "appearance": Cosine("appearance", "appearance"),
         "video": BestOfSamples("samples", "video"),
         "combined": Combined(dict(trained.model.combined)),
     }
+    for space in trained.model.spaces():
+        if space not in known:
+            raise UsageError(
+                describe("model", trained.name, f"spaces among {', '.join(known)}", space, "give the space a scorer")
+            )
     return {space: known[space] for space in trained.model.spaces()}
 
 

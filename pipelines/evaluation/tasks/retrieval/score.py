@@ -1,0 +1,120 @@
+"""What a retrieval scored, as every task says it: each space is a run, plain cosine and chance are its baselines."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult, SpaceResult
+from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, Units, mean_intervals
+from clipmill.schemas.fingerprint import fingerprint
+
+TASK_NAME = "retrieval"
+
+
+@dataclass(frozen=True, slots=True)
+class Resampling:
+    """How intervals are drawn; None: the bootstrap's own number of draws."""
+
+    seed: int = 0
+    resamples: int | None = None
+    confidence: float = 0.95
+
+
+def retrieval_score(
+    result: RetrievalResult,
+    baselines: Sequence[str] | None = (),
+    resampling: Resampling = Resampling(),
+    about: Mapping[str, Any] | None = None,
+    notes: tuple[str, ...] = (),
+) -> TaskScore:
+    """Returns the score of every space of `result`.
+
+    Args:
+        baselines: spaces that nothing was learned for; they stand as baselines of the others, or, where there are no
+            others, as runs. None: no baselines at all, chance included.
+        about: what was evaluated, for ``results.json``.
+        notes: what a reader has to know; they go with the first run.
+    """
+    learned = [space for space in result.spaces if space.space not in (baselines or ())] or list(result.spaces)
+    learned_names = {space.space for space in learned}
+    beside: dict[str, Mapping[str, float]] = {}
+    if baselines is not None:
+        beside["chance"] = result.chance
+        beside |= {space.space: space.metrics for space in result.spaces if space.space not in learned_names}
+    runs = tuple(
+        _run(result, space, beside, resampling, notes if number == 0 else ()) for number, space in enumerate(learned)
+    )
+    approximate = result.approximate
+    protocol: dict[str, Any] = {
+        "cutoffs": list(result.at),
+        "relevance": "the same label" if any(result.query_labels) else "judgements",
+        "ties": "ascending id of the gallery item",
+        "search": "exact" if approximate is None else asdict(approximate.settings),
+    }
+    if approximate is not None:
+        protocol["recall_queries"] = approximate.num_queries
+    data = {
+        "fingerprint": data_fingerprint(result),
+        "num_queries": len(result.query_ids),
+        "num_gallery": len(result.gallery_ids),
+        "num_relevant_missing": result.num_relevant_missing,
+    }
+    bootstrap = {
+        "seed": resampling.seed,
+        "resamples": resampling.resamples or RESAMPLES,
+        "confidence": resampling.confidence,
+    }
+    return TaskScore(TASK_NAME, protocol, data, runs, bootstrap, about or {})
+
+
+def data_fingerprint(result: RetrievalResult) -> str:
+    """Returns the fingerprint of what was asked and of how much there was to find: as of files of version 1."""
+    queries = [
+        {"id": query, "label": label} for query, label in zip(result.query_ids, result.query_labels, strict=True)
+    ]
+    relevant = sorted((score.label, score.num_relevant) for score in result.spaces[0].per_label)
+    return fingerprint([queries, len(result.gallery_ids), relevant])
+
+
+def _run(
+    result: RetrievalResult,
+    space: SpaceResult,
+    baselines: Mapping[str, Mapping[str, float]],
+    resampling: Resampling,
+    notes: tuple[str, ...],
+) -> RunScore:
+    shown = tuple(f"map@{k}" for k in result.at)
+    order = np.argsort(np.asarray(result.query_ids, dtype=object), kind="stable")
+    values = {name: space.per_query[name] for name in shown}
+    metrics = dict(space.metrics)
+    if result.approximate is not None:
+        metrics |= result.approximate.recall[space.space]
+    headline = result.headline
+    return RunScore(
+        name=space.space,
+        headline=headline,
+        shown=shown,
+        metrics=metrics,
+        baselines=baselines,
+        intervals=mean_intervals(values, resampling.seed, resampling.resamples, resampling.confidence),
+        line=f"{headline} {metrics[headline]:.4f}; {len(result.query_ids):,} queries, "
+        f"{len(result.gallery_ids):,} items in the gallery",
+        per_class={
+            score.label: {
+                headline: score.value,
+                "num_queries": score.num_queries,
+                "num_relevant": score.num_relevant,
+            }
+            for score in space.per_label
+        },
+        units=Units(
+            "query",
+            tuple(result.query_ids[row] for row in order),
+            {name: column[order] for name, column in values.items()},
+        ),
+        notes=notes,
+        details={"cumulative_k": {f"map@{k}": value for k, value in space.cumulative_k.items()}},
+    )

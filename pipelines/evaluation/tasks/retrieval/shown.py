@@ -1,0 +1,219 @@
+"""What a retrieval's page shows of the store it read: images, lineage, weights, quarantine, and where time went."""
+
+import json
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from clipmill.models.checkpoints import TrainedModel
+from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult
+from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
+from clipmill.pipelines.evaluation.tasks.retrieval.dataset import Dataset, DatasetCounts, FeatureLine
+from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out, sample_items
+from clipmill.pipelines.evaluation.tasks.retrieval.examples import ClipImages, choose_examples, thumbnails_needed
+from clipmill.pipelines.evaluation.tasks.retrieval.report import Shown
+from clipmill.pipelines.evaluation.tasks.retrieval.trained import embed_gallery, training_seconds
+from clipmill.pipelines.reports.lineage import ClipPlace
+from clipmill.pipelines.reports.runs import StageTime, build_stages, speed_of_light
+from clipmill.pipelines.reports.thumbnails import Thumbnail, moving_thumbnail
+from clipmill.stores import FeatureStore
+from clipmill.stores.store import Store
+
+QUERY_WIDTH = 320
+MAP_WIDTH, MAP_HEIGHT = 112, 63
+"""ours: pixels of a query's frame, and of an image on the map."""
+
+
+@dataclass(frozen=True, slots=True)
+class RetrievedClips:
+    """What was retrieved from where.
+
+    Attributes:
+        pairs, test: all clips of the store, and the tested ones.
+        run: folder of the trained run; None where no model was used.
+    """
+
+    result: RetrievalResult
+    pairs: PairedFeatures
+    test: PairedFeatures
+    trained: TrainedModel | None
+    run: str | None
+
+
+def shown_of_store(
+    retrieved: RetrievedClips,
+    spaces: Sequence[str],
+    primary: str,
+    num_examples: int,
+    seed: int,
+    views: ClipViews | None,
+) -> Shown:
+    """Returns what the page shows.
+
+    Args:
+        spaces: those whose lists are shown.
+        primary: the space that the best and the worst examples go by.
+        views: who can decode; None: there are no images and no lineage of single clips.
+    """
+    result, pairs, test = retrieved.result, retrieved.pairs, retrieved.test
+    store = FeatureStore(pairs.store_url)
+    examples = choose_examples(result, primary, num_examples, seed)
+    query_ids, gallery_ids = thumbnails_needed(result, examples, spaces)
+    places = clip_places(test)
+    clips = [places[clip] for clip in dict.fromkeys([*query_ids, *gallery_ids])]
+    roles = (("query", pairs.image_source.name), ("gallery", pairs.video_source.name))
+    return Shown(
+        title=f"Image-to-video retrieval: {pairs.dataset}",
+        dataset=_dataset(store, retrieved),
+        examples=examples,
+        example_spaces=tuple(spaces),
+        images=_images(store, test, places, query_ids, gallery_ids, views),
+        embedding=_embedding(store, retrieved, seed, views),
+        lineage={} if views is None else views.lineage(store, clips, roles),
+    )
+
+
+def clip_places(pairs: PairedFeatures) -> dict[str, ClipPlace]:
+    """Returns where each clip is, by its id."""
+    columns = zip(pairs.clip_ids, pairs.video_ids, pairs.clips.tolist(), pairs.clip_seconds.tolist(), strict=True)
+    return {clip: ClipPlace(clip, video, index, start, stop) for clip, video, index, (start, stop) in columns}
+
+
+def provenance(retrieved: RetrievedClips) -> tuple[tuple[str, str], ...]:
+    """Returns what the numbers come from, as (name, value) pairs."""
+    pairs, trained = retrieved.pairs, retrieved.trained
+    facts = [
+        ("store", pairs.store_url),
+        (f"recipe of {pairs.image_source.name}", pairs.image_source.recipe_fingerprint),
+        (f"recipe of {pairs.video_source.name}", pairs.video_source.recipe_fingerprint),
+    ]
+    if trained is not None:
+        facts += [("model", f"{trained.name}, epoch {trained.epoch}"), ("trained on", trained.origin.fingerprint)]
+        facts.append(("model options", json.dumps(dict(trained.options), sort_keys=True)))
+    builds = _builds(FeatureStore(pairs.store_url).store)
+    if builds:
+        facts.append(("build", f"{builds[-1]['run_id']} on the {builds[-1]['engine']} engine"))
+    return tuple(facts)
+
+
+def _images(
+    store: FeatureStore,
+    test: PairedFeatures,
+    places: Mapping[str, ClipPlace],
+    query_ids: Sequence[str],
+    gallery_ids: Sequence[str],
+    views: ClipViews | None,
+) -> ClipImages:
+    captions = {clip: clip.removesuffix("#0") for clip in test.clip_ids}
+    spans = {clip: (place.start_seconds, place.stop_seconds) for clip, place in places.items()}
+    if views is None:
+        return ClipImages(captions=captions, spans=spans)
+    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, test.image_seconds, strict=True)}
+    stills = views.stills(store, [places[clip] for clip in query_ids], asked, QUERY_WIDTH)
+    return ClipImages(
+        queries={clip: Thumbnail(images[0]) for clip, images in stills.items()},
+        gallery=views.moving(store, [places[clip] for clip in gallery_ids]),
+        captions=captions,
+        spans=spans,
+    )
+
+
+def _embedding(store: FeatureStore, retrieved: RetrievedClips, seed: int, views: ClipViews | None) -> EmbeddingMap:
+    """Returns the map of the gallery: of what the model learned where there is one, else of the stored vectors."""
+    test = retrieved.test
+    shown = test.take(sample_items(len(test), seed=seed))
+    vectors, named = shown.video, f"{test.video_source.name} vectors, as stored"
+    if retrieved.trained is not None:
+        arrays = embed_gallery(retrieved.trained, shown.video)
+        embedded = {name: values for name, values in arrays.items() if values.ndim == 2}
+        if embedded:
+            space = "appearance" if "appearance" in embedded else sorted(embedded)[0]
+            vectors, named = embedded[space], f"{space} vectors of {retrieved.trained.name}"
+    layouts, explained = lay_out(vectors, seed)
+    places = clip_places(shown)
+    middles = {clip: [(place.start_seconds + place.stop_seconds) / 2] for clip, place in places.items()}
+    drawn = views.stills(store, places.values(), middles, MAP_WIDTH) if layouts and views is not None else {}
+    return EmbeddingMap(
+        ids=shown.clip_ids,
+        labels=tuple(shown.label_names[code] for code in shown.label),
+        layouts=layouts,
+        explained=explained,
+        vectors=named,
+        num_items=len(test),
+        thumbnails={clip: moving_thumbnail(frames, MAP_WIDTH, MAP_HEIGHT) for clip, frames in drawn.items()},
+    )
+
+
+def _dataset(store: FeatureStore, retrieved: RetrievedClips) -> Dataset:
+    pairs = retrieved.pairs
+    builds = _builds(store.store)
+    return Dataset(
+        counts=DatasetCounts(
+            name=pairs.dataset,
+            num_videos=len(set(pairs.video_ids)),
+            num_clips=len(pairs),
+            num_labels=len(pairs.label_names),
+            num_train=len(pairs) - len(retrieved.test),
+            num_test=len(retrieved.test),
+            split="by video: no clip of a training video is tested",
+        ),
+        features=tuple(_feature_lines(store, pairs)),
+        quarantine=_quarantine(store),
+        stages=tuple(_stages(builds, retrieved)),
+        speed_of_light=speed_of_light(builds[-1]) if builds else None,
+    )
+
+
+def _feature_lines(store: FeatureStore, pairs: PairedFeatures) -> Iterable[FeatureLine]:
+    for role, source in (("query", pairs.image_source), ("gallery", pairs.video_source)):
+        feature = store[source.name]
+        index = feature.index()
+        served: Counter[str] = Counter(
+            f"{passport['decoder']} {passport['decoder_version']}" for passport in index.column("passport").to_pylist()
+        )
+        recipe = feature.recipe
+        yield FeatureLine(
+            name=source.name,
+            extractor=recipe.extractor,
+            layer=recipe.layer,
+            role=role,
+            num_rows=sum(index.column("num_rows").to_pylist()),
+            dim=feature.dim,
+            weights=recipe.weights.source if recipe.weights.file is None else recipe.weights.layout or "file",
+            digest=(recipe.weights.sha256 or "")[:16],
+            decoders=", ".join(f"{name} ({count} videos)" for name, count in served.most_common()),
+        )
+
+
+def _quarantine(store: FeatureStore) -> dict[str, int]:
+    videos = store.videos()
+    reasons = {
+        row["video_id"]: row["reason"]
+        for row in store.store.quarantine().to_pylist()
+        if row["video_id"] in videos and videos[row["video_id"]].fingerprint == row["video_fingerprint"]
+    }
+    return dict(sorted(Counter(reasons.values()).items()))
+
+
+def _builds(store: Store) -> list[dict[str, Any]]:
+    """Returns the reports of the builds that executed tasks, oldest first."""
+    reports = []
+    for run in store.runs():
+        try:
+            report: dict[str, Any] = json.loads(store.read_run_file(run, "report.json"))
+        except FileNotFoundError:
+            continue
+        if report["num_tasks_executed"]:
+            reports.append(report)
+    return reports
+
+
+def _stages(builds: list[dict[str, Any]], retrieved: RetrievedClips) -> Iterable[StageTime]:
+    for report in builds[-1:]:
+        yield from build_stages(report, "build", f"{report['num_frames_decoded']:,} frames decoded")
+    seconds = training_seconds(retrieved.run) if retrieved.run is not None else None
+    if seconds is not None and retrieved.trained is not None:
+        yield StageTime("train", seconds, f"the last call, up to epoch {retrieved.trained.epoch:,}")
+    yield StageTime("evaluate", retrieved.result.seconds, f"{len(retrieved.result.query_ids):,} queries")

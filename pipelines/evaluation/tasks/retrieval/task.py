@@ -1,0 +1,153 @@
+"""``task: retrieval``: image-to-video retrieval over stored features, by a trained model or by plain cosine."""
+
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
+from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, queries_of, shared_spaces
+from clipmill.pipelines.evaluation.tasks.retrieval.score import Resampling, retrieval_score
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
+    COSINE,
+    Spaces,
+    chosen_spaces,
+    comparable,
+    model_spaces,
+)
+from clipmill.schemas.config_retrieval import RetrievalConfig
+from clipmill.schemas.errors import UsageError
+from clipmill.stores import FeatureStore
+
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
+    from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
+
+
+@dataclass(frozen=True, slots=True)
+class Retrieval:
+    """A result of all spaces, and the clips of a store it is about; None: it was made of arrays."""
+
+    result: RetrievalResult
+    clips: "RetrievedClips | None" = None
+
+
+def evaluate(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
+    """Returns the score of each space: every query against the whole gallery, its own clip included.
+
+    Raises:
+        UsageError: the run's features are no longer those it was trained on, a space is unknown, or nothing can be
+            compared.
+    """
+    return _of_arrays(config, sources) if config.queries is not None else _of_store(config)
+
+
+def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.tasks.lineage import lineage_of
+    from clipmill.pipelines.evaluation.tasks.retrieval.report import Shown, retrieval_report
+    from clipmill.pipelines.evaluation.tasks.retrieval.shown import provenance, shown_of_store
+
+    found, score = evaluation.evaluated[0], evaluation.score
+    lineage = lineage_of(config)
+    shown = Shown()
+    if found.clips is not None:
+        spaces = [run.name for run in score.runs]
+        views = sources.clip_views() if sources.clip_views is not None else None
+        shown = shown_of_store(found.clips, spaces, spaces[-1], config.examples, config.seed, views)
+        url = found.clips.pairs.store_url
+        lineage = replace(
+            lineage,
+            facts=(*lineage.facts, *provenance(found.clips)),
+            next_steps=(
+                f"clipmill status {url}",
+                f"clipmill verify {url}",
+                "clipmill build --config YOURS.yaml   # see examples/topics70",
+            ),
+        )
+    return retrieval_report(score, found.result, shown, lineage)
+
+
+def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
+    """Scores the clips that a store keeps for the test: each one's frame is the query of that clip."""
+    from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
+    from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, clips_of, embed_gallery, load_run
+
+    trained = load_run(config.run, config.checkpoint) if config.run is not None else None
+    pairs = clips_of(config.data, trained, config.run or "")
+    test = pairs.take(pairs.is_test.nonzero()[0])
+    notes: list[str] = []
+    scorers: Spaces = {}
+    gallery: dict[str, Any] = {"raw": test.video}
+    prepare = None
+    if trained is not None and config.run is not None:
+        gallery |= embed_gallery(trained, test.video)
+        scorers |= model_spaces(trained)
+        prepare = EmbedQueries.of_run(config.run, config.checkpoint)
+    if config.cosine_baseline:
+        store = FeatureStore(pairs.store_url)
+        if comparable(store[pairs.image_source.name].recipe, store[pairs.video_source.name].recipe):
+            scorers[COSINE] = Cosine("image", "raw")
+        else:
+            notes.append(
+                f"No plain cosine row: {pairs.image_source.name} and {pairs.video_source.name} are not outputs of one "
+                "network, so their vectors cannot be compared without a model."
+            )
+    labels = [test.label_names[code] for code in test.label]
+    sides = Queries(test.clip_ids, labels, {"image": test.image}), Gallery(test.clip_ids, labels, gallery)
+    result = _retrieve(config, *sides, scorers, prepare)
+    about = {
+        "store": pairs.store_url,
+        "image": pairs.image_source.recipe_fingerprint,
+        "video": pairs.video_source.recipe_fingerprint,
+        "model": trained.name if trained is not None else None,
+        "epoch": trained.epoch if trained is not None else None,
+    }
+    clips = RetrievedClips(result, pairs, test, trained, config.run)
+    return _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
+
+
+def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
+    """Scores what a caller holds in memory: cosine in each space that both sides have vectors of."""
+    queries = queries_of(sources.arrays[str(config.queries)])
+    gallery = gallery_of(sources.arrays[str(config.gallery)])
+    result = _retrieve(config, queries, gallery, shared_spaces(queries, gallery), None)
+    return _evaluation(config, Retrieval(result), (), {}, [])
+
+
+def _retrieve(
+    config: RetrievalConfig, queries: Queries, gallery: Gallery, scorers: Spaces, prepare: Any
+) -> RetrievalResult:
+    if config.spaces:
+        scorers = chosen_spaces(scorers, config.spaces)
+    if not scorers:
+        raise UsageError("evaluation spaces: expected at least one, got none; give run, or features of one network")
+    return evaluate_retrieval(
+        queries,
+        gallery,
+        scorers,
+        config.cutoffs,
+        prepare=prepare,
+        approximate=None if config.search.index == "exact" else Approximate(**config.search.model_dump()),
+        dask_address=config.dask,
+        seed=config.seed,
+    )
+
+
+def _evaluation(
+    config: RetrievalConfig, found: Retrieval, baselines: tuple[str, ...], about: dict[str, Any], notes: list[str]
+) -> Evaluation[Retrieval]:
+    if found.result.approximate is not None:
+        notes = [*notes, f"Approximate search: {found.result.approximate.line}."]
+    score = retrieval_score(
+        found.result,
+        baselines if config.baselines else None,
+        Resampling(config.seed, config.resamples, config.confidence),
+        about,
+        tuple(notes),
+    )
+    return Evaluation(score, (found,))
+
+
+TASK = Task("retrieval", "image-to-video retrieval: mAP@K in every space of a model", RetrievalConfig, evaluate, report)
