@@ -8,7 +8,7 @@ from typing import Any, Literal, TypeVar
 
 import numpy as np
 
-from clipmill.extractors.rc3d.releases import DEFAULT_FORM, FORMS
+from clipmill.extractors.registry import class_names
 from clipmill.pipelines.evaluation.tasks.classification.score import ClassScores
 from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth
 from clipmill.pipelines.evaluation.tasks.moments.score import MomentTruth
@@ -37,7 +37,6 @@ T = TypeVar("T")
 CLASS_LIST = "detclasslist.txt"
 _ID_KEYS = {"without the prefix 'v_'": "drop_prefix: v_", "without their endings": "drop_ending: true"}
 """Hint of `match_ids` to the key of the config that does it."""
-RC3D = "rc3d"
 
 
 def run_names(predictions: Sequence[PredictionsConfig]) -> list[str]:
@@ -249,9 +248,7 @@ def _stored_classes(config: PredictionsConfig, recipe: Any) -> tuple[str, ...]:
         return tuple(read_thumos14_classes(config.classes).values())
     if config.classes is not None:
         return config.classes
-    known: tuple[str, ...] = ()
-    if recipe.extractor == RC3D:
-        known = FORMS[recipe.options.get("form", DEFAULT_FORM)].class_names[1:]
+    known = class_names(recipe)
     if not known:
         remedy = "give predictions.classes: the names of class 1, 2, ... (0 is background)"
         got = f"none, and {recipe.extractor}'s weights do not name them"
