@@ -87,6 +87,8 @@ def _of_folder(package: str) -> Registration:
     def has(file: str) -> bool:
         return find_spec(f"{package}.{file}") is not None
 
+    if not has("build"):
+        raise ImportError(f"{package} has no build.py")
     return Registration(
         card=import_module(f"{package}.card").CARD,
         factory=partial(offered, "build", "build"),

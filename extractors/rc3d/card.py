@@ -7,7 +7,10 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 
 FPS = 25
-TRUNK_GMAC_PER_FRAME = 1850 / 768
+GMAC_PER_FRAME = 1861.4 / 768
+"""Of trunk and proposal subnet."""
+REGIONS_GMAC = 10.1
+"""Of a buffer's 300 regions in the classification subnet."""
 EXPECTED_DETECTIONS = 200
 """Of a clip, where the release keeps them all (ours: what the others keep at most; it bounds planned shards)."""
 TRUNK_STRIDE_PIXELS = 16
@@ -58,7 +61,7 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         weights=(_weights(release),),
         min_frames=2 * FEATURE_STRIDE_FRAMES,
         options=RC3DOptions,
-        gmac_per_window=TRUNK_GMAC_PER_FRAME * frames,
+        gmac_per_window=GMAC_PER_FRAME * frames + REGIONS_GMAC,
         batch_windows=1,
         extras={"score": "float32", "class_index": "int32", "class_score": "float32"},
         variant=_variant,
