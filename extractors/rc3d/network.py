@@ -67,7 +67,7 @@ class RC3D(nn.Module):
     def propose(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Returns scores ``[N, 2, K]`` (background, foreground; no softmax) and offsets ``[N, K, 2]`` of the anchors.
 
-        ``K = L / 8 * A`` in the order of `rc3d_segments.anchors`. Published channels: the first A scores are
+        ``K = L / 8 * A`` in the order of `segments.anchors`. Published channels: the first A scores are
         background, the last A foreground; offsets interleave (centre, length) per anchor.
         """
         hidden = functional.relu(self.rpn_conv1(maps))
@@ -98,7 +98,7 @@ class RC3D(nn.Module):
         return self.cls_score(last), self.twin_pred(last).reshape(len(last), -1, 2)
 
     def real_offsets(self, offsets: Tensor) -> Tensor:
-        """Returns head offsets as `rc3d_segments.decode` takes them, whichever way the weights were saved."""
+        """Returns head offsets as `segments.decode` takes them, whichever way the weights were saved."""
         return offsets * offsets.new_tensor(OFFSET_STD) if self.offsets_normalised else offsets
 
     @torch.no_grad()

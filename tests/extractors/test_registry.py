@@ -1,5 +1,6 @@
 """Which extractors there are, and what a wrong name is told."""
 
+import ast
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -70,3 +71,27 @@ def test_an_unknown_name_is_told_the_near_ones(name: str, hint: str) -> None:
     message = str(raised.value)
     assert message.startswith(f"extractor {name}: expected a registered name")
     assert hint in message
+
+
+NAMES_ELSEWHERE = {
+    ("schemas/recipe.py", "tracks"): "a detector of shots",
+    ("pipelines/features/shots.py", "tracks"): "a detector of shots",
+    ("pipelines/features/plan.py", "tracks"): "a detector of shots",
+}
+"""Generic files that have the name of an extractor in quotes -> what it names there."""
+
+
+def test_no_generic_code_names_one_extractor() -> None:
+    """What is true of one extractor belongs to its card or folder, or the next one is not treated alike."""
+    root = Path(str(extractors.__file__)).parents[1]
+    rooms = ("extractors", "jobs", "models", "pipelines", "schemas", "stores")
+    found = set()
+    for path in [path for room in rooms for path in (root / room).rglob("*.py")]:
+        place = path.relative_to(root).as_posix()
+        if path.parent.name in registry.BUILT_IN or place == "extractors/registry.py":
+            continue
+        constants = [
+            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        ]
+        found |= {(place, str(value)) for value in constants if value in registry.BUILT_IN}
+    assert found == NAMES_ELSEWHERE.keys()
