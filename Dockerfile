@@ -26,6 +26,7 @@ RUN torch="$(grep '^torch==' constraints.txt)" && case "$TORCH" in \
       *) echo "build argument TORCH: expected cpu or cuda, got $TORCH" >&2; exit 2 ;; \
     esac
 COPY setup.py pyproject.toml ./
+COPY src src
 COPY clipmill clipmill
 COPY schemas schemas
 COPY stores stores

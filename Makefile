@@ -47,5 +47,5 @@ bench: venv
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done
 
 clean:
-	rm -rf $(VENV) out build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache
+	rm -rf $(VENV) out build dist src/*.egg-info .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,5 +1,8 @@
 """The distribution `clipmill`. A setup.py, because Beam ships a pipeline's own code to its workers by calling one."""
 
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 from setuptools import setup
 
 PACKAGES = [
@@ -95,17 +98,31 @@ DEVELOPMENT = [
     "torchmetrics>=1.4",
 ]
 
-setup(
-    name="clipmill",
-    version="0.1.0",
-    description="An offline batch pipeline: videos in, stored features, trained models and retrieval tables out",
-    license="Apache-2.0",
-    # Driver and workers of Ray and Beam must run one minor version of Python, and constraints.txt is resolved and
-    # tested for this one; the next one comes with its own tested pins.
-    python_requires=">=3.11,<3.12",
-    packages=PACKAGES,
-    package_data={"": ["py.typed", "*.html"]},
-    install_requires=RUNTIME,
-    extras_require={"dev": DEVELOPMENT},
-    entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
-)
+for package in PACKAGES:
+    folder = Path("src", *package.split("."))
+    if not folder.is_dir():
+        raise SystemExit(
+            f"setup.py {folder}: expected a folder or a link to one, got {'a file' if folder.exists() else 'nothing'}; "
+            "get the sources with their links: git clone -c core.symlinks=true"
+        )
+
+# Built in a folder of its own: what an earlier build left in build/ would become part of the wheel.
+with TemporaryDirectory() as build_folder:
+    setup(
+        name="clipmill",
+        version="0.1.0",
+        description="An offline batch pipeline: videos in, stored features, trained models and retrieval tables out",
+        license="Apache-2.0",
+        # Driver and workers of Ray and Beam must run one minor version of Python, and constraints.txt is resolved and
+        # tested for this one; the next one comes with its own tested pins.
+        python_requires=">=3.11,<3.12",
+        packages=PACKAGES,
+        # src/ holds nothing but the import package: an editable install adds it to the path, and so the names of the
+        # folders here stay out of it, and type checkers find the package.
+        package_dir={"": "src"},
+        package_data={"": ["py.typed", "*.html"]},
+        install_requires=RUNTIME,
+        extras_require={"dev": DEVELOPMENT},
+        options={"build": {"build_base": build_folder}},
+        entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
+    )
