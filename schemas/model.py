@@ -1,5 +1,6 @@
 """The base of every config model: strict, frozen, and with errors that name the near keys."""
 
+from collections.abc import Sequence
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -15,11 +16,12 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False, protected_namespaces=())
 
 
-def validate(model: type[M], data: Any, source: str) -> M:
+def validate(model: type[M], data: Any, source: str, within: Sequence[str] = ()) -> M:
     """Returns `data` as `model`.
 
     Args:
         source: what is being read (a file name, ``--set``), for the message.
+        within: the keys of `source` that lead to `data`, where it is a part of what is being read.
 
     Raises:
         ConfigError: one line per problem; an unknown key lists the near ones.
@@ -27,7 +29,7 @@ def validate(model: type[M], data: Any, source: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_line(model, item, source) for item in error.errors() if not _only_follows(item)]
+        lines = [_line(model, item, source, within) for item in error.errors() if not _only_follows(item)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -36,9 +38,9 @@ def _only_follows(item: Any) -> bool:
     return item["type"] == "too_short" and bool(len(item["input"]) >= item["ctx"]["min_length"])
 
 
-def _line(model: type[BaseModel], item: Any, source: str) -> str:
+def _line(model: type[BaseModel], item: Any, source: str, within: Sequence[str]) -> str:
     path = [str(part) for part in item["loc"]]
-    where = ".".join(path) or "(top)"
+    where = ".".join([*within, *path]) or "(top)"
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         return f"{source} {where}: unknown key; {near(path[-1], known)}" if known else f"{source} {where}: unknown key"

@@ -19,7 +19,7 @@ from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.weights_report import options_for
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.weights.join import streams_of
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.probing import probe_videos
 from clipmill.pipelines.features.recompute import recompute

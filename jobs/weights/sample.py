@@ -9,7 +9,7 @@ from clipmill.extractors.i3d.check import FROM_WHERE, TOLERANCE, Comparison, com
 from clipmill.extractors.i3d.sample import NUM_CLASSES, SOURCE
 from clipmill.extractors.weights_report import WeightsReport
 from clipmill.jobs.weights.classify import logits_recipe, video_logits
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 
