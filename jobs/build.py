@@ -4,18 +4,19 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
+from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.config import BuildConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
 
 
 def run_build(path: str, overrides: Sequence[str]) -> Outcome:
     """Runs the build of the config at `path`; exit code 3 when videos are in quarantine."""
-    config = read_config(BuildConfig, path, overrides)
+    config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
     progress = Progress()
@@ -27,7 +28,7 @@ def run_build(path: str, overrides: Sequence[str]) -> Outcome:
 
 def run_plan(path: str, overrides: Sequence[str]) -> Outcome:
     """Says what a build would do; decodes nothing, writes nothing."""
-    config = read_config(BuildConfig, path, overrides)
+    config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
     planned = plan_build(config, Progress().on_probed)

@@ -7,7 +7,7 @@ from typing import Any
 
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.decode.selfcheck import check_decoders
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
 
 LIBRARIES = (

@@ -11,7 +11,7 @@ from typing import Any, TextIO
 
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import duration
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.schemas.config import dump_config, parse_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe, near
 

@@ -7,7 +7,7 @@ import numpy as np
 
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.decode.probe import content_fingerprint
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.recompute import recompute
 from clipmill.pipelines.features.sources import local_copy

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, field_serializer, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, model_validator
 
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import Model, validate
@@ -12,10 +12,15 @@ from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
 
 
 class StoreConfig(Model):
-    """Where features are kept. `dataset` names what the store holds; default: the folder's or manifest's name."""
+    """Where features are kept.
+
+    Attributes:
+        format: of its shards; which ones there are, `clipmill.stores.shard_formats` knows.
+        dataset: names what the store holds; default: the folder's or manifest's name.
+    """
 
     url: str = Field(min_length=1)
-    format: Literal["zarr", "parquet"] = "zarr"
+    format: str = "zarr"
     dataset: str | None = None
 
 
@@ -88,44 +93,43 @@ class DecodeConfig(Model):
 
 
 class EngineConfig(Model):
-    """What runs the tasks, with its options.
+    """What runs the tasks: the keys every engine takes. An engine with further ones brings a model that adds them.
 
     Attributes:
+        name: of a registered engine.
         device: ``auto`` picks a GPU where there is one.
-        threads: compute threads of one worker; 0: all cores, divided by `workers`.
-        workers: ray: actors; beam: worker processes of the direct runner; local: always 1.
-        workers_per_gpu: ray: how many actors share a GPU. Each has a decode process of its own, and one of those seldom
-            keeps a GPU busy.
-        address: ray: of a running cluster; beam: of a Dask scheduler (runner dask) or a job service (runner portable).
-        runner: beam: ``in_process``, ``multi_processing``, ``portable`` or ``dask``.
-        pipeline_options: beam: further options, as on Beam's command line.
+        threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
         task_seconds: size of a task: estimated seconds of work.
         max_attempts: tries for one video before it is quarantined.
         batch_windows: most windows in one forward pass; None: the extractor's hint.
     """
 
-    name: Literal["local", "ray", "beam"] = "local"
+    name: str = "local"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
-    workers: int = Field(default=1, ge=1)
-    workers_per_gpu: int = Field(default=1, ge=1)
-    address: str | None = None
-    runner: Literal["in_process", "multi_processing", "portable", "dask"] = "in_process"
-    pipeline_options: tuple[str, ...] = ()
     task_seconds: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
 
+    @property
+    def num_workers(self) -> int:
+        """How many workers share the cores of a machine."""
+        return 1
+
 
 class BuildConfig(Model):
-    """``clipmill build --config FILE``."""
+    """``clipmill build --config FILE``.
+
+    Which engines and shard formats there are is not known here: `clipmill.pipelines.features.build_config` reads a
+    file with the model of the engine it names.
+    """
 
     store: StoreConfig
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
-    engine: EngineConfig = Field(default_factory=EngineConfig)
+    engine: SerializeAsAny[EngineConfig] = Field(default_factory=EngineConfig)
 
 
 class SplitConfig(Model):
@@ -219,6 +223,15 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
     Raises:
         ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
     """
+    return validate(model, parse_mapping(text, overrides, source), source)
+
+
+def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "config") -> dict[str, Any]:
+    """Returns YAML `text`, with ``a.b=v`` overrides applied, as a mapping that no model has seen yet.
+
+    Raises:
+        ConfigError: the text is no YAML mapping, or an override is malformed.
+    """
     try:
         data = yaml.load(text, Loader=_Loader)
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2001-99-99
@@ -233,7 +246,7 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
         raise ConfigError(f"{source}: expected a mapping of keys, got {type(data).__name__}; see docs/configuration.md")
     for override in overrides:
         _apply(data, override)
-    return validate(model, data, source)
+    return data
 
 
 def _apply(data: dict[str, Any], override: str) -> None:

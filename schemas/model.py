@@ -1,7 +1,7 @@
 """The base of every config model: strict, frozen, and with errors that name the near keys."""
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
@@ -53,11 +53,12 @@ def _warn(renamed: str) -> None:
     warnings.warn(f"{renamed}; the old name is read until the next release", RenamedKeyWarning, stacklevel=2)
 
 
-def validate(model: type[M], data: Any, source: str) -> M:
+def validate(model: type[M], data: Any, source: str, within: Sequence[str] = ()) -> M:
     """Returns `data` as `model`.
 
     Args:
         source: what is being read (a file name, ``--set``), for the message.
+        within: the keys of `source` that lead to `data`, where it is a part of what is being read.
 
     Raises:
         ConfigError: one line per problem; an unknown key lists the near ones.
@@ -65,7 +66,7 @@ def validate(model: type[M], data: Any, source: str) -> M:
     try:
         return model.model_validate(data)
     except ValidationError as error:
-        lines = [_line(model, item, source) for item in error.errors() if not _only_follows(item)]
+        lines = [_line(model, item, source, within) for item in error.errors() if not _only_follows(item)]
         raise ConfigError("\n".join(dict.fromkeys(lines))) from None
 
 
@@ -74,9 +75,9 @@ def _only_follows(item: Any) -> bool:
     return item["type"] == "too_short" and bool(len(item["input"]) >= item["ctx"]["min_length"])
 
 
-def _line(model: type[BaseModel], item: Any, source: str) -> str:
+def _line(model: type[BaseModel], item: Any, source: str, within: Sequence[str]) -> str:
     path = [str(part) for part in item["loc"]]
-    where = ".".join(path) or "(top)"
+    where = ".".join([*within, *path]) or "(top)"
     if item["type"] == "extra_forbidden":
         known = _known_keys(model, path[:-1])
         return f"{source} {where}: unknown key; {near(path[-1], known)}" if known else f"{source} {where}: unknown key"

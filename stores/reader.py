@@ -15,7 +15,8 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
 from clipmill.stores.objects import Objects
-from clipmill.stores.shards import ShardCache, open_shard, slice_rows
+from clipmill.stores.shard_formats import ShardCache, open_shard
+from clipmill.stores.shards import slice_rows
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:

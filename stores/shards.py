@@ -1,8 +1,7 @@
 """What a shard is to its readers, whichever format holds it."""
 
-import threading
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -54,24 +53,35 @@ class Shard(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class ShardFormat:
+    """How rows become the objects of a shard, and shards are opened.
+
+    Attributes:
+        name: what ``store.format`` says, and the suffix of every shard: letters, digits and ``_``.
+        encode: returns the objects of a shard given its rows and whose they are, as name to bytes, in the order they
+            are to be written: names below the shard's path, or ``""`` for the path itself. The same rows must give the
+            same bytes, whoever writes them.
+        open: returns the shard at a path, or raises StoreError (see `damaged`).
+        last_object: the name of the object written last: while it is missing the shard is not whole.
+
+    Raises:
+        ValueError: `name` cannot be a suffix.
+    """
+
+    name: str
+    encode: Callable[[Rows, Sequence[Span]], Mapping[str, bytes]]
+    open: Callable[[Objects, str], Shard]
+    last_object: str = ""
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[A-Za-z0-9_]+", self.name):
+            raise ValueError(f"shard format {self.name!r}: expected letters, digits and _ in its name")
+
+
 def chunk_rows(row_bytes: int, num_rows: int) -> int:
     """Returns how many rows of `row_bytes` one chunk holds."""
     return max(1, min(num_rows, CHUNK_BYTES // max(1, row_bytes)))
-
-
-def open_shard(objects: Objects, path: str) -> Shard:
-    """Returns the shard at `path`, in the format its suffix names.
-
-    Raises:
-        StoreError: it is gone or damaged.
-    """
-    if path.endswith(".zarr"):
-        from clipmill.stores.shards_zarr import ZarrShard
-
-        return ZarrShard(objects, path)
-    from clipmill.stores.shards_parquet import ParquetShard
-
-    return ParquetShard(objects, path)
 
 
 def damaged(path: str, got: str) -> StoreError:
@@ -133,46 +143,3 @@ def slice_rows(shard: Shard, start: int, stop: int, columns: RowColumns) -> Rows
         mask=columns.mask[span].copy(),
         extras={name: column[span].copy() for name, column in columns.extras.items()},
     )
-
-
-class ShardCache:
-    """Shards that stay opened, with their narrow columns, the most recently used first to stay.
-
-    Safe to use from several threads; a copy that travels to another process starts empty.
-    """
-
-    def __init__(self, objects: Objects, num_shards: int = 256) -> None:
-        self._objects = objects
-        self._num_shards = num_shards
-        self._held: OrderedDict[str, tuple[Shard, RowColumns | None]] = OrderedDict()
-        self._lock = threading.Lock()
-
-    def __reduce__(self) -> tuple[type["ShardCache"], tuple[Objects, int]]:
-        return type(self), (self._objects, self._num_shards)
-
-    def shard(self, path: str) -> Shard:
-        """Returns the opened shard at `path`."""
-        with self._lock:
-            if path in self._held:
-                self._held.move_to_end(path)
-                return self._held[path][0]
-        opened = open_shard(self._objects, path)
-        self._hold(path, opened, None)
-        return opened
-
-    def columns(self, path: str) -> RowColumns:
-        """Returns the narrow columns of the shard at `path`."""
-        opened = self.shard(path)
-        with self._lock:
-            held = self._held.get(path, (opened, None))[1]
-        if held is None:
-            held = opened.columns()
-            self._hold(path, opened, held)
-        return held
-
-    def _hold(self, path: str, opened: Shard, columns: RowColumns | None) -> None:
-        with self._lock:
-            self._held[path] = (opened, columns)
-            self._held.move_to_end(path)
-            while len(self._held) > self._num_shards:
-                self._held.popitem(last=False)

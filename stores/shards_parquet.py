@@ -1,7 +1,7 @@
 """Parquet shards: one file, one row per row, in row groups small enough for random reads."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -12,13 +12,13 @@ import pyarrow.parquet as pq
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
 from clipmill.stores.objects import Objects
-from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
+from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, ShardFormat, Span, chunk_rows, damaged
 
 VIDEOS_KEY = b"clipmill.videos"
 
 
-def encode(rows: Rows, videos: Sequence[Span]) -> bytes:
-    """Returns the file of a shard. The same rows give the same bytes."""
+def encode(rows: Rows, videos: Sequence[Span]) -> Mapping[str, bytes]:
+    """Returns the one file of a shard. The same rows give the same bytes."""
     num_rows, dim = rows.values.shape
     spans = [[name, int(start), int(stop)] for name, start, stop in videos]
     table = rows_table(rows, videos).replace_schema_metadata({VIDEOS_KEY: json.dumps(spans, ensure_ascii=False)})
@@ -35,7 +35,7 @@ def encode(rows: Rows, videos: Sequence[Span]) -> bytes:
         data_page_size=1 << 30,
         write_page_checksum=True,
     )
-    return bytes(sink.getvalue().to_pybytes())
+    return {"": bytes(sink.getvalue().to_pybytes())}
 
 
 def rows_table(rows: Rows, videos: Sequence[Span]) -> pa.Table:
@@ -119,6 +119,9 @@ class ParquetShard:
         """Returns whose rows these are, as the shard itself says."""
         spans = json.loads((self._schema.metadata or {}).get(VIDEOS_KEY, b"[]"))
         return [(str(name), int(start), int(stop)) for name, start, stop in spans]
+
+
+FORMAT = ShardFormat("parquet", encode, ParquetShard)
 
 
 def _matrix(column: pa.ChunkedArray, dim: int) -> npt.NDArray[np.generic]:

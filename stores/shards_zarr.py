@@ -16,21 +16,21 @@ from zarr.storage import MemoryStore
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import FORMAT_VERSION, STANDARD_ROW_COLUMNS
 from clipmill.stores.objects import Objects
-from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, Span, chunk_rows, damaged
+from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, ShardFormat, Span, chunk_rows, damaged
 
 GROUP_OBJECT = "zarr.json"
 
 
 def encode(rows: Rows, videos: Sequence[Span]) -> dict[str, bytes]:
     """Returns the objects of a shard, name to bytes, the group's own object last. The same rows give the same bytes."""
-    held: dict[str, Buffer] = {}
+    written: dict[str, Buffer] = {}
     attributes = {"clipmill": FORMAT_VERSION, "videos": [[name, int(start), int(stop)] for name, start, stop in videos]}
-    group = zarr.create_group(MemoryStore(held), attributes=attributes)
+    group = zarr.create_group(MemoryStore(written), attributes=attributes)
     for name in STANDARD_ROW_COLUMNS:
         _add(group, name, getattr(rows, name))
     for name, column in sorted(rows.extras.items()):
         _add(group, name, column)
-    objects = {name: held[name].to_bytes() for name in sorted(held)}
+    objects = {name: written[name].to_bytes() for name in sorted(written)}
     objects[GROUP_OBJECT] = objects.pop(GROUP_OBJECT)
     return objects
 
@@ -175,6 +175,9 @@ class ObjectsStore(ZarrStore):
         """Yields the names directly below `prefix`."""
         for name in await asyncio.to_thread(self._objects.names, f"{self._path}/{prefix}".rstrip("/")):
             yield name
+
+
+FORMAT = ShardFormat("zarr", encode, ZarrShard, GROUP_OBJECT)
 
 
 def _bounds(wanted: ByteRequest | None) -> tuple[int | None, int | None]:

@@ -4,12 +4,12 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from typing import Literal, cast
+from typing import cast
 from urllib.parse import quote
 
 import pyarrow as pa
 
-from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe
+from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
@@ -18,6 +18,7 @@ from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, Q
 from clipmill.schemas.task import TaskResult
 from clipmill.stores.catalog import read_commits, write_catalog
 from clipmill.stores.objects import Objects
+from clipmill.stores.shard_formats import SHARD_FORMATS, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.tables import (
     Probe as Probe,
@@ -41,8 +42,6 @@ from clipmill.stores.tables import (
     to_parquet,
 )
 
-ShardFormat = Literal["zarr", "parquet"]
-
 _MARKER = "store.json"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
@@ -54,31 +53,35 @@ class Store:
 
     Attributes:
         url: where it is, as given.
-        format: of its shards.
+        format: of its shards: a name in `clipmill.stores.shard_formats`.
         dataset: what it holds.
         objects: its bytes.
     """
 
-    def __init__(self, objects: Objects, format: ShardFormat, dataset: str) -> None:
+    def __init__(self, objects: Objects, format: str, dataset: str) -> None:
         self.objects = objects
         self.url = objects.url
         self.format = format
         self.dataset = dataset
 
     @classmethod
-    def create(cls, url: str, format: ShardFormat, dataset: str) -> "Store":
+    def create(cls, url: str, format: str, dataset: str) -> "Store":
         """Returns the store at `url`, made if there is none.
 
         Raises:
-            StoreError: another dataset's or another format's store is there, or something that is no store.
+            StoreError: another dataset's or another format's store is there, or something that is no store; or there
+                is no such format.
             StorageUnavailableError: it cannot be written.
         """
         objects = Objects(url)
+        if format not in SHARD_FORMATS:
+            known = SHARD_FORMATS.names()
+            raise _problem("store", "format", "a registered shard format", repr(format), near(format, known))
         if not objects.exists(_MARKER):
             _check_free(objects)
             marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
             objects.write(_MARKER, json.dumps(marker, ensure_ascii=False, indent=1).encode())
-        # Read back even what was just written: of two that create at once, one is told the truth.
+        # Read back even what was just written: of two that create at once, one meets the other's.
         store = cls.open(url)
         store.require(format, dataset)
         objects.check_writable()
@@ -89,12 +92,12 @@ class Store:
         """Returns the store at `url`.
 
         Raises:
-            StoreError: there is none, or a newer version of clipmill made it.
+            StoreError: there is none, a newer version of clipmill made it, or its format is not registered here.
         """
         objects = Objects(url)
         try:
             marker = json.loads(objects.read(_MARKER))
-            version, dataset, form = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
+            version, dataset, format = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
         except (FileNotFoundError, NotADirectoryError):
             got = {None: "nothing", "file": "a file", "directory": "a folder without store.json"}[objects.kind()]
             raise _problem(
@@ -104,15 +107,14 @@ class Store:
             raise _problem(
                 "store", url, "a readable store.json", "a damaged one", "restore it or choose another store url"
             ) from None
-        if version > FORMAT_VERSION or form not in ("zarr", "parquet"):
-            raise _problem(
-                "store",
-                url,
-                f"format version {FORMAT_VERSION} with zarr or parquet shards",
-                f"version {version} with {form}",
-                "read it with the newer clipmill that made it",
-            )
-        return cls(objects, cast(ShardFormat, form), dataset)
+        if version > FORMAT_VERSION:
+            expected, got = f"format version {FORMAT_VERSION} or older", f"version {version} with {format}"
+            raise _problem("store", url, expected, got, "read it with the newer clipmill that made it")
+        if format not in SHARD_FORMATS:
+            expected = f"shards of a registered format ({', '.join(SHARD_FORMATS.names())})"
+            remedy = "install the package that brings it, or read it with the newer clipmill that made it"
+            raise _problem("store", url, expected, repr(format), remedy)
+        return cls(objects, format, dataset)
 
     @classmethod
     def exists(cls, url: str) -> bool:
@@ -127,7 +129,7 @@ class Store:
         _check_free(objects)
         return False
 
-    def require(self, format: ShardFormat, dataset: str) -> None:
+    def require(self, format: str, dataset: str) -> None:
         """Checks that this store is the one that is meant.
 
         Raises:
@@ -187,19 +189,12 @@ class Store:
 
         Raises:
             ValueError: the rows are not what the recipe says.
+            UsageError: the package that brings the store's format is broken.
             StorageUnavailableError: storage refuses.
         """
         rows = checked_rows(recipe, rows, videos)
         path = f"shards/{folder(recipe)}/{task_key}.{self.format}"
-        if self.format == "parquet":
-            from clipmill.stores.shards_parquet import encode as encode_parquet
-
-            self.objects.write(path, encode_parquet(rows, videos))
-            return path
-        from clipmill.stores.shards_zarr import encode as encode_zarr
-
-        for name, data in encode_zarr(rows, videos).items():
-            self.objects.write(f"{path}/{name}", data)
+        write_shard(self.objects, path, rows, videos)
         return path
 
     def write_commit(self, recipe: Recipe, task_key: str, table: pa.Table) -> None:
@@ -210,7 +205,7 @@ class Store:
         """
         table = gather(COMMITS, [table])
         for shard in sorted(set(table.column("shard").to_pylist())):
-            if not self.objects.exists(f"{shard}/zarr.json" if shard.endswith(".zarr") else shard):
+            if not is_written(self.objects, shard):
                 raise StorageUnavailableError(
                     describe(
                         "shard",

@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from clipmill.schemas.errors import StorageUnavailableError, StoreError
 from clipmill.schemas.recipe import Recipe
-from clipmill.stores.shards import Shard, open_shard
+from clipmill.stores.shard_formats import open_shard
+from clipmill.stores.shards import Shard
 from clipmill.stores.store import Store
 
 

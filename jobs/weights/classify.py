@@ -18,7 +18,7 @@ from clipmill.extractors.class_scores import ClassScore, check_class_names, read
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.weights_report import options_for
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.probing import probe_videos
 from clipmill.pipelines.features.recompute import recompute

@@ -8,7 +8,7 @@ from clipmill.extractors import registry
 from clipmill.extractors.published_sample import PublishedSample, SampleComparison
 from clipmill.extractors.weights_report import WeightsReport
 from clipmill.jobs.weights.classify import logits_recipe, video_logits
-from clipmill.pipelines.features.engines.select import num_cores
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.schemas.errors import UsageError, describe
 

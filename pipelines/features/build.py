@@ -12,7 +12,8 @@ from clipmill.extractors import registry
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
-from clipmill.pipelines.features.engines.select import select_engine, worker_threads
+from clipmill.pipelines.features.engines.cores import worker_threads
+from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.probing import ProbedVideo, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
@@ -160,7 +161,7 @@ def build(
     store = Store.create(config.store.url, config.store.format, config.store.dataset or planned.manifest.dataset)
     run_id = new_run_id()
     _record_start(store, run_id, planned)
-    running = engine or select_engine(config.engine)
+    running = engine or make_engine(config.engine)
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
         report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)

@@ -72,7 +72,7 @@ def commit_table(
             "row_stop": stop,
             "clips": [
                 {"start_seconds": clip.start_seconds, "stop_seconds": clip.stop_seconds, "label": clip.label}
-                for clip in item.clips
+                for clip in item.clips[recipe.fingerprint]
             ],
             "passport": identity,
         }

@@ -25,6 +25,7 @@ class PreparedVideo:
     """One video of a task, positioned.
 
     Attributes:
+        clips: per recipe fingerprint: each recipe has a clip rule of its own.
         windows: per recipe fingerprint, the windows of each clip.
         view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
         failures: recipes that cannot be made from this video, each with its reason.
@@ -35,7 +36,7 @@ class PreparedVideo:
 
     video: Video
     timeline: Timeline | None = None
-    clips: tuple[Clip, ...] = ()
+    clips: dict[str, tuple[Clip, ...]] = field(default_factory=dict)
     windows: dict[str, list[ClipWindows]] = field(default_factory=dict)
     view_recipes: list[list[str]] = field(default_factory=list)
     request: DecodeRequest | None = None
@@ -80,11 +81,12 @@ def prepare(video: Video, recipes: Sequence[Recipe], session: DecodeSession | No
         try:
             shots = item.shot_passes.get(recipe.clips.options) if recipe.clips.options is not None else None
             boundaries = shots.boundaries_seconds if shots is not None else ()
-            item.clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
-            windows = _windows(video, recipe, item.clips, timeline)
+            clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
+            windows = _windows(video, recipe, clips, timeline)
         except VideoError as error:
             item.failures.append((recipe, error))
             continue
+        item.clips[recipe.fingerprint] = clips
         item.windows[recipe.fingerprint] = windows
         key = (recipe.decoder, geometry_key(recipe.preprocess))
         frames = views.setdefault(key, (recipe, set()))[1]

@@ -27,7 +27,7 @@ def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | 
         if item.request is None:
             raise item.failures[0][1]
         run = RecipeRun(recipe, extractor or registry.build(recipe, device), None)
-        run.start_video(0, item.clips, item.windows[recipe.fingerprint])
+        run.start_video(0, item.clips[recipe.fingerprint], item.windows[recipe.fingerprint])
         with DecodeSession() as session:
             for event in session.run([item.request]):
                 if isinstance(event, DecodedFrame):

@@ -157,7 +157,7 @@ class Worker:
                 item.release()
                 continue
             for fingerprint, windows in item.windows.items():
-                runs[fingerprint].start_video(len(prepared), item.clips, windows)
+                runs[fingerprint].start_video(len(prepared), item.clips[fingerprint], windows)
             prepared.append(item)
             yield item.request
 

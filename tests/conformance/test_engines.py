@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from clipmill.pipelines.features.build import BuildReport, build
-from clipmill.schemas.config import BuildConfig, parse_config
+from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.stores import FeatureStore
 from tests.conformance.conftest import ENGINES, POISON, digests, serving, write_config
 
@@ -20,7 +20,7 @@ PARAMS = [pytest.param(name, marks=MARKS.get(name, pytest.mark.beam)) for name i
 
 
 def _build(path: Path) -> BuildReport:
-    return build(parse_config(BuildConfig, path.read_text()))
+    return build(parse_build_config(path.read_text()))
 
 
 @pytest.fixture(scope="session")

@@ -55,10 +55,9 @@ def test_a_saved_config_says_of_sampling_what_was_written() -> None:
     ("override", "path", "value"),
     [
         ("engine.name=ray", ("engine", "name"), "ray"),
-        ("engine.workers=3", ("engine", "workers"), 3),
+        ("engine.max_attempts=3", ("engine", "max_attempts"), 3),
         ("store.url=a=b", ("store", "url"), "a=b"),
         ("decode.memory_gib=1.5", ("decode", "memory_gib"), 1.5),
-        ("engine.pipeline_options=[--a, --b]", ("engine", "pipeline_options"), ("--a", "--b")),
         ("videos={manifest: m.csv}", ("videos", "manifest"), "m.csv"),
         ("store.dataset=", ("store", "dataset"), None),
     ],
@@ -85,9 +84,8 @@ BAD_BUILD = [
     ("features: {c3d: {weight: {random: 0}}}", [], "features.c3d.weight: unknown key; did you mean 'weights'?"),
     ("clips: {form: whole}", [], "clips.form: unknown key; did you mean 'from'?"),
     ("features: {}", [], "features: Dictionary should have at least 1 item"),
-    ("engine: {name: spark}", [], "engine.name: Input should be 'local', 'ray' or 'beam'; got 'spark'"),
-    ("engine: {workers: many}", [], "engine.workers: Input should be a valid integer"),
-    ("engine: {workers: 0}", [], "engine.workers: Input should be greater than or equal to 1; got 0"),
+    ("engine: {max_attempts: many}", [], "engine.max_attempts: Input should be a valid integer"),
+    ("engine: {max_attempts: 0}", [], "engine.max_attempts: Input should be greater than or equal to 1; got 0"),
     ("videos: {folder: v, manifest: m.csv}", [], "videos: expected exactly one of folder and manifest"),
     ("videos: {}", [], "videos: expected exactly one of folder and manifest"),
     ("videos: {manifest: m.csv, label: parent_folder}", [], "videos: label: parent_folder belongs to folder"),
@@ -137,7 +135,7 @@ def test_an_empty_file_names_the_missing_keys() -> None:
 
 def test_a_long_wrong_value_is_shortened() -> None:
     with pytest.raises(ConfigError) as raised:
-        parse_config(BuildConfig, MINIMAL, [f"engine.workers={'x' * 500}"])
+        parse_config(BuildConfig, MINIMAL, [f"engine.max_attempts={'x' * 500}"])
     assert len(str(raised.value)) < 250
 
 

@@ -15,6 +15,7 @@ from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows, concatenate
 from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import clips_fingerprint
+from clipmill.stores.shard_formats import SHARD_FORMATS
 from clipmill.stores.store import Store
 from clipmill.stores.verify import values_sha256
 
@@ -23,7 +24,7 @@ MakeRows = Callable[..., Rows]
 Commit = Callable[..., str]
 
 
-@pytest.fixture(params=["zarr", "parquet"])
+@pytest.fixture(params=SHARD_FORMATS.names())
 def shard_format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

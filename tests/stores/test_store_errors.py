@@ -101,6 +101,17 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
         Store.open(str(tmp_path))
 
 
+def test_a_format_nobody_registered_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(
+        StoreError, match="store format: expected a registered shard format, got 'parqet'; did you mean"
+    ):
+        Store.create(str(tmp_path / "new"), "parqet", "d")
+    assert not (tmp_path / "new").exists()
+    (tmp_path / "store.json").write_text('{"clipmill": 1, "dataset": "d", "format": "feather"}')
+    with pytest.raises(StoreError, match=r"registered format \(parquet, zarr\), got 'feather'; install the package"):
+        Store.open(str(tmp_path))
+
+
 def test_an_unknown_protocol_and_a_missing_driver_are_named() -> None:
     with pytest.raises(StoreError, match="store nope://x: expected a path or a URL fsspec can open"):
         Store.open("nope://x")

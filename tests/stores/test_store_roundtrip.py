@@ -22,9 +22,8 @@ from clipmill.schemas.tables import rows_schema
 from clipmill.stores import ClipRows, FeatureStore, Store
 from clipmill.stores import shards as shards_module
 from clipmill.stores.objects import Objects
-from clipmill.stores.shards import CHUNK_BYTES, open_shard
-from clipmill.stores.shards_parquet import encode as encode_parquet
-from clipmill.stores.shards_zarr import encode as encode_zarr
+from clipmill.stores.shard_formats import SHARD_FORMATS, open_shard, write_shard
+from clipmill.stores.shards import CHUNK_BYTES
 
 AWKWARD_IDS = [
     "a/b/c.mp4",
@@ -90,17 +89,16 @@ def rows_strategy() -> st.SearchStrategy[Rows]:
 
 @given(rows=rows_strategy(), cut=st.tuples(st.integers(0, 40), st.integers(0, 40)), chunk_bytes=st.integers(1, 400))
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.too_slow])
-def test_any_rows_come_back_bit_for_bit_in_both_formats(rows: Rows, cut: tuple[int, int], chunk_bytes: int) -> None:
+def test_any_rows_come_back_bit_for_bit_in_every_format(rows: Rows, cut: tuple[int, int], chunk_bytes: int) -> None:
     start, stop = sorted(min(place, len(rows)) for place in cut)
     videos = [("a", 0, start), ("b", start, len(rows))]
     objects = Objects("memory://property")
     patch = pytest.MonkeyPatch()
     patch.setattr(shards_module, "CHUNK_BYTES", chunk_bytes)
+    paths = [f"x.{name}" for name in SHARD_FORMATS.names()]
     try:
-        objects.write("x.parquet", encode_parquet(rows, videos))
-        for name, data in encode_zarr(rows, videos).items():
-            objects.write(f"x.zarr/{name}", data)
-        for path in ("x.zarr", "x.parquet"):
+        for path in paths:
+            write_shard(objects, path, rows, videos)
             shard = open_shard(objects, path)
             assert shard.num_rows == len(rows)
             assert shard.videos() == videos
@@ -115,7 +113,7 @@ def test_any_rows_come_back_bit_for_bit_in_both_formats(rows: Rows, cut: tuple[i
             }
     finally:
         patch.undo()
-        for path in ("x.zarr", "x.parquet"):
+        for path in paths:
             for item in objects.find(path):
                 objects.delete(item.path)
 
@@ -124,15 +122,17 @@ def test_same_rows_give_the_same_bytes_and_few_objects(make_rows: Callable[..., 
     rows = make_rows(5000, dim=256)
     again = replace(rows, values=np.asfortranarray(rows.values.copy()))
     spans = [("v", 0, 5000)]
-    assert encode_parquet(rows, spans) == encode_parquet(again, spans)
-    objects = encode_zarr(rows, spans)
-    assert objects == encode_zarr(again, spans)
-    assert sorted(objects) == sorted(
+    written = {name: SHARD_FORMATS[name].encode(rows, spans) for name in SHARD_FORMATS.names()}
+    assert written == {name: SHARD_FORMATS[name].encode(again, spans) for name in SHARD_FORMATS.names()}
+    assert {name: list(objects)[-1] for name, objects in written.items()} == {
+        name: SHARD_FORMATS[name].last_object for name in SHARD_FORMATS.names()
+    }
+    assert list(written["parquet"]) == [""]
+    assert sorted(written["zarr"]) == sorted(
         ["zarr.json"]
         + [f"{name}/zarr.json" for name in ("values", "clip", "start_seconds", "stop_seconds", "mask")]
         + ["values/c/0/0", "clip/c/0", "start_seconds/c/0", "stop_seconds/c/0", "mask/c/0"]
     )
-    assert list(objects)[-1] == "zarr.json"
 
 
 def test_rewriting_a_half_written_shard_leaves_what_one_write_leaves(

@@ -1,8 +1,10 @@
-"""The protocol of an engine, and of those who watch it."""
+"""The contract of an engine, and of those who watch it."""
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
+from clipmill.schemas.config import EngineConfig
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
 
@@ -32,3 +34,18 @@ class Engine(Protocol):
             EngineError: tasks remain that could not be run; what is committed stands.
         """
         ...
+
+
+@dataclass(frozen=True, slots=True)
+class EngineCard:
+    """An engine before it is started: light, its library comes with `make`.
+
+    Attributes:
+        name: what ``engine.name`` says.
+        config: the model of its options: `EngineConfig`, or one made from it that adds keys.
+        make: returns the engine, not yet started, given its options.
+    """
+
+    name: str
+    config: type[EngineConfig]
+    make: Callable[[Any], Engine]

@@ -1,208 +1,64 @@
-"""Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service or a Dask cluster."""
+"""Apache Beam: its options. Beam itself comes with the engine."""
 
-import contextlib
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Literal
 
-import apache_beam as beam
-import psutil
-from apache_beam.options.pipeline_options import PipelineOptions
+from pydantic import Field, model_validator
 
-from clipmill.pipelines.features.engines.base import Observer
-from clipmill.pipelines.features.worker import Worker
+from clipmill.pipelines.features.engines.base import Engine, EngineCard
 from clipmill.schemas.config import EngineConfig
-from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe
-from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
-from clipmill.stores.store import Store
-
-POLL_SECONDS = 1.0
 
 
-class _RunTask(beam.DoFn):
-    """Runs shard tasks; setup and teardown bracket the models and the decode child."""
+class BeamConfig(EngineConfig):
+    """``engine: {name: beam}``.
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._spec = spec
-        self._worker: Worker | None = None
-
-    def setup(self) -> None:
-        self._worker = Worker(self._spec)
-        self._worker.__enter__()
-
-    def process(self, task: ShardTask) -> Iterator[str]:
-        if self._worker is None:
-            raise RuntimeError("the runner did not call setup")
-        yield self._worker.run(task).key
-
-    def teardown(self) -> None:
-        if self._worker is not None:
-            self._worker.__exit__(None, None, None)
-        self._worker = None
-
-
-class BeamEngine:
-    """Runs tasks as one Beam pipeline. Results come back through the store, where the workers left them."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        self._config = config
-
-    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
-        """Returns the report once the pipeline is done.
-
-        Raises:
-            EngineError: the pipeline failed.
-        """
-        started = time.monotonic()
-        for observer in observers:
-            observer.on_start(tasks)
-        store = Store.open(worker.store_url)
-        watch = _Watch(store, worker.run_id, observers)
-        watch.start()
-        try:
-            _finish(lambda: _run_pipeline(tasks, worker, self._config))
-        finally:
-            watch.stop()
-        found = {result.key: result for result in store.task_results(worker.run_id)}
-        missing = [task.key for task in tasks if task.key not in found]
-        if missing:
-            raise EngineError(
-                f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again"
-            )
-        return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
-
-
-def _run_pipeline(tasks: Sequence[ShardTask], worker: WorkerSpec, config: EngineConfig) -> None:
-    with beam.Pipeline(runner=_runner(config), options=_options(config)) as pipeline:
-        _ = (
-            pipeline
-            | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
-            | "Spread" >> beam.Reshuffle()
-            | "Run" >> beam.ParDo(_RunTask(worker))
-        )
-
-
-def _finish(run: Callable[[], None]) -> None:
-    """Runs a pipeline to its end, or until one of its worker processes dies: Beam's direct runner would wait forever.
-
-    The pipeline has a thread of its own, so that this one can watch and be interrupted; on the way out no worker
-    process is left behind.
-
-    Raises:
-        EngineError: the pipeline failed or a worker process died.
+    Attributes:
+        runner: ``in_process`` and ``multi_processing`` are the direct runner; ``portable`` and ``dask`` run elsewhere.
+        workers: processes of the direct runner; partitions on Dask.
+        address: of a job service (runner portable), or of a Dask scheduler (runner dask; None: one is started here).
+        pipeline_options: further options, as on Beam's command line.
     """
-    ended = threading.Event()
-    raised: list[BaseException] = []
-    hook = threading.excepthook
 
-    def body() -> None:
-        try:
-            run()
-        except BaseException as error:
-            raised.append(error)
-        finally:
-            ended.set()
+    name: Literal["beam"] = "beam"
+    runner: Literal["in_process", "multi_processing", "portable", "dask"] = "in_process"
+    workers: int = Field(default=1, ge=1)
+    address: str | None = None
+    pipeline_options: tuple[str, ...] = ()
 
-    def on_thread_error(arguments: threading.ExceptHookArgs) -> None:
-        if arguments.exc_value is not None and "Worker subprocess exited" in str(arguments.exc_value):
-            raised.append(arguments.exc_value)
-            ended.set()
-        else:
-            hook(arguments)
+    @model_validator(mode="after")
+    def _address_of_the_runner(self) -> "BeamConfig":
+        if self.runner == "portable" and self.address is None:
+            raise ValueError("runner portable: expected address (host:port of a job service), got none")
+        if self.runner in ("in_process", "multi_processing") and self.address is not None:
+            raise ValueError(f"runner {self.runner}: expected no address, got {self.address}")
+        return self
 
-    before = set(psutil.Process().children(recursive=True))
-    threading.excepthook = on_thread_error
-    try:
-        threading.Thread(target=body, daemon=True, name="beam-pipeline").start()
-        ended.wait()
-    finally:
-        if raised or not ended.is_set():
-            for child in set(psutil.Process().children(recursive=True)) - before:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
-        threading.excepthook = hook
-    if not raised:
-        return
-    error = raised[0]
-    domain = _domain_error(error)
-    if domain is not None:
-        raise domain from None
-    raise EngineError(
-        f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
-        "what is committed stands, run the same command again"
-    ) from error
+    @property
+    def num_workers(self) -> int:
+        """How many workers share the cores of a machine."""
+        return self.workers
 
 
-class _Watch(threading.Thread):
-    """Tells the observers of every result as it appears in the store."""
+def _make(config: BeamConfig) -> Engine:
+    from clipmill.pipelines.features.engines.beam_pipeline import BeamEngine
 
-    def __init__(self, store: Store, run_id: str, observers: Sequence[Observer]) -> None:
-        super().__init__(daemon=True, name="beam-watch")
-        self._store, self._run_id, self._observers = store, run_id, observers
-        self._seen: set[str] = set()
-        self._stopped = threading.Event()
-
-    def run(self) -> None:
-        while not self._stopped.wait(POLL_SECONDS):
-            self._tell()
-
-    def stop(self) -> None:
-        self._stopped.set()
-        self.join()
-        self._tell()
-
-    def _tell(self) -> None:
-        fresh: list[TaskResult] = [
-            result for result in self._store.task_results(self._run_id) if result.key not in self._seen
-        ]
-        for result in fresh:
-            self._seen.add(result.key)
-            for observer in self._observers:
-                observer.on_task(result)
+    return BeamEngine(config.runner, beam_flags(config))
 
 
-def _runner(config: EngineConfig) -> Any:
-    if config.runner == "dask":
-        from apache_beam.runners.dask.dask_runner import DaskRunner
-
-        return DaskRunner()
-    return "PortableRunner" if config.runner == "portable" else "DirectRunner"
-
-
-def _options(config: EngineConfig) -> PipelineOptions:
+def beam_flags(config: BeamConfig) -> list[str]:
+    """Returns the options as on Beam's command line: those given, then those that follow from the other keys."""
     flags = list(config.pipeline_options)
-    if config.runner in ("in_process", "multi_processing"):
+    if config.runner == "portable":
+        flags.append(f"--job_endpoint={config.address}")
+        if not any(flag.startswith("--environment_type") for flag in flags):
+            flags.append("--environment_type=LOOPBACK")
+    elif config.runner == "dask":
+        flags += [f"--dask_client_address={config.address}"] if config.address else []
+        flags.append(f"--dask_npartitions={config.workers}")
+    else:
         # The Python direct runner; the default "Prism" would need a binary that is downloaded.
         mode = {"in_process": "in_memory"}.get(config.runner, config.runner)
         flags += [f"--direct_running_mode={mode}", f"--direct_num_workers={config.workers}"]
-    elif config.address is None and config.runner == "portable":
-        raise UsageError(
-            describe(
-                "engine",
-                "address",
-                "host:port of a Beam job service",
-                "none",
-                "set engine.address, such as localhost:8099",
-            )
-        )
-    elif config.runner == "portable":
-        flags += [f"--job_endpoint={config.address}"]
-        if not any(flag.startswith("--environment_type") for flag in flags):
-            flags += ["--environment_type=LOOPBACK"]
-    else:
-        flags += [f"--dask_client_address={config.address}"] if config.address else []
-        flags += [f"--dask_npartitions={config.workers}"]
-    return PipelineOptions(flags)
+    return flags
 
 
-def _domain_error(error: BaseException | None) -> ClipmillError | None:
-    while error is not None:
-        if isinstance(error, ClipmillError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[-1][:200]
+ENGINE = EngineCard("beam", BeamConfig, _make)

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.engines.base import EngineCard, Observer
 from clipmill.pipelines.features.worker import Worker
+from clipmill.schemas.config import EngineConfig
 from clipmill.schemas.task import RunReport, ShardTask, WorkerSpec
 
 
@@ -29,3 +30,6 @@ class LocalEngine:
                 for observer in observers:
                     observer.on_task(result)
         return RunReport("local", len(tasks), tuple(results), time.monotonic() - started)
+
+
+ENGINE = EngineCard("local", EngineConfig, lambda config: LocalEngine())

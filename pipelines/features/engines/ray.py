@@ -1,140 +1,38 @@
-"""Ray: a pool of actors, each holding its models and its own decode child."""
+"""Ray: its options. Ray itself comes with the engine."""
 
-import os
-import time
-from collections import deque
-from collections.abc import Sequence
-from typing import Any
+from typing import Literal
 
-from clipmill.pipelines.features.engines.base import Observer
-from clipmill.pipelines.features.worker import Worker
+from pydantic import Field
+
+from clipmill.pipelines.features.engines.base import Engine, EngineCard
 from clipmill.schemas.config import EngineConfig
-from clipmill.schemas.errors import ClipmillError, EngineError
-from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
-
-# Ray reads these when it is imported: no telemetry leaves the machine, no environment is rebuilt per worker.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-
-import ray  # noqa: E402
-from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
-
-TASK_ATTEMPTS = 3
 
 
-class _Actor:
-    """One worker on the cluster; its models are loaded once and serve every task it is given."""
+class RayConfig(EngineConfig):
+    """``engine: {name: ray}``.
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._worker = Worker(spec)
-        self._worker.__enter__()
+    Attributes:
+        workers: actors.
+        workers_per_gpu: how many actors share a GPU. Each has a decode process of its own, and one of those seldom
+            keeps a GPU busy.
+        address: of a running cluster; None: one is started here.
+    """
 
-    def ready(self) -> None:
-        """Returns once the actor has a place on the cluster."""
+    name: Literal["ray"] = "ray"
+    workers: int = Field(default=1, ge=1)
+    workers_per_gpu: int = Field(default=1, ge=1)
+    address: str | None = None
 
-    def run(self, task: ShardTask) -> TaskResult:
-        return self._worker.run(task)
-
-
-class RayEngine:
-    """Runs tasks on `workers` actors (`workers_per_gpu` to a GPU); a dead actor's task goes to a fresh one."""
-
-    def __init__(self, config: EngineConfig) -> None:
-        self._config = config
-
-    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
-        """Returns the report once every task has run.
-
-        Raises:
-            EngineError: a task's actor died `TASK_ATTEMPTS` times.
-        """
-        started = time.monotonic()
-        for observer in observers:
-            observer.on_start(tasks)
-        ours = not ray.is_initialized()
-        if ours:
-            _connect(self._config)
-        try:
-            results = self._run(tasks, worker, observers)
-        finally:
-            if ours:
-                ray.shutdown()
-        return RunReport("ray", len(tasks), tuple(results), time.monotonic() - started)
-
-    def _run(self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
-        waiting = deque((task, 1) for task in tasks)
-        idle: list[Any] = []
-        # Actors that wait for a place: with more workers than GPUs some may wait for ever, so they are given no task.
-        starting = dict(self._start(spec) for _ in range(min(self._config.workers, len(tasks))))
-        running: dict[Any, tuple[Any, ShardTask, int]] = {}
-        results: dict[str, TaskResult] = {}
-        failed_starts = 0
-        while waiting or running:
-            while waiting and idle:
-                task, attempt = waiting.popleft()
-                actor = idle.pop()
-                running[actor.run.remote(task)] = (actor, task, attempt)
-            [done], _ = ray.wait([*running, *starting], num_returns=1)
-            if done in starting:
-                actor = starting.pop(done)
-                try:
-                    ray.get(done)
-                except RayActorError as error:
-                    failed_starts += 1
-                    if failed_starts >= TASK_ATTEMPTS:
-                        raise EngineError(
-                            f"engine ray: expected workers that start, got {failed_starts} dead ones "
-                            f"({_first_line(error)}); check engine.device and the cluster's log"
-                        ) from None
-                    starting |= dict([self._start(spec)])
-                else:
-                    idle.append(actor)
-                continue
-            actor, task, attempt = running.pop(done)
-            try:
-                result = ray.get(done)
-            except RayActorError as error:
-                if attempt >= TASK_ATTEMPTS:
-                    raise EngineError(
-                        f"task {task.key}: expected a result, got {attempt} dead workers ({_first_line(error)}); "
-                        "what is committed stands, run the same command again"
-                    ) from None
-                waiting.append((task, attempt + 1))
-                starting |= dict([self._start(spec)])
-                continue
-            except RayTaskError as error:
-                # Ray wraps what a worker raised; a domain error keeps its own type and exit code.
-                if isinstance(error.cause, ClipmillError):
-                    raise error.cause from None
-                raise
-            idle.append(actor)
-            results[task.key] = result
-            for observer in observers:
-                observer.on_task(result)
-        return [results[task.key] for task in tasks]
-
-    def _start(self, spec: WorkerSpec) -> tuple[Any, Any]:
-        """Returns what becomes ready when the actor has its place, and the actor."""
-        resources = ray.cluster_resources()
-        wants_gpu = spec.device != "cpu" and resources.get("GPU", 0) > 0
-        cpus = min(float(spec.num_threads), resources.get("CPU", 1.0))
-        gpus = 1 / self._config.workers_per_gpu if wants_gpu else 0
-        actor: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus).remote(spec)
-        return actor.ready.remote(), actor
+    @property
+    def num_workers(self) -> int:
+        """How many workers share the cores of a machine."""
+        return self.workers
 
 
-def _connect(config: EngineConfig) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if config.address is not None:
-        options = {"address": config.address, "log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"engine ray: expected a cluster at {config.address or 'this machine'}, got {_first_line(error)}; "
-            "check engine.address, or leave it out to start one here"
-        ) from None
+def _make(config: RayConfig) -> Engine:
+    from clipmill.pipelines.features.engines.ray_actors import RayEngine
+
+    return RayEngine(config.workers, config.workers_per_gpu, config.address)
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0][:200]
+ENGINE = EngineCard("ray", RayConfig, _make)

@@ -1,0 +1,187 @@
+"""Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service or a Dask cluster."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import apache_beam as beam
+import psutil
+from apache_beam.options.pipeline_options import PipelineOptions
+
+from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.worker import Worker
+from clipmill.schemas.errors import ClipmillError, EngineError
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
+from clipmill.stores.store import Store
+
+POLL_SECONDS = 1.0
+
+
+class _RunTask(beam.DoFn):
+    """Runs shard tasks; setup and teardown bracket the models and the decode child."""
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._worker: Worker | None = None
+
+    def setup(self) -> None:
+        self._worker = Worker(self._spec)
+        self._worker.__enter__()
+
+    def process(self, task: ShardTask) -> Iterator[str]:
+        if self._worker is None:
+            raise RuntimeError("the runner did not call setup")
+        yield self._worker.run(task).key
+
+    def teardown(self) -> None:
+        if self._worker is not None:
+            self._worker.__exit__(None, None, None)
+        self._worker = None
+
+
+class BeamEngine:
+    """Runs tasks as one Beam pipeline. Results come back through the store, where the workers left them.
+
+    Args:
+        runner: ``in_process``, ``multi_processing``, ``portable`` or ``dask``.
+        flags: options as on Beam's command line.
+    """
+
+    def __init__(self, runner: str, flags: Sequence[str]) -> None:
+        self._runner = runner
+        self._flags = tuple(flags)
+
+    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
+        """Returns the report once the pipeline is done.
+
+        Raises:
+            EngineError: the pipeline failed.
+        """
+        started = time.monotonic()
+        for observer in observers:
+            observer.on_start(tasks)
+        store = Store.open(worker.store_url)
+        watch = _Watch(store, worker.run_id, observers)
+        watch.start()
+        try:
+            _finish(lambda: _run_pipeline(tasks, worker, self._runner, self._flags))
+        finally:
+            watch.stop()
+        found = {result.key: result for result in store.task_results(worker.run_id)}
+        missing = [task.key for task in tasks if task.key not in found]
+        if missing:
+            raise EngineError(
+                f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again"
+            )
+        return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
+
+
+def _run_pipeline(tasks: Sequence[ShardTask], worker: WorkerSpec, runner: str, flags: Sequence[str]) -> None:
+    with beam.Pipeline(runner=_runner(runner), options=PipelineOptions(list(flags))) as pipeline:
+        _ = (
+            pipeline
+            | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
+            | "Spread" >> beam.Reshuffle()
+            | "Run" >> beam.ParDo(_RunTask(worker))
+        )
+
+
+def _finish(run: Callable[[], None]) -> None:
+    """Runs a pipeline to its end, or until one of its worker processes dies: Beam's direct runner would wait forever.
+
+    The pipeline has a thread of its own, so that this one can watch and be interrupted; on the way out no worker
+    process is left behind.
+
+    Raises:
+        EngineError: the pipeline failed or a worker process died.
+    """
+    ended = threading.Event()
+    raised: list[BaseException] = []
+    hook = threading.excepthook
+
+    def body() -> None:
+        try:
+            run()
+        except BaseException as error:
+            raised.append(error)
+        finally:
+            ended.set()
+
+    def on_thread_error(arguments: threading.ExceptHookArgs) -> None:
+        if arguments.exc_value is not None and "Worker subprocess exited" in str(arguments.exc_value):
+            raised.append(arguments.exc_value)
+            ended.set()
+        else:
+            hook(arguments)
+
+    before = set(psutil.Process().children(recursive=True))
+    threading.excepthook = on_thread_error
+    try:
+        threading.Thread(target=body, daemon=True, name="beam-pipeline").start()
+        ended.wait()
+    finally:
+        if raised or not ended.is_set():
+            for child in set(psutil.Process().children(recursive=True)) - before:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    child.kill()
+        threading.excepthook = hook
+    if not raised:
+        return
+    error = raised[0]
+    domain = _domain_error(error)
+    if domain is not None:
+        raise domain from None
+    raise EngineError(
+        f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
+        "what is committed stands, run the same command again"
+    ) from error
+
+
+class _Watch(threading.Thread):
+    """Tells the observers of every result as it appears in the store."""
+
+    def __init__(self, store: Store, run_id: str, observers: Sequence[Observer]) -> None:
+        super().__init__(daemon=True, name="beam-watch")
+        self._store, self._run_id, self._observers = store, run_id, observers
+        self._seen: set[str] = set()
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        while not self._stopped.wait(POLL_SECONDS):
+            self._tell()
+
+    def stop(self) -> None:
+        self._stopped.set()
+        self.join()
+        self._tell()
+
+    def _tell(self) -> None:
+        fresh: list[TaskResult] = [
+            result for result in self._store.task_results(self._run_id) if result.key not in self._seen
+        ]
+        for result in fresh:
+            self._seen.add(result.key)
+            for observer in self._observers:
+                observer.on_task(result)
+
+
+def _runner(name: str) -> Any:
+    if name == "dask":
+        from apache_beam.runners.dask.dask_runner import DaskRunner
+
+        return DaskRunner()
+    return "PortableRunner" if name == "portable" else "DirectRunner"
+
+
+def _domain_error(error: BaseException | None) -> ClipmillError | None:
+    while error is not None:
+        if isinstance(error, ClipmillError):
+            return error
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def _last_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or ["no message"])[-1][:200]
