@@ -5,7 +5,7 @@ import os
 import resource
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -16,22 +16,25 @@ from clipmill.jobs.evaluation_report import Evaluated, make_report
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.retrieval_spaces import (
     COSINE,
+    COSINE_INPUTS,
     Spaces,
     check_recipe_trained_on,
     chosen_spaces,
     comparable,
     model_spaces,
 )
+from clipmill.models.base import RETRIEVAL_SIDES, Side
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
-from clipmill.models.retrieval import embed_images, embed_videos
-from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.models.embedding import array_name, arrays_of, embed, inputs_of
+from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.results import results_json
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Cosine
 from clipmill.pipelines.evaluation.tasks.retrieval.report import write_report
-from clipmill.schemas.config import EvaluateConfig, RetrievalDataConfig, dump_config
+from clipmill.schemas.config import DataConfig, EvaluateConfig, dump_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.schemas.inputs import Input, Vector
 from clipmill.schemas.model import validate
 from clipmill.stores import FeatureStore
 
@@ -44,8 +47,7 @@ def run_evaluate(path: str, overrides: Sequence[str]) -> Outcome:
     out = Path(config.out or (Path(config.run) / "evaluation" if config.run else "out/evaluation"))
     about = {
         "store": evaluated.pairs.store_url,
-        "image": evaluated.pairs.image_source.recipe_fingerprint,
-        "video": evaluated.pairs.video_source.recipe_fingerprint,
+        **{name: source.recipe_fingerprint for name, source in evaluated.pairs.sources.items()},
         "model": evaluated.trained.name if evaluated.trained else None,
         "epoch": evaluated.trained.epoch if evaluated.trained else None,
     }
@@ -87,28 +89,33 @@ def evaluate(config: EvaluateConfig) -> Evaluated:
         UsageError: the run's features are no longer those it was trained on, or a space is unknown.
     """
     trained = load(find_checkpoint(config.run, config.checkpoint)) if config.run else None
-    pairs = read_pairs(_data(config, trained))
+    inputs = dict(trained.card.inputs) if trained is not None else COSINE_INPUTS
+    sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
+    pairs = read_items(_data(config, trained), inputs, vocabularies=trained.origin.vocabularies if trained else None)
     if trained is not None:
         _check_same_data(trained, pairs, config.run or "")
-    test = pairs.take(pairs.is_test.nonzero()[0])
+    test = pairs.of("test")
     notes: list[str] = []
     scorers: Spaces = {}
-    queries: dict[str, Any] = {"image": test.image}
-    gallery: dict[str, Any] = {"raw": test.video}
+    queries = arrays_of({name: test.inputs[name] for name in sides["query"]})
+    gallery: dict[str, Any] = {}
     prepare = None
     if trained is not None:
-        gallery |= embed_videos(trained, test.video)
-        scorers |= model_spaces(trained)
-        prepare = EmbedQueries(os.path.abspath(find_checkpoint(config.run or "", config.checkpoint)))
+        checkpoint = find_checkpoint(config.run or "", config.checkpoint)
+        gallery |= embed(trained, "gallery", test.inputs)
+        scorers |= model_spaces(trained, checkpoint)
+        prepare = EmbedQueries(os.path.abspath(checkpoint))
     if config.cosine_baseline:
-        store = FeatureStore(pairs.store_url)
-        if comparable(store[pairs.image_source.name].recipe, store[pairs.video_source.name].recipe):
-            scorers[COSINE] = Cosine("image", "raw")
-        else:
+        plain = _plain_cosine(pairs, inputs, sides)
+        if plain is None:
+            names = " and ".join(dict.fromkeys(source.name for source in pairs.sources.values()))
             notes.append(
-                f"No plain cosine row: {pairs.image_source.name} and {pairs.video_source.name} are not outputs of one "
-                "network, so their vectors cannot be compared without a model."
+                f"No plain cosine row: {names} are not single vectors of one network, so they cannot be compared "
+                "without a model."
             )
+        else:
+            scorers[COSINE] = plain
+            gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
     if config.spaces:
         scorers = chosen_spaces(scorers, config.spaces)
     if not scorers:
@@ -134,7 +141,8 @@ class EmbedQueries:
     path: str
 
     def __call__(self, block: Block) -> Block:
-        return dict(block) | embed_images(_loaded(self.path), block["image"])
+        trained = _loaded(self.path)
+        return dict(block) | embed(trained, "query", inputs_of(block, trained.card.sides["query"]))
 
 
 @lru_cache(maxsize=2)
@@ -142,18 +150,30 @@ def _loaded(path: str) -> TrainedModel:
     return load(Path(path))
 
 
-def _data(config: EvaluateConfig, trained: TrainedModel | None) -> RetrievalDataConfig:
+def _plain_cosine(pairs: Items, inputs: Mapping[str, Input], sides: Mapping[Side, tuple[str, ...]]) -> Cosine | None:
+    """Returns the space of stored vectors as they are, where both sides are one vector of one network."""
+    names = (*sides["query"], *sides["gallery"])
+    if len(sides["query"]) != 1 or len(sides["gallery"]) != 1:
+        return None
+    if not all(isinstance(inputs[name], Vector) for name in names):
+        return None
+    store = FeatureStore(pairs.store_url)
+    query, gallery = (store[pairs.sources[name].name].recipe for name in names)
+    return Cosine(array_name(names[0]), array_name(names[1])) if comparable(query, gallery) else None
+
+
+def _data(config: EvaluateConfig, trained: TrainedModel | None) -> DataConfig:
     if config.data is not None:
         return config.data
     if trained is None:
         raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
-    return validate(RetrievalDataConfig, trained.origin.config["data"], "the run's data")
+    return validate(DataConfig, trained.origin.config["data"], "the run's data")
 
 
-def _check_same_data(trained: TrainedModel, pairs: PairedFeatures, run: str) -> None:
+def _check_same_data(trained: TrainedModel, pairs: Items, run: str) -> None:
     origin = trained.origin
-    for role, then, now in (("image", origin.image, pairs.image_source), ("video", origin.video, pairs.video_source)):
-        check_recipe_trained_on(run, role, now.name, then.recipe_fingerprint, now.recipe_fingerprint)
+    for name, now in pairs.sources.items():
+        check_recipe_trained_on(run, name, now.name, origin.inputs[name].recipe_fingerprint, now.recipe_fingerprint)
     # Clips added since are welcome, unless the model has seen them: then they would not be a test.
     seen = set(pairs.clip_ids) - set(origin.test_clip_ids)
     leaked = [clip for clip in pairs.test_clip_ids if clip in seen]

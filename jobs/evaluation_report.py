@@ -2,14 +2,18 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from clipmill.jobs.report_clips import ClipPlace, animated, lineage, pictures
+from clipmill.models.base import RETRIEVAL_SIDES, Side
 from clipmill.models.checkpoints import TrainedModel
-from clipmill.models.retrieval import embed_videos
-from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.models.embedding import embed
+from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult
 from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out, sample_items
 from clipmill.pipelines.evaluation.tasks.retrieval.examples import choose_examples, thumbnails_needed
@@ -21,6 +25,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.report import (
     StageTime,
 )
 from clipmill.pipelines.reports.pictures import strip
+from clipmill.schemas.arrays import Array
 from clipmill.schemas.config import EvaluateConfig, dump_config
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
@@ -36,8 +41,8 @@ class Evaluated:
     """What an evaluation found: the result, all pairs, the tested ones, the model and what to tell the reader."""
 
     result: RetrievalResult
-    pairs: PairedFeatures
-    test: PairedFeatures
+    pairs: Items
+    test: Items
     trained: TrainedModel | None
     notes: tuple[str, ...]
 
@@ -52,7 +57,7 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
     query_ids, gallery_ids = thumbnails_needed(result, examples, shown)
     places = clip_places(test)
     shown_clips = [places[clip] for clip in dict.fromkeys([*query_ids, *gallery_ids])]
-    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, test.image_seconds, strict=True)}
+    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, _query_seconds(evaluated), strict=True)}
     frames = pictures(store, [places[clip] for clip in query_ids], asked, QUERY_WIDTH)
     builds = _builds(store.store)
     return RetrievalReport(
@@ -61,14 +66,14 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
         dataset=DatasetCounts(
             name=pairs.dataset,
             num_videos=len(set(pairs.video_ids)),
-            num_clips=len(pairs),
+            num_clips=len(pairs) - int((pairs.part == "validation").sum()),
             num_labels=len(pairs.label_names),
-            num_train=len(pairs) - len(test),
+            num_train=int((pairs.part == "train").sum()),
             num_test=len(test),
             split="by video: no clip of a training video is tested",
         ),
         baselines=tuple(space for space in spaces if space == BASELINE and len(spaces) > 1),
-        features=tuple(_feature_lines(store, pairs)),
+        features=tuple(_feature_lines(store, evaluated)),
         examples=examples,
         example_spaces=shown,
         query_thumbnails={clip: drawn[0] for clip, drawn in frames.items()},
@@ -76,7 +81,7 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
         captions={clip: clip.removesuffix("#0") for clip in test.clip_ids},
         spans={clip: (place.start_seconds, place.stop_seconds) for clip, place in places.items()},
         embedding=_embedding(store, evaluated, config.seed),
-        lineage=lineage(store, shown_clips, (("query", pairs.image_source.name), ("gallery", pairs.video_source.name))),
+        lineage=lineage(store, shown_clips, tuple(_features(evaluated))),
         quarantine=_quarantine(store),
         stages=_stages(builds, evaluated),
         speed_of_light=_speed(builds),
@@ -91,21 +96,45 @@ def make_report(evaluated: Evaluated, config: EvaluateConfig) -> RetrievalReport
     )
 
 
-def clip_places(pairs: PairedFeatures) -> dict[str, ClipPlace]:
+def clip_places(pairs: Items) -> dict[str, ClipPlace]:
     """Returns where each clip is, by its id."""
     columns = zip(pairs.clip_ids, pairs.video_ids, pairs.clips.tolist(), pairs.clip_seconds.tolist(), strict=True)
     return {clip: ClipPlace(clip, video, index, start, stop) for clip, video, index, (start, stop) in columns}
+
+
+def _query_seconds(evaluated: Evaluated) -> npt.NDArray[np.float64]:
+    """Returns when the frame that stands for each query is: that of its vector, else the middle of its clip."""
+    test = evaluated.test
+    for name in _sides(evaluated)["query"]:
+        rows = test.inputs[name]
+        if rows.offsets is None and rows.start_seconds is not None:
+            return rows.start_seconds
+    return np.asarray(test.clip_seconds.mean(axis=1), np.float64)
+
+
+def _sides(evaluated: Evaluated) -> Mapping[Side, tuple[str, ...]]:
+    return RETRIEVAL_SIDES if evaluated.trained is None else evaluated.trained.card.sides
+
+
+def _features(evaluated: Evaluated) -> Iterable[tuple[str, str]]:
+    """Yields the stored features with what they are used for."""
+    for side, names in _sides(evaluated).items():
+        for name in names:
+            source = evaluated.pairs.sources[name]
+            if name not in evaluated.pairs.vocabularies:
+                yield side, source.name
 
 
 def _embedding(store: FeatureStore, evaluated: Evaluated, seed: int) -> EmbeddingMap:
     """Returns the map of the gallery: of what the model learned where there is one, else of the stored ones."""
     test = evaluated.test
     shown = test.take(sample_items(len(test), seed=seed))
-    vectors, named = shown.video, f"{test.video_source.name} vectors, as stored"
+    gallery = _sides(evaluated)["gallery"][0]
+    vectors: Array
+    vectors, named = shown.inputs[gallery].means(), f"{test.sources[gallery].name} vectors, as stored"
     if evaluated.trained is not None:
-        embedded = {
-            name: values for name, values in embed_videos(evaluated.trained, shown.video).items() if values.ndim == 2
-        }
+        made = embed(evaluated.trained, "gallery", shown.inputs)
+        embedded = {name: values for name, values in made.items() if values.ndim == 2 and values.dtype.kind == "f"}
         if embedded:
             space = "appearance" if "appearance" in embedded else sorted(embedded)[0]
             vectors, named = embedded[space], f"{space} vectors of {evaluated.trained.name}"
@@ -124,16 +153,16 @@ def _embedding(store: FeatureStore, evaluated: Evaluated, seed: int) -> Embeddin
     )
 
 
-def _feature_lines(store: FeatureStore, pairs: PairedFeatures) -> Iterable[FeatureLine]:
-    for role, source in (("query", pairs.image_source), ("gallery", pairs.video_source)):
-        feature = store[source.name]
+def _feature_lines(store: FeatureStore, evaluated: Evaluated) -> Iterable[FeatureLine]:
+    for role, name in _features(evaluated):
+        feature = store[name]
         index = feature.index()
         served: Counter[str] = Counter(
             f"{passport['decoder']} {passport['decoder_version']}" for passport in index.column("passport").to_pylist()
         )
         recipe = feature.recipe
         yield FeatureLine(
-            name=source.name,
+            name=name,
             extractor=recipe.extractor,
             layer=recipe.layer,
             role=role,
@@ -180,10 +209,6 @@ def _stages(builds: list[dict[str, Any]], evaluated: Evaluated) -> tuple[StageTi
             ("write", ""),
         ):
             stages.append(StageTime(f"build: {name}", seconds.get(name, 0.0), told))
-    if evaluated.trained is not None:
-        training = evaluated.trained.training
-        if "seconds" in training:
-            stages.append(StageTime("train", float(training["seconds"]), f"{evaluated.trained.epoch} epochs"))
     stages.append(StageTime("evaluate", evaluated.result.seconds, f"{len(evaluated.result.query_ids)} queries"))
     return tuple(stages)
 
@@ -202,8 +227,7 @@ def _provenance(evaluated: Evaluated, builds: list[dict[str, Any]]) -> tuple[tup
     pairs, trained = evaluated.pairs, evaluated.trained
     lines = [
         ("store", pairs.store_url),
-        (f"recipe of {pairs.image_source.name}", pairs.image_source.recipe_fingerprint),
-        (f"recipe of {pairs.video_source.name}", pairs.video_source.recipe_fingerprint),
+        *((f"recipe of {source.name}", source.recipe_fingerprint) for source in pairs.sources.values()),
     ]
     if trained is not None:
         lines += [("model", f"{trained.name}, epoch {trained.epoch}"), ("trained on", trained.origin.fingerprint)]

@@ -1,6 +1,7 @@
 """Small paired features whose structure is known, and runs over them."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,10 @@ import numpy.typing as npt
 import pyarrow as pa
 import pytest
 
-from clipmill.pipelines.datasets.pairs import PairedFeatures, clip_id
+from clipmill.pipelines.datasets.items import Items, clip_id
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
 from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
 from clipmill.schemas.records import Segment, Video
@@ -31,7 +33,7 @@ SMALL = {
 """Options of a MAP-IVR that trains in a second."""
 
 WriteFeature = Callable[..., Recipe]
-MakePairs = Callable[..., PairedFeatures]
+MakePairs = Callable[..., Items]
 MakeConfig = Callable[..., TrainConfig]
 
 
@@ -48,7 +50,7 @@ def make_pairs() -> MakePairs:
         noise: float = 0.3,
         seed: int = 0,
         test_per_label: int = 3,
-    ) -> PairedFeatures:
+    ) -> Items:
         random = np.random.default_rng(seed)
         image_centres = random.normal(size=(num_labels, image_dim))
         video_centres = random.normal(size=(num_labels, video_dim))
@@ -59,24 +61,33 @@ def make_pairs() -> MakePairs:
         video = video_centres[label] + noise * random.normal(size=(num, video_dim))
         video += motion * random.normal(size=(num, 3)) @ motion_basis
         video_ids = tuple(f"class {code}/video {number:03d}.mp4" for number, code in enumerate(label))
-        return PairedFeatures(
-            image=image.astype(np.float32),
-            video=video.astype(np.float32),
+        return Items(
+            inputs={
+                "image": InputRows(image.astype(np.float32), None, np.full(num, 5.0), np.full(num, 6.0)),
+                "video": InputRows(video.astype(np.float32)),
+            },
             label=label.astype(np.int64),
             label_names=tuple(f"class {code}" for code in range(num_labels)),
             clip_ids=tuple(clip_id(video_id, 0) for video_id in video_ids),
             video_ids=video_ids,
             clips=np.zeros(num, np.int32),
             clip_seconds=np.tile([0.0, 10.0], (num, 1)),
-            image_seconds=np.full(num, 5.0),
-            is_test=np.arange(num) % videos_per_label < test_per_label,
-            image_source=FeatureSource("frame", "1" * 32, image_dim),
-            video_source=FeatureSource("clip", "2" * 32, video_dim),
+            part=np.where(np.arange(num) % videos_per_label < test_per_label, "test", "train"),
+            sources={
+                "image": FeatureSource("frame", "1" * 32, image_dim),
+                "video": FeatureSource("clip", "2" * 32, video_dim),
+            },
             store_url="somewhere/store",
             dataset="made",
         )
 
     return make
+
+
+def with_values(items: Items, **values: npt.NDArray[np.generic]) -> Items:
+    """The items with other values of some inputs."""
+    changed = {name: replace(items.inputs[name], values=array) for name, array in values.items()}
+    return replace(items, inputs={**items.inputs, **changed})
 
 
 @pytest.fixture
