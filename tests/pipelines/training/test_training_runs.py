@@ -18,7 +18,8 @@ from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import ClipmillError, ConfigError, StorageUnavailableError, UsageError
 from clipmill.schemas.model import validate
 from clipmill.stores import Store
-from tests.pipelines.training.conftest import MakeConfig, MakePairs, WriteFeature, rows_of, stored_video, with_values
+from tests.pipelines.conftest import WriteFeature, rows_of, stored_video
+from tests.pipelines.training.conftest import MakeConfig, MakePairs, with_values
 
 
 def training_state(out: str | Path) -> dict[str, Any]:

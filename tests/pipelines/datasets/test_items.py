@@ -13,7 +13,7 @@ from clipmill.schemas.errors import ManifestError, StoreError, UsageError
 from clipmill.schemas.model import validate
 from clipmill.schemas.records import Segment, Video
 from clipmill.stores import Store
-from tests.pipelines.training.conftest import WriteFeature, rows_of, stored_video
+from tests.pipelines.conftest import WriteFeature, rows_of, stored_video
 
 
 def read(store: Store, **changes: Any) -> Items:
