@@ -9,24 +9,36 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.models.base import RETRIEVAL_SIDES, Side
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
-from clipmill.models.retrieval import embed_images, embed_videos
-from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.models.embedding import embed, inputs_of
+from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.evaluation.retrieval.scorers import Block
-from clipmill.pipelines.evaluation.tasks.retrieval.spaces import check_recipe_trained_on
-from clipmill.schemas.config import RetrievalDataConfig
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE_INPUTS, check_recipe_trained_on
+from clipmill.schemas.arrays import Floats
+from clipmill.schemas.config import DataConfig
 from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.inputs import Input
 from clipmill.schemas.model import validate
 
 
 def load_run(run: str, checkpoint: str | None) -> TrainedModel:
-    """Returns the newest checkpoint of a folder made by ``clipmill train``, or the one called `checkpoint`."""
+    """Returns the checkpoint a run is used by, or the one called `checkpoint`."""
     return load(find_checkpoint(run, checkpoint))
 
 
-def clips_of(data: RetrievalDataConfig | None, trained: TrainedModel | None, run: str) -> PairedFeatures:
+def sides_of(trained: TrainedModel | None) -> Mapping[Side, tuple[str, ...]]:
+    """Returns the inputs of a query and of a gallery item; without a model the image's and the video's vector."""
+    return RETRIEVAL_SIDES if trained is None else trained.card.sides
+
+
+def kinds_of(trained: TrainedModel | None) -> Mapping[str, Input]:
+    """Returns how each input is read; without a model as plain cosine compares."""
+    return COSINE_INPUTS if trained is None else trained.card.inputs
+
+
+def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) -> Items:
     """Returns the clips of `data`, or of what the run was trained on, split as there.
 
     Raises:
@@ -36,20 +48,31 @@ def clips_of(data: RetrievalDataConfig | None, trained: TrainedModel | None, run
     if data is None:
         if trained is None:
             raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
-        data = validate(RetrievalDataConfig, trained.origin.config["data"], "the run's data")
-    pairs = read_pairs(data)
+        data = validate(DataConfig, trained.origin.config["data"], "the run's data")
+    vocabularies = None if trained is None else trained.origin.vocabularies
+    items = read_items(data, kinds_of(trained), vocabularies=vocabularies)
     if trained is not None:
-        _check_same_data(trained, pairs, run)
-    return pairs
+        _check_same_data(trained, items, run)
+    return items
 
 
-def embed_gallery(trained: TrainedModel, videos: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns what clips are found by, by the names that the model's spaces read.
+def query_seconds(items: Items, trained: TrainedModel | None) -> Floats:
+    """Returns when the frame that stands for each query is: that of its vector, else the middle of its clip."""
+    for name in sides_of(trained)["query"]:
+        rows = items.inputs[name]
+        if rows.offsets is None and rows.start_seconds is not None:
+            return rows.start_seconds
+    return np.asarray(items.clip_seconds.mean(axis=1), np.float64)
 
-    Args:
-        videos: ``[n, D]``, as stored.
-    """
-    return embed_videos(trained, videos)
+
+def features_of(items: Items, trained: TrainedModel | None) -> list[tuple[str, str]]:
+    """Returns the stored features of the items, each as what it is used for and its name."""
+    return [
+        (side, items.sources[name].name)
+        for side, names in sides_of(trained).items()
+        for name in names
+        if name not in items.vocabularies
+    ]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +87,8 @@ class EmbedQueries:
         return cls(os.path.abspath(find_checkpoint(run, checkpoint)))
 
     def __call__(self, block: Block) -> Block:
-        return dict(block) | embed_images(_loaded(self.path), block["image"])
+        trained = _loaded(self.path)
+        return dict(block) | embed(trained, "query", inputs_of(block, trained.card.sides["query"]))
 
 
 @lru_cache(maxsize=2)
@@ -82,13 +106,13 @@ def training_seconds(run: str) -> float | None:
     return float(seconds) if isinstance(seconds, int | float) else None
 
 
-def _check_same_data(trained: TrainedModel, pairs: PairedFeatures, run: str) -> None:
+def _check_same_data(trained: TrainedModel, items: Items, run: str) -> None:
     origin = trained.origin
-    for role, then, now in (("image", origin.image, pairs.image_source), ("video", origin.video, pairs.video_source)):
-        check_recipe_trained_on(run, role, now.name, then.recipe_fingerprint, now.recipe_fingerprint)
+    for name, now in items.sources.items():
+        check_recipe_trained_on(run, name, now.name, origin.inputs[name].recipe_fingerprint, now.recipe_fingerprint)
     # Clips added since are welcome, unless the model has seen them: then they would not be a test.
-    seen = set(pairs.clip_ids) - set(origin.test_clip_ids)
-    leaked = [clip for clip in pairs.test_clip_ids if clip in seen]
+    seen = set(items.clip_ids) - set(origin.test_clip_ids)
+    leaked = [clip for clip in items.test_clip_ids if clip in seen]
     if leaked:
         raise UsageError(
             describe(
