@@ -263,11 +263,7 @@ def test_starting_up_loads_nothing_heavy(module: str) -> None:
     assert not loaded & HEAVY, f"import {module} loads {sorted(loaded & HEAVY)}"
 
 
-ALLOWED_CIRCLES: dict[tuple[str, ...], str] = {
-    ("clipmill.stores.shards", "clipmill.stores.shards_parquet", "clipmill.stores.shards_zarr"): (
-        "the contract of a shard opens its formats, which import the contract: until the formats have a table"
-    ),
-}
+ALLOWED_CIRCLES: dict[tuple[str, ...], str] = {}
 """Modules that import each other in a circle -> why they may."""
 
 
