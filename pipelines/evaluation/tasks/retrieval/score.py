@@ -7,10 +7,9 @@ from typing import Any
 import numpy as np
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult, SpaceResult
 from clipmill.pipelines.evaluation.results_file import retrieval_fingerprint
+from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult, SpaceResult
 from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, Units, mean_intervals
-
 
 
 @dataclass(frozen=True, slots=True)
