@@ -87,7 +87,7 @@ def recipe_of(name: str, precision: str) -> Recipe:
 def batch_of(recipe: Recipe) -> npt.NDArray[np.uint8]:
     """Returns a batch of noise, as many windows as the card hints."""
     shape = output_shape(recipe.preprocess, *SOURCE)
-    windows = registry.card(recipe.extractor).batch_windows
+    windows = registry.card_of(recipe).batch_windows
     generator = np.random.default_rng(0)
     return generator.integers(0, 256, (windows, recipe.sampling.frames or 1, *shape), dtype=np.uint8)
 

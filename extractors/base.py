@@ -12,6 +12,8 @@ from typing import Any, Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.extractors.published_sample import PublishedSample
+from clipmill.extractors.weights import Layout
 from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 from clipmill.schemas.records import Clip, Video, Window
@@ -78,10 +80,15 @@ class WeightsCard:
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """One output one can ask for. `dim` is the length of a row's values; `maps` is the shape before flattening.
+    """One output one can ask for.
 
-    `rows_per_window` is how many rows a window is expected to make, where that is not one: it bounds planned shards.
-    `min_side_pixels` is the shortest side of a prepared frame that leaves the layer a cell to compute.
+    Attributes:
+        dim: length of a row's values.
+        maps: the shape of a row before flattening.
+        rows_per_window: how many rows a window is expected to make: it bounds planned shards.
+        frames_per_row: of a layer whose rows lie this many frames apart, however its windows are cut.
+        rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
+        min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
     """
 
     name: str
@@ -89,7 +96,18 @@ class Layer:
     dtype: str = "float32"
     maps: tuple[int, ...] = ()
     rows_per_window: float = 1.0
+    frames_per_row: int | None = None
+    rows_per_clip: int | None = None
     min_side_pixels: int = 1
+
+    def expected_rows(self, sampling: Sampling, num_windows: int, num_clips: int) -> int:
+        """Returns how many rows are expected of so many windows of `num_clips` clips, cut as `sampling` says."""
+        if self.rows_per_clip is not None:
+            return self.rows_per_clip * num_clips
+        per_window = self.rows_per_window
+        if self.frames_per_row is not None:
+            per_window = (sampling.step or sampling.frames or 1) / self.frames_per_row
+        return round(num_windows * per_window)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,14 +123,19 @@ class ExtractorCard:
         min_frames: fewest frames of a window.
         weights: the cards of the published weights; the first is also the preprocessing of random weights.
         options: model of the extractor's own switches.
-        gmac_per_window: cost of one default window, for balanced tasks and the speed-of-light line.
+        gmac_per_window: cost of one default window in 1e9 multiply-accumulates, for tasks of equal length.
         batch_windows: hint for a forward pass on a CPU.
         extras: further per-row columns its reducer makes, name to numpy dtype name.
-        variant: the card as given options make it (other windows, layers, weights or preprocessing), from an instance
-            of `options`; None where options change none of these. Planning resolves a recipe against the result.
-        settle: returns the resolved recipe with what only files named in its options can tell (their digests).
+        variant: the card as given options make it (other windows, layers, costs, weights or preprocessing), from an
+            instance of `options`; None where options change none of these. Planning resolves a recipe against the
+            result, and `registry.card_of` is it again for a resolved recipe.
+        resolve_files: returns the resolved recipe with what only files named in its options can tell (their digests),
+            or what follows from all of it (the length of a row of maps).
         check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
         check_videos: raises UsageError for videos a recipe must not be used on (its whitening was fitted on them).
+        class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
+            without a background class; none where the weights do not tell.
+        option_files: published files that options name, by where (for `clipmill weights`).
     """
 
     name: str
@@ -128,9 +151,23 @@ class ExtractorCard:
     batch_windows: int = 8
     extras: Mapping[str, str] = field(default_factory=dict)
     variant: "Callable[[Any], ExtractorCard] | None" = None
-    settle: Callable[[Recipe], Recipe] | None = None
+    resolve_files: Callable[[Recipe], Recipe] | None = None
     check: Callable[[Recipe], None] | None = None
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
+    class_names: Callable[[Recipe], tuple[str, ...]] | None = None
+    option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
+
+    def layer(self, name: str) -> Layer:
+        """Returns the layer of that name.
+
+        Raises:
+            KeyError: there is none.
+        """
+        return {layer.name: layer for layer in self.layers}[name]
+
+    def gmac_of(self, sampling: Sampling) -> float:
+        """Returns the cost of a window as `sampling` has it: in proportion to its frames."""
+        return self.gmac_per_window * (sampling.frames or 1) / (self.sampling.frames or 1)
 
 
 def card_for(card: ExtractorCard, options: Any) -> ExtractorCard:
@@ -177,16 +214,21 @@ class Factory(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Registration:
-    """A card with its factory; `factory` is imported only when a worker builds the extractor, so cards stay light.
+    """A card with what is imported only when it is wanted, so that cards stay light.
+
+    The registry makes one of each folder of an extractor; a single file from outside makes its own.
 
     Attributes:
-        layouts: returns the published layouts (`extractors.weights.Layout`) its weights files may have; None: it reads
-            no weights files.
+        layouts: returns the published layouts its weights files may have; None: it reads no weights files.
+        sample: returns the published sample its weights can be checked with; None: nothing is published.
+        join: writes several weights files into the one path, for a network that takes its parts in one file.
     """
 
     card: ExtractorCard
     factory: Factory
-    layouts: Callable[[], Sequence[Any]] | None = None
+    layouts: Callable[[], Sequence[Layout]] | None = None
+    sample: Callable[[], PublishedSample] | None = None
+    join: Callable[[Sequence[str], str], None] | None = None
 
 
 def options_of(card: ExtractorCard, recipe: Recipe) -> Any:

@@ -34,6 +34,8 @@ BOUND_PIXELS = 20.0
 
 RAFT_MIN_SIDE_PIXELS = 128
 RAFT_STRIDE_PIXELS = 8
+RAFT_GMAC_PER_PIXEL = {"large": 211.007 / 512**2, "small": 47.655 / 512**2}
+"""Of a pair of frames, by torchvision's count for 512 x 512 (``_ops`` of its weights' meta)."""
 
 
 RAFT_FILES = {
@@ -87,7 +89,7 @@ class FlowOptions(Model):
         return self
 
 
-def settle_flow(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str, str]]:
+def resolve_flow_files(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str, str]]:
     """Returns the options with the digest of RAFT's file in place of its path, and that path by ``flow.weights``.
 
     Raises:
@@ -106,6 +108,11 @@ def settle_flow(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str
     if options.sha256 is not None:
         check_digest(path, options.sha256)
     return options.model_copy(update={"weights": None, "sha256": found}), {"flow.weights": path}
+
+
+def gmac_per_pair(options: FlowOptions, num_pixels: int) -> float:
+    """Returns the cost of the flow of two frames; only RAFT's is in multiply-accumulates, the others count as none."""
+    return RAFT_GMAC_PER_PIXEL[options.raft] * num_pixels if options.method == "raft" else 0.0
 
 
 def make_flow(options: FlowOptions, device: str) -> Flow:

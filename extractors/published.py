@@ -11,7 +11,6 @@ from pydantic import ValidationError
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import WeightsCard, WeightsFile, card_for
-from clipmill.extractors.flow import RAFT_FILES
 from clipmill.extractors.weights import DIGEST_CHUNK_BYTES, digest
 from clipmill.schemas.errors import UsageError, WeightsError, describe, near
 
@@ -86,8 +85,8 @@ def published_files(extractor: str | None = None) -> list[Published]:
                 licence = (file.licence if file is not None else None) or card.licence
                 source = file.source if file is not None else card.source
                 found.append(Published(name, card.name, source, licence, file))
-        if name == "i3d":
-            found += [Published(name, use, file.source, file.licence or "", file) for use, file in RAFT_FILES.items()]
+        named = registry.card(name).option_files
+        found += [Published(name, use, file.source, file.licence or "", file) for use, file in named.items()]
     return found
 
 

@@ -1,13 +1,26 @@
-"""Which extractors there are. To add one: a module with a `Registration`, and one line in `BUILT_IN`.
+"""Which extractors there are. To add one: a folder of this room, and one line in `BUILT_IN`.
 
-One from outside the project registers under the entry point group ``clipmill.extractors``.
+A folder has, by the names of its files:
+
+* ``card.py`` with ``CARD``: what planning needs, without torch;
+* ``build.py`` with ``build(recipe, device)``: imported when a worker builds the extractor;
+* ``layouts.py`` with ``layouts()``, where it reads weights files: their published layouts;
+* ``check.py`` with ``published_sample()``, where the authors published what their network gives on a sample;
+* ``join.py`` with ``join(files, path)``, where weights come in several files that a recipe takes as one.
+
+One from outside the project is such a folder, or a `Registration` in any module, under the entry point group
+``clipmill.extractors``.
 """
 
-from functools import cache
+import json
+from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
+from importlib.util import find_spec
+from types import ModuleType
+from typing import Any
 
-from clipmill.extractors.base import Extractor, ExtractorCard, Registration
+from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
 from clipmill.extractors.weights import check_digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
@@ -15,16 +28,17 @@ from clipmill.schemas.recipe import Recipe
 ENTRY_POINT_GROUP = "clipmill.extractors"
 
 BUILT_IN = {
-    "c3d": "clipmill.extractors.c3d.card",
-    "cpnet": "clipmill.extractors.cpnet.card",
-    "i3d": "clipmill.extractors.i3d.card",
-    "rc3d": "clipmill.extractors.rc3d.card",
-    "resnet50": "clipmill.extractors.resnet50.card",
-    "rmac": "clipmill.extractors.rmac.card",
-    "squeezenet": "clipmill.extractors.squeezenet.card",
-    "tracks": "clipmill.extractors.tracks.card",
-    "vgg16": "clipmill.extractors.vgg16.card",
+    "c3d": "clipmill.extractors.c3d",
+    "cpnet": "clipmill.extractors.cpnet",
+    "i3d": "clipmill.extractors.i3d",
+    "rc3d": "clipmill.extractors.rc3d",
+    "resnet50": "clipmill.extractors.resnet50",
+    "rmac": "clipmill.extractors.rmac",
+    "squeezenet": "clipmill.extractors.squeezenet",
+    "tracks": "clipmill.extractors.tracks",
+    "vgg16": "clipmill.extractors.vgg16",
 }
+"""Name of an extractor -> its folder."""
 
 
 @cache
@@ -45,15 +59,16 @@ def registration(name: str) -> Registration:
         UsageError: there is no such extractor (near names are listed), or the package that brings it is broken.
     """
     if name in BUILT_IN:
-        found: object = import_module(BUILT_IN[name]).REGISTRATION
-    elif name in _outside():
-        try:
-            found = _outside()[name].load()
-        except Exception as error:
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise UsageError(describe("extractor", name, "a package that imports", got, "mend or remove it")) from error
-    else:
+        return _of_folder(BUILT_IN[name])
+    if name not in _outside():
         raise UsageError(f"extractor {name}: expected a registered name, got an unknown one; {near(name, names())}")
+    try:
+        found: object = _outside()[name].load()
+        if isinstance(found, ModuleType):
+            found = _of_folder(found.__name__)
+    except Exception as error:
+        got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        raise UsageError(describe("extractor", name, "a package that imports", got, "fix or remove it")) from error
     if not isinstance(found, Registration):
         expected = "a clipmill.extractors.base.Registration"
         raise UsageError(describe("extractor", name, expected, type(found).__name__, "see docs/extending.md"))
@@ -63,9 +78,53 @@ def registration(name: str) -> Registration:
     return found
 
 
+def _of_folder(package: str) -> Registration:
+    """Returns what the files of a folder offer; all but its card is imported when it is called."""
+
+    def offered(file: str, name: str, *arguments: Any) -> Any:
+        return getattr(import_module(f"{package}.{file}"), name)(*arguments)
+
+    def has(file: str) -> bool:
+        return find_spec(f"{package}.{file}") is not None
+
+    if not has("build"):
+        raise ImportError(f"{package} has no build.py")
+    return Registration(
+        card=import_module(f"{package}.card").CARD,
+        factory=partial(offered, "build", "build"),
+        layouts=partial(offered, "layouts", "layouts") if has("layouts") else None,
+        sample=partial(offered, "check", "published_sample") if has("check") else None,
+        join=partial(offered, "join", "join") if has("join") else None,
+    )
+
+
 def card(name: str) -> ExtractorCard:
-    """Returns the card of an extractor."""
+    """Returns the card of an extractor with its default options; `card_of` is the one of a recipe."""
     return registration(name).card
+
+
+def card_of(recipe: Recipe) -> ExtractorCard:
+    """Returns the card of a resolved recipe's extractor as the recipe's options make it."""
+    return _card_of(recipe.extractor, json.dumps(recipe.options, sort_keys=True))
+
+
+# Remembered, because planning asks for each video.
+@lru_cache(maxsize=64)
+def _card_of(name: str, options: str) -> ExtractorCard:
+    found = card(name)
+    return card_for(found, found.options.model_validate(json.loads(options)))
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Returns the names of the classes that a recipe's ``class_index`` column or logits count, in their order.
+
+    A background class is left out: where a ``class_index`` counts it as 0, the first name is that of class 1. Empty
+    where the weights do not name their classes, and for an extractor that is not installed here.
+    """
+    if recipe.extractor not in names():
+        return ()
+    of_recipe = card(recipe.extractor).class_names
+    return of_recipe(recipe) if of_recipe is not None else ()
 
 
 def build(recipe: Recipe, device: str) -> Extractor:

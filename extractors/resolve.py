@@ -46,8 +46,8 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         precision=feature.precision,
         decoder=decode.decoder,
     )
-    if card.settle is not None:
-        recipe = card.settle(recipe)
+    if card.resolve_files is not None:
+        recipe = card.resolve_files(recipe)
     if card.check is not None:
         card.check(recipe)
     return recipe
@@ -160,8 +160,8 @@ def _weights(
         expected = f"one of {others}: a {layout.name} file has no other"
         raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
     files = [(item.name, known.sha256) for item in card.weights for known in item.files if known.sha256]
-    told_by_digest = next((name for name, known in files if sha256.startswith(known)), None)
-    chosen = _card_named(card, given.card or told_by_digest or layout.card, where)
+    named_by_digest = next((name for name, known in files if sha256.startswith(known)), None)
+    chosen = _card_named(card, given.card or named_by_digest or layout.card, where)
     weights = Weights(
         source="file", file=path, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
     )

@@ -282,7 +282,7 @@ class LayoutFit:
         """Of keys that are missing, unexpected or mis-shaped; 0: the file has this layout."""
         return len(self.missing) + len(self.unexpected) + len(self.misshaped)
 
-    def told(self, num_shown: int | None = None) -> str:
+    def message(self, num_shown: int | None = None) -> str:
         """Returns what does not fit, in one line; of each kind the first `num_shown` keys (None: all)."""
         kinds = (("missing", self.missing), ("unexpected", self.unexpected), ("mis-shaped", self.misshaped))
         return "; ".join(
@@ -320,7 +320,7 @@ def match_layout(path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequen
     known = ", ".join(layout.name for layout in layouts)
     raise WeightsError(
         f"weights {path}: expected one of the layouts {known}, got keys nearest to {nearest.layout.name} with "
-        f"{nearest.told(SHOWN_KEYS)}; give the file of this extractor"
+        f"{nearest.message(SHOWN_KEYS)}; give the file of this extractor"
     )
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from clipmill.extractors.registry import class_names
 from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
@@ -19,7 +20,6 @@ from clipmill.pipelines.evaluation.tasks.table import table_lines
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_evaluate import TaskConfig
 from clipmill.schemas.errors import EXIT_GATE
-from clipmill.schemas.recipe import Recipe
 
 
 def run_evaluate(
@@ -88,12 +88,3 @@ def _judged(outcome: Outcome, gates: Gates) -> Outcome:
         "\n".join([outcome.text, *judgement.lines]),
         EXIT_GATE if judgement.failed else outcome.exit_code,
     )
-
-
-def class_names(recipe: Recipe) -> tuple[str, ...]:
-    """Returns the names of the classes 1, 2, ... that a recipe's extractor scores; empty where they are not known."""
-    from clipmill.extractors.rc3d.releases import DEFAULT_FORM, FORMS
-
-    if recipe.extractor != "rc3d":
-        return ()
-    return FORMS[recipe.options.get("form", DEFAULT_FORM)].class_names[1:]

@@ -6,7 +6,8 @@ The file of C3D's ActivityNet projection does not say, and its readers disagree 
 from typing import Literal, get_args
 
 from clipmill.extractors.base import options_of
-from clipmill.extractors.c3d.card import CARD, C3DOptions
+from clipmill.extractors.c3d.card import CARD
+from clipmill.extractors.c3d.options import C3DOptions
 from clipmill.extractors.c3d.projection import PUBLISHED_DIM, Orientation, read_projection, read_variances
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.orientation import follows, sample_rows

@@ -6,12 +6,21 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError, EngineError
+from clipmill.schemas.errors import (
+    EXIT_COMPLETE,
+    EXIT_FAILURE,
+    EXIT_RETRYABLE,
+    ClipmillError,
+    EngineError,
+    RenamedKeyWarning,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +50,8 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        outcome = verb()
+        with renamed_keys_noted():
+            outcome = verb()
     except KeyboardInterrupt:
         print(file=sys.stderr)
         _abandon(f"interrupted; {go_on or 'run the same command again'}", "Interrupted", as_json)
@@ -56,6 +66,25 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
         _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
     _print_result(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
     sys.exit(outcome.exit_code)
+
+
+@contextmanager
+def renamed_keys_noted() -> Iterator[None]:
+    """Prints one line on standard error for each old name of a config's key that is read meanwhile."""
+    seen: set[str] = set()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", RenamedKeyWarning)
+        show = warnings.showwarning
+
+        def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
+            if not issubclass(category, RenamedKeyWarning):
+                show(message, category, *place, **more)
+            elif str(message) not in seen:
+                seen.add(str(message))
+                print(f"note: {message}", file=sys.stderr)
+
+        warnings.showwarning = note
+        yield
 
 
 def _print_result(text: str) -> None:

@@ -5,7 +5,8 @@ import time
 from collections.abc import Sequence
 
 from clipmill.extractors.base import options_of
-from clipmill.extractors.rmac.card import CARD, NO_WHITENING, RMACOptions, network_identity
+from clipmill.extractors.rmac.card import CARD, network_identity
+from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
 from clipmill.extractors.whitening import write_whitening
 from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome

@@ -16,21 +16,6 @@ from clipmill.schemas.model import Model
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
 
-TruthFormat = Literal[
-    "activitynet",
-    "thumos14",
-    "parquet",
-    "csv",
-    "charades_sta",
-    "activitynet_captions",
-    "qvhighlights",
-    "labels",
-    "trec",
-    "revisited",
-    "oxford",
-]
-PredictionFormat = Literal["activitynet", "thumos14", "parquet", "csv", "qvhighlights", "scores", "trec", "ranks"]
-
 
 class IdsConfig(Model):
     """How the ids of a file become those of the other side.
@@ -53,7 +38,7 @@ class TruthConfig(IdsConfig):
     """The ground truth.
 
     Attributes:
-        format: None: found out from the content.
+        format: a name of `stores/formats/registry`; None: found out from the content.
         subset: ``activitynet``: ``validation`` and so on (None: all videos); ``thumos14``: ``test`` or ``val``.
         durations: JSON or CSV of video to seconds, where the ground truth has none: baselines need them.
         inverted: ``charades_sta``: what to do with lines whose start is after their end.
@@ -62,7 +47,7 @@ class TruthConfig(IdsConfig):
     RENAMED: ClassVar[Mapping[str, str]] = {"backwards": "inverted"}
 
     file: str = Field(min_length=1)
-    format: TruthFormat | None = None
+    format: str | None = None
     subset: str | None = None
     durations: str | None = None
     inverted: Literal["refuse", "drop", "swap"] = "refuse"
@@ -73,7 +58,7 @@ class PredictionsConfig(IdsConfig):
 
     Attributes:
         run: folder of a run of ``clipmill train``.
-        format: None: found out from the content.
+        format: a name of `stores/formats/registry`; None: found out from the content.
         name: of the row in tables and results; default: the file's name without ending, or the feature's.
         feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
         classes: names of the class numbers: a list, or a THUMOS14 class list. For a store: the names of class 1, 2, ...
@@ -81,7 +66,7 @@ class PredictionsConfig(IdsConfig):
     """
 
     file: str | None = Field(default=None, min_length=1)
-    format: PredictionFormat | None = None
+    format: str | None = None
     store: str | None = Field(default=None, min_length=1)
     feature: str | None = None
     run: str | None = Field(default=None, min_length=1)

@@ -84,6 +84,10 @@ class VideoError(ClipmillError):
         return type(self), (self.stage, self.reason, self.message)
 
 
+class RenamedKeyWarning(FutureWarning):
+    """A config uses a key or a value by the name it had before; read for one release."""
+
+
 def describe(thing: str, key: str, expected: str, got: str, remedy: str) -> str:
     """Returns the house's one-line error: ``<thing> <key>: expected <x>, got <y>; <remedy>``."""
     return f"{thing} {key}: expected {expected}, got {got}; {remedy}"

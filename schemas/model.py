@@ -6,13 +6,9 @@ from typing import Any, ClassVar, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
 
-from clipmill.schemas.errors import ConfigError, near
+from clipmill.schemas.errors import ConfigError, RenamedKeyWarning, near
 
 M = TypeVar("M", bound=BaseModel)
-
-
-class RenamedKeyWarning(FutureWarning):
-    """A config uses a key or a value by the name it had before; read for one release."""
 
 
 class Model(BaseModel):

@@ -3,7 +3,7 @@
 import ast
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -261,3 +261,107 @@ def test_starting_up_loads_nothing_heavy(module: str) -> None:
     assert result.returncode == 0, result.stderr
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert not loaded & HEAVY, f"import {module} loads {sorted(loaded & HEAVY)}"
+
+
+ALLOWED_CIRCLES: dict[tuple[str, ...], str] = {
+    ("clipmill.stores.shards", "clipmill.stores.shards_parquet", "clipmill.stores.shards_zarr"): (
+        "the contract of a shard opens its formats, which import the contract: until the formats have a table"
+    ),
+}
+"""Modules that import each other in a circle -> why they may."""
+
+
+def module_name(path: Path) -> str:
+    """Returns the dotted name a file of the project is imported by."""
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    parts = parts if parts[0] == "clipmill" else ("clipmill", *parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+class _WithoutTypes(ast.NodeTransformer):
+    """Leaves out what is imported for types alone."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        return node.orelse if "TYPE_CHECKING" in ast.unparse(node.test) else self.generic_visit(node)
+
+
+def imported_modules(source: str, known: Collection[str]) -> set[str]:
+    """Returns which of `known` a file imports, at its top or inside a function, but not for its types alone."""
+    found = set()
+    for _, name, _ in imports(_WithoutTypes().visit(ast.parse(source))):
+        parts = name.split(".")
+        prefixes = (".".join(parts[:stop]) for stop in range(len(parts), 0, -1))
+        found.add(next((prefix for prefix in prefixes if prefix in known), None))
+    return {name for name in found if name is not None}
+
+
+def circles(sources: Mapping[str, str]) -> list[tuple[str, ...]]:
+    """Returns every set of modules that reach each other by imports (strongly connected, by Tarjan), names sorted.
+
+    Args:
+        sources: text of each module by dotted name.
+    """
+    edges = {name: imported_modules(source, sources) - {name} for name, source in sources.items()}
+    order: dict[str, int] = {}
+    lowest: dict[str, int] = {}
+    stack: list[str] = []
+    found: list[tuple[str, ...]] = []
+
+    def visit(name: str) -> None:
+        order[name] = lowest[name] = len(order)
+        stack.append(name)
+        for other in sorted(edges[name]):
+            if other not in order:
+                visit(other)
+                lowest[name] = min(lowest[name], lowest[other])
+            elif other in stack:
+                lowest[name] = min(lowest[name], order[other])
+        if lowest[name] == order[name]:
+            start = stack.index(name)
+            component, stack[start:] = stack[start:], []
+            if len(component) > 1:
+                found.append(tuple(sorted(component)))
+
+    for name in sorted(edges):
+        if name not in order:
+            visit(name)
+    return sorted(found)
+
+
+def test_no_modules_import_each_other_in_a_circle() -> None:
+    found = circles({module_name(path): path.read_text("utf-8") for path in sources()})
+    new = [" <-> ".join(circle) for circle in found if circle not in ALLOWED_CIRCLES]
+    gone = [" <-> ".join(circle) for circle in ALLOWED_CIRCLES if circle not in found]
+    assert not new, "import circles:\n" + "\n".join(new)
+    assert not gone, "no longer circles, take them from ALLOWED_CIRCLES:\n" + "\n".join(gone)
+
+
+CIRCLES = [
+    ({"a": "import clipmill.b", "b": "from clipmill.a import x"}, [("a", "b")]),
+    ({"a": "import clipmill.b", "b": "def f():\n    from clipmill import a"}, [("a", "b")]),
+    ({"a": "import clipmill.b", "b": "from importlib import import_module\nimport_module('clipmill.a')"}, [("a", "b")]),
+    (
+        {"a": "import clipmill.b", "b": "import clipmill.c", "c": "import clipmill.a\nimport clipmill.d", "d": ""},
+        [("a", "b", "c")],
+    ),
+    (
+        {"a": "import clipmill.b", "b": "from clipmill.a import x", "c": "import clipmill.d", "d": "import clipmill.c"},
+        [("a", "b"), ("c", "d")],
+    ),
+    ({"a": "import clipmill.b", "b": "if TYPE_CHECKING:\n    from clipmill.a import x"}, []),
+    (
+        {
+            "a": "import clipmill.b",
+            "b": "if typing.TYPE_CHECKING:\n    import clipmill.a\nelse:\n    import clipmill.a",
+        },
+        [("a", "b")],
+    ),
+    ({"a": "import clipmill.b\nimport clipmill.c", "b": "import clipmill.c", "c": "import os"}, []),
+    ({"a": "import clipmill.a"}, []),
+]
+
+
+@pytest.mark.parametrize(("files", "expected"), CIRCLES)
+def test_circles_are_found_wherever_an_import_stands(files: dict[str, str], expected: list[tuple[str, ...]]) -> None:
+    found = circles({f"clipmill.{name}": source for name, source in files.items()})
+    assert found == [tuple(f"clipmill.{name}" for name in circle) for circle in expected]

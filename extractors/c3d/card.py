@@ -1,46 +1,11 @@
 """C3D (Tran et al., ICCV 2015): 3D convolutions over 16 frames."""
 
 import os
-from collections.abc import Sequence
-from typing import Any, Literal
 
-from pydantic import Field, model_validator
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.c3d.options import CROP, NUM_FRAMES, C3DOptions
 from clipmill.schemas.errors import UsageError, describe
-from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
-
-NUM_FRAMES = 16
-CROP = (112, 112)
-
-
-class C3DOptions(Model):
-    """Switches of C3D.
-
-    Attributes:
-        pool5: ``caffe`` pools 7 to 4 without padding, rounding up; ``port`` pads by one and rounds down, as the PyTorch
-            ports do. Both give 4 x 4 but different numbers. None: what the weights were trained or published with.
-        mean_cube: path of a mean volume to subtract instead of the channel means: Caffe's ``.binaryproto`` or ``.npy``.
-            Once resolved, the recipe has it as ``preprocess.mean_cube``.
-        pca: path of ``PCA_activitynet_v1-3.hdf5`` (or one of its layout), to project fc7 or fc6 with. Once resolved,
-            the recipe has the SHA-256 of its bytes.
-        pca_orientation: whether its principal directions are ``columns`` or ``rows`` of U; ``clipmill orient`` tells.
-        pca_dim: how many of them; None: 500, as published.
-    """
-
-    pool5: Literal["caffe", "port"] | None = None
-    mean_cube: str | None = None
-    pca: str | None = Field(default=None, min_length=1)
-    pca_orientation: Literal["columns", "rows"] | None = None
-    pca_dim: int | None = Field(default=None, ge=1, le=4096)
-
-    @model_validator(mode="after")
-    def _of_pca(self) -> "C3DOptions":
-        if self.pca is None and (self.pca_orientation is not None or self.pca_dim is not None):
-            raise ValueError("pca_orientation and pca_dim belong to pca: expected pca: FILE, got none")
-        return self
-
 
 # Resize to 171 x 128 without keeping the aspect, centre crop at row 8, column 29: Caffe's own integer division. Channel
 # means are those of the Sports-1M mean cube; the cube itself is subtracted where options.mean_cube names it.
@@ -131,11 +96,11 @@ CARDS = (
 )
 
 
-def _settle(recipe: Recipe) -> Recipe:
-    return _settle_pca(_settle_mean_cube(recipe))
+def _resolve_files(recipe: Recipe) -> Recipe:
+    return _resolve_pca(_resolve_mean_cube(recipe))
 
 
-def _settle_pca(recipe: Recipe) -> Recipe:
+def _resolve_pca(recipe: Recipe) -> Recipe:
     """Puts the digest of the projection's file where its path was, and the length of the rows it gives.
 
     Raises:
@@ -166,7 +131,7 @@ def _settle_pca(recipe: Recipe) -> Recipe:
     return recipe.model_copy(update=changes)
 
 
-def _settle_mean_cube(recipe: Recipe) -> Recipe:
+def _resolve_mean_cube(recipe: Recipe) -> Recipe:
     """Moves the mean cube from the options to the preprocessing, where its digest stands for it."""
     from clipmill.extractors.c3d.mean import read_mean_cube
     from clipmill.extractors.weights import digest
@@ -206,21 +171,6 @@ CARD = ExtractorCard(
     options=C3DOptions,
     gmac_per_window=38.5,
     batch_windows=4,
-    settle=_settle,
+    resolve_files=_resolve_files,
     check=_check,
 )
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.c3d.network import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.c3d.network import LAYOUTS
-
-    return LAYOUTS
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

@@ -3,7 +3,7 @@
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.extractors.c3d.card import NUM_FRAMES
+from clipmill.extractors.c3d.options import NUM_FRAMES
 from clipmill.extractors.caffe import parse_blob
 from clipmill.extractors.preprocess import centre_offset
 from clipmill.schemas.errors import WeightsError, describe

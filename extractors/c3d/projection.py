@@ -71,8 +71,8 @@ def _reading(path: str, read: Callable[[Any], Any]) -> Any:
         with h5py.File(path, "r") as file:
             missing = [name for name in ("U", "S", "x_mean") if not isinstance(file.get(f"data/{name}"), h5py.Dataset)]
             if missing:
-                held = ", ".join(sorted(file)[:4]) or "nothing"
-                got = f"none of data/{', data/'.join(missing)} (it holds {held})"
+                contents = ", ".join(sorted(file)[:4]) or "nothing"
+                got = f"none of data/{', data/'.join(missing)} (it holds {contents})"
                 raise WeightsError(describe("pca", path, "the published layout", got, "give the published file"))
             return read(file["data"])
     except (OSError, ValueError, TypeError) as error:

@@ -76,10 +76,11 @@ def _resize_axis(maps: Tensor, axis: int, size: int) -> Tensor:
     # In whole numbers, so that no rounding decides which rows a position lies between.
     positions = torch.arange(size, device=maps.device) * given
     lower = positions // size
-    share = (positions % size).to(maps.dtype) / size
     below = maps.index_select(axis, lower)
-    if not bool((positions % size).any()):
+    if given % size == 0:
+        # Every position is a whole one.
         return below
+    share = (positions % size).to(maps.dtype) / size
     above = maps.index_select(axis, (lower + 1).clamp(max=given - 1))
     return below + (above - below) * share.reshape(-1, *([1] * (maps.dim() - 1 - axis)))
 
@@ -118,10 +119,10 @@ def nearest_in_other_frames(
         # Distances stay what they are, and their rounding errors no longer grow with what all points have in common.
         points = points - points.mean(dim=1, keepdim=True)
         found = torch.empty((num_clips, stop - start, k), dtype=torch.int64, device=points.device)
-        for clip, mine in enumerate(points):
+        for clip, of_clip in enumerate(points):
             for first in range(start, stop, size):
                 last = min(first + size, stop)
-                found[clip, first - start : last - start] = _nearest(mine, num_frames, k, first, last)
+                found[clip, first - start : last - start] = _nearest(of_clip, num_frames, k, first, last)
     return found
 
 

@@ -7,19 +7,12 @@ code: group0 to group3 are res2 to res5.
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from clipmill.extractors.base import options_of
-from clipmill.extractors.cpnet.card import CARD, FORMS, CPNetOptions, fewest_points, stem_stride
 from clipmill.extractors.cpnet.correspondence import BATCH_NORM_EPS, CorrespondenceProposal, fold_norm
+from clipmill.extractors.cpnet.releases import RELEASES
 from clipmill.extractors.i3d.network import same_padding
-from clipmill.extractors.torch_extractor import TorchExtractor, seeded
-from clipmill.schemas.errors import VideoError, describe
-from clipmill.schemas.recipe import Recipe
 
 STEM_WIDTH = 64
 EXPANSION = 4
@@ -110,28 +103,28 @@ class CPNet(nn.Module):
         chunk_queries: int | None = None,
     ) -> None:
         super().__init__()
-        form = FORMS[depth]
+        release = RELEASES[depth]
         self._layer = layer
         self.conv0 = Unit(3, STEM_WIDTH, 7, stem_stride)
-        placed = (0, *(form.cp_blocks if cp_blocks is None else cp_blocks))
+        placed = (0, *(release.cp_blocks if cp_blocks is None else cp_blocks))
         inputs = STEM_WIDTH
-        for group, num_blocks in enumerate(form.blocks):
+        for group, num_blocks in enumerate(release.blocks):
             width = STEM_WIDTH * 2**group
-            outputs = width * EXPANSION if form.bottleneck else width
+            outputs = width * EXPANSION if release.bottleneck else width
             blocks = nn.ModuleDict()
             for index in range(num_blocks):
                 cp = None
                 if index >= num_blocks - placed[group]:
                     cp = CorrespondenceProposal(
                         outputs,
-                        k or form.k,
-                        [outputs // divisor for divisor in mlp_divisors or form.mlp_divisors],
-                        outputs // BOTTLENECK_DIVISOR if form.bottleneck else None,
+                        k or release.k,
+                        [outputs // divisor for divisor in mlp_divisors or release.mlp_divisors],
+                        outputs // BOTTLENECK_DIVISOR if release.bottleneck else None,
                         group == SHRUNK_GROUP,
                         chunk_queries,
                     )
                 stride = 2 if group > 0 and index == 0 else 1
-                blocks[f"block{index}"] = Block(inputs, width, outputs, stride, form.bottleneck, cp)
+                blocks[f"block{index}"] = Block(inputs, width, outputs, stride, release.bottleneck, cp)
                 inputs = outputs
             self.add_module(f"group{group}", blocks)
         self.fc = nn.Linear(inputs, num_classes)
@@ -166,64 +159,3 @@ class CPNet(nn.Module):
                 module.fold()
             elif isinstance(module, CorrespondenceProposal):
                 module.fold_batch_norm()
-
-
-class CPNetExtractor(TorchExtractor):
-    """Runs CPNet on windows of frames: its convolutions see each frame by itself."""
-
-    def __init__(self, network: CPNet, recipe: Recipe, device: str, options: CPNetOptions) -> None:
-        super().__init__(network, recipe, device, network.conv0.conv, single_frames=True)
-        self._options = options
-
-    def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """Returns ``float[N, T, 3, H, W]``, every frame channels last in memory.
-
-        Raises:
-            VideoError: ``frame_too_small``: the maps have fewer points in other frames than the module looks up.
-        """
-        num_windows, num_frames, height, width, channels = frames.shape
-        num_others = fewest_points(self._options, height, width) * (num_frames - 1)
-        if num_others < self._options.neighbours:
-            expected = f"maps with at least {self._options.neighbours} points in other frames"
-            got = f"{num_others} for {num_frames} frames of {width}x{height}"
-            message = describe("cpnet", "frame size", expected, got, "resize larger, or lower options.k")
-            raise VideoError("extract", "frame_too_small", message)
-        single = frames.reshape(num_windows * num_frames, 1, height, width, channels)
-        images = super().prepare(single)
-        return images.view(num_windows, num_frames, *images.shape[1:])
-
-
-def make_network(recipe: Recipe, options: CPNetOptions, num_classes: int) -> CPNet:
-    """Returns the network a recipe describes, its weights still to be filled."""
-    return CPNet(
-        options.depth,
-        recipe.layer,
-        num_classes,
-        stem_stride(options),
-        options.k,
-        options.cp_blocks,
-        options.mlp_divisors,
-        options.chunk_queries,
-    )
-
-
-def build(recipe: Recipe, device: str) -> CPNetExtractor:
-    """Returns the extractor with the recipe's weights.
-
-    ours: random weights have gamma 1 in the last batch norm of a CP module, not the 0 that training starts from: the
-    modules take part.
-    """
-    options: CPNetOptions = options_of(CARD, recipe)
-    if recipe.weights.file is not None:
-        from clipmill.extractors.cpnet.weights import read_state
-
-        state = read_state(recipe.weights.file, options.depth)
-        with torch.device("meta"):
-            network = make_network(recipe, options, num_classes=len(state["fc.bias"]))
-        network.load_state_dict(state, strict=True, assign=True)
-    else:
-        num_classes = options.num_classes or options.form.published[0][1]
-        network = seeded(recipe.weights.seed or 0, lambda: make_network(recipe, options, num_classes))
-    if options.fold_batch_norm:
-        network.fold_batch_norm()
-    return CPNetExtractor(network, recipe, device, options)

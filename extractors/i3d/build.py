@@ -10,8 +10,9 @@ from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
 from clipmill.extractors.flow import WindowFlows, make_flow, network_values
-from clipmill.extractors.i3d.card import CARD, I3DOptions
+from clipmill.extractors.i3d.card import CARD
 from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import StepRows
 from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded

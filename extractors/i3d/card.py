@@ -1,56 +1,30 @@
 """I3D (Carreira and Zisserman, CVPR 2017): two-stream inflated 3D ConvNet."""
 
-from collections.abc import Sequence
-from typing import Any, Literal
-
-from pydantic import Field, model_validator
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile, options_of
-from clipmill.extractors.flow import RAFT_MIN_SIDE_PIXELS, FlowOptions, settle_flow
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, gmac_per_pair, resolve_flow_files
+from clipmill.extractors.i3d.options import I3DOptions
+from clipmill.extractors.i3d.steps import FRAMES_PER_STEP
 from clipmill.schemas.errors import UsageError, describe
-from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 
-FRAMES_PER_STEP = 8
-"""Frames from one feature step to the next: three halvings of the time axis."""
 MIN_FRAMES = 9
+KINETICS_SIDE = 224
+GMAC_PER_FRAME = {"rgb": 111.2 / 64, "flow": 102.3 / 64}
+"""Of a window of 64 frames of 224 x 224, by stream."""
+FLOW_PIXELS = 256 * 341
+"""Of a whole frame whose flow is computed, taken to be 4:3 (ours: it decides how long tasks are, never a number)."""
 STEPS_FRAMES, STEPS_STEP = 256, 152
 """Default window and step of `steps`: overlapping by 104 frames, a step's receptive field but for its own 8, so that
 every row is what one pass over the whole clip would give (ours; see `clipmill.extractors.i3d.steps`)."""
 
 
-class I3DOptions(Model):
-    """Switches of I3D.
-
-    Attributes:
-        stream: ``rgb``, ``flow``, or ``both``: features of the two streams side by side (2048), logits summed.
-        steps: one row per 8 frames, with times of its own, instead of one per window.
-        flow: which optical flow, for ``flow`` and ``both``; a window then takes one frame more than it has flows.
-        crop: side of the centre crop of ``flow`` and ``both``, which comes after the flow: flow at an image's border is
-            poor, so it is computed on the whole resized frame.
-        fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
-    """
-
-    stream: Literal["rgb", "flow", "both"] = "rgb"
-    steps: bool = False
-    flow: FlowOptions | None = None
-    crop: int = Field(default=224, ge=32)
-    fold_batch_norm: bool = True
-
-    @model_validator(mode="before")
-    @classmethod
-    def _flow_where_it_is_used(cls, data: Any) -> Any:
-        if not isinstance(data, dict):
-            return data
-        if data.get("stream", "rgb") == "rgb":
-            if data.get("flow") is not None:
-                raise ValueError("stream rgb: flow belongs to stream: flow or both; remove it")
-            return data
-        return data | {"flow": data.get("flow") or {}}
-
-
 KINETICS = Preprocess(
-    resize="short_side", size=(256,), crop=(224, 224), colour="rgb", scale=2 / 255, mean=(1.0, 1.0, 1.0)
+    resize="short_side",
+    size=(256,),
+    crop=(KINETICS_SIDE, KINETICS_SIDE),
+    colour="rgb",
+    scale=2 / 255,
+    mean=(1.0, 1.0, 1.0),
 )
 # piergiaj's Charades loader enlarges a side under 226 pixels and otherwise crops the stored frame as it is.
 CHARADES = KINETICS.model_copy(update={"size": (226,), "resize_when": "enlarge"})
@@ -126,6 +100,14 @@ def _layout_names(stream: str) -> tuple[str, ...]:
     )
 
 
+def _gmac(options: I3DOptions, frames: int, step: int) -> float:
+    """Returns the cost of a window of so many frames, and of the flows that are new in it."""
+    side = options.crop if options.flow is not None else KINETICS_SIDE
+    of_frame = sum(GMAC_PER_FRAME[name] for name in GMAC_PER_FRAME if options.stream in (name, "both"))
+    flow = gmac_per_pair(options.flow, FLOW_PIXELS) * step if options.flow is not None else 0.0
+    return of_frame * frames * (side / KINETICS_SIDE) ** 2 + flow
+
+
 def _variant(options: I3DOptions) -> ExtractorCard:
     extra_frame = 0 if options.stream == "rgb" else 1
     frames, step = (STEPS_FRAMES, STEPS_STEP) if options.steps else (64, 64)
@@ -133,14 +115,19 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     least = 1
     if options.flow is not None:
         least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
-    gmac = {"rgb": 111.2, "flow": 102.3, "both": 213.5}[options.stream] * frames / 64
+    frames_per_row = FRAMES_PER_STEP if options.steps else None
     return ExtractorCard(
         name="i3d",
         version=1,
         summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
         layers=(
-            Layer("features", 2048 if options.stream == "both" else 1024, min_side_pixels=least),
-            Layer("logits", 400, min_side_pixels=least),
+            Layer(
+                "features",
+                2048 if options.stream == "both" else 1024,
+                frames_per_row=frames_per_row,
+                min_side_pixels=least,
+            ),
+            Layer("logits", 400, frames_per_row=frames_per_row, min_side_pixels=least),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
@@ -148,22 +135,23 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         weights=_weights(options.stream),
         min_frames=MIN_FRAMES + extra_frame,
         options=I3DOptions,
-        gmac_per_window=gmac,
+        gmac_per_window=_gmac(options, frames, step),
         batch_windows=2,
         variant=_variant,
-        settle=_settle,
+        resolve_files=_resolve_files,
         check=_check,
+        option_files=RAFT_FILES,
     )
 
 
-def _settle(recipe: Recipe) -> Recipe:
+def _resolve_files(recipe: Recipe) -> Recipe:
     """Moves the path of RAFT's weights from the options to the recipe's files, where its digest stands for it."""
     options: I3DOptions = options_of(CARD, recipe)
     if options.flow is None:
         return recipe
-    flow, files = settle_flow(options.flow, f"features.{recipe.name}.options")
-    settled = recipe.options | {"flow": flow.model_dump(mode="json")}
-    return recipe.model_copy(update={"options": settled, "files": recipe.files | files})
+    flow, files = resolve_flow_files(options.flow, f"features.{recipe.name}.options")
+    resolved = recipe.options | {"flow": flow.model_dump(mode="json")}
+    return recipe.model_copy(update={"options": resolved, "files": recipe.files | files})
 
 
 def _check(recipe: Recipe) -> None:
@@ -187,18 +175,3 @@ def _check(recipe: Recipe) -> None:
 
 
 CARD = _variant(I3DOptions())
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.i3d.build import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.i3d.layouts import layouts
-
-    return [layout for stream in ("rgb", "flow", "both") for layout in layouts(stream)]
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

@@ -9,30 +9,28 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from clipmill.extractors.i3d.sample import CHANNELS, EXPECTED, NUM_CLASSES, NUM_FRAMES, SAMPLE_BLOBS, SAMPLE_FILES, SIDE
+from clipmill.extractors.i3d.sample import (
+    CHANNELS,
+    EXPECTED,
+    NUM_CLASSES,
+    NUM_FRAMES,
+    SAMPLE_BLOBS,
+    SAMPLE_FILES,
+    SIDE,
+    SOURCE,
+)
+from clipmill.extractors.i3d.weights import load_stream, read_streams, stream_of
 from clipmill.extractors.published import git_blob_sha1
+from clipmill.extractors.published_sample import ComparedInput, Comparison, Logits, SampleComparison
 from clipmill.schemas.errors import FormatError, WeightsError, describe
+from clipmill.schemas.recipe import Recipe
 
 TOLERANCE = 2e-3
 """Relative, for norms and logits (ours: float32 sums over a billion products in another order)."""
 
-FROM_WHERE = f"get {SAMPLE_FILES['rgb']} or {SAMPLE_FILES['flow']} from deepmind/kinetics-i3d, folder data"
-
-
-@dataclass(frozen=True, slots=True)
-class Comparison:
-    """One compared number; `index` is the class of a logit, None for the norm of all of them."""
-
-    name: str
-    index: int | None
-    expected: float
-    got: float
-
-    @property
-    def agrees(self) -> bool:
-        """Whether they differ by no more than `TOLERANCE`."""
-        return abs(self.got - self.expected) <= TOLERANCE * abs(self.expected)
+REMEDY = f"get {SAMPLE_FILES['rgb']} or {SAMPLE_FILES['flow']} from deepmind/kinetics-i3d, folder data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,63 +70,94 @@ def _read_input(path: str) -> SampleInput:
         clip = np.load(path, allow_pickle=False)
     except (OSError, ValueError, EOFError) as error:
         first = (str(error).splitlines() or ["no array"])[0]
-        raise FormatError(describe("sample", path, expected, first, FROM_WHERE)) from None
+        raise FormatError(describe("sample", path, expected, first, REMEDY)) from None
     shape = clip.shape if isinstance(clip, np.ndarray) else ()
     stream = next((name for name, channels in CHANNELS.items() if shape[-1:] == (channels,)), None)
     if stream is None or shape[:-1] != (1, NUM_FRAMES, SIDE, SIDE) or clip.dtype.kind != "f":
         got = f"{clip.dtype}{list(shape)}" if isinstance(clip, np.ndarray) else "an archive"
-        raise FormatError(describe("sample", path, expected, got, FROM_WHERE))
+        raise FormatError(describe("sample", path, expected, got, REMEDY))
     published = git_blob_sha1(path) == SAMPLE_BLOBS[stream]
     return SampleInput(path, stream, np.asarray(clip, dtype=np.float32), published)
 
 
-def recognise(path: str) -> tuple[str, str]:
-    """Returns the stream (``rgb``, ``flow`` or ``both``) and the layout of a weights file.
-
-    Raises:
-        WeightsError: it has none of I3D's layouts.
-    """
-    from clipmill.extractors.i3d.layouts import layouts
-    from clipmill.extractors.weights import match_layout, read_state_dict
-
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
-    streams = {layout.name: stream for stream in ("rgb", "flow", "both") for layout in layouts(stream)}
-    layout = match_layout(path, shapes, [layout for stream in ("rgb", "flow", "both") for layout in layouts(stream)])
-    return streams[layout.name], layout.name
-
-
-def sample_logits(path: str, inputs: Mapping[str, SampleInput]) -> tuple[str, npt.NDArray[np.float64]]:
+def sample_logits(path: str, inputs: Mapping[str, SampleInput]) -> tuple[str, Logits]:
     """Returns the stream of the weights file and its logits ``[400]`` on the sample; ``both`` sums the streams.
 
     Raises:
         WeightsError: the file cannot be read, or its last layer has other classes than Kinetics' 400.
         FormatError: the array of one of its streams is not there.
     """
-    import torch
-
-    from clipmill.extractors.i3d.weights import load_stream, read_streams
-
-    stream, _ = recognise(path)
+    stream = stream_of(path)
     total = np.zeros(NUM_CLASSES)
     for name, state in read_streams(path, stream).items():
         if name not in inputs:
             got = ", ".join(f"{item.stream} ({item.path})" for item in inputs.values()) or "none"
-            raise FormatError(describe("sample", name, f"the {name} array, for {path}", got, FROM_WHERE))
+            raise FormatError(describe("sample", name, f"the {name} array, for {path}", got, REMEDY))
         network = load_stream(state, name).eval()
         num_classes = int(network.logits.conv3d.out_channels)
         if num_classes != NUM_CLASSES:
-            remedy = "leave --input out: nothing is published to compare such a file with"
-            raise WeightsError(describe("weights", path, f"{NUM_CLASSES} classes", str(num_classes), remedy))
+            raise _other_classes(path, num_classes)
         clip = torch.from_numpy(inputs[name].clip).permute(0, 4, 1, 2, 3).contiguous()
         with torch.inference_mode():
             total += network(clip)[0].double().numpy()
     return stream, total
 
 
-def compare(stream: str, logits: npt.NDArray[np.float64]) -> tuple[Comparison, ...]:
+def compare(stream: str, logits: Logits) -> tuple[Comparison, ...]:
     """Returns the published numbers of `stream` beside those of `logits` ``[400]``: the norm, then 20 logits."""
     expected = EXPECTED[stream]
     return (
         Comparison("norm of logits", None, expected.norm, float(np.linalg.norm(logits))),
         *(Comparison(name, index, value, float(logits[index])) for index, name, value in expected.top),
     )
+
+
+def _other_classes(weights: str, num_classes: int) -> WeightsError:
+    remedy = "leave --input out: nothing is published to compare such a file with"
+    return WeightsError(describe("weights", weights, f"{NUM_CLASSES} classes", str(num_classes), remedy))
+
+
+class CricketShot:
+    """The one clip of UCF-101 that kinetics-i3d publishes with its logits (a `PublishedSample`)."""
+
+    remedy = REMEDY
+
+    def compare_arrays(self, weights: str, paths: Sequence[str]) -> SampleComparison:
+        """Runs the weights file on the prepared arrays, one per stream, and compares norm and logits."""
+        inputs = read_inputs(paths)
+        stream, logits = sample_logits(weights, inputs)
+        comparisons = compare(stream, logits)
+        used = [item for name, item in inputs.items() if stream in (name, "both")]
+        return SampleComparison(
+            source=SOURCE,
+            stream=stream,
+            inputs=tuple(ComparedInput(item.path, item.stream, item.published) for item in used),
+            comparisons=comparisons,
+            tolerance=TOLERANCE,
+            agrees=all(item.agrees(TOLERANCE) for item in comparisons),
+            highest=int(logits.argmax()),
+        )
+
+    def check_classes(self, weights: str, num_classes: int) -> None:
+        """Makes sure that the weights are of Kinetics' 400 classes."""
+        if num_classes != NUM_CLASSES:
+            raise _other_classes(weights, num_classes)
+
+    def compare_video(self, recipe: Recipe, path: str, logits: Logits) -> SampleComparison:
+        """Compares the highest class of the clip's video: its frames are prepared by us, so numbers differ."""
+        stream, highest = str(recipe.options["stream"]), int(logits.argmax())
+        comparisons = compare(stream, logits)
+        return SampleComparison(
+            source=SOURCE,
+            stream=stream,
+            inputs=(ComparedInput(path, stream, published=False),),
+            comparisons=comparisons,
+            tolerance=None,
+            agrees=highest == EXPECTED[stream].top[0][0],
+            highest=highest,
+        )
+
+
+def published_sample() -> CricketShot:
+    """Returns the sample I3D's weights can be checked with."""
+    return CricketShot()

@@ -12,6 +12,8 @@ from clipmill.extractors.weights import Layout, Shape
 NUM_CLASSES = {"kinetics": 400, "charades": 157}
 NUM_FEATURES = 1024
 INPUT_CHANNELS = {"rgb": 3, "flow": 2}
+STREAMS = ("rgb", "flow", "both")
+"""Of a weights file: one network, or the two in one file."""
 
 STEM = {
     "Conv3d_1a_7x7": (None, 64, 7),
@@ -88,11 +90,11 @@ def tensors(stream: str, num_classes: int | None) -> tuple[Tensor, ...]:
     for block, (inputs, widths) in MIXED.items():
         b0, b1a, b1b, b2a, b2b, b3b = widths
         shapes = ((b0, inputs, 1), (b1a, inputs, 1), (b1b, b1a, 3), (b2a, inputs, 1), (b2b, b2a, 3), (b3b, inputs, 1))
-        for (ours, hassony2, tensorflow), (out, into, side) in zip(BRANCHES, shapes, strict=True):
+        for (own, hassony2, tensorflow), (out, into, side) in zip(BRANCHES, shapes, strict=True):
             # The one irregular name of the published checkpoint.
-            tensorflow = "Branch_2/Conv3d_0a_3x3" if (block, ours) == ("5b", "b2b") else tensorflow
+            tensorflow = "Branch_2/Conv3d_0a_3x3" if (block, own) == ("5b", "b2b") else tensorflow
             found += _unit(
-                f"Mixed_{block}.{ours}",
+                f"Mixed_{block}.{own}",
                 f"mixed_{block}.{hassony2}",
                 f"{scope}Mixed_{block}/{tensorflow}",
                 (out, into, side, side, side),
@@ -100,11 +102,11 @@ def tensors(stream: str, num_classes: int | None) -> tuple[Tensor, ...]:
     return tuple(found)
 
 
-def _unit(ours: str, hassony2: str, tensorflow: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
-    yield Tensor(f"{ours}.conv3d.weight", f"{hassony2}.conv3d.weight", f"{tensorflow}/conv_3d/w", shape, True)
-    for name, their in BATCH_NORM:
-        key = f"{tensorflow}/batch_norm/{their}" if their is not None else None
-        yield Tensor(f"{ours}.bn.{name}", f"{hassony2}.batch3d.{name}", key, shape[:1])
+def _unit(own: str, hassony2: str, tensorflow: str, shape: tuple[int, ...]) -> Iterator[Tensor]:
+    yield Tensor(f"{own}.conv3d.weight", f"{hassony2}.conv3d.weight", f"{tensorflow}/conv_3d/w", shape, True)
+    for name, tensorflow_name in BATCH_NORM:
+        key = f"{tensorflow}/batch_norm/{tensorflow_name}" if tensorflow_name is not None else None
+        yield Tensor(f"{own}.bn.{name}", f"{hassony2}.batch3d.{name}", key, shape[:1])
 
 
 def tensorflow_shape(tensor: Tensor) -> Shape:
@@ -115,12 +117,14 @@ def tensorflow_shape(tensor: Tensor) -> Shape:
     return (*kernel, inputs, out)
 
 
-def layouts(stream: str) -> tuple[Layout, ...]:
-    """Returns the published layouts of a stream: ``rgb``, ``flow``, or ``both`` for two streams in one file.
+def layouts(stream: str | None = None) -> tuple[Layout, ...]:
+    """Returns the published layouts of a stream: ``rgb``, ``flow``, or ``both`` for two streams in one file; or all.
 
     A file of both streams has the keys of TensorFlow's two checkpoints together, or piergiaj's under ``rgb.`` and
     ``flow.``, as `clipmill.extractors.i3d.weights.join_streams` writes them.
     """
+    if stream is None:
+        return tuple(layout for name in STREAMS for layout in layouts(name))
     if stream == "both":
         return _joined("i3d_tf_imagenet", "tensorflow", NUM_CLASSES["kinetics"]), _joined("i3d_two_stream", "key", None)
     kinetics, charades = NUM_CLASSES["kinetics"], NUM_CLASSES["charades"]
@@ -151,6 +155,6 @@ def _joined(name: str, which: str, num_classes: int | None) -> Layout:
     keys: dict[str, tuple[str, Shape]] = {}
     for stream in ("rgb", "flow"):
         prefix = "" if which == "tensorflow" else f"{stream}."
-        for published, (ours, shape) in _keys(stream, which, num_classes).items():
-            keys[prefix + published] = (f"{stream}.{ours}", shape)
+        for published, (own, shape) in _keys(stream, which, num_classes).items():
+            keys[prefix + published] = (f"{stream}.{own}", shape)
     return Layout(name, "kinetics-both", keys, num_classes)

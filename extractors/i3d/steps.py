@@ -12,11 +12,12 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.base import frame_spacing_seconds
-from clipmill.extractors.i3d.card import FRAMES_PER_STEP
 from clipmill.schemas.recipe import Sampling
 from clipmill.schemas.records import Clip, Window
 from clipmill.schemas.rows import Rows
 
+FRAMES_PER_STEP = 8
+"""Frames from one feature step to the next: three halvings of the time axis."""
 FRAMES_BEFORE, FRAMES_AFTER = 44, 62
 """How far before and after its own first frame the frames lie that a step depends on."""
 

@@ -6,13 +6,24 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-from clipmill.extractors.i3d.layouts import layouts
+from clipmill.extractors.i3d.layouts import STREAMS, layouts
 from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.weights import Layout, match_layout, read_state_dict
 
 TENSORFLOW_SCOPE = re.compile(r"^(RGB|Flow)/inception_i3d/")
 TENSORFLOW_AXES = (4, 3, 0, 1, 2)
 """From TensorFlow's ``(T, H, W, in, out)`` to torch's ``(out, in, T, H, W)``."""
+
+
+def stream_of(path: str) -> str:
+    """Returns the stream of a weights file, which its layout tells: ``rgb``, ``flow`` or ``both``.
+
+    Raises:
+        WeightsError: it cannot be read, or has none of I3D's layouts.
+    """
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    found = match_layout(path, shapes, layouts())
+    return next(stream for stream in STREAMS if found.name in {layout.name for layout in layouts(stream)})
 
 
 def read_streams(path: str, stream: str) -> dict[str, dict[str, Tensor]]:
@@ -41,11 +52,11 @@ def read_streams(path: str, stream: str) -> dict[str, dict[str, Tensor]]:
 
 def _renamed(state: Mapping[str, Tensor], layout: Layout) -> dict[str, Tensor]:
     renamed = {}
-    for published, (ours, _) in layout.keys.items():
+    for published, (key, _) in layout.keys.items():
         tensor = state[published].float().contiguous()
         if TENSORFLOW_SCOPE.match(published) and tensor.dim() == len(TENSORFLOW_AXES):
             tensor = tensor.permute(TENSORFLOW_AXES).contiguous()
-        renamed[ours] = tensor
+        renamed[key] = tensor
     return renamed
 
 

@@ -8,9 +8,11 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import Outputs, Reducer, options_of
-from clipmill.extractors.rc3d.card import CARD, RC3DOptions
-from clipmill.extractors.rc3d.network import LAYOUTS, RC3D, layout_name
-from clipmill.extractors.rc3d.releases import FORMS, Form
+from clipmill.extractors.rc3d.card import CARD
+from clipmill.extractors.rc3d.layouts import layout_name, layouts
+from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.options import RC3DOptions
+from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
 from clipmill.extractors.rc3d.segments import Floats, Ints, decode, nms, propose
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
@@ -25,12 +27,12 @@ RANDOM_INPUT_SCALE = 1 / 64
 def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     """Returns the extractor with the recipe's weights."""
     options: RC3DOptions = options_of(CARD, recipe)
-    form = FORMS[options.form]
+    release = options.release
     if recipe.weights.file is not None:
-        network = empty(lambda: RC3D(form, options.pooled))
-        load_network(network, recipe.weights.file, [item for item in LAYOUTS if item.name == layout_name(form)])
+        network = empty(lambda: RC3D(release, options.pooled))
+        load_network(network, recipe.weights.file, [item for item in layouts() if item.name == layout_name(release)])
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: RC3D(form, options.pooled))
+        network = seeded(recipe.weights.seed or 0, lambda: RC3D(release, options.pooled))
         network.initialise_heads(torch.Generator().manual_seed(recipe.weights.seed or 0))
         with torch.no_grad():
             cast(Tensor, network.get_submodule("conv1a").weight).mul_(RANDOM_INPUT_SCALE)
@@ -49,7 +51,7 @@ class RC3DExtractor:
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._recipe = recipe
         self._options = options
-        self._form: Form = network.form
+        self._release: Release = network.release
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns, for ``uint8[N, L, H, W, 3]`` buffers, M segments each, best first, of which `num_valid` are real.
@@ -61,7 +63,7 @@ class RC3DExtractor:
         """
         with torch.inference_mode():
             found = [self._buffer(buffer) for buffer in frames]
-        most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._form.test_filter.num_after
+        most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._release.test_filter.num_after
         outputs: dict[str, npt.NDArray[np.generic]] = {
             name: np.stack([_padded(item[name], most) for item in found]) for name in found[0]
         }
@@ -74,8 +76,8 @@ class RC3DExtractor:
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),
             _array(offsets[0]),
-            self._form.scales,
-            self._form.test_filter,
+            self._release.scales,
+            self._release.test_filter,
             self._options.nms_equal,
         )
         fc6, last = self._network.hidden(maps[0], torch.from_numpy(segments).to(self._device))
@@ -102,16 +104,16 @@ class RC3DExtractor:
         self, num_frames: int, segments: Floats, probabilities: Floats, offsets: Floats
     ) -> dict[str, npt.NDArray[Any]]:
         """Returns one buffer's detections: per class those above the threshold, moved by its offsets, after NMS."""
-        form, options = self._form, self._options
-        threshold = form.score_threshold if options.score_threshold is None else options.score_threshold
+        release, options = self._release, self._options
+        threshold = release.score_threshold if options.score_threshold is None else options.score_threshold
         regions: list[Ints] = []
         classes: list[Ints] = []
         moved: list[Floats] = []
-        for index in range(1, form.num_classes):
+        for index in range(1, release.num_classes):
             above = np.flatnonzero(probabilities[:, index] > threshold)
             above = above[np.argsort(-probabilities[above, index], kind="stable")]
             refined = decode(segments[above], offsets[above, index], num_frames)
-            kept = nms(refined, options.nms or form.nms, suppress_equal=options.nms_equal)
+            kept = nms(refined, options.nms or release.nms, suppress_equal=options.nms_equal)
             regions.append(above[kept])
             classes.append(np.full(len(kept), index, dtype=np.int64))
             moved.append(refined[kept])
@@ -129,7 +131,7 @@ class RC3DExtractor:
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes the clip's best proposals, or its detections."""
         make = DetectionRows if self._recipe.layer == "detections" else ProposalRows
-        return make(clip, self._recipe, self._options, self._form)
+        return make(clip, self._recipe, self._options, self._release)
 
 
 def _array(tensor: Tensor) -> Floats:

@@ -1,14 +1,12 @@
-"""The R-C3D network: trunk, proposal subnet, 3D region pooling, classification subnet; and its published layouts."""
+"""The R-C3D network: trunk, proposal subnet, 3D region pooling, classification subnet."""
 
-from collections.abc import Mapping
 from typing import cast
 
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, FORMS, OFFSET_STD, TRUNK, Form
-from clipmill.extractors.weights import Layout, Shape
+from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, OFFSET_STD, TRUNK, Release
 
 TRUNK_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 POOL_AFTER: dict[str, tuple[int, int, int]] = {
@@ -25,33 +23,33 @@ POOLED_CELLS = 16
 
 
 class RC3D(nn.Module):
-    """R-C3D in one of its public forms.
+    """R-C3D in one of its public releases.
 
     Buffers are ``[N, 3, L, H, W]`` with L a multiple of 8; 112 x 112 is what it is trained on, other sizes pool over
     their whole map as well.
 
     Args:
-        pooled: time, rows and columns of a pooled region, in place of the form's.
+        pooled: time, rows and columns of a pooled region, in place of the release's.
     """
 
-    def __init__(self, form: Form, pooled: tuple[int, int, int] | None = None) -> None:
+    def __init__(self, release: Release, pooled: tuple[int, int, int] | None = None) -> None:
         super().__init__()
-        self.form = form
-        self.pooled = pooled or form.pooled
-        self.offsets_normalised = form.offsets_normalised
+        self.release = release
+        self.pooled = pooled or release.pooled
+        self.offsets_normalised = release.offsets_normalised
         inputs = 3
         for name, width in zip(TRUNK, TRUNK_WIDTHS, strict=True):
             self.add_module(name, nn.Conv3d(inputs, width, 3, padding=1))
             inputs = width
-        stride = (1, 2, 2) if form.rpn_strided else (1, 1, 1)
+        stride = (1, 2, 2) if release.rpn_strided else (1, 1, 1)
         self.rpn_conv1 = nn.Conv3d(512, 512, 3, stride, padding=1)
-        self.rpn_conv2 = nn.Conv3d(512, 512, 3, stride, padding=1) if form.rpn_strided else None
-        self.rpn_cls_score = nn.Conv3d(512, 2 * len(form.scales), 1)
-        self.rpn_twin_pred = nn.Conv3d(512, 2 * len(form.scales), 1)
+        self.rpn_conv2 = nn.Conv3d(512, 512, 3, stride, padding=1) if release.rpn_strided else None
+        self.rpn_cls_score = nn.Conv3d(512, 2 * len(release.scales), 1)
+        self.rpn_twin_pred = nn.Conv3d(512, 2 * len(release.scales), 1)
         self.fc6 = nn.Linear(512 * POOLED_CELLS, 4096)
-        self.fc7 = nn.Linear(4096, 4096) if form.has_fc7 else None
-        self.cls_score = nn.Linear(4096, form.num_classes)
-        self.twin_pred = nn.Linear(4096, 2 * form.num_classes)
+        self.fc7 = nn.Linear(4096, 4096) if release.has_fc7 else None
+        self.cls_score = nn.Linear(4096, release.num_classes)
+        self.twin_pred = nn.Linear(4096, 2 * release.num_classes)
 
     def trunk(self, clips: Tensor) -> Tensor:
         """Returns ``[N, 512, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5."""
@@ -69,14 +67,14 @@ class RC3D(nn.Module):
     def propose(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Returns scores ``[N, 2, K]`` (background, foreground; no softmax) and offsets ``[N, K, 2]`` of the anchors.
 
-        ``K = L / 8 * A`` in the order of `rc3d_segments.anchors`. Published channels: the first A scores are
+        ``K = L / 8 * A`` in the order of `segments.anchors`. Published channels: the first A scores are
         background, the last A foreground; offsets interleave (centre, length) per anchor.
         """
         hidden = functional.relu(self.rpn_conv1(maps))
         if self.rpn_conv2 is not None:
             hidden = functional.relu(self.rpn_conv2(hidden))
         hidden = hidden.amax(dim=(3, 4), keepdim=True)
-        num_batch, num_anchors, num_cells = maps.shape[0], len(self.form.scales), maps.shape[2]
+        num_batch, num_anchors, num_cells = maps.shape[0], len(self.release.scales), maps.shape[2]
         scores = self.rpn_cls_score(hidden).reshape(num_batch, 2, num_anchors, num_cells)
         offsets = self.rpn_twin_pred(hidden).reshape(num_batch, num_anchors, 2, num_cells)
         return scores.transpose(2, 3).flatten(2), offsets.permute(0, 3, 1, 2).flatten(1, 2)
@@ -90,9 +88,9 @@ class RC3D(nn.Module):
         """
         pooled = pool_regions(maps, segments, self.pooled).flatten(1)
         fc6 = functional.relu(self.fc6(pooled))
-        last = functional.dropout(fc6, self.form.dropout, self.training)
+        last = functional.dropout(fc6, self.release.dropout, self.training)
         if self.fc7 is not None:
-            last = functional.dropout(functional.relu(self.fc7(last)), self.form.dropout, self.training)
+            last = functional.dropout(functional.relu(self.fc7(last)), self.release.dropout, self.training)
         return fc6, last
 
     def classify(self, last: Tensor) -> tuple[Tensor, Tensor]:
@@ -100,7 +98,7 @@ class RC3D(nn.Module):
         return self.cls_score(last), self.twin_pred(last).reshape(len(last), -1, 2)
 
     def real_offsets(self, offsets: Tensor) -> Tensor:
-        """Returns head offsets as `rc3d_segments.decode` takes them, whichever way the weights were saved."""
+        """Returns head offsets as `segments.decode` takes them, whichever way the weights were saved."""
         return offsets * offsets.new_tensor(OFFSET_STD) if self.offsets_normalised else offsets
 
     @torch.no_grad()
@@ -108,7 +106,7 @@ class RC3D(nn.Module):
         """Rewrites the offset head so that it gives normalised (for training) or real offsets; the function stays."""
         if normalised == self.offsets_normalised:
             return
-        std = torch.tensor(OFFSET_STD * self.form.num_classes, dtype=self.twin_pred.weight.dtype)
+        std = torch.tensor(OFFSET_STD * self.release.num_classes, dtype=self.twin_pred.weight.dtype)
         std = std.to(self.twin_pred.weight.device)
         factor = 1 / std if normalised else std
         self.twin_pred.weight.mul_(factor[:, None])
@@ -195,38 +193,3 @@ def range_maxima(maps: Tensor, start: Tensor, stop: Tensor) -> Tensor:
     second = torch.maximum(first + length - powers[level], first).clamp(max=num_cells - 1)
     maxima = torch.maximum(table[level, first], table[level, second])
     return torch.where((stop > start)[:, None, None, None], maxima, torch.zeros_like(maxima))
-
-
-_PYTORCH_TRUNK = dict(zip(TRUNK, (f"RCNN_base.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
-_PYTORCH = _PYTORCH_TRUNK | {
-    "rpn_conv1": "RCNN_rpn.RPN_Conv1",
-    "rpn_conv2": "RCNN_rpn.RPN_Conv2",
-    "rpn_cls_score": "RCNN_rpn.RPN_cls_score",
-    "rpn_twin_pred": "RCNN_rpn.RPN_twin_pred",
-    "fc6": "RCNN_top.0",
-    "cls_score": "RCNN_cls_score",
-    "twin_pred": "RCNN_twin_pred",
-}
-_CAFFE = {"rpn_conv1": "rpn_conv/3x3", "rpn_conv2": "rpn_conv/3x3_2"}
-
-
-def _keys(form: Form) -> Mapping[str, tuple[str, Shape]]:
-    with torch.device("meta"):
-        state = RC3D(form).state_dict()
-    keys: dict[str, tuple[str, Shape]] = {}
-    for ours, value in state.items():
-        layer, kind = ours.rsplit(".", 1)
-        if form.name.startswith("caffe"):
-            published = f"{_CAFFE.get(layer, layer)}[{0 if kind == 'weight' else 1}]"
-        else:
-            published = f"{_PYTORCH[layer]}.{kind}"
-        keys[published] = (ours, tuple(value.shape))
-    return keys
-
-
-def layout_name(form: Form) -> str:
-    """Returns the layout's name, such as ``rc3d_pytorch_thumos14``."""
-    return "rc3d_" + form.name.replace("-", "_")
-
-
-LAYOUTS = tuple(Layout(layout_name(form), form.name, _keys(form)) for form in FORMS.values())

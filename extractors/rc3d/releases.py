@@ -1,4 +1,4 @@
-"""The public forms of R-C3D (Xu et al., ICCV 2017): the Caffe code and a PyTorch code, on two data sets each.
+"""The public releases of R-C3D (Xu et al., ICCV 2017): the Caffe code and a PyTorch code, on two data sets each.
 
 The first is the authors' (VisionLearningGroup/R-C3D), the second sunnyxiaohu/R-C3D.pytorch.
 
@@ -9,7 +9,7 @@ prototxts, not the paper; where the paper differs, that is said here.
 from dataclasses import dataclass
 from typing import Literal
 
-FormName = Literal["pytorch-activitynet", "pytorch-thumos14", "caffe-activitynet", "caffe-thumos14"]
+ReleaseName = Literal["pytorch-activitynet", "pytorch-thumos14", "caffe-activitynet", "caffe-thumos14"]
 
 CAFFE_THUMOS_SCALES = tuple(float(scale) for scale in range(2, 57, 2))
 # Also the paper's, for THUMOS14.
@@ -72,8 +72,8 @@ class ProposalFilter:
 
 
 @dataclass(frozen=True, slots=True)
-class Form:
-    """One public form of the network with the settings it is trained and tested with.
+class Release:
+    """One public release of the network with the settings it is trained and tested with.
 
     Attributes:
         name: such as ``pytorch-activitynet``.
@@ -130,10 +130,10 @@ class Form:
         return self.buffer_frames * self.every // 4
 
 
-FORMS = {
-    form.name: form
-    for form in (
-        Form(
+RELEASES = {
+    release.name: release
+    for release in (
+        Release(
             name="pytorch-activitynet",
             num_classes=201,
             scales=ACTIVITYNET_SCALES,
@@ -157,7 +157,7 @@ FORMS = {
             min_inside=0.7,
             frozen=("conv1a", "conv2a"),
         ),
-        Form(
+        Release(
             name="pytorch-thumos14",
             num_classes=21,
             scales=PYTORCH_THUMOS_SCALES,
@@ -182,7 +182,7 @@ FORMS = {
             frozen=("conv1a", "conv2a"),
             class_names=THUMOS14_CLASSES,
         ),
-        Form(
+        Release(
             name="caffe-activitynet",
             num_classes=201,
             scales=ACTIVITYNET_SCALES,
@@ -206,7 +206,7 @@ FORMS = {
             min_inside=0.7,
             frozen=("conv1a", "conv2a"),
         ),
-        Form(
+        Release(
             name="caffe-thumos14",
             num_classes=21,
             scales=CAFFE_THUMOS_SCALES,
@@ -215,7 +215,7 @@ FORMS = {
             has_fc7=True,
             dropout=0.0,
             offsets_normalised=False,
-            # The paper's length too; the PyTorch form has 768.
+            # The paper's length too; the PyTorch release has 768.
             buffer_frames=512,
             every=1,
             train_filter=ProposalFilter(0.7, 12000, 2000, min_length_frames=8),
@@ -234,7 +234,7 @@ FORMS = {
     )
 }
 
-DEFAULT_FORM: FormName = "pytorch-activitynet"
-"""ActivityNet is what MAP-IVR takes its proposals from; of the two forms, the one with a known class order (ours)."""
+DEFAULT_RELEASE: ReleaseName = "pytorch-activitynet"
+"""ActivityNet is what MAP-IVR takes its proposals from; of the two, the one with a known class order (ours)."""
 
 TRUNK = ("conv1a", "conv2a", "conv3a", "conv3b", "conv4a", "conv4b", "conv5a", "conv5b")

@@ -6,8 +6,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.base import frame_spacing_seconds
-from clipmill.extractors.rc3d.card import RC3DOptions
-from clipmill.extractors.rc3d.releases import Form
+from clipmill.extractors.rc3d.options import RC3DOptions
+from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.segments import Ints, nms
 from clipmill.schemas.recipe import Recipe, Sampling
 from clipmill.schemas.records import Clip, Window
@@ -16,7 +16,7 @@ from clipmill.schemas.rows import Rows
 Columns = dict[str, npt.NDArray[np.generic]]
 NAMES = ("score", "class_index", "class_score", "values")
 DETECTIONS_POOL = 5000
-"""Candidates of a video kept before the last NMS (ours; it bounds memory): 25 times what the PyTorch form keeps."""
+"""Candidates of a video kept before the last NMS (ours; it bounds memory): 25 times what the PyTorch release keeps."""
 
 
 class SegmentPool:
@@ -96,9 +96,9 @@ class ProposalRows:
     fixed size for APIVR, and the mask for the mean over real ones (MAP-IVR).
     """
 
-    def __init__(self, clip: Clip, recipe: Recipe, options: RC3DOptions, form: Form) -> None:
+    def __init__(self, clip: Clip, recipe: Recipe, options: RC3DOptions, release: Release) -> None:
         self._clip, self._recipe, self._options = clip, recipe, options
-        self._threshold = options.merge_nms or form.test_filter.nms
+        self._threshold = options.merge_nms or release.test_filter.nms
         self._pool = SegmentPool(options.pool, recipe.sampling)
 
     def add(self, window: Window, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
@@ -123,10 +123,10 @@ class ProposalRows:
 class DetectionRows:
     """A clip's detections: those of all windows pooled, then NMS once more per class, by plain lengths in seconds."""
 
-    def __init__(self, clip: Clip, recipe: Recipe, options: RC3DOptions, form: Form) -> None:
+    def __init__(self, clip: Clip, recipe: Recipe, options: RC3DOptions, release: Release) -> None:
         self._clip, self._recipe, self._options = clip, recipe, options
-        self._threshold = options.nms_video or form.nms_video
-        self._most = options.max_detections or form.max_detections
+        self._threshold = options.nms_video or release.nms_video
+        self._most = options.max_detections or release.max_detections
         self._pool = SegmentPool(max(DETECTIONS_POOL, self._most or 0), recipe.sampling)
 
     def add(self, window: Window, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:

@@ -75,7 +75,7 @@ def nms(
         segments: ``[n, 2]``, best first.
         threshold: one that overlaps a kept one by more than this is dropped.
         inclusive_lengths: lengths are ``end - start + 1`` (inside a buffer) or ``end - start`` (in seconds).
-        suppress_equal: drop also where the overlap equals the threshold (the PyTorch form's CPU variant).
+        suppress_equal: drop also where the overlap equals the threshold (the PyTorch release's CPU variant).
         most: stop after so many.
     """
     one = 1.0 if inclusive_lengths else 0.0
@@ -99,7 +99,7 @@ def propose(
 ) -> tuple[Floats, Floats]:
     """Returns the proposals of one buffer, best first: ``[n, 2]`` in frames, and their scores ``[n]``.
 
-    Only real proposals come back; the PyTorch form pads its list with zero-length regions, which this has no need of.
+    Only real proposals come back; the PyTorch release pads its list with zero-length regions, which this does not need.
 
     Args:
         scores: ``[num_cells * A]``, foreground probability, in the order of `anchors`.

@@ -13,7 +13,7 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from clipmill.extractors.rc3d.network import RC3D
-from clipmill.extractors.rc3d.releases import OFFSET_STD, Form
+from clipmill.extractors.rc3d.releases import OFFSET_STD, Release
 from clipmill.extractors.rc3d.segments import Floats, Ints, anchors, encode, overlaps, propose
 from clipmill.schemas.errors import UsageError, describe
 
@@ -41,26 +41,26 @@ class BufferTruth:
 
 
 def truth_of_buffer(
-    annotations: Sequence[tuple[float, float, int]], start_seconds: float, form: Form, fps: float = 25.0
+    annotations: Sequence[tuple[float, float, int]], start_seconds: float, release: Release, fps: float = 25.0
 ) -> BufferTruth | None:
     """Returns the annotations a training buffer keeps, or None where it keeps none and is no training buffer.
 
-    One is kept if the form's share of it lies in the buffer and it lasts at least 3 source frames; it is then cut to
+    One is kept if the release's share of it lies in the buffer and it lasts at least 3 source frames; it is then cut to
     the buffer.
 
     Args:
         annotations: start and stop in seconds, and class.
         start_seconds: of the buffer.
     """
-    num_source_frames = form.buffer_frames * form.every
+    num_source_frames = release.buffer_frames * release.every
     kept, classes = [], []
     for start_of, stop_of, index in annotations:
         start, stop = (start_of - start_seconds) * fps, (stop_of - start_seconds) * fps
         inside = min(stop, num_source_frames) - max(start, 0.0)
-        if stop - start < MIN_SOURCE_FRAMES or inside < form.min_inside * (stop - start) - 1e-9:
+        if stop - start < MIN_SOURCE_FRAMES or inside < release.min_inside * (stop - start) - 1e-9:
             continue
-        last = form.buffer_frames - 1
-        kept.append((max(start / form.every, 0.0), min(stop / form.every, last)))
+        last = release.buffer_frames - 1
+        kept.append((max(start / release.every, 0.0), min(stop / release.every, last)))
         classes.append(index)
     if not kept:
         return None
@@ -103,27 +103,27 @@ def _thin(labels: Ints, label: int, most: int, generator: np.random.Generator) -
 
 
 def region_targets(
-    proposals: Floats, truth: BufferTruth, form: Form, generator: np.random.Generator
+    proposals: Floats, truth: BufferTruth, release: Release, generator: np.random.Generator
 ) -> tuple[Floats, Ints, Floats]:
     """Returns the sampled regions ``[n, 2]``, their classes ``[n]`` and normalised offset targets ``[n, 2]``.
 
     Annotations join the proposals. Foreground overlaps an annotation by at least 0.5, background by less but by at
-    least the form's `background_low`. The PyTorch form draws with replacement to reach 128, the Caffe form may return
-    fewer.
+    least the release's `background_low`. The PyTorch release draws with replacement to reach 128, the Caffe release
+    may return fewer.
     """
     regions = np.concatenate([proposals.reshape(-1, 2), truth.segments])
     overlap = overlaps(regions, truth.segments)
     highest, nearest = overlap.max(axis=1), overlap.argmax(axis=1)
     foreground = np.flatnonzero(highest >= FOREGROUND_OVERLAP)
-    background = np.flatnonzero((highest < FOREGROUND_OVERLAP) & (highest >= form.background_low))
-    num_foreground = min(max(round(form.foreground_share * NUM_REGIONS), 1), len(foreground))
-    if form.resampled and not len(background):
+    background = np.flatnonzero((highest < FOREGROUND_OVERLAP) & (highest >= release.background_low))
+    num_foreground = min(max(round(release.foreground_share * NUM_REGIONS), 1), len(foreground))
+    if release.resampled and not len(background):
         chosen, num_foreground = generator.choice(foreground, NUM_REGIONS), NUM_REGIONS
     else:
         num_background = NUM_REGIONS - num_foreground
         others = (
             generator.choice(background, num_background)
-            if form.resampled
+            if release.resampled
             else generator.permutation(background)[:num_background]
         )
         chosen = np.concatenate([generator.permutation(foreground)[:num_foreground], others])
@@ -167,7 +167,7 @@ def losses(network: RC3D, clip: Tensor, truth: BufferTruth, generator: np.random
     """Returns the four losses of one buffer, by name; their plain sum is what is minimised.
 
     Args:
-        clip: ``float[3, L, H, W]``, scaled as the form's weights expect.
+        clip: ``float[3, L, H, W]``, scaled as the release's weights expect.
         generator: draws the samples.
 
     Raises:
@@ -178,16 +178,16 @@ def losses(network: RC3D, clip: Tensor, truth: BufferTruth, generator: np.random
     if not network.offsets_normalised:
         remedy = "call normalise_offsets(True) before training"
         raise UsageError(describe("R-C3D training", "offsets", "a head of normalised offsets", "real ones", remedy))
-    form, device = network.form, clip.device
+    release, device = network.release, clip.device
     maps = network.trunk(clip[None])
     scores, offsets = network.propose(maps)
-    labels, targets = anchor_targets(form.scales, clip.shape[1], truth, generator)
+    labels, targets = anchor_targets(release.scales, clip.shape[1], truth, generator)
     rpn_class, rpn_offset = rpn_losses(
         scores[0], offsets[0], torch.from_numpy(labels).to(device), torch.from_numpy(targets).to(offsets)
     )
     foreground = scores[0].detach().float().softmax(dim=0)[1].double().cpu().numpy()
-    proposals, _ = propose(foreground, offsets[0].detach().double().cpu().numpy(), form.scales, form.train_filter)
-    regions, classes, region_offsets = region_targets(proposals, truth, form, generator)
+    proposals, _ = propose(foreground, offsets[0].detach().double().cpu().numpy(), release.scales, release.train_filter)
+    regions, classes, region_offsets = region_targets(proposals, truth, release, generator)
     _, last = network.hidden(maps[0], torch.from_numpy(regions).to(device))
     class_scores, class_offsets = network.classify(last)
     head_class, head_offset = head_losses(
@@ -208,7 +208,7 @@ def parameter_groups(network: RC3D, learning_rate: float = 1e-4) -> list[dict[st
     """Returns the groups for an SGD of momentum 0.9: frozen layers left out, biases at twice the rate without decay."""
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for name, parameter in network.named_parameters():
-        trained = name.split(".")[0] not in network.form.frozen
+        trained = name.split(".")[0] not in network.release.frozen
         parameter.requires_grad_(trained)
         if trained:
             groups[name.endswith(".bias")].append(parameter)

@@ -1,12 +1,9 @@
 """ResNet-50 (He et al., CVPR 2016), as torchvision has it: one row per frame."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.model import Model
-from clipmill.schemas.recipe import Recipe, Sampling
+from clipmill.schemas.recipe import Sampling
 
 
 class ResNet50Options(Model):
@@ -37,7 +34,7 @@ CARDS = (
         ),
         classes="imagenet1k",
     ),
-    # The same keys; only the resize differs: told by the digest, and for a changed file chosen with weights.card.
+    # The same keys; only the resize differs: recognised by the digest, and for a changed file chosen with weights.card.
     WeightsCard(
         name="imagenet-v2",
         layouts=(),
@@ -72,18 +69,3 @@ CARD = ExtractorCard(
     gmac_per_window=4.09,
     batch_windows=16,
 )
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.resnet50.network import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.resnet50.network import LAYOUTS
-
-    return LAYOUTS
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

@@ -6,12 +6,6 @@ import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
-from clipmill.extractors.base import options_of
-from clipmill.extractors.resnet50.card import CARD, ResNet50Options
-from clipmill.extractors.torch_extractor import TorchExtractor, seeded
-from clipmill.extractors.weights import Layout, Shape, load_network
-from clipmill.schemas.recipe import Recipe
-
 STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 """Width, number of blocks and stride of each stage."""
 EXPANSION = 4
@@ -100,33 +94,3 @@ def folded(convolution: nn.Conv2d, norm: nn.Module) -> tuple[nn.Conv2d, nn.Modul
         convolution.weight.copy_(convolution.weight.double() * scale.reshape(-1, 1, 1, 1))
     convolution.bias = nn.Parameter(bias.to(convolution.weight.dtype))
     return convolution, nn.Identity()
-
-
-def _keys() -> dict[str, tuple[str, Shape]]:
-    with torch.device("meta"):
-        state = ResNet50().state_dict()
-    shapes: dict[str, Shape] = {key: tuple(value.shape) for key, value in state.items()}
-    shapes |= {"fc.weight": (None, NUM_FEATURES), "fc.bias": (None,)}
-    return {key: (key, shape) for key, shape in shapes.items() if not key.endswith("num_batches_tracked")}
-
-
-LAYOUTS = (Layout("resnet50_torchvision", "imagenet-v1", _keys()),)
-
-
-def network_of(recipe: Recipe, layer: str, fold_batch_norm: bool) -> ResNet50:
-    """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
-    if recipe.weights.file is not None:
-        network = ResNet50(layer)
-        load_network(network, recipe.weights.file, LAYOUTS)
-    else:
-        network = seeded(recipe.weights.seed or 0, lambda: ResNet50(layer))
-    if fold_batch_norm:
-        network.fold_batch_norm()
-    return network
-
-
-def build(recipe: Recipe, device: str) -> TorchExtractor:
-    """Returns the extractor with the recipe's weights."""
-    options: ResNet50Options = options_of(CARD, recipe)
-    network = network_of(recipe, recipe.layer, options.fold_batch_norm)
-    return TorchExtractor(network, recipe, device, network.conv1, single_frames=True)

@@ -2,52 +2,21 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
-from pydantic import Field
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, options_of
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
 from clipmill.extractors.resnet50 import card as resnet50
+from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
+from clipmill.extractors.rmac.regions import regions
 from clipmill.extractors.vgg16 import card as vgg16
 from clipmill.extractors.whitening import read_whitening
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 from clipmill.schemas.fingerprint import canonical
-from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 from clipmill.schemas.records import Video
 
-NO_WHITENING = "none"
 CAFFE_CARD = "imagenet-caffe"
 LONG_SIDE = 1024
-
-
-class RMACOptions(Model):
-    """Switches of R-MAC; the defaults are Garcia and Vogiatzis's, but for the whitening, which needs a file.
-
-    Attributes:
-        network: whose last maps are pooled.
-        grid: ``rmac``, the published regions; ``rmac_plus``, the fixed ones of R-MAC+.
-        levels: scales of regions.
-        overlap: wanted of neighbouring regions at the first scale, as a share of their side (grid ``rmac``).
-        mac: also add the maximum over the whole map, as one more region.
-        last_pool: pool VGG-16's last maps (stride 32); False: cut that pooling off (stride 16).
-        means: ``krmac``: the channel means of red and blue swapped, as keras_rmac subtracts them (Caffe flavour only).
-        whitening: file made by ``clipmill whiten``, applied to each regional vector; ``none``: no whitening. Once
-            resolved, the recipe has the fingerprint of what is in the file.
-        whitening_form: ``pca``; ``zca``: rotated back to the channels, which changes no distance.
-        whitening_of_these_videos: let videos be described with a whitening that was fitted on them.
-    """
-
-    network: Literal["vgg16", "resnet50"] = "vgg16"
-    grid: Literal["rmac", "rmac_plus"] = "rmac"
-    levels: int = Field(default=3, ge=1, le=10)
-    overlap: float = Field(default=0.4, ge=0, lt=1)
-    mac: bool = False
-    last_pool: bool = True
-    means: Literal["published", "krmac"] = "published"
-    whitening: str = Field(default=NO_WHITENING, min_length=1)
-    whitening_form: Literal["pca", "zca"] = "pca"
-    whitening_of_these_videos: bool = False
 
 
 def _uncropped(card: WeightsCard) -> WeightsCard:
@@ -75,18 +44,20 @@ RESNET50_CARDS = (_uncropped(resnet50.CARDS[0]),)
 
 def _card(options: RMACOptions) -> ExtractorCard:
     cards, dim, gmac = (VGG16_CARDS, 512, 240.6) if options.network == "vgg16" else (RESNET50_CARDS, 2048, 64.1)
+    stride = 32 if options.last_pool else 16
+    # Of a 4:3 frame; at three scales 3:2 and 16:9 ones have as many (20).
+    num_regions = len(regions(LONG_SIDE // stride, LONG_SIDE * 3 // 4 // stride, options))
     # Of ResNet-50's maps a cell is left of any frame.
-    least = 1 if options.network == "resnet50" else 32 if options.last_pool else 16
+    least = 1 if options.network == "resnet50" else stride
     if options.means == "krmac":
         cards = tuple(_with_swapped_means(card) if card.name == CAFFE_CARD else card for card in cards)
     return ExtractorCard(
         name="rmac",
         version=1,
         summary="regional maxima of a network's maps, one retrieval descriptor per frame",
-        # 20 regions of a 4:3, 3:2 or 16:9 frame at three scales.
         layers=(
             Layer("descriptor", dim, min_side_pixels=least),
-            Layer("regions", dim, rows_per_window=20.0, min_side_pixels=least),
+            Layer("regions", dim, rows_per_window=float(num_regions), min_side_pixels=least),
         ),
         sampling=Sampling(fps=1, frames=1),
         frames_fixed=True,
@@ -96,7 +67,7 @@ def _card(options: RMACOptions) -> ExtractorCard:
         # A frame of 1024 x 768 needs 400 MB; a larger batch is no faster on a CPU.
         batch_windows=1,
         variant=_card,
-        settle=_settle,
+        resolve_files=_resolve_files,
         check=_check,
         check_videos=_check_videos,
     )
@@ -126,7 +97,7 @@ def network_identity(recipe: Recipe) -> dict[str, Any]:
     return dict(canonical(found))
 
 
-def _settle(recipe: Recipe) -> Recipe:
+def _resolve_files(recipe: Recipe) -> Recipe:
     """Puts the fingerprint of the whitening's content where its path was.
 
     Raises:
@@ -196,19 +167,3 @@ def _check_videos(recipe: Recipe, videos: Sequence[Video]) -> None:
 
 
 CARD = _card(RMACOptions())
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.rmac.network import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.resnet50.network import LAYOUTS as RESNET50_LAYOUTS
-    from clipmill.extractors.vgg16.network import LAYOUTS as VGG16_LAYOUTS
-
-    return (*VGG16_LAYOUTS, *RESNET50_LAYOUTS)
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

@@ -1,26 +1,10 @@
-"""R-MAC's pooling over the maps of VGG-16 or ResNet-50."""
+"""The maps R-MAC pools, of VGG-16 or ResNet-50, and vectors of unit length."""
 
-from collections.abc import Mapping
-from typing import Any
-
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clipmill.extractors.base import Outputs, Reducer, options_of
 from clipmill.extractors.resnet50.network import ResNet50
-from clipmill.extractors.resnet50.network import network_of as resnet50_of
-from clipmill.extractors.rmac.card import CARD, RMACOptions
-from clipmill.extractors.rmac.regions import Region, grid, plus_grid
-from clipmill.extractors.torch_extractor import TorchExtractor
 from clipmill.extractors.vgg16.network import VGG16
-from clipmill.extractors.vgg16.network import network_of as vgg16_of
-from clipmill.extractors.whitening import read_whitening
-from clipmill.schemas.errors import VideoError, WeightsError, describe
-from clipmill.schemas.recipe import Recipe
-from clipmill.schemas.records import Clip, Window
-from clipmill.schemas.rows import Rows
 
 SMALLEST_NORM = 1e-12
 """Of a vector that is divided by its norm (ours): a region where no channel fires stays zero."""
@@ -44,119 +28,7 @@ class Maps(nn.Module):
         return self.network.maps(images)
 
 
-class RMACExtractor(TorchExtractor):
-    """Pools maps over regions; regional vectors, and all that follows, are float32 whatever the network's precision."""
-
-    def __init__(self, recipe: Recipe, device: str) -> None:
-        options: RMACOptions = options_of(CARD, recipe)
-        network: VGG16 | ResNet50
-        if options.network == "vgg16":
-            network = vgg16_of(recipe, "pool5")
-            first = network.features[0]
-        else:
-            network = resnet50_of(recipe, "features", fold_batch_norm=True)
-            first = network.conv1
-        super().__init__(Maps(network, options.last_pool), recipe, device, first, single_frames=True)
-        self._options = options
-        self._mean: Tensor | None = None
-        if "whitening" in recipe.files:
-            whitening = read_whitening(recipe.files["whitening"])
-            if whitening.fingerprint != options.whitening:
-                path = recipe.files["whitening"]
-                expected, got = f"whitening {options.whitening[:8]}", whitening.fingerprint[:8]
-                remedy = "put the file back, or build again with the new one"
-                raise WeightsError(describe("whitening", path, expected, got, remedy))
-            projection = whitening.projection(rotate_back=options.whitening_form == "zca")
-            self._mean = torch.from_numpy(whitening.mean).float().to(self._device)
-            self._projection = torch.from_numpy(projection.T.copy()).float().to(self._device)
-
-    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        """Returns ``values``: descriptors ``float32[N, D]``, or for layer regions their parts ``float32[N, R, D]``.
-
-        R is a function of the frames' size alone (`regions`).
-
-        Raises:
-            VideoError: ``frame_too_small``: VGG-16's maps of these frames would have no cell.
-        """
-        self._check_size(*frames.shape[2:4])
-        with torch.inference_mode():
-            vectors = self._regional(self._network(self.prepare(frames)).float())
-            if self._recipe.layer == "descriptor":
-                vectors = unit(vectors.sum(dim=1))
-        return {"values": vectors.cpu().numpy()}
-
-    def _check_size(self, rows: int, columns: int) -> None:
-        stride = 32 if self._options.last_pool else 16
-        if self._options.network == "vgg16" and min(rows, columns) < stride:
-            expected = f"at least {stride} x {stride} pixels after the resize"
-            remedy = "raise preprocess.size, or leave the video out"
-            raise VideoError(
-                "extract", "frame_too_small", describe("frame", "size", expected, f"{columns} x {rows}", remedy)
-            )
-
-    def _regional(self, maps: Tensor) -> Tensor:
-        """Returns the vectors that are summed, ``[N, R, D]``: regional maxima of unit length, whitened, so again."""
-        found = [
-            maps[:, :, region.top : region.top + region.height, region.left : region.left + region.width].amax((2, 3))
-            for region in self.regions(maps.shape[3], maps.shape[2])
-        ]
-        # Both networks' maps are clamped at zero already, by their last ReLU.
-        vectors = unit(torch.stack(found, dim=1))
-        if self._mean is None:
-            return vectors
-        return unit((vectors - self._mean) @ self._projection)
-
-    def regions(self, width: int, height: int) -> list[Region]:
-        """Returns the regions of a map of `width` x `height` cells, as layer regions has them; last the whole map."""
-        options = self._options
-        if options.grid == "rmac":
-            found = grid(width, height, options.levels, options.overlap)
-        else:
-            found = plus_grid(width, height, options.levels)
-        return [*found, Region(0, 0, width, height)] if options.mac else found
-
-    def reducer(self, clip: Clip) -> Reducer:
-        """Returns a reducer that makes one row per frame, or one per region of each frame."""
-        return RegionRows(clip, self._recipe) if self._recipe.layer == "regions" else super().reducer(clip)
-
-
 def unit(vectors: Tensor) -> Tensor:
     """Returns vectors ``[..., D]`` of unit length; zero stays zero."""
     norms: Tensor = torch.linalg.vector_norm(vectors, dim=-1, keepdim=True)
     return vectors / norms.clamp(min=SMALLEST_NORM)
-
-
-class RegionRows:
-    """One row per region of each frame: by frame, then in the order of the regions, with the frame's times."""
-
-    def __init__(self, clip: Clip, recipe: Recipe) -> None:
-        self._clip, self._recipe = clip, recipe
-        self._values: list[npt.NDArray[Any]] = []
-        self._times: list[tuple[float, float]] = []
-
-    def add(self, window: Window, outputs: Mapping[str, npt.NDArray[np.generic]]) -> None:
-        """Keeps ``outputs["values"]``, ``[R, D]``."""
-        values = np.asarray(outputs["values"], dtype=self._recipe.dtype)
-        self._values.append(values)
-        self._times += [(window.start_seconds, window.stop_seconds)] * len(values)
-
-    def rows(self) -> Rows:
-        """Returns the rows of all frames."""
-        times = np.array(self._times, dtype=np.float64).reshape(-1, 2)
-        values = self._values or [np.zeros((0, self._recipe.dim), dtype=self._recipe.dtype)]
-        return Rows(
-            values=np.concatenate(values),
-            clip=np.full(len(times), self._clip.index, dtype=np.int32),
-            start_seconds=times[:, 0],
-            stop_seconds=times[:, 1],
-            mask=np.ones(len(times), dtype=np.bool_),
-        )
-
-
-def build(recipe: Recipe, device: str) -> RMACExtractor:
-    """Returns the extractor with the recipe's weights and whitening.
-
-    Raises:
-        WeightsError: a file is no longer the one the recipe was resolved with.
-    """
-    return RMACExtractor(recipe, device)

@@ -3,6 +3,8 @@
 from fractions import Fraction
 from typing import NamedTuple
 
+from clipmill.extractors.rmac.options import RMACOptions
+
 MOST_ADDED = 6
 """The long side has at most so many regions more than the short side at each scale."""
 PLUS_COUNTS = ((1, 2), (2, 3), (3, 2))
@@ -16,6 +18,15 @@ class Region(NamedTuple):
     top: int
     width: int
     height: int
+
+
+def regions(width: int, height: int, options: RMACOptions) -> list[Region]:
+    """Returns the regions of a map of `width` x `height` cells, as layer regions has them; last the whole map."""
+    if options.grid == "rmac":
+        found = grid(width, height, options.levels, options.overlap)
+    else:
+        found = plus_grid(width, height, options.levels)
+    return [*found, Region(0, 0, width, height)] if options.mac else found
 
 
 def added_regions(long: int, short: int, overlap: Fraction) -> int:

@@ -1,11 +1,8 @@
 """SqueezeNet 1.0 (Iandola et al., 2016): a small image network, one row per frame."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
-from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+from clipmill.schemas.recipe import Preprocess, Sampling
 
 CARDS = (
     WeightsCard(
@@ -29,7 +26,7 @@ CARDS = (
         ),
         classes="imagenet1k",
     ),
-    # The same keys and shapes, told apart by the digest alone.
+    # The same keys and shapes, distinguished by the digest alone.
     WeightsCard(
         name="imagenet-torchvision",
         layouts=(),
@@ -60,18 +57,3 @@ CARD = ExtractorCard(
     gmac_per_window=0.82,
     batch_windows=16,
 )
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.squeezenet.network import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.squeezenet.network import LAYOUTS
-
-    return LAYOUTS
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

@@ -3,10 +3,6 @@
 import torch
 from torch import Tensor, nn
 
-from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
-from clipmill.extractors.weights import Layout, Shape, load_network
-from clipmill.schemas.recipe import Recipe
-
 CLASSES = 1000
 
 
@@ -60,24 +56,3 @@ class SqueezeNet(nn.Module):
         if self._layer == "logits":
             x = self.classifier(x)
         return x.mean(dim=(2, 3))
-
-
-def _keys() -> dict[str, tuple[str, Shape]]:
-    with torch.device("meta"):
-        state = SqueezeNet().state_dict()
-    shapes: dict[str, Shape] = {key: tuple(value.shape) for key, value in state.items()}
-    shapes |= {"classifier.1.weight": (None, 512, 1, 1), "classifier.1.bias": (None,)}
-    return {key: (key, shape) for key, shape in shapes.items()}
-
-
-LAYOUTS = (Layout("squeezenet1_0", "imagenet-caffe", _keys()),)
-
-
-def build(recipe: Recipe, device: str) -> TorchExtractor:
-    """Returns the extractor with the recipe's weights."""
-    if recipe.weights.file is not None:
-        network = empty(lambda: SqueezeNet(recipe.layer))
-        load_network(network, recipe.weights.file, LAYOUTS)
-    else:
-        network = seeded(recipe.weights.seed or 0, lambda: SqueezeNet(recipe.layer))
-    return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

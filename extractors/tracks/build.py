@@ -6,16 +6,17 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.base import Outputs, Reducer, options_of
-from clipmill.extractors.tracks.card import CARD, DESCRIPTOR_BYTES, TracksOptions
+from clipmill.extractors.tracks.card import CARD
 from clipmill.extractors.tracks.keypoints import Describer, Keypoints
 from clipmill.extractors.tracks.linking import Linker, Tracks
+from clipmill.extractors.tracks.options import DESCRIPTOR_BYTES, TracksOptions
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
 from clipmill.schemas.rows import Rows, concatenate
 
 
-def build(recipe: Recipe) -> "TracksExtractor":
-    """Returns the extractor; it reads no weights and runs on the CPU."""
+def build(recipe: Recipe, device: str) -> "TracksExtractor":
+    """Returns the extractor; it reads no weights and runs on the CPU, whatever `device` is."""
     return TracksExtractor(recipe, options_of(CARD, recipe))
 
 

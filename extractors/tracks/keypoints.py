@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.extractors.tracks.card import DESCRIPTOR_BYTES
+from clipmill.extractors.tracks.options import DESCRIPTOR_BYTES
 
 Pixels = npt.NDArray[np.uint8]
 

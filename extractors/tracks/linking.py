@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.extractors.tracks.card import TracksOptions
 from clipmill.extractors.tracks.keypoints import Keypoints
+from clipmill.extractors.tracks.options import TracksOptions
 
 Bytes = npt.NDArray[np.uint8]
 Ints = npt.NDArray[np.int64]
@@ -114,7 +114,7 @@ class Linker:
     def add(self, keypoints: Keypoints, start_seconds: float, stop_seconds: float) -> tuple[bool, Tracks | None]:
         """Takes the next frame; returns whether it begins a new shot, and the tracks that ended before it.
 
-        At a boundary all tracks end: the few that cross it are cut, and go on as new ones.
+        At a boundary all tracks end: the few that cross it are cut, and continue as new ones.
         """
         tracks = Tracks.begin(keypoints, start_seconds, stop_seconds)
         ended, is_boundary = None, False
@@ -127,8 +127,8 @@ class Linker:
                 self.shot += 1
             else:
                 tracks.continue_from(self.tracks, old, new)
-                goes_on = np.zeros(len(self.tracks), dtype=np.bool_)
-                goes_on[old] = True
-                ended = self.tracks.take(~goes_on)
+                continued = np.zeros(len(self.tracks), dtype=np.bool_)
+                continued[old] = True
+                ended = self.tracks.take(~continued)
         self._keypoints, self.tracks = keypoints, tracks
         return is_boundary, ended

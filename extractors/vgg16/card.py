@@ -1,9 +1,6 @@
 """VGG-16 (Simonyan and Zisserman, ICLR 2015): one row per frame."""
 
-from collections.abc import Sequence
-from typing import Any
-
-from clipmill.extractors.base import Extractor, ExtractorCard, Layer, Registration, WeightsCard, WeightsFile
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -52,7 +49,7 @@ CARDS = (
 )
 
 
-def _settle(recipe: Recipe) -> Recipe:
+def _with_row_length(recipe: Recipe) -> Recipe:
     """Returns the recipe with the length of a row that the frames' size gives a map.
 
     Raises:
@@ -88,20 +85,5 @@ CARD = ExtractorCard(
     frames_fixed=True,
     gmac_per_window=15.47,
     batch_windows=8,
-    settle=_settle,
+    resolve_files=_with_row_length,
 )
-
-
-def _build(recipe: Recipe, device: str) -> Extractor:
-    from clipmill.extractors.vgg16.network import build
-
-    return build(recipe, device)
-
-
-def _layouts() -> Sequence[Any]:
-    from clipmill.extractors.vgg16.network import LAYOUTS
-
-    return LAYOUTS
-
-
-REGISTRATION = Registration(CARD, _build, _layouts)

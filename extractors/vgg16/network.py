@@ -1,22 +1,15 @@
-"""The VGG-16 network, with torchvision's key names, and the layouts of its published weights."""
+"""The VGG-16 network, with torchvision's key names."""
 
 import torch
 from torch import Tensor, nn
 
-from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
 from clipmill.extractors.vgg16.card import MAP_STRIDES
-from clipmill.extractors.weights import Layout, Shape, load_network
-from clipmill.schemas.recipe import Recipe
 
 WIDTHS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
 """Widths of the 3 x 3 convolutions; None is a 2 x 2 max-pool."""
 CLASSES = 1000
 CLASSIFIER_STOP = {"conv5_3": 0, "pool5": 0, "fc6": 2, "fc7": 5, "logits": 7}
 """How much of the classifier each layer needs: fc6 and fc7 are read after their ReLU."""
-CAFFE_NAMES = (
-    *(f"conv{block}_{index}" for block, num in enumerate((2, 2, 3, 3, 3), start=1) for index in range(1, num + 1)),
-    *("fc6", "fc7", "fc8"),
-)
 
 
 class VGG16(nn.Module):
@@ -69,45 +62,3 @@ class VGG16(nn.Module):
         for module in list(self.classifier)[: CLASSIFIER_STOP[self._layer]]:
             x = module(x)
         return x
-
-
-def _layouts() -> tuple[Layout, ...]:
-    with torch.device("meta"):
-        state = VGG16().state_dict()
-    shapes: dict[str, Shape] = {key: tuple(value.shape) for key, value in state.items()}
-    shapes |= {"classifier.6.weight": (None, 4096), "classifier.6.bias": (None,)}
-    # Weight and bias of each layer follow each other in both.
-    caffe = [f"{name}[{index}]" for name in CAFFE_NAMES for index in (0, 1)]
-    return (
-        Layout(
-            "vgg16_torchvision_imagenet1k",
-            "imagenet-torchvision",
-            {key: (key, shape) for key, shape in shapes.items()},
-        ),
-        Layout("vgg16_caffe", "imagenet-caffe", dict(zip(caffe, shapes.items(), strict=True))),
-    )
-
-
-LAYOUTS = _layouts()
-
-
-def network_of(recipe: Recipe, layer: str) -> VGG16:
-    """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
-
-    def make() -> VGG16:
-        network = VGG16(layer)
-        network.drop_unused()
-        return network
-
-    if recipe.weights.file is None:
-        # Layers are drawn in their order, so leaving out later ones changes nothing.
-        return seeded(recipe.weights.seed or 0, make)
-    network = empty(make)
-    load_network(network, recipe.weights.file, LAYOUTS)
-    return network
-
-
-def build(recipe: Recipe, device: str) -> TorchExtractor:
-    """Returns the extractor with the recipe's weights."""
-    network = network_of(recipe, recipe.layer)
-    return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

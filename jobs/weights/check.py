@@ -1,8 +1,9 @@
-"""``clipmill weights check``: what a weights file is, and for I3D whether it gives the authors' numbers."""
+"""``clipmill weights check``: what a weights file is, and where a sample is published whether it gives its numbers."""
 
 from collections.abc import Sequence
 from typing import Any
 
+from clipmill.extractors import registry
 from clipmill.extractors.weights_report import WeightsReport, report_weights
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.weights.sample import check_sample
@@ -12,16 +13,17 @@ from clipmill.schemas.recipe import Preprocess, Recipe
 
 def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
     """Prints what the file is; exit code 1 when the extractor cannot take it or its numbers are not the published."""
-    if inputs and extractor != "i3d":
-        raise UsageError(
-            describe("option", "--input", "extractor i3d (no other has a published sample)", extractor, "leave it out")
-        )
+    sample_of = registry.registration(extractor).sample
+    if inputs and sample_of is None:
+        having = [name for name in registry.names() if registry.registration(name).sample is not None]
+        expected = f"extractor {' or '.join(having)} (no other has a published sample)"
+        raise UsageError(describe("option", "--input", expected, extractor, "leave it out"))
     report = report_weights(extractor, path)
     data = _data(extractor, report)
     lines = _lines(extractor, report)
     passed = report.passed
-    if extractor == "i3d" and report.recipe is not None:
-        sample = check_sample(report, inputs)
+    if sample_of is not None and report.recipe is not None:
+        sample = check_sample(extractor, sample_of(), report, inputs)
         passed = passed and sample.agrees
         data["sample"] = sample.data
         lines += sample.lines
@@ -93,10 +95,8 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
 
 
 def _preprocess(preprocess: Preprocess) -> str:
-    said = {
-        key: value for key, value in preprocess.model_dump(exclude_defaults=True).items() if key != "mean_cube_file"
-    }
-    return ", ".join(f"{key} {_number(value)}" for key, value in said.items())
+    changed = preprocess.model_dump(exclude_defaults=True)
+    return ", ".join(f"{key} {_number(value)}" for key, value in changed.items() if key != "mean_cube_file")
 
 
 def _number(value: Any) -> str:

@@ -18,7 +18,6 @@ from clipmill.extractors.class_scores import ClassScore, check_class_names, read
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.weights_report import options_for
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.weights.join import streams_of
 from clipmill.pipelines.features.engines.select import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.probing import probe_videos
@@ -69,22 +68,18 @@ def run_classify(
 
 @contextmanager
 def _one_file(extractor: str, files: Sequence[str]) -> Iterator[str]:
-    """Yields the one weights file, or two streams of I3D joined in a temporary one: their logits are then summed."""
+    """Yields the one weights file, or several joined in a temporary one (I3D's streams: their logits are summed)."""
     if len(files) == 1:
         yield files[0]
         return
-    if extractor != "i3d":
-        raise UsageError(
-            describe(
-                "option", "--file", "one weights file", str(len(files)), "leave the others out (i3d alone takes two)"
-            )
-        )
-    from clipmill.extractors.i3d.weights import join_streams
-
-    streams = streams_of(files)
+    join = registry.registration(extractor).join
+    if join is None:
+        joining = [name for name in registry.names() if registry.registration(name).join is not None]
+        remedy = f"leave the others out ({' or '.join(joining)} alone takes two)"
+        raise UsageError(describe("option", "--file", "one weights file", str(len(files)), remedy))
     with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
         path = os.path.join(folder, "joined.pt")
-        join_streams(streams["rgb"], streams["flow"], path)
+        join(files, path)
         yield path
 
 

@@ -3,28 +3,14 @@
 import os
 from collections.abc import Sequence
 
-from clipmill.extractors.i3d.check import recognise
 from clipmill.extractors.weights import digest
 from clipmill.jobs.output import Outcome
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 
 
-def streams_of(files: Sequence[str]) -> dict[str, str]:
-    """Returns the two files by stream, ``rgb`` and ``flow``, in whatever order they were given.
-
-    Raises:
-        UsageError: they are not one of each.
-        WeightsError: one of them is no file of I3D.
-    """
-    streams = [recognise(path)[0] for path in files]
-    if sorted(streams) != ["flow", "rgb"]:
-        got = " and ".join(f"{stream} ({path})" for stream, path in zip(streams, files, strict=True))
-        raise UsageError(describe("weights", "i3d", "one file of rgb and one of flow", got, "give one of each"))
-    return dict(zip(streams, files, strict=True))
-
-
 def run_join(files: Sequence[str], out: str) -> Outcome:
     """Writes the two files of I3D into the one file `out`, which must not be there yet."""
+    from clipmill.extractors.i3d.join import streams_of
     from clipmill.extractors.i3d.weights import join_streams
 
     path = os.path.abspath(os.path.expanduser(out))
@@ -34,7 +20,7 @@ def run_join(files: Sequence[str], out: str) -> Outcome:
     part = f"{path}.part"
     try:
         os.makedirs(os.path.dirname(path), exist_ok=True)
-        # Opened here, because torch tells a place it cannot write to as a RuntimeError.
+        # Opened here, because torch raises RuntimeError for a place it cannot write to.
         with open(part, "wb"):
             pass
         join_streams(streams["rgb"], streams["flow"], part)

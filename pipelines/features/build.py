@@ -126,7 +126,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
-        card = registry.card(recipe.extractor)
+        card = registry.card_of(recipe)
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)

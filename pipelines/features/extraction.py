@@ -77,7 +77,7 @@ class RecipeRun:
         self.recipe = recipe
         self.seconds = 0.0
         self.num_windows = 0
-        self.batch_windows = batch_windows or registry.card(recipe.extractor).batch_windows
+        self.batch_windows = batch_windows or registry.card_of(recipe).batch_windows
         self._extractor = extractor
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}

@@ -7,7 +7,7 @@ on the engine or on how many workers there are, so every engine runs the same ta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from clipmill.extractors.registry import card
+from clipmill.extractors.registry import card_of
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.task import ShardTask, clips_fingerprint
@@ -22,6 +22,9 @@ MIN_FRAME_BYTES = 8
 
 ESTIMATED_SHOT_SECONDS = 5.0
 """Ours: how long shots are taken to be where their number is guessed."""
+
+SHOT_GMAC_PER_FRAME = {"histogram": 0.0, "tracks": 0.5}
+"""By shot detector; ours, as rough as the speeds: looking for key features takes as long as so many GMAC."""
 
 UNKNOWN_DURATION_SECONDS = 60.0
 UNKNOWN_FPS = 25.0
@@ -141,36 +144,37 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
         duration = min(duration, num_frames / fps)
     num_windows, row_bytes, gmac = 0, 0, 0.0
     for recipe in recipes:
-        windows = _num_windows(recipe, duration, num_frames)
-        rows = round(windows * _rows_per_window(recipe)) if recipe.pooling == "none" else _num_clips(recipe, duration)
+        windows = _num_windows(recipe, video, duration, num_frames)
+        card, num_clips = card_of(recipe), _num_clips(recipe, video, duration)
+        rows = num_clips
+        if recipe.pooling == "none":
+            rows = card.layer(recipe.layer).expected_rows(recipe.sampling, windows, num_clips)
         num_windows += windows
         row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
-        gmac += windows * card(recipe.extractor).gmac_per_window
-    # Finding shots is a decode pass of its own, and with tracks some work on every frame of it.
+        gmac += windows * card.gmac_of(recipe.sampling)
+    # Finding shots is a decode pass of its own, with some work on every frame of it.
     detectors = {options.detector for recipe in recipes if (options := recipe.clips.options) is not None}
-    gmac += num_frames * card("tracks").gmac_per_window * ("tracks" in detectors)
+    gmac += num_frames * sum(SHOT_GMAC_PER_FRAME[detector] for detector in detectors)
     seconds = num_frames / DECODE_FRAMES_PER_SECOND * (1 + len(detectors)) + gmac / COMPUTE_GMAC_PER_SECOND
     return Estimate(num_frames, num_windows, row_bytes, seconds)
 
 
-def _rows_per_window(recipe: Recipe) -> float:
-    return next((layer.rows_per_window for layer in card(recipe.extractor).layers if layer.name == recipe.layer), 1.0)
-
-
-def _num_clips(recipe: Recipe, duration_seconds: float) -> int:
+def _num_clips(recipe: Recipe, video: Video, duration_seconds: float) -> int:
     rule = recipe.clips
     if rule.from_ == "shots":
         return max(round(duration_seconds / ESTIMATED_SHOT_SECONDS), 1)
+    if rule.from_ == "annotations":
+        return max(len(video.segments), 1)
     if rule.from_ != "windows" or rule.length_seconds is None:
         return 1
     step = rule.step_seconds or rule.length_seconds
     return max(int((duration_seconds - rule.length_seconds) // step) + 1, 1)
 
 
-def _num_windows(recipe: Recipe, duration_seconds: float, num_frames: int) -> int:
+def _num_windows(recipe: Recipe, video: Video, duration_seconds: float, num_frames: int) -> int:
     sampling = recipe.sampling
     if sampling.random_frames is not None:
-        return sampling.random_frames * _num_clips(recipe, duration_seconds)
+        return sampling.random_frames * _num_clips(recipe, video, duration_seconds)
     length = round(duration_seconds * sampling.fps) if sampling.fps else num_frames
     frames = sampling.frames or 1
     span = (frames - 1) * sampling.every + 1

@@ -12,9 +12,9 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.tracks.card import CARD as TRACKS
-from clipmill.extractors.tracks.card import TracksOptions
 from clipmill.extractors.tracks.keypoints import Describer
 from clipmill.extractors.tracks.linking import Linker
+from clipmill.extractors.tracks.options import TracksOptions
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.pipelines.decode.session import (
     DecodedFrame,

@@ -18,6 +18,8 @@ from typing import Any
 
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.reader import Reader, ReadRequest
+from clipmill.stores.formats.records import SegmentTable
 from clipmill.stores.formats.sniff import keys_of, read_json_object, seconds
 
 _DATABASE = "an ActivityNet annotation file: a JSON object with the key 'database'"
@@ -186,3 +188,26 @@ def _other_kind(data: dict[str, Any], key: str) -> str:
     if key in data:
         return "this is the other kind of file; the two may have been swapped"
     return "check the path and the kind of file"
+
+
+def _annotations(request: ReadRequest) -> SegmentTable:
+    database = read_activitynet_database(request.path, request.subset)
+    return SegmentTable(database.segments, None, database.duration_seconds)
+
+
+def _predicted(request: ReadRequest) -> SegmentTable:
+    return SegmentTable(read_activitynet_results(request.path).segments)
+
+
+def _video_classes(request: ReadRequest) -> SegmentTable:
+    return SegmentTable(read_activitynet_results(request.path, whole_videos=True).segments)
+
+
+READER = Reader(
+    "activitynet",
+    "ActivityNet JSON with 'database' or 'results'",
+    lambda head: "qid" not in head.first_json_object and bool({"database", "results"} & set(head.json_object)),
+    truth={"segments": _annotations},
+    predictions={"segments": _predicted, "windows": _predicted, "video_classes": _video_classes},
+    takes=frozenset({"subset"}),
+)

@@ -17,6 +17,8 @@ import numpy as np
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.reader import Head, Reader, ReadRequest
+from clipmill.stores.formats.records import AnnotatedQueries
 from clipmill.stores.formats.sniff import read_json_object, seconds, wrong_format
 
 _CAPTIONS = "ActivityNet Captions: a JSON object of videos with 'duration', 'timestamps' and 'sentences'"
@@ -65,3 +67,17 @@ def write_activitynet_captions(path: str | Path, queries: MomentQueries) -> None
 def _bad(path: str | Path, video: str, expected: str, got: Any) -> FormatError:
     text = json.dumps(got, ensure_ascii=False)[:80]
     return FormatError(describe("file", f"{path} video {video}", expected, text, "correct the entry"))
+
+
+def _looks_like(head: Head) -> bool:
+    if "qid" in head.first_json_object:
+        return False
+    first = next(iter(head.json_object.values()), None)
+    return isinstance(first, dict) and {"timestamps", "sentences"} <= set(first)
+
+
+def _queries(request: ReadRequest) -> AnnotatedQueries:
+    return AnnotatedQueries(read_activitynet_captions(request.path))
+
+
+READER = Reader("activitynet_captions", "ActivityNet Captions JSON", _looks_like, truth={"queries": _queries})

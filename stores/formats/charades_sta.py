@@ -18,6 +18,8 @@ import numpy as np
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.reader import Reader, ReadRequest
+from clipmill.stores.formats.records import AnnotatedQueries
 from clipmill.stores.formats.sniff import read_lines, read_text, seconds, wrong_format, wrong_line
 
 _LINES = "Charades-STA: lines of <video> <start> <end>##<sentence>"
@@ -104,3 +106,16 @@ def read_charades_durations(path: str | Path) -> dict[str, float]:
         if value is None:
             raise FormatError(describe("file", f"{path} video {name}", "seconds", "no number", "correct the entry"))
     return {name: value for name, value in durations.items() if value is not None}
+
+
+def _queries(request: ReadRequest) -> AnnotatedQueries:
+    return AnnotatedQueries(read_charades_sta(request.path, inverted=request.inverted))
+
+
+READER = Reader(
+    "charades_sta",
+    "Charades-STA lines",
+    lambda head: "##" in head.first_line,
+    truth={"queries": _queries},
+    takes=frozenset({"inverted"}),
+)

@@ -9,28 +9,20 @@
 
 import csv
 import io
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.segments import segments_from_columns
+from clipmill.stores.formats.reader import Head, Reader, ReadRequest
+from clipmill.stores.formats.records import ClassScoreTable, Labels, SegmentTable
 from clipmill.stores.formats.sniff import read_text, seconds, wrong_format
 
 _LABELS = "labels: a CSV or Parquet table with the columns id and label"
 _SCORES = "class scores: a CSV or Parquet table with the column id and one per class, or id, label and score"
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScoreTable:
-    """Scores of N items for C classes: ``values float64[N, C]``."""
-
-    ids: tuple[str, ...]
-    class_names: tuple[str, ...]
-    values: npt.NDArray[np.float64]
 
 
 def read_labels(path: str | Path) -> dict[str, str]:
@@ -132,3 +124,31 @@ def _plain(value: object) -> str:
 
 def _bad(path: str | Path, number: int, expected: str, got: str) -> FormatError:
     return FormatError(describe("file", f"{path} line {number}", expected, repr(got[:60]), "correct the row"))
+
+
+def _are_labels(head: Head) -> bool:
+    return head.columns >= {"id", "label"} and "score" not in head.columns
+
+
+def _video_classes(request: ReadRequest) -> SegmentTable:
+    table = read_class_scores(request.path)
+    row, column = np.nonzero(np.isfinite(table.values))
+    labels = [table.class_names[code] for code in column.tolist()]
+    videos = [table.ids[code] for code in row.tolist()]
+    nowhere = np.zeros(len(videos))
+    scores = table.values[row, column]
+    return SegmentTable(segments_from_columns(videos, nowhere, nowhere, labels, scores, video_ids=table.ids))
+
+
+LABELS_READER = Reader(
+    "labels",
+    "a CSV with the columns id and label",
+    _are_labels,
+    truth={"labels": lambda request: Labels(read_labels(request.path))},
+)
+READER = Reader(
+    "scores",
+    "a CSV or Parquet table of class scores with the column id",
+    lambda head: "id" in head.columns and not _are_labels(head),
+    predictions={"class_scores": lambda request: read_class_scores(request.path), "video_classes": _video_classes},
+)

@@ -5,7 +5,7 @@
     all_souls_1_query.txt     oxc1_all_souls_000013 136.5 34.1 648.5 955.7     query image (with Oxford's prefix), box
     all_souls_1_good.txt      all_souls_000026                                 one image a line; so ok and junk
 
-Good and ok images are right, junk is deleted from a ranking before it is scored. The query's own image is in the
+Good and ok images are correct, junk is deleted from a ranking before it is scored. The query's own image is in the
 collection and among the good ones.
 Source: J. Philbin et al., Object retrieval with large vocabularies and fast spatial matching, CVPR 2007.
 """
@@ -17,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.reader import Head, Reader, ReadRequest
+from clipmill.stores.formats.records import LandmarkTruth, Rankings
 from clipmill.stores.formats.sniff import listed, looks_like, read_lines, read_text, wrong_format, wrong_line
 
 _FOLDER = "a folder of Oxford/Paris ground truth such as all_souls_1_query.txt, _good.txt, _ok.txt and _junk.txt"
@@ -25,7 +27,7 @@ _RANKS = "rankings: a JSON object of query to image names, best first, or ranks 
 
 @dataclass(frozen=True, slots=True)
 class OxfordQuery:
-    """One query: its image, its box in pixels (left, top, right, bottom), and the images that are right or junk."""
+    """One query: its image, its box in pixels (left, top, right, bottom), and the images that are correct or junk."""
 
     image: str
     box: tuple[float, float, float, float]
@@ -118,3 +120,37 @@ def _ranks(path: str | Path, images: tuple[str, ...], queries: tuple[str, ...]) 
         got = f"{table.min()} to {table.max()}"
         raise FormatError(describe("file", str(path), f"positions below {len(images)}", got, "check the image list"))
     return {query: [images[row] for row in table[:, column]] for column, query in enumerate(queries)}
+
+
+def _landmarks(request: ReadRequest) -> LandmarkTruth:
+    queries = read_oxford_buildings(request.path)
+    good = {name: frozenset((*query.good, *query.ok)) for name, query in queries.items()}
+    junk = {name: frozenset(query.junk) for name, query in queries.items()}
+    return LandmarkTruth((), {name: query.image for name, query in queries.items()}, {"good": good}, {"good": junk})
+
+
+def _are_ranks(head: Head) -> bool:
+    if head.data.startswith(b"\x93NUMPY"):
+        return True
+    lists = list(head.json_object.values())
+    return bool(lists) and all(isinstance(item, list) and all(isinstance(name, str) for name in item) for item in lists)
+
+
+def _rankings(request: ReadRequest) -> Rankings:
+    truth = request.truth
+    images, queries = (truth.images, tuple(truth.query_images)) if isinstance(truth, LandmarkTruth) else ((), ())
+    return Rankings(order=read_rankings(request.path, images, queries))
+
+
+READER = Reader(
+    "oxford",
+    "a folder of Oxford/Paris *_query.txt, *_good.txt, *_ok.txt, *_junk.txt",
+    lambda head: any(name.endswith("_query.txt") for name in head.names),
+    truth={"landmarks": _landmarks},
+)
+RANKS_READER = Reader(
+    "ranks",
+    "rankings: JSON of query to image names, or ranks int[N, Q] as .npy",
+    _are_ranks,
+    predictions={"rankings": _rankings},
+)

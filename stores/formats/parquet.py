@@ -14,6 +14,8 @@ import pyarrow.parquet as pq
 
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.reader import Reader, ReadRequest
+from clipmill.stores.formats.records import SegmentTable
 from clipmill.stores.formats.sniff import wrong_format
 
 SEGMENTS = pa.schema(
@@ -85,3 +87,16 @@ def write_segments_parquet(path: str | Path, segments: Segments) -> None:
     )
     listed = json.dumps({"video_ids": segments.video_ids, "label_names": segments.label_names}, ensure_ascii=False)
     pq.write_table(table.replace_schema_metadata({_METADATA: listed.encode()}), path)
+
+
+def _segments(request: ReadRequest) -> SegmentTable:
+    return SegmentTable(read_segments_parquet(request.path))
+
+
+READER = Reader(
+    "parquet",
+    "a Parquet table of segments",
+    lambda head: head.is_parquet and head.columns >= {"video_id", "start_seconds", "stop_seconds"},
+    truth={"segments": _segments},
+    predictions=dict.fromkeys(("segments", "windows", "video_classes"), _segments),
+)

@@ -19,9 +19,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.schemas.errors import FormatError
+from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.moments import MomentQueries
+from clipmill.stores.formats.reader import Reader, ReadRequest
+from clipmill.stores.formats.records import AnnotatedQueries, Saliency, SegmentTable
 from clipmill.stores.formats.sniff import read_json_lines, seconds, wrong_format, wrong_line
 
 CLIP_SECONDS = 2
@@ -185,3 +187,43 @@ def _queries(path: str | Path, lines: list[int], records: list[dict[str, Any]], 
 
 def _bad(path: str | Path, number: int, record: dict[str, Any], expected: str) -> FormatError:
     return wrong_line(path, number, json.dumps(record, ensure_ascii=False), expected)
+
+
+def _annotated(request: ReadRequest) -> AnnotatedQueries:
+    return AnnotatedQueries(read_qvhighlights(request.path).queries, "qvhighlights")
+
+
+def _annotated_saliency(request: ReadRequest) -> Saliency:
+    return _saliency(request, read_qvhighlights(request.path))
+
+
+def _predicted_saliency(request: ReadRequest) -> Saliency:
+    return _saliency(request, read_qvhighlights_predictions(request.path))
+
+
+def _saliency(request: ReadRequest, data: QVHighlights) -> Saliency:
+    if not data.saliency:
+        remedy = "score it with task: moments"
+        raise _lacks(request, "saliency scores", "windows alone", remedy)
+    sentences = dict(zip(data.queries.query_ids, data.queries.sentences, strict=True))
+    return Saliency(data.saliency, sentences)
+
+
+def _predicted_windows(request: ReadRequest) -> SegmentTable:
+    data = read_qvhighlights_predictions(request.path)
+    if not len(data.queries.windows) and data.saliency:
+        raise _lacks(request, "predicted windows", "saliency scores alone", "score it with task: highlights")
+    return SegmentTable(data.queries.windows)
+
+
+def _lacks(request: ReadRequest, expected: str, got: str, remedy: str) -> FormatError:
+    return FormatError(describe(f"{request.thing} file", request.path, expected, got, remedy))
+
+
+READER = Reader(
+    "qvhighlights",
+    "QVHighlights JSON lines",
+    lambda head: "qid" in head.first_json_object,
+    truth={"queries": _annotated, "saliency": _annotated_saliency},
+    predictions={"windows": _predicted_windows, "saliency": _predicted_saliency},
+)

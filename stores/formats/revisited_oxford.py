@@ -15,7 +15,7 @@ import codecs
 import io
 import json
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,6 +23,8 @@ from typing import Any, Literal
 import numpy as np
 
 from clipmill.schemas.errors import FormatError, describe
+from clipmill.stores.formats.reader import Head, Reader
+from clipmill.stores.formats.records import LandmarkTruth
 from clipmill.stores.formats.sniff import keys_of, wrong_format
 
 _EXPECTED = "revisited Oxford/Paris ground truth: a pickle or JSON with the keys 'imlist', 'qimlist' and 'gnd'"
@@ -93,6 +95,18 @@ def read_revisited_oxford(path: str | Path) -> RevisitedOxford:
             got = f"a pickled object with the keys {keys_of(data)}"
             raise FormatError(describe("file", str(path), _EXPECTED, got, "check the kind of file"))
         raise wrong_format(path, _EXPECTED)
+    return revisited_from_object(data, path)
+
+
+def revisited_from_object(data: Mapping[str, Any], path: str | Path) -> RevisitedOxford:
+    """Returns the ground truth in the published object, however it was read.
+
+    Args:
+        path: where it was read from, for messages.
+
+    Raises:
+        FormatError: its parts do not fit together.
+    """
     images, names, queries = (list(data[key]) for key in ("imlist", "qimlist", "gnd"))
     if len(names) != len(queries):
         raise _bad(path, "gnd", f"one entry for each of {len(names)} queries", f"{len(queries)}")
@@ -185,3 +199,29 @@ class _PlainUnpickler(pickle.Unpickler):
         if (module, name) not in allowed:
             raise _ForbiddenError(f"'{module}.{name}'")
         return allowed[module, name]
+
+
+_PICKLES = (b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05", b"(d")
+
+
+def _looks_like(head: Head) -> bool:
+    return head.data.startswith(_PICKLES) or {"imlist", "qimlist", "gnd"} <= set(head.json_object)
+
+
+def landmark_truth(truth: RevisitedOxford) -> LandmarkTruth:
+    """Returns, for each protocol, the names of the images that are correct for a query and of those that are junk."""
+    positives: dict[str, dict[str, frozenset[str]]] = {}
+    junk: dict[str, dict[str, frozenset[str]]] = {}
+    for protocol in truth.protocols:
+        rows = list(zip(truth.query_images, truth.protocol(protocol), strict=True))
+        positives[protocol] = {name: frozenset(truth.images[row] for row in part[0]) for name, part in rows}
+        junk[protocol] = {name: frozenset(truth.images[row] for row in part[1]) for name, part in rows}
+    return LandmarkTruth(truth.images, {name: name for name in truth.query_images}, positives, junk)
+
+
+READER = Reader(
+    "revisited",
+    "revisited Oxford/Paris ground truth (pickle or JSON)",
+    _looks_like,
+    truth={"landmarks": lambda request: landmark_truth(read_revisited_oxford(request.path))},
+)

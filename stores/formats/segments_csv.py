@@ -17,6 +17,8 @@ from pathlib import Path
 
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.reader import Head, Reader, ReadRequest
+from clipmill.stores.formats.records import SegmentTable
 from clipmill.stores.formats.sniff import read_text, seconds, wrong_format, wrong_line
 
 _EXPECTED = "a CSV of segments with the columns video_id, start_seconds, stop_seconds (or video-name, t-start, t-end)"
@@ -84,3 +86,22 @@ def write_segments_csv(path: str | Path, segments: Segments) -> None:
         for video, start, stop, label, score in zip(*(column.tolist() for column in columns), strict=True):
             row = [segments.video_ids[video], repr(start), repr(stop), segments.label_names[label], repr(score)]
             writer.writerow(row)
+
+
+def _looks_like(head: Head) -> bool:
+    ours, tsp = {"video_id", "start_seconds", "stop_seconds"}, {"video-name", "t-start", "t-end"}
+    return not head.is_parquet and (head.columns >= ours or head.columns >= tsp)
+
+
+def _segments(request: ReadRequest) -> SegmentTable:
+    table = read_segments_csv(request.path)
+    return SegmentTable(table.segments, None, table.duration_seconds)
+
+
+READER = Reader(
+    "csv",
+    "a CSV of segments",
+    _looks_like,
+    truth={"segments": _segments},
+    predictions=dict.fromkeys(("segments", "windows", "video_classes"), _segments),
+)

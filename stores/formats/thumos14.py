@@ -3,7 +3,7 @@
 ::
 
     <Class>_<test|val>.txt     video_test_0000004  0.2 1.1              one interval a line, in seconds
-    Ambiguous_<test|val>.txt   the same; intervals that are neither right nor wrong
+    Ambiguous_<test|val>.txt   the same; intervals that are neither correct nor incorrect
     detclasslist.txt           7 BaseballPitch                          number and name of the 20 classes
     detections                 video_test_0000004 0.2 1.1 7 0.98        video, start, stop, class number, score
 
@@ -14,11 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.errors import FormatError, UsageError, describe
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.reader import Head, Reader, ReadRequest, is_number
+from clipmill.stores.formats.records import SegmentTable
 from clipmill.stores.formats.sniff import listed, looks_like, read_lines, seconds, wrong_format, wrong_line
 
 AMBIGUOUS = "Ambiguous"
+CLASS_LIST = "detclasslist.txt"
+"""Name of the class list beside the annotations."""
 _INTERVALS = "THUMOS14 intervals: lines of <video> <start> <stop>"
 _CLASSES = "a THUMOS14 class list: lines of <number> <name>"
 _DETECTIONS = "THUMOS14 detections: lines of <video> <start> <stop> <class number> <score>"
@@ -55,8 +59,8 @@ def read_thumos14(folder: str | Path, subset: str) -> Thumos14:
     if not names:
         found = sorted(file.name for file in root.iterdir())
         raise FormatError(describe("folder", str(folder), expected, listed(found) or "nothing", "check the subset"))
-    if (root / "detclasslist.txt").is_file():
-        classes = list(read_thumos14_classes(root / "detclasslist.txt").values())
+    if (root / CLASS_LIST).is_file():
+        classes = list(read_thumos14_classes(root / CLASS_LIST).values())
         missing = [name for name in classes if name not in names]
         if missing:
             raise FormatError(
@@ -109,7 +113,7 @@ def write_thumos14(folder: str | Path, subset: str, annotations: Thumos14, class
     """Writes one file per class of `classes`, the ambiguous intervals and the class list into `folder`."""
     root = Path(folder)
     root.mkdir(parents=True, exist_ok=True)
-    (root / "detclasslist.txt").write_text("".join(f"{code} {name}\n" for code, name in classes.items()))
+    (root / CLASS_LIST).write_text("".join(f"{code} {name}\n" for code, name in classes.items()))
     tables = [(name, _of_class(annotations.segments, name)) for name in classes.values()]
     for name, table in [*tables, (AMBIGUOUS, annotations.ambiguous)]:
         lines = [f"{video}  {start!r} {stop!r}\n" for video, start, stop, _ in _rows(table)]
@@ -155,3 +159,47 @@ def _intervals(path: Path) -> list[tuple[str, float, float]]:
             raise wrong_format(path, _INTERVALS) if number == 1 else wrong_line(path, number, line, _INTERVALS)
         rows.append((fields[0], start, stop))
     return rows
+
+
+def _looks_like(head: Head) -> bool:
+    if head.names:
+        annotated = any(name.endswith(("_test.txt", "_val.txt")) for name in head.names)
+        return annotated and not any(name.endswith("_query.txt") for name in head.names)
+    return len(head.fields) == 5 and all(is_number(field) for field in head.fields[1:])
+
+
+def _annotations(request: ReadRequest) -> SegmentTable:
+    annotations = read_thumos14(request.path, request.subset or _only_subset(request))
+    return SegmentTable(annotations.segments, annotations.ambiguous)
+
+
+def _only_subset(request: ReadRequest) -> str:
+    there = [name for name in ("test", "val") if any(Path(request.path).glob(f"*_{name}.txt"))]
+    if len(there) != 1:
+        got = f"none, and {request.path} has {' and '.join(there) or 'neither'}"
+        raise UsageError(describe(request.thing, "subset", "test or val", got, "name one"))
+    return there[0]
+
+
+def _detections(request: ReadRequest) -> SegmentTable:
+    return SegmentTable(read_thumos14_detections(request.path, _class_list(request)))
+
+
+def _class_list(request: ReadRequest) -> Mapping[int, str]:
+    if isinstance(request.classes, tuple):
+        return dict(enumerate(request.classes, 1))
+    path = request.classes or str(Path(request.truth_path or "") / CLASS_LIST)
+    if request.classes is None and not Path(path).is_file():
+        remedy = f"give predictions.classes: {CLASS_LIST}, or a list of names for class 1, 2, ..."
+        raise UsageError(describe(request.thing, "classes", "names of the class numbers", "none", remedy))
+    return read_thumos14_classes(path)
+
+
+READER = Reader(
+    "thumos14",
+    "a folder of THUMOS14 interval files, or THUMOS14 detections",
+    _looks_like,
+    truth={"segments": _annotations},
+    predictions={"segments": _detections},
+    takes=frozenset({"subset", "classes"}),
+)

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from clipmill.schemas.errors import FormatError
+from clipmill.stores.formats.reader import Head, Reader, is_number
+from clipmill.stores.formats.records import Judgements, Rankings
 from clipmill.stores.formats.sniff import read_lines, seconds, wrong_format, wrong_line
 
 _RUN = "a TREC run: lines of <query> Q0 <document> <rank> <score> <run name>"
@@ -90,3 +92,21 @@ def write_trec_qrels(path: str | Path, judgements: Mapping[str, Mapping[str, int
 
 def _wrong(path: str | Path, number: int, line: str, expected: str, is_first: bool) -> FormatError:
     return wrong_format(path, expected) if is_first else wrong_line(path, number, line, expected)
+
+
+def _looks_like(head: Head) -> bool:
+    fields = head.fields
+    if len(fields) >= 6 and fields[1].upper() == "Q0":
+        return True
+    if len(fields) == 4:
+        return fields[3].lstrip("+-").isdigit()
+    return len(fields) == 6 and all(is_number(field) for field in fields[3:5])
+
+
+READER = Reader(
+    "trec",
+    "TREC qrels or a run",
+    _looks_like,
+    truth={"judgements": lambda request: Judgements(read_trec_qrels(request.path))},
+    predictions={"rankings": lambda request: Rankings(read_trec_run(request.path).scores)},
+)

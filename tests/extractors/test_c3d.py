@@ -14,9 +14,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from clipmill.extractors import registry
+from clipmill.extractors.c3d.build import mean_volume
 from clipmill.extractors.c3d.card import CARD
+from clipmill.extractors.c3d.layouts import layouts
 from clipmill.extractors.c3d.mean import read_mean_cube
-from clipmill.extractors.c3d.network import C3D, LAYOUTS, mean_volume, pool5
+from clipmill.extractors.c3d.network import C3D, pool5
 from clipmill.extractors.preprocess import apply_geometry
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
@@ -52,7 +54,7 @@ def built(recipe: Recipe) -> TorchExtractor:
 @pytest.mark.parametrize("name", NAMES)
 def test_layouts_are_the_published_ones(name: str, shared_data: Path) -> None:
     shapes = {key: tuple(shape) for key, shape in published(shared_data, name).items()}
-    layout = match_layout(name, shapes, LAYOUTS)
+    layout = match_layout(name, shapes, layouts())
     assert layout.name == name
     # Only the number of classes is left open.
     assert {ours for ours, shape in layout.keys.values() if None in shape} <= {"fc8.weight", "fc8.bias"}

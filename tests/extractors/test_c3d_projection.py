@@ -10,7 +10,7 @@ import pytest
 from sklearn.decomposition import PCA
 
 from clipmill.extractors import registry
-from clipmill.extractors.c3d.network import C3DExtractor
+from clipmill.extractors.c3d.build import C3DExtractor
 from clipmill.extractors.c3d.projection import read_projection, read_variances
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.schemas.config import DecodeConfig, FeatureConfig

@@ -15,9 +15,11 @@ import torch.nn.functional as functional
 from torch import Tensor
 
 from clipmill.extractors import registry
-from clipmill.extractors.cpnet.card import FORMS
-from clipmill.extractors.cpnet.network import CPNet, CPNetExtractor
-from clipmill.extractors.cpnet.weights import layouts, read_state, to_tensorflow, variables
+from clipmill.extractors.cpnet.build import CPNetExtractor
+from clipmill.extractors.cpnet.layouts import layouts, variables
+from clipmill.extractors.cpnet.network import CPNet
+from clipmill.extractors.cpnet.releases import RELEASES
+from clipmill.extractors.cpnet.weights import read_state, to_tensorflow
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import seeded
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
@@ -186,7 +188,7 @@ def test_the_network_is_its_tensorflow_variables_read_by_hand(depth: int, stem_s
     with torch.inference_mode():
         got = network(clips)
         state = {key: value.double() for key, value in to_tensorflow(network.state_dict(), depth).items()}
-        expected = torch.stack([by_hand(state, clip, stem_stride, FORMS[depth].k) for clip in clips])
+        expected = torch.stack([by_hand(state, clip, stem_stride, RELEASES[depth].k) for clip in clips])
     torch.testing.assert_close(got, expected)
 
 

@@ -180,16 +180,16 @@ def by_definition(module: CorrespondenceProposal, maps: Tensor) -> Tensor:
     return torch.stack(result)
 
 
-FORMS = {
+VARIANTS = {
     "resnet18 res4": {"widths": (4, 8)},
     "resnet18 res3": {"widths": (4, 8), "shrink": True},
     "resnet101 res3": {"widths": (2,), "bottleneck": 2, "shrink": True},
 }
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_the_module_is_its_definition(form: str) -> None:
-    module = unsettled(CorrespondenceProposal(16, 3, **FORMS[form])).double()  # type: ignore[arg-type]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_the_module_is_its_definition(variant: str) -> None:
+    module = unsettled(CorrespondenceProposal(16, 3, **VARIANTS[variant])).double()  # type: ignore[arg-type]
     maps = random_maps(2, 3, 16, 4, 6, dtype=torch.float64)
     with torch.inference_mode():
         expected = by_definition(module, maps)
@@ -198,9 +198,9 @@ def test_the_module_is_its_definition(form: str) -> None:
     torch.testing.assert_close(got, expected)
 
 
-@pytest.mark.parametrize("form", FORMS)
-def test_folding_batch_norm_changes_nothing_but_rounding(form: str) -> None:
-    module = unsettled(CorrespondenceProposal(16, 3, **FORMS[form])).double()  # type: ignore[arg-type]
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_folding_batch_norm_changes_nothing_but_rounding(variant: str) -> None:
+    module = unsettled(CorrespondenceProposal(16, 3, **VARIANTS[variant])).double()  # type: ignore[arg-type]
     maps = random_maps(2, 3, 16, 4, 6, dtype=torch.float64)
     with torch.inference_mode():
         expected = module(maps)

@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tomllib
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -50,11 +51,11 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
     )
 
 
-def build_config(folder: Path, name: str = "colour_histogram") -> str:
+def build_config(folder: Path, name: str = "colour_histogram", **feature: Any) -> str:
     data = {
         "store": {"url": str(folder / "store")},
         "videos": {"folder": str(folder / "videos")},
-        "features": {name: {"sampling": {"fps": 5}, "options": {"bins": 3}}},
+        "features": {name: {"sampling": {"fps": 5}, **feature}},
         "engine": {"device": "cpu", "threads": 1},
     }
     path = folder / "build.yaml"
@@ -68,7 +69,7 @@ def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
     install(installed, (EXAMPLE / "colour_histogram.py").read_text(), entry_points())
     # Frames of one grey: the whole histogram lies in the middle cell of 3 x 3 x 3.
     encode_video(tmp_path / "videos" / "grey.mp4", 10, fps=5, pattern="plain", width=32, height=32)
-    done = run(installed, "-m", "clipmill", "build", "--config", build_config(tmp_path))
+    done = run(installed, "-m", "clipmill", "build", "--config", build_config(tmp_path, options={"bins": 3}))
     assert done.returncode == 0, done.stderr
     feature = FeatureStore(str(tmp_path / "store"))["colour_histogram"]
     rows = feature["grey.mp4"]
@@ -78,6 +79,63 @@ def test_the_example_builds_features_from_outside(tmp_path: Path) -> None:
     assert (rows.values[:, 13] >= 0.45).all()
     assert feature.recipe.options == {"bins": 3, "normalise": "l1"}
     assert (feature.recipe.weights.source, feature.recipe.weights.seed) == ("none", None)
+
+
+CARD = """
+from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard
+from clipmill.schemas.recipe import Preprocess, Sampling
+
+FRAMES = WeightsCard("frames", (), "computed", "Apache-2.0", Preprocess(resize="exact", size=(8, 8)))
+CARD = ExtractorCard("mean_colour", 1, "mean of a frame", (Layer("mean", 3),), Sampling(frames=1), (FRAMES,))
+"""
+BUILD = """
+from clipmill.extractors.base import EachWindow
+
+class MeanColour:
+    def __init__(self, recipe):
+        self.dtype = recipe.dtype
+    def forward(self, frames):
+        return {"values": frames.mean(axis=(1, 2, 3), dtype="float32")}
+    def reducer(self, clip):
+        return EachWindow(clip, self.dtype)
+
+def build(recipe, device):
+    return MeanColour(recipe)
+"""
+
+
+def install_folder(folder: Path, **files: str) -> None:
+    package = folder / "mean_colour"
+    package.mkdir()
+    for name, text in ({"__init__": ""} | files).items():
+        (package / f"{name}.py").write_text(text)
+    install(folder, "", "[clipmill.extractors]\nmean_colour = mean_colour\n")
+
+
+def test_a_folder_from_outside_is_laid_out_like_those_of_the_project(tmp_path: Path) -> None:
+    installed = tmp_path / "site"
+    installed.mkdir()
+    install_folder(installed, card=CARD, build=BUILD)
+    encode_video(tmp_path / "videos" / "grey.mp4", 10, fps=5, pattern="plain", width=32, height=32)
+    done = run(installed, "-m", "clipmill", "build", "--config", build_config(tmp_path, "mean_colour"))
+    assert done.returncode == 0, done.stderr
+    rows = FeatureStore(str(tmp_path / "store"))["mean_colour"]["grey.mp4"]
+    assert rows.values.shape == (10, 3)
+    np.testing.assert_allclose(rows.values, rows.values[:, :1].repeat(3, axis=1), atol=4)
+    code = (
+        "import sys\n"
+        "from clipmill.extractors import registry\n"
+        "print(registry.card('mean_colour').summary, 'mean_colour.build' in sys.modules)\n"
+    )
+    assert run(installed, "-c", code).stdout == "mean of a frame False\n"
+
+
+def test_a_folder_without_what_builds_it_is_named(tmp_path: Path) -> None:
+    install_folder(tmp_path, card=CARD)
+    done = run(tmp_path, "-m", "clipmill", "build", "--config", build_config(tmp_path, "mean_colour"))
+    assert done.returncode == 2
+    assert "extractor mean_colour: expected a package that imports, got ImportError: mean_colour has no" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
 BROKEN = [

@@ -8,11 +8,11 @@ import pytest
 import torch
 
 from clipmill.extractors.class_scores import read_class_names
-from clipmill.extractors.i3d.check import TOLERANCE, compare, read_inputs, recognise, sample_logits
+from clipmill.extractors.i3d.check import TOLERANCE, compare, read_inputs, sample_logits
 from clipmill.extractors.i3d.layouts import layouts
 from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.i3d.sample import EXPECTED
-from clipmill.extractors.i3d.weights import join_streams
+from clipmill.extractors.i3d.weights import join_streams, stream_of
 from clipmill.extractors.torch_extractor import seeded
 from clipmill.schemas.errors import FormatError, WeightsError
 from tests.extractors.synthetic_i3d import EXPECTED_FILES, authors_logits, save_with_logits
@@ -50,11 +50,11 @@ def test_the_two_streams_sum_to_the_joint_numbers() -> None:
 def test_the_authors_own_logits_agree_and_others_do_not(stream: str) -> None:
     logits = authors_logits(stream)
     assert len(compare(stream, logits)) == 21
-    assert all(comparison.agrees for comparison in compare(stream, logits))
-    assert not any(comparison.agrees for comparison in compare(stream, logits / 2))
+    assert all(comparison.agrees(TOLERANCE) for comparison in compare(stream, logits))
+    assert not any(comparison.agrees(TOLERANCE) for comparison in compare(stream, logits / 2))
     lowest = EXPECTED[stream].top[-1][0]
     logits[lowest] *= 1 + 2 * TOLERANCE
-    assert [item.index for item in compare(stream, logits) if not item.agrees] == [lowest]
+    assert [item.index for item in compare(stream, logits) if not item.agrees(TOLERANCE)] == [lowest]
 
 
 def save_hassony2(folder: Path, stream: str, seed: int = 0, num_classes: int = 400) -> tuple[Path, InceptionI3D]:
@@ -122,7 +122,7 @@ def test_synthetic_weights_that_give_the_authors_logits_pass_at_full_size(tmp_pa
     path = save_with_logits(tmp_path / "right.pth", stream, authors_logits(stream))
     found, logits = sample_logits(str(path), read_inputs([str(tmp_path / "sample.npy")]))
     assert found == stream
-    assert all(comparison.agrees for comparison in compare(stream, logits))
+    assert all(comparison.agrees(TOLERANCE) for comparison in compare(stream, logits))
 
 
 def test_wrong_samples_are_named(tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_two_arrays_of_one_stream_are_refused(tmp_path: Path) -> None:
 
 def test_a_stream_is_recognised_by_its_keys(tmp_path: Path) -> None:
     path, _ = save_hassony2(tmp_path, "flow")
-    assert recognise(str(path)) == ("flow", "i3d_hassony2_flow")
+    assert stream_of(str(path)) == "flow"
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
     with pytest.raises(WeightsError, match="287 missing|230 missing"):
-        recognise(str(tmp_path / "other.pt"))
+        stream_of(str(tmp_path / "other.pt"))

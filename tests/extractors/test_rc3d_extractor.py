@@ -11,9 +11,10 @@ import torch
 
 from clipmill.extractors import registry
 from clipmill.extractors.rc3d.build import RC3DExtractor
-from clipmill.extractors.rc3d.card import RC3DOptions
-from clipmill.extractors.rc3d.network import LAYOUTS, RC3D
-from clipmill.extractors.rc3d.releases import FORMS
+from clipmill.extractors.rc3d.layouts import layouts
+from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.options import RC3DOptions
+from clipmill.extractors.rc3d.releases import RELEASES
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows, SegmentPool
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import seeded
@@ -47,7 +48,7 @@ def test_windows_are_the_published(form: str, frames: int, every: int, step: int
     assert (found.preprocess.size, found.preprocess.crop_offset) == ((128, 171), (8, 29))
     assert (found.preprocess.colour, found.preprocess.mean) == ("bgr", (90.0, 98.0, 102.0))
     for layer in layers:
-        dim = 4096 if layer.startswith("fc") else FORMS[form].num_classes
+        dim = 4096 if layer.startswith("fc") else RELEASES[form].num_classes
         assert recipe({"form": form}, layer).dim == dim
 
 
@@ -99,7 +100,7 @@ def proposed(extractor: RC3DExtractor) -> Arrays:
 
 
 def test_proposals_carry_the_features_of_their_regions(proposed: Arrays) -> None:
-    network = seeded(0, lambda: RC3D(FORMS["pytorch-thumos14"])).eval()
+    network = seeded(0, lambda: RC3D(RELEASES["pytorch-thumos14"])).eval()
     network.initialise_heads(torch.Generator().manual_seed(0))
     mean = np.array([90.0, 98.0, 102.0])
     # Frames are RGB; the weights expect BGR without its mean, and random ones are a 64th.
@@ -174,7 +175,7 @@ def outputs(*segments: tuple[float, float, float, int]) -> dict[str, npt.NDArray
 
 def proposals_of(top: int, *windows: tuple[Window, dict[str, npt.NDArray[np.generic]]], **options: Any) -> Any:
     found = recipe(SMALL | {"top": top} | options)
-    reducer = ProposalRows(Clip(0, 0.0, 9.0), found, RC3DOptions(**found.options), FORMS["pytorch-thumos14"])
+    reducer = ProposalRows(Clip(0, 0.0, 9.0), found, RC3DOptions(**found.options), RELEASES["pytorch-thumos14"])
     for item, output in windows:
         reducer.add(item, output)
     return reducer.rows()
@@ -265,7 +266,7 @@ def test_detections_are_thresholded_moved_and_suppressed_per_class(detector: RC3
 
 def detections_of(*windows: tuple[Window, dict[str, npt.NDArray[np.generic]]], **options: Any) -> Any:
     found = recipe(SMALL | options, "detections")
-    reducer = DetectionRows(Clip(0, 0.0, 9.0), found, RC3DOptions(**found.options), FORMS["pytorch-thumos14"])
+    reducer = DetectionRows(Clip(0, 0.0, 9.0), found, RC3DOptions(**found.options), RELEASES["pytorch-thumos14"])
     for item, output in windows:
         reducer.add(item, {**output, "values": np.asarray(output["values"])[:, :21]})
     return reducer.rows()
@@ -300,8 +301,8 @@ def test_class_confidence_orders_by_class(extractor: RC3DExtractor, proposed: Ar
 
 
 def test_a_published_file_loads_with_its_wrapper_and_prefix(tmp_path: Path) -> None:
-    form = FORMS["pytorch-thumos14"]
-    layout = next(layout for layout in LAYOUTS if layout.name == "rc3d_pytorch_thumos14")
+    form = RELEASES["pytorch-thumos14"]
+    layout = next(layout for layout in layouts() if layout.name == "rc3d_pytorch_thumos14")
     network = seeded(5, lambda: RC3D(form))
     state = {f"module.{key}": network.state_dict()[ours] for key, (ours, _) in layout.keys.items()}
     path = tmp_path / "tdcnn_1_5_9388.pth"

@@ -10,33 +10,34 @@ import pytest
 import torch
 import torch.nn.functional as functional
 
-from clipmill.extractors.rc3d.network import LAYOUTS, POOL_AFTER, RC3D, pool_regions, range_maxima, spatial_bins
-from clipmill.extractors.rc3d.releases import FORMS, TRUNK, Form
+from clipmill.extractors.rc3d.layouts import layouts
+from clipmill.extractors.rc3d.network import POOL_AFTER, RC3D, pool_regions, range_maxima, spatial_bins
+from clipmill.extractors.rc3d.releases import RELEASES, TRUNK, Release
 from clipmill.extractors.torch_extractor import seeded
 
 Floats = npt.NDArray[np.float64]
 
 
-@pytest.mark.parametrize("form", FORMS.values(), ids=lambda form: form.name)
-def test_layout_and_size_are_the_published(shared_data: Path, form: Form) -> None:
-    name = "rc3d_" + form.name.replace("-", "_")
+@pytest.mark.parametrize("release", RELEASES.values(), ids=lambda release: release.name)
+def test_layout_and_size_are_the_published(shared_data: Path, release: Release) -> None:
+    name = "rc3d_" + release.name.replace("-", "_")
     published = json.loads((shared_data.parent / "reference" / "checkpoints" / f"{name}.json").read_text("utf-8"))
-    layout = next(layout for layout in LAYOUTS if layout.name == name)
+    layout = next(layout for layout in layouts() if layout.name == name)
     assert {key: list(shape) for key, (_, shape) in layout.keys.items()} == published["keys"]
     with torch.device("meta"):
-        network = RC3D(form)
+        network = RC3D(release)
     assert sum(parameter.numel() for parameter in network.parameters()) == published["num_params"]
-    assert form.offsets_normalised == published["twin_pred_normalised"]
-    assert len(form.scales) == published["num_anchors"]
-    assert form.num_classes == published["num_classes"]
+    assert release.offsets_normalised == published["twin_pred_normalised"]
+    assert len(release.scales) == published["num_anchors"]
+    assert release.num_classes == published["num_classes"]
     if "roi_pool_lhw_in_config" in published:
-        assert list(form.pooled) == published["roi_pool_lhw_in_config"]
+        assert list(release.pooled) == published["roi_pool_lhw_in_config"]
 
 
 def test_a_buffer_of_768_has_the_published_shapes() -> None:
     with torch.device("meta"):
         for name, hidden in (("pytorch-activitynet", 37), ("caffe-thumos14", 28)):
-            network = RC3D(FORMS[name])
+            network = RC3D(RELEASES[name])
             maps = network.trunk(torch.zeros(1, 3, 768, 112, 112))
             assert tuple(maps.shape) == (1, 512, 96, 7, 7)
             scores, offsets = network.propose(maps)
@@ -109,7 +110,7 @@ def test_gradient_reaches_the_cell_of_each_maximum_once() -> None:
 
 @pytest.fixture(scope="module")
 def network() -> RC3D:
-    found = seeded(0, lambda: RC3D(FORMS["pytorch-thumos14"])).eval()
+    found = seeded(0, lambda: RC3D(RELEASES["pytorch-thumos14"])).eval()
     found.initialise_heads(torch.Generator().manual_seed(0))
     return found
 
@@ -128,7 +129,7 @@ def test_the_trunk_in_slabs_is_the_trunk(network: RC3D) -> None:
 
 
 def test_scores_and_offsets_follow_the_published_channels(network: RC3D) -> None:
-    num_anchors = len(network.form.scales)
+    num_anchors = len(network.release.scales)
     maps = torch.randn(1, 512, 3, 2, 2, generator=torch.Generator().manual_seed(0))
     with torch.inference_mode():
         scores, offsets = network.propose(maps)
@@ -163,7 +164,7 @@ def test_offsets_mean_the_same_in_either_form(network: RC3D) -> None:
 
 
 def test_hidden_layers_are_read_after_their_relu() -> None:
-    network = seeded(0, lambda: RC3D(FORMS["caffe-thumos14"])).eval()
+    network = seeded(0, lambda: RC3D(RELEASES["caffe-thumos14"])).eval()
     maps = torch.randn(512, 4, 7, 7, generator=torch.Generator().manual_seed(0))
     segments = torch.tensor([[0.0, 12.0], [8.0, 31.0]])
     with torch.inference_mode():

@@ -4,7 +4,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from clipmill.extractors.rc3d.releases import FORMS, PAPER_ACTIVITYNET_SCALES, ProposalFilter
+from clipmill.extractors.rc3d.releases import PAPER_ACTIVITYNET_SCALES, RELEASES, ProposalFilter
 from clipmill.extractors.rc3d.segments import anchors, decode, encode, nms, overlaps, propose
 
 Floats = npt.NDArray[np.float64]
@@ -18,15 +18,15 @@ def test_anchors_of_the_first_cells_by_hand() -> None:
 
 
 def test_forms_have_the_published_numbers_of_anchors() -> None:
-    assert {name: len(form.scales) for name, form in FORMS.items()} == {
+    assert {name: len(release.scales) for name, release in RELEASES.items()} == {
         "pytorch-activitynet": 37,
         "pytorch-thumos14": 10,
         "caffe-activitynet": 37,
         "caffe-thumos14": 28,
     }
     assert len(PAPER_ACTIVITYNET_SCALES) == 20
-    assert {form.num_classes for form in FORMS.values()} == {21, 201}
-    assert {name: form.step_frames for name, form in FORMS.items()} == {
+    assert {release.num_classes for release in RELEASES.values()} == {21, 201}
+    assert {name: release.step_frames for name, release in RELEASES.items()} == {
         "pytorch-activitynet": 1536,
         "pytorch-thumos14": 192,
         "caffe-activitynet": 1536,
@@ -102,12 +102,12 @@ def test_proposals_are_the_best_anchors_after_filtering() -> None:
 
 
 def test_proposals_are_brute_force_on_random_input() -> None:
-    form = FORMS["caffe-thumos14"]
+    release = RELEASES["caffe-thumos14"]
     generator = np.random.default_rng(3)
     num_cells = 12
-    scores = generator.random(num_cells * len(form.scales))
+    scores = generator.random(num_cells * len(release.scales))
     offsets = generator.normal(0, 0.3, (len(scores), 2))
-    boxes = anchors(form.scales, num_cells)
+    boxes = anchors(release.scales, num_cells)
     candidates = []
     for box, offset, score in zip(boxes, offsets, scores, strict=True):
         length = box[1] - box[0] + 1
@@ -120,6 +120,6 @@ def test_proposals_are_brute_force_on_random_input() -> None:
     candidates.sort(reverse=True)
     ordered = np.array([candidate[1:] for candidate in candidates])
     expected = ordered[brute_nms(ordered, 0.7, 1.0, False)][:300]
-    segments, confidence = propose(scores, offsets, form.scales, form.test_filter)
+    segments, confidence = propose(scores, offsets, release.scales, release.test_filter)
     np.testing.assert_allclose(segments, expected)
     assert (np.diff(confidence) <= 0).all()

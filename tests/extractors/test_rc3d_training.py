@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clipmill.extractors.rc3d.network import RC3D
-from clipmill.extractors.rc3d.releases import FORMS, Form
+from clipmill.extractors.rc3d.releases import RELEASES, Release
 from clipmill.extractors.rc3d.segments import anchors, encode
 from clipmill.extractors.rc3d.training import (
     BufferTruth,
@@ -23,7 +23,7 @@ from clipmill.extractors.rc3d.training import (
 from clipmill.extractors.torch_extractor import seeded
 from clipmill.schemas.errors import UsageError
 
-PYTORCH, CAFFE = FORMS["pytorch-thumos14"], FORMS["caffe-thumos14"]
+PYTORCH, CAFFE = RELEASES["pytorch-thumos14"], RELEASES["caffe-thumos14"]
 
 
 def draw() -> np.random.Generator:
@@ -46,20 +46,20 @@ ANNOTATIONS = [
 ]
 
 
-@pytest.mark.parametrize(("form", "classes"), [(PYTORCH, [3, 5]), (CAFFE, [3])])
-def test_a_buffer_keeps_the_annotations_that_lie_in_it(form: Form, classes: list[int]) -> None:
-    found = truth_of_buffer(ANNOTATIONS, 10.0, form)
+@pytest.mark.parametrize(("release", "classes"), [(PYTORCH, [3, 5]), (CAFFE, [3])])
+def test_a_buffer_keeps_the_annotations_that_lie_in_it(release: Release, classes: list[int]) -> None:
+    found = truth_of_buffer(ANNOTATIONS, 10.0, release)
     assert found is not None
     assert found.classes.tolist() == classes
     np.testing.assert_allclose(found.segments[0], [50.0, 100.0])
     if len(classes) > 1:
         np.testing.assert_allclose(found.segments[1], [0.0, 50.0])
-    assert truth_of_buffer(ANNOTATIONS, 60.0, form) is None
+    assert truth_of_buffer(ANNOTATIONS, 60.0, release) is None
 
 
 def test_annotations_are_in_sampled_frames_and_cut_at_the_end() -> None:
-    form = FORMS["pytorch-activitynet"]
-    found = truth_of_buffer([(100.0, 260.0, 9)], 0.0, form)
+    release = RELEASES["pytorch-activitynet"]
+    found = truth_of_buffer([(100.0, 260.0, 9)], 0.0, release)
     assert found is not None
     # 25 fps, every eighth: 100 s is frame 312.5; the buffer ends at 767.
     np.testing.assert_allclose(found.segments, [[312.5, 767.0]])
@@ -123,8 +123,8 @@ def test_shares_of_foreground_are_the_forms() -> None:
     proposals = np.stack([start, start + 100.0], axis=1)
     everything = truth((10.0, 110.0, 2))
     background = np.array([[200.0 + index, 300.0] for index in range(40)] + [[60.0, 200.0]] * 200)
-    for form, share in ((PYTORCH, 64), (CAFFE, 32)):
-        _, classes, _ = region_targets(np.concatenate([proposals, background]), everything, form, draw())
+    for release, share in ((PYTORCH, 64), (CAFFE, 32)):
+        _, classes, _ = region_targets(np.concatenate([proposals, background]), everything, release, draw())
         assert int((classes == 2).sum()) == share
         assert len(classes) == 128
     _, classes, _ = region_targets(proposals, everything, PYTORCH, draw())
@@ -163,8 +163,8 @@ def test_head_losses_by_hand() -> None:
 
 @pytest.fixture(scope="module")
 def network() -> RC3D:
-    form = replace(PYTORCH, buffer_frames=32)
-    found = seeded(0, lambda: RC3D(form))
+    release = replace(PYTORCH, buffer_frames=32)
+    found = seeded(0, lambda: RC3D(release))
     found.initialise_heads(torch.Generator().manual_seed(0))
     return found.train()
 

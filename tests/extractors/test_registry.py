@@ -1,19 +1,64 @@
 """Which extractors there are, and what a wrong name is told."""
 
+import ast
 from importlib.util import find_spec
+from pathlib import Path
 
 import pytest
 
+from clipmill import extractors
 from clipmill.extractors import registry
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError
+from clipmill.schemas.recipe import ClipRule, Recipe
 
 
-def test_names_are_sorted_and_each_module_registers_its_name() -> None:
+def test_names_are_sorted_and_each_folder_has_a_card_of_its_name() -> None:
     names = registry.names()
     assert list(names) == sorted(set(names))
-    for name, module in registry.BUILT_IN.items():
-        assert find_spec(module) is not None
+    for name, folder in registry.BUILT_IN.items():
+        assert find_spec(f"{folder}.card") is not None
         assert registry.card(name).name == name
+
+
+def test_every_folder_of_the_room_is_registered() -> None:
+    room = Path(str(extractors.__file__)).parent
+    assert {path.parent.name for path in room.glob("*/__init__.py")} == set(registry.BUILT_IN)
+
+
+def test_a_folder_offers_what_its_files_are_there_for() -> None:
+    i3d, tracks = registry.registration("i3d"), registry.registration("tracks")
+    assert tracks.layouts is tracks.sample is tracks.join is None
+    assert i3d.layouts is not None
+    assert "i3d_two_stream" in {layout.name for layout in i3d.layouts()}
+    assert i3d.sample is not None
+    assert "deepmind/kinetics-i3d" in i3d.sample().remedy
+    assert i3d.join is not None
+
+
+@pytest.mark.parametrize("name", sorted(registry.BUILT_IN))
+def test_an_extractor_reads_weights_files_where_its_cards_name_layouts(name: str) -> None:
+    found = registry.registration(name)
+    assert (found.layouts is not None) == any(weights.layouts for weights in found.card.weights)
+
+
+def recipe(name: str, options: dict[str, str] | None = None, layer: str | None = None) -> Recipe:
+    feature = FeatureConfig(weights=WeightsConfig(random=0), options=options or {}, layer=layer)
+    return resolve_recipe(name, feature, ClipRule(), DecodeConfig())
+
+
+def test_class_names_are_those_of_the_weights_without_background() -> None:
+    """R-C3D's ``class_index`` counts background as 0: class 1 is the first name (the list file of THUMOS14)."""
+    names = registry.class_names(recipe("rc3d", {"form": "caffe-thumos14"}, "detections"))
+    assert (len(names), names[0], names[19]) == (20, "BaseballPitch", "VolleyballSpiking")
+    assert registry.class_names(recipe("rc3d", {"form": "pytorch-activitynet"}, "detections")) == ()
+
+
+def test_class_names_that_are_not_known_are_none() -> None:
+    assert registry.class_names(recipe("squeezenet", layer="logits")) == ()
+    elsewhere = recipe("squeezenet").model_copy(update={"extractor": "not_installed_here"})
+    assert registry.class_names(elsewhere) == ()
 
 
 @pytest.mark.parametrize(
@@ -26,3 +71,27 @@ def test_an_unknown_name_is_told_the_near_ones(name: str, hint: str) -> None:
     message = str(raised.value)
     assert message.startswith(f"extractor {name}: expected a registered name")
     assert hint in message
+
+
+NAMES_ELSEWHERE = {
+    ("schemas/recipe.py", "tracks"): "a detector of shots",
+    ("pipelines/features/shots.py", "tracks"): "a detector of shots",
+    ("pipelines/features/plan.py", "tracks"): "a detector of shots",
+}
+"""Generic files that have the name of an extractor in quotes -> what it names there."""
+
+
+def test_no_generic_code_names_one_extractor() -> None:
+    """What is true of one extractor belongs to its card or folder, or the next one is not treated alike."""
+    root = Path(str(extractors.__file__)).parents[1]
+    rooms = ("extractors", "jobs", "models", "pipelines", "schemas", "stores")
+    found = set()
+    for path in [path for room in rooms for path in (root / room).rglob("*.py")]:
+        place = path.relative_to(root).as_posix()
+        if path.parent.name in registry.BUILT_IN or place == "extractors/registry.py":
+            continue
+        constants = [
+            node.value for node in ast.walk(ast.parse(path.read_text("utf-8"))) if isinstance(node, ast.Constant)
+        ]
+        found |= {(place, str(value)) for value in constants if value in registry.BUILT_IN}
+    assert found == NAMES_ELSEWHERE.keys()

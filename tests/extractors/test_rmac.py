@@ -12,14 +12,14 @@ from sklearn.decomposition import PCA
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
 from clipmill.extractors.preprocess import resized_shape
-from clipmill.extractors.resnet50.network import LAYOUTS as RESNET50_LAYOUTS
-from clipmill.extractors.resnet50.network import network_of as resnet50_of
+from clipmill.extractors.resnet50.build import network_of as resnet50_of
+from clipmill.extractors.resnet50.layouts import layouts as resnet50_layouts
 from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.rmac.build import RMACExtractor
 from clipmill.extractors.rmac.card import network_identity
-from clipmill.extractors.rmac.network import RMACExtractor
 from clipmill.extractors.rmac.regions import grid
-from clipmill.extractors.vgg16.network import LAYOUTS as VGG16_LAYOUTS
-from clipmill.extractors.vgg16.network import network_of
+from clipmill.extractors.vgg16.build import network_of
+from clipmill.extractors.vgg16.layouts import layouts as vgg16_layouts
 from clipmill.extractors.weights import Layout
 from clipmill.extractors.whitening import write_whitening
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
@@ -147,9 +147,9 @@ def test_resnet50s_maps() -> None:
 @pytest.mark.parametrize(
     ("network", "layout", "card", "colour"),
     [
-        ("vgg16", VGG16_LAYOUTS[0], "imagenet-torchvision", "rgb"),
-        ("vgg16", VGG16_LAYOUTS[1], "imagenet-caffe", "bgr"),
-        ("resnet50", RESNET50_LAYOUTS[0], "imagenet-v1", "rgb"),
+        ("vgg16", vgg16_layouts()[0], "imagenet-torchvision", "rgb"),
+        ("vgg16", vgg16_layouts()[1], "imagenet-caffe", "bgr"),
+        ("resnet50", resnet50_layouts()[0], "imagenet-v1", "rgb"),
     ],
 )
 def test_published_files_bring_their_arithmetic_but_not_their_geometry(

@@ -13,9 +13,9 @@ from scipy.stats import binom
 from clipmill.extractors import registry
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.tracks.build import TracksExtractor
-from clipmill.extractors.tracks.card import TracksOptions
 from clipmill.extractors.tracks.keypoints import EDGE_PIXELS, MOST_TIMES, Describer, Keypoints
 from clipmill.extractors.tracks.linking import Linker, Tracks, match
+from clipmill.extractors.tracks.options import TracksOptions
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import ConfigError, UsageError
 from clipmill.schemas.recipe import ClipRule, Recipe, Sampling

@@ -14,7 +14,8 @@ from clipmill.extractors import registry
 from clipmill.extractors.preprocess import apply_geometry
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
-from clipmill.extractors.vgg16.network import LAYOUTS, VGG16
+from clipmill.extractors.vgg16.layouts import layouts
+from clipmill.extractors.vgg16.network import VGG16
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.recipe import ClipRule, Recipe
@@ -29,7 +30,7 @@ def resolve(**written: Any) -> Recipe:
 
 
 def test_the_layout_is_torchvisions(shared_data: Path) -> None:
-    layout = LAYOUTS[0]
+    layout = layouts()[0]
     assert layout.name == NAME
     found = {key: [size or 1000 for size in shape] for key, (_, shape) in layout.keys.items()}
     assert found == published(shared_data, NAME)
@@ -38,7 +39,7 @@ def test_the_layout_is_torchvisions(shared_data: Path) -> None:
 
 
 def test_caffes_layers_follow_each_other() -> None:
-    layout = LAYOUTS[1]
+    layout = layouts()[1]
     assert len(layout.keys) == 32
     # The published prototxt: 2, 2, 3, 3, 3 convolutions, then three linear layers.
     assert layout.keys["conv1_1[0]"] == ("features.0.weight", (64, 3, 3, 3))
@@ -52,10 +53,10 @@ def test_caffes_layers_follow_each_other() -> None:
     ("layout", "card", "colour"), [(0, "imagenet-torchvision", "rgb"), (1, "imagenet-caffe", "bgr")]
 )
 def test_both_files_land_where_they_belong(layout: int, card: str, colour: str, tmp_path: Path) -> None:
-    keys = {key: [size or 1000 for size in shape] for key, (_, shape) in LAYOUTS[layout].keys.items()}
+    keys = {key: [size or 1000 for size in shape] for key, (_, shape) in layouts()[layout].keys.items()}
     torch.save(dict(numbered_state(keys)), tmp_path / "vgg16.pth")
     recipe = resolve(layer="pool5", weights={"file": str(tmp_path / "vgg16.pth")})
-    assert (recipe.weights.layout, recipe.weights.card) == (LAYOUTS[layout].name, card)
+    assert (recipe.weights.layout, recipe.weights.card) == (layouts()[layout].name, card)
     assert recipe.preprocess.colour == colour
     extractor = registry.build(recipe, "cpu")
     assert isinstance(extractor, TorchExtractor)

@@ -7,8 +7,7 @@ import pytest
 
 from clipmill.schemas.config import BuildConfig, TrainConfig, dump_config, parse_config
 from clipmill.schemas.config_retrieval import RetrievalConfig
-from clipmill.schemas.errors import EXIT_USAGE, ConfigError
-from clipmill.schemas.model import RenamedKeyWarning
+from clipmill.schemas.errors import EXIT_USAGE, ConfigError, RenamedKeyWarning
 
 CONTRACT = """
 store:    {url: out/topics70, format: zarr}

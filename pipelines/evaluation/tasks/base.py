@@ -33,11 +33,13 @@ class Sources:
     Attributes:
         arrays: the name that stands in place of a file in the config, to the data in memory it stands for.
         class_names: recipe of a stored feature to the names of its classes 1, 2, ...; empty where they are not known.
+        predict: reads ``predictions: {run: ...}``: the task's `predict` under the config at hand.
         clip_views: who makes images and lineage of stored clips, asked when a page needs them; None: pages have none.
     """
 
     arrays: Mapping[str, Any] = field(default_factory=dict)
     class_names: Callable[[Recipe], tuple[str, ...]] = _no_class_names
+    predict: Callable[[PredictionsConfig], Any] | None = None
     clip_views: "Callable[[], ClipViews] | None" = None
 
 

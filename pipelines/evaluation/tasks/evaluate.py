@@ -30,8 +30,11 @@ def evaluate_task(task: Task[Any, Any], config: TaskConfig, sources: Sources) ->
     """
     published_rows(task, config)  # An unknown dataset is refused before any work.
     _check_runs(task, getattr(config, "predictions", ()))
-    found: Evaluation[Any] = task.evaluate(config, sources)
-    return found
+    predict = task.predict
+    if predict is not None:
+        sources = replace(sources, predict=lambda item: predict(item, config))
+    evaluation: Evaluation[Any] = task.evaluate(config, sources)
+    return evaluation
 
 
 def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedScore, ...]:

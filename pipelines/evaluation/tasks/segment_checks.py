@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clipmill.pipelines.evaluation.inputs import bootstrap_of, check_ids
+from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of
 from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
 from clipmill.schemas.config_evaluate import SegmentTaskConfig

@@ -22,8 +22,8 @@ def table_lines(score: TaskScore, published: Sequence[PublishedScore], confidenc
         rows.append((run.name, [_number(run.metrics.get(name)) for name in columns], span))
     rows += _baseline_rows(score.runs, columns)
     for row in published:
-        protocol = f" ({row.protocol})" if row.protocol else ""
-        rows.append((row.method + protocol, [_number(row.metrics.get(name)) for name in columns], row.source))
+        under = f" ({row.protocol})" if row.protocol else ""
+        rows.append((row.method + under, [_number(row.metrics.get(name)) for name in columns], row.source))
     first = max(len(name) for name, _, _ in [*rows, ("run", [], "")])
     widths = [max(len(name), 6) for name in columns]
     title = f"{confidence:.0%} of {headline}"

@@ -6,7 +6,7 @@ from functools import cache
 import numpy as np
 
 from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
-from clipmill.pipelines.evaluation.tasks.classification.score import ClassScores, evaluate_items, evaluate_video_classes
+from clipmill.pipelines.evaluation.tasks.classification.score import evaluate_items, evaluate_video_classes
 from clipmill.pipelines.evaluation.tasks.detection.report import detection_report
 from clipmill.pipelines.evaluation.tasks.detection.score import (
     DetectionEvaluation,
@@ -17,7 +17,8 @@ from clipmill.pipelines.evaluation.tasks.detection.score import (
 )
 from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
 from clipmill.pipelines.evaluation.tasks.highlights.score import evaluate_highlights, highlight_baseline_scores
-from clipmill.pipelines.evaluation.tasks.landmarks.score import LandmarkTruth, evaluate_landmarks
+from clipmill.pipelines.evaluation.tasks.landmarks.report import landmarks_report
+from clipmill.pipelines.evaluation.tasks.landmarks.score import evaluate_landmarks
 from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
 from clipmill.pipelines.evaluation.tasks.moments.score import (
     MomentsProtocol,
@@ -34,7 +35,7 @@ from clipmill.pipelines.evaluation.tasks.proposals.score import (
     proposals_truth,
 )
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore
-from clipmill.pipelines.evaluation.tasks.ranking.report import landmarks_report, ranking_report
+from clipmill.pipelines.evaluation.tasks.ranking.report import ranking_report
 from clipmill.pipelines.evaluation.tasks.ranking.score import evaluate_ranking, ranking_protocol
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
@@ -47,6 +48,7 @@ from clipmill.schemas.config_evaluate import (
     RankingConfig,
 )
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.records import ClassScoreTable, LandmarkTruth
 
 HOSTILE = "<script>alert(1)</script>" + "x" * 70
 FILES = {"ground_truth": "gt", "predictions": "p", "resamples": 20}
@@ -147,7 +149,7 @@ def items_page(num_classes: int = 40) -> TaskReport:
     values[np.arange(300), label] += 3
     ids = tuple(f"clip_{n:04d}" for n in range(300))
     labels = {name: names[code] for name, code in zip(ids, label.tolist(), strict=True)} | {"left out": names[0]}
-    found = evaluate_items("ours", labels, ClassScores(ids, names, values), resamples=20)
+    found = evaluate_items("ours", labels, ClassScoreTable(ids, names, values), resamples=20)
     return items_report(TaskScore("classification", {"cutoffs": [1, 5]}, {}, (found.run,)), (found,), (), LINEAGE)
 
 

@@ -1,15 +1,26 @@
 """Planning: what is missing, cut into tasks of balanced size."""
 
 from dataclasses import replace
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipmill.extractors.resolve import resolve_recipe
-from clipmill.pipelines.features.plan import MAX_TASK_ROW_BYTES, Done, cut, estimate, make_plan, video_key
+from clipmill.pipelines.features.plan import (
+    COMPUTE_GMAC_PER_SECOND,
+    DECODE_FRAMES_PER_SECOND,
+    MAX_TASK_ROW_BYTES,
+    SHOT_GMAC_PER_FRAME,
+    Done,
+    cut,
+    estimate,
+    make_plan,
+    video_key,
+)
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
-from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
+from clipmill.schemas.recipe import SHOT_THRESHOLDS, ClipRule, Recipe, Sampling
 from clipmill.schemas.records import Segment, Video, VideoHeader
 
 
@@ -132,3 +143,56 @@ def test_a_layer_of_many_rows_a_window_makes_smaller_shards() -> None:
     assert 32 * 250 < features < descriptors / 20
     videos = [_video(index, 600.0) for index in range(4)]
     assert len(cut([recipes[1]], videos, task_seconds=1e9)) == 4
+
+
+def _resolve(name: str, options: dict[str, Any], clips: ClipRule | None = None, **changes: Any) -> Recipe:
+    feature = FeatureConfig(weights=WeightsConfig(random=0), options=options, **changes)
+    return resolve_recipe(name, feature, clips or ClipRule(), DecodeConfig())
+
+
+def test_a_shard_of_many_rows_a_window_stays_of_bounded_size() -> None:
+    """I3D's steps: a window of 256 frames makes 19 rows, so that a video's rows are 19 times as many as its windows."""
+    recipe = _resolve("i3d", {"steps": True})
+    videos = [_video(index, 600.0) for index in range(100)]
+    tasks = cut([recipe], videos, task_seconds=1e9)
+    # What the reducer makes of a video's 15,000 frames (docs/extractors/i3d.md), in float32.
+    video_bytes = (-(-15_000 // 8) - 1) * 1024 * 4
+    assert estimate(videos[0], [recipe]).row_bytes == pytest.approx(video_bytes, rel=0.01)
+    assert len(tasks) == -(-100 * video_bytes // MAX_TASK_ROW_BYTES) == 3
+    assert max(len(task.videos) for task in tasks) * video_bytes <= MAX_TASK_ROW_BYTES + video_bytes
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "changes", "num_windows", "gmac_per_window"),
+    [
+        ("i3d", {}, {}, 234, 111.2),
+        ("i3d", {"stream": "both"}, {}, 234, 213.5),
+        ("i3d", {"steps": True}, {}, 98, 444.6),
+        ("i3d", {}, {"sampling": {"frames": 16}}, 937, 27.8),
+        ("rmac", {}, {}, 600, 240.5),
+        ("rmac", {"network": "resnet50"}, {}, 600, 64.1),
+    ],
+)
+def test_options_and_windows_decide_what_a_video_costs(
+    name: str, options: dict[str, Any], changes: dict[str, Any], num_windows: int, gmac_per_window: float
+) -> None:
+    found = estimate(_video(0, 600.0), [_resolve(name, options, **changes)])
+    assert found.num_windows == num_windows
+    seconds = 15_000 / DECODE_FRAMES_PER_SECOND + num_windows * gmac_per_window / COMPUTE_GMAC_PER_SECOND
+    assert found.seconds == pytest.approx(seconds, rel=0.01)
+
+
+def test_a_bag_of_proposals_is_counted_by_clip_not_by_window() -> None:
+    video = replace(_video(0, 600.0), segments=(Segment(0, 60), Segment(90, 300), Segment(300, 400)))
+    whole, annotated = (_resolve("rc3d", {}, clip) for clip in (ClipRule(), ClipRule(from_="annotations")))
+    row_bytes = 4096 * 4
+    assert estimate(video, [whole]).row_bytes == 64 * row_bytes
+    assert estimate(video, [annotated]).row_bytes == 3 * 64 * row_bytes
+    assert estimate(video, [_resolve("rc3d", {"top": 5})]).row_bytes == 5 * row_bytes
+
+
+def test_every_shot_detector_has_a_cost() -> None:
+    assert SHOT_GMAC_PER_FRAME.keys() == SHOT_THRESHOLDS.keys()
+    clips = [ClipRule.model_validate({"from": "shots", "options": {"detector": name}}) for name in SHOT_THRESHOLDS]
+    histogram, tracks = (estimate(_video(0), [_recipe(clips=clip)]).seconds for clip in clips)
+    assert tracks - histogram == pytest.approx(250 * SHOT_GMAC_PER_FRAME["tracks"] / COMPUTE_GMAC_PER_SECOND)

@@ -15,9 +15,9 @@ from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.activitynet import read_activitynet_results
 from clipmill.stores.formats.charades_sta import read_charades_durations
 from clipmill.stores.formats.class_scores import read_class_scores, read_labels
-from clipmill.stores.formats.kinds import KINDS, kind_of
 from clipmill.stores.formats.oxford_buildings import read_oxford_buildings, read_rankings
 from clipmill.stores.formats.parquet import write_segments_parquet
+from clipmill.stores.formats.registry import format_of, names
 from clipmill.stores.formats.segments_csv import read_segments_csv, write_segments_csv
 
 SEGMENTS = segments_from_columns(["a", "b"], [0.1, 2], [1.0, 3], ["run", "jump, high"], [0.25, 1 / 3])
@@ -95,14 +95,14 @@ CASES: list[tuple[str, Callable[[Path], Path]]] = [
 
 @pytest.mark.parametrize(("kind", "write"), CASES)
 def test_a_format_is_known_by_its_content(tmp_path: Path, kind: str, write: Callable[[Path], Path]) -> None:
-    assert kind_of(write(tmp_path)) == kind
-    assert kind in KINDS
+    assert format_of(write(tmp_path)) == kind
+    assert kind in names()
 
 
 @pytest.mark.parametrize("content", ["", "<html></html>", "one two\n", '{"a": 1}', "[1, 2]", "a,b\n1,2\n"])
 def test_an_unknown_file_says_what_it_looks_like(tmp_path: Path, content: str) -> None:
     with pytest.raises(FormatError, match=r"given\.file: expected a known format .* got .*; check the path"):
-        kind_of(text(content)(tmp_path))
+        format_of(text(content)(tmp_path))
 
 
 def test_real_files_are_known(shared_data: Path) -> None:
@@ -116,7 +116,7 @@ def test_real_files_are_known(shared_data: Path) -> None:
         ("evaluation/trec_eval/qrels.test", "trec"),
         ("evaluation/trec_eval/results.test", "trec"),
     ):
-        assert kind_of(shared_data / name) == kind
+        assert format_of(shared_data / name) == kind
 
 
 def test_segments_survive_csv_to_the_last_bit(tmp_path: Path) -> None:

@@ -23,23 +23,10 @@ from clipmill.pipelines.evaluation.tasks.result import (
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments, segments_from_columns
+from clipmill.stores.formats.records import ClassScoreTable
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True)
-class ClassScores:
-    """Predicted scores of N items for C classes.
-
-    Attributes:
-        ids: N item ids. class_names: C names.
-        values: ``float64[N, C]``; minus infinity where an item has no score for a class.
-    """
-
-    ids: tuple[str, ...]
-    class_names: tuple[str, ...]
-    values: Floats
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +54,7 @@ class ItemsEvaluation:
 def evaluate_items(
     name: str,
     labels: Mapping[str, str],
-    scores: ClassScores,
+    scores: ClassScoreTable,
     at: tuple[int, ...] = (1, 5),
     baselines: bool = True,
     resamples: int | None = None,

@@ -4,19 +4,16 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.inputs import (
-    bootstrap_of,
-    check_classes,
-    check_ids,
-    chosen_format,
-    read_blocked,
+from clipmill.pipelines.evaluation.checks import check_classes, check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_blocked, run_names
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.classification.inputs import (
+    protocol_of,
+    read_annotated_classes,
     read_item_labels,
     read_item_scores,
-    read_segment_truth,
     read_video_classes,
-    run_names,
 )
-from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.classification.score import (
     ItemsEvaluation,
     VideoClassificationEvaluation,
@@ -26,7 +23,6 @@ from clipmill.pipelines.evaluation.tasks.classification.score import (
 from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
 from clipmill.schemas.config_evaluate import ClassificationConfig
-from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.stores.formats.ids import match_ids, require_ids
 
@@ -34,7 +30,6 @@ if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
 
 Classified = ItemsEvaluation | VideoClassificationEvaluation
-VIDEO_FORMATS = ("activitynet", "csv", "parquet")
 
 
 def evaluate(config: ClassificationConfig, sources: Sources) -> Evaluation[Classified]:
@@ -43,26 +38,19 @@ def evaluate(config: ClassificationConfig, sources: Sources) -> Evaluation[Class
     Raises:
         UsageError: a file is something else, or its ids or classes share nothing with the ground truth's.
     """
-    truth = config.ground_truth
-    kind = chosen_format("ground_truth", truth.file, truth.format, ("labels", *VIDEO_FORMATS))
-    protocol = config.protocol or ("items" if kind == "labels" else "activitynet")
-    if (protocol == "items") != (kind == "labels"):
-        expected = "labels" if protocol == "items" else " or ".join(VIDEO_FORMATS)
-        raise UsageError(
-            describe(
-                "evaluation", "protocol", f"ground truth in the format {expected} for {protocol}", kind, "leave it out"
-            )
-        )
-    return _items(config) if protocol == "items" else _videos(config)
+    if protocol_of(config, sources) == "items":
+        return _items(config, sources)
+    return _videos(config, sources)
 
 
-def _items(config: ClassificationConfig) -> Evaluation[Classified]:
+def _items(config: ClassificationConfig, sources: Sources) -> Evaluation[Classified]:
     names, at = run_names(config.predictions), tuple(sorted(set(config.cutoffs or (1, 5))))
     blocked = read_blocked(config.blocked)
-    labels = {item: label for item, label in read_item_labels(config.ground_truth).items() if item not in blocked}
+    everything = read_item_labels(config.ground_truth, sources)
+    labels = {item: label for item, label in everything.items() if item not in blocked}
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        scores = read_item_scores(item)
+        scores = read_item_scores(item, sources)
         known = [item_id for item_id in scores.ids if item_id not in blocked]
         notes = check_ids(match_ids(labels, known, "the ground truth", "the predictions"))
         classes = match_ids(labels.values(), scores.class_names, "the ground truth's classes", "the predictions'")
@@ -82,14 +70,14 @@ def _items(config: ClassificationConfig) -> Evaluation[Classified]:
     return _task(config, protocol, data, evaluations, RESAMPLES)
 
 
-def _videos(config: ClassificationConfig) -> Evaluation[Classified]:
+def _videos(config: ClassificationConfig, sources: Sources) -> Evaluation[Classified]:
     names, at = run_names(config.predictions), tuple(sorted(set(config.cutoffs or (1, 3))))
     blocked = read_blocked(config.blocked)
-    truth = read_segment_truth(config.ground_truth).segments
+    truth = read_annotated_classes(config.ground_truth, sources)
     truth = in_order(truth.of_videos(set(truth.video_ids) - blocked))
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        predictions = read_video_classes(item)
+        predictions = read_video_classes(item, sources)
         known = [video for video in predictions.video_ids if video not in blocked]
         notes = (
             *check_ids(match_ids(truth.video_ids, known, "the ground truth", "the predictions")),
@@ -120,8 +108,13 @@ def report(evaluation: Evaluation[Classified], config: ClassificationConfig, sou
     """Returns what the page shows."""
     from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
 
-    of_items = isinstance(evaluation.evaluated[0], ItemsEvaluation)
-    return (items_report if of_items else videos_report)(evaluation.score, evaluation.evaluated)  # type: ignore[operator]
+    found = evaluation.evaluated
+    items = tuple(item for item in found if isinstance(item, ItemsEvaluation))
+    if items:
+        return items_report(evaluation.score, items)
+    return videos_report(
+        evaluation.score, tuple(item for item in found if isinstance(item, VideoClassificationEvaluation))
+    )
 
 
 TASK = Task(

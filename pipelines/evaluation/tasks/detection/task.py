@@ -3,15 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clipmill.pipelines.evaluation.inputs import (
-    check_classes,
-    inverted_notes,
-    read_blocked,
-    read_segment_predictions,
-    read_segment_truth,
-    run_names,
-)
+from clipmill.pipelines.evaluation.checks import check_classes, inverted_notes
+from clipmill.pipelines.evaluation.inputs import read_blocked, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.detection.inputs import read_segment_predictions, read_segment_truth
 from clipmill.pipelines.evaluation.tasks.detection.score import (
     DetectionEvaluation,
     DetectionProtocol,
@@ -40,7 +35,7 @@ def evaluate(config: DetectionConfig, sources: Sources) -> Evaluation[DetectionE
     """
     names = run_names(config.predictions)
     protocol = DetectionProtocol.of(config, read_blocked(config.blocked))
-    truth = ordered_truth(read_segment_truth(config.ground_truth, config.training), protocol)
+    truth = ordered_truth(read_segment_truth(config.ground_truth, config.training, sources), protocol)
     check_not_empty(truth)
     if config.baselines:
         check_training(truth)

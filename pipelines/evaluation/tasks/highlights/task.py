@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.inputs import bootstrap_of, check_ids, read_clip_scores, read_saliency, run_names
+from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.highlights.inputs import read_clip_scores, read_saliency
 from clipmill.pipelines.evaluation.tasks.highlights.score import (
     HighlightsEvaluation,
     evaluate_highlights,
@@ -27,11 +29,11 @@ def evaluate(config: HighlightsConfig, sources: Sources) -> Evaluation[Highlight
         UsageError: a file is something else, or its query ids share nothing with the ground truth's.
     """
     names = run_names(config.predictions)
-    saliency = read_saliency(config.ground_truth)
+    saliency = read_saliency(config.ground_truth, sources).scores
     baselines = highlight_baseline_scores(saliency, config.levels, config.seed) if config.baselines else {}
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        predicted = read_clip_scores(item)
+        predicted = read_clip_scores(item, sources)
         notes = check_ids(match_ids(saliency, predicted, "the ground truth", "the predictions"))
         found = evaluate_highlights(name, saliency, predicted, config, baselines)
         evaluations.append(replace(found, run=replace(found.run, notes=notes)))
@@ -45,11 +47,10 @@ def evaluate(config: HighlightsConfig, sources: Sources) -> Evaluation[Highlight
 
 def report(evaluation: Evaluation[HighlightsEvaluation], config: HighlightsConfig, sources: Sources) -> "TaskReport":
     """Returns what the page shows."""
-    from clipmill.pipelines.evaluation.inputs import read_sentences
     from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
 
-    sentences = read_sentences(config.ground_truth)
-    return highlights_report(evaluation.score, evaluation.evaluated, seed=config.seed, sentences=sentences)
+    asked = read_saliency(config.ground_truth, sources).sentences
+    return highlights_report(evaluation.score, evaluation.evaluated, seed=config.seed, sentences=asked)
 
 
 TASK = Task("highlights", "mAP and Hit@1 of clip scores", HighlightsConfig, evaluate, report)

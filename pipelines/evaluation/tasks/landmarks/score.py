@@ -17,37 +17,12 @@ from clipmill.pipelines.evaluation.metrics.retrieval_junk import (
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
 from clipmill.schemas.config_evaluate import LandmarksConfig
 from clipmill.schemas.errors import UsageError
-from clipmill.schemas.fingerprint import fingerprint
+from clipmill.stores.formats.records import LandmarkTruth
 
 Floats = npt.NDArray[np.float64]
 CHANCE_DRAWS = 10
 """ours: random rankings of all images are drawn so often, and their scores averaged."""
 Rankings = Mapping[str, Sequence[str]]
-
-
-@dataclass(frozen=True, slots=True)
-class LandmarkTruth:
-    """What rankings are scored against.
-
-    Attributes:
-        images: of the collection, where the ground truth lists them.
-        query_images: query to the name of its own image.
-        positives, junk: protocol (``easy``, ``medium``, ``hard``; ``good``) to query to image names.
-    """
-
-    images: tuple[str, ...]
-    query_images: Mapping[str, str]
-    positives: Mapping[str, Mapping[str, frozenset[str]]]
-    junk: Mapping[str, Mapping[str, frozenset[str]]]
-
-    def to_fingerprint(self) -> str:
-        """Returns the fingerprint of the ground truth."""
-        plain = {
-            name: {query: sorted(items) for query, items in table.items()}
-            for side, tables in (("positives", self.positives), ("junk", self.junk))
-            for name, table in ((f"{side} {protocol}", tables[protocol]) for protocol in tables)
-        }
-        return fingerprint([sorted(self.images), sorted(self.query_images.items()), plain])
 
 
 @dataclass(frozen=True, slots=True)

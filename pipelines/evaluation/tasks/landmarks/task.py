@@ -4,14 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.inputs import (
-    bootstrap_of,
-    check_ids,
-    read_landmark_rankings,
-    read_landmark_truth,
-    run_names,
-)
+from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.landmarks.inputs import read_landmark_rankings, read_landmark_truth
 from clipmill.pipelines.evaluation.tasks.landmarks.score import (
     LandmarksEvaluation,
     evaluate_landmarks,
@@ -34,14 +30,14 @@ def evaluate(config: LandmarksConfig, sources: Sources) -> Evaluation[LandmarksE
             the ground truth does not have.
     """
     names = run_names(config.predictions)
-    truth = read_landmark_truth(config.ground_truth)
+    truth = read_landmark_truth(config.ground_truth, sources)
     missing = [name for name in config.protocols or () if name not in truth.positives]
     if missing:
         expected = f"protocols of this ground truth ({', '.join(truth.positives)})"
         raise UsageError(describe("evaluation", "protocols", expected, missing[0], "correct the name, or leave it out"))
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        rankings = read_landmark_rankings(item, truth, config.ties)
+        rankings = read_landmark_rankings(item, truth, config, sources)
         notes = check_ids(match_ids(truth.query_images, rankings, "the ground truth", "the rankings"))
         right = {image for table in truth.positives.values() for images in table.values() for image in images}
         ranked = {image for images in rankings.values() for image in images}

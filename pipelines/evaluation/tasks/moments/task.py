@@ -6,15 +6,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.inputs import (
-    bootstrap_of,
-    check_ids,
-    inverted_notes,
-    read_moment_predictions,
-    read_moment_truth,
-    run_names,
-)
+from clipmill.pipelines.evaluation.checks import check_ids, inverted_notes
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_predictions, read_moment_truth
 from clipmill.pipelines.evaluation.tasks.moments.score import (
     MomentsEvaluation,
     MomentsProtocol,
@@ -39,7 +34,7 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
         UsageError: a file is something else, or its query ids share nothing with the ground truth's.
     """
     names = run_names(config.predictions)
-    read = read_moment_truth(config.ground_truth, config.training)
+    read = read_moment_truth(config.ground_truth, config.training, sources)
     truth = read.truth
     protocol = MomentsProtocol.of(config, config.protocol or read.protocol)
     if config.baselines:
@@ -47,7 +42,7 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
     baselines = moment_baseline_scores(truth, protocol) if config.baselines else None
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        predictions = read_moment_predictions(item)
+        predictions = read_moment_predictions(item, sources)
         match = match_ids(truth.windows.video_ids, predictions.video_ids, "the ground truth", "the predictions")
         notes = [*check_ids(match), *inverted_notes(truth.windows, predictions, one_of="query")]
         if protocol.order == "score" and _without_scores(predictions):

@@ -3,14 +3,10 @@
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from clipmill.pipelines.evaluation.inputs import (
-    inverted_notes,
-    read_blocked,
-    read_segment_predictions,
-    read_segment_truth,
-    run_names,
-)
+from clipmill.pipelines.evaluation.checks import inverted_notes
+from clipmill.pipelines.evaluation.inputs import read_blocked, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.detection.inputs import read_segment_predictions, read_segment_truth
 from clipmill.pipelines.evaluation.tasks.proposals.score import (
     ProposalsEvaluation,
     ProposalsProtocol,
@@ -39,7 +35,7 @@ def evaluate(config: ProposalsConfig, sources: Sources) -> Evaluation[ProposalsE
     """
     names = run_names(config.predictions)
     protocol = ProposalsProtocol.of(config, read_blocked(config.blocked))
-    truth = proposals_truth(read_segment_truth(config.ground_truth, config.training), protocol)
+    truth = proposals_truth(read_segment_truth(config.ground_truth, config.training, sources), protocol)
     check_not_empty(truth)
     if config.baselines:
         check_training(truth)

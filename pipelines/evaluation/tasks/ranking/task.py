@@ -4,8 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.inputs import bootstrap_of, check_ids, read_qrels, read_run, run_names
+from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.ranking.inputs import read_qrels, read_run
 from clipmill.pipelines.evaluation.tasks.ranking.score import (
     RankingEvaluation,
     evaluate_ranking,
@@ -27,10 +29,10 @@ def evaluate(config: RankingConfig, sources: Sources) -> Evaluation[RankingEvalu
         UsageError: a file is something else, its query ids share nothing with the judgements', or an unknown measure.
     """
     names = run_names(config.predictions)
-    qrels = read_qrels(config.ground_truth)
+    qrels = read_qrels(config.ground_truth, sources)
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
-        documents = read_run(item)
+        documents = read_run(item, sources)
         notes = check_ids(match_ids(qrels, documents, "the qrels", "the run"))
         judged = {document for query in qrels.values() for document in query}
         found = {document for query in documents.values() for document in query}

@@ -1,0 +1,38 @@
+"""Switches of I3D."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from clipmill.extractors.flow import FlowOptions
+from clipmill.schemas.model import Model
+
+
+class I3DOptions(Model):
+    """Switches of I3D.
+
+    Attributes:
+        stream: ``rgb``, ``flow``, or ``both``: features of the two streams side by side (2048), logits summed.
+        steps: one row per 8 frames, with times of its own, instead of one per window.
+        flow: which optical flow, for ``flow`` and ``both``; a window then takes one frame more than it has flows.
+        crop: side of the centre crop of ``flow`` and ``both``, which comes after the flow: flow at an image's border is
+            poor, so it is computed on the whole resized frame.
+        fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+    """
+
+    stream: Literal["rgb", "flow", "both"] = "rgb"
+    steps: bool = False
+    flow: FlowOptions | None = None
+    crop: int = Field(default=224, ge=32)
+    fold_batch_norm: bool = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _flow_where_it_is_used(cls, data: Any) -> Any:
+        if not isinstance(data, dict):
+            return data
+        if data.get("stream", "rgb") == "rgb":
+            if data.get("flow") is not None:
+                raise ValueError("stream rgb: flow belongs to stream: flow or both; remove it")
+            return data
+        return data | {"flow": data.get("flow") or {}}

@@ -1,0 +1,47 @@
+"""How the published weights of R-C3D name their tensors: one layout of each release."""
+
+from collections.abc import Mapping
+from functools import cache
+
+import torch
+
+from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.releases import RELEASES, TRUNK, Release
+from clipmill.extractors.weights import Layout, Shape
+
+_PYTORCH_TRUNK = dict(zip(TRUNK, (f"RCNN_base.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
+_PYTORCH = _PYTORCH_TRUNK | {
+    "rpn_conv1": "RCNN_rpn.RPN_Conv1",
+    "rpn_conv2": "RCNN_rpn.RPN_Conv2",
+    "rpn_cls_score": "RCNN_rpn.RPN_cls_score",
+    "rpn_twin_pred": "RCNN_rpn.RPN_twin_pred",
+    "fc6": "RCNN_top.0",
+    "cls_score": "RCNN_cls_score",
+    "twin_pred": "RCNN_twin_pred",
+}
+_CAFFE = {"rpn_conv1": "rpn_conv/3x3", "rpn_conv2": "rpn_conv/3x3_2"}
+
+
+def _keys(release: Release) -> Mapping[str, tuple[str, Shape]]:
+    with torch.device("meta"):
+        state = RC3D(release).state_dict()
+    keys: dict[str, tuple[str, Shape]] = {}
+    for key, value in state.items():
+        layer, kind = key.rsplit(".", 1)
+        if release.name.startswith("caffe"):
+            published = f"{_CAFFE.get(layer, layer)}[{0 if kind == 'weight' else 1}]"
+        else:
+            published = f"{_PYTORCH[layer]}.{kind}"
+        keys[published] = (key, tuple(value.shape))
+    return keys
+
+
+def layout_name(release: Release) -> str:
+    """Returns the layout's name, such as ``rc3d_pytorch_thumos14``."""
+    return "rc3d_" + release.name.replace("-", "_")
+
+
+@cache
+def layouts() -> tuple[Layout, ...]:
+    """Returns the layout of every release's weights."""
+    return tuple(Layout(layout_name(release), release.name, _keys(release)) for release in RELEASES.values())

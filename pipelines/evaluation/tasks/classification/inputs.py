@@ -1,0 +1,74 @@
+"""Classes of items and of untrimmed videos, true and predicted."""
+
+from typing import Literal
+
+from clipmill.pipelines.evaluation.inputs import carries, read_predictions, read_truth
+from clipmill.pipelines.evaluation.tasks.base import Sources
+from clipmill.schemas.config_evaluate import ClassificationConfig, PredictionsConfig, TruthConfig
+from clipmill.schemas.errors import FormatError, UsageError, describe
+from clipmill.schemas.segments import Segments
+from clipmill.stores.formats.records import (
+    CLASS_SCORES,
+    LABELS,
+    SEGMENTS,
+    VIDEO_CLASSES,
+    ClassScoreTable,
+)
+from clipmill.stores.formats.registry import formats_of
+
+_KINDS = (LABELS.name, SEGMENTS.name)
+
+
+def protocol_of(config: ClassificationConfig, sources: Sources) -> Literal["items", "activitynet"]:
+    """Returns whether items with one class each are scored, or untrimmed videos: by the ground truth's format.
+
+    Raises:
+        FormatError: the ground truth is neither.
+        UsageError: the config's protocol wants the other kind of ground truth.
+    """
+    of_items, name = carries(LABELS, config.ground_truth, sources, _KINDS)
+    protocol = config.protocol or ("items" if of_items else "activitynet")
+    if (protocol == "items") != of_items:
+        formats = formats_of("truth", (LABELS.name if protocol == "items" else SEGMENTS.name,))
+        expected = f"ground truth in the format {' or '.join(formats)} for {protocol}"
+        raise UsageError(describe("evaluation", "protocol", expected, name, "leave it out"))
+    return protocol
+
+
+def read_item_labels(config: TruthConfig, sources: Sources) -> dict[str, str]:
+    """Returns item id to class name.
+
+    Raises:
+        FormatError: the file is something else.
+    """
+    return dict(read_truth(LABELS, config, sources).labels)
+
+
+def read_item_scores(config: PredictionsConfig, sources: Sources) -> ClassScoreTable:
+    """Returns class scores of items.
+
+    Raises:
+        FormatError: the file is something else.
+    """
+    return read_predictions(CLASS_SCORES, config, sources)
+
+
+def read_annotated_classes(config: TruthConfig, sources: Sources) -> Segments:
+    """Returns annotations, whose classes are those of their videos.
+
+    Raises:
+        FormatError: the file is something else, or holds no annotation.
+    """
+    segments = read_truth(SEGMENTS, config, sources).segments
+    if not len(segments):
+        raise FormatError(describe("ground_truth file", config.file, "annotations", "none", "check the subset"))
+    return segments
+
+
+def read_video_classes(config: PredictionsConfig, sources: Sources) -> Segments:
+    """Returns classes of whole videos with scores.
+
+    Raises:
+        FormatError: the file is something else.
+    """
+    return read_predictions(VIDEO_CLASSES, config, sources).segments
