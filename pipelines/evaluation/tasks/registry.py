@@ -27,6 +27,7 @@ BUILT_IN = {
     "classification": f"{_TASKS}.classification.task",
     "ranking": f"{_TASKS}.ranking.task",
     "landmarks": f"{_TASKS}.landmarks.task",
+    "scene_retrieval": f"{_TASKS}.scene_retrieval.task",
 }
 """Name to the module that has its `TASK`."""
 
