@@ -249,6 +249,65 @@ class LandmarkTruth:
         return fingerprint([sorted(self.images), sorted(self.query_images.items()), plain])
 
 
+@dataclass(frozen=True, slots=True)
+class ShownIn:
+    """A stretch of a clip that shows what a query shows: first and last whole second."""
+
+    clip: str
+    start_seconds: int
+    stop_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownScenes:
+    """Which clips ("scenes") show what a query shows, and when: query to one stretch at least."""
+
+    shown: Mapping[str, tuple[ShownIn, ...]]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.shown)
+
+    def renamed(self, rename: Rename) -> "ShownScenes":
+        """Returns the same with other query ids."""
+        return ShownScenes(_renamed(self.shown, rename))
+
+    def clips(self, query: str) -> tuple[str, ...]:
+        """Returns the clips of one query, each once, in the order of the file."""
+        return tuple(dict.fromkeys(item.clip for item in self.shown[query]))
+
+    def to_fingerprint(self) -> str:
+        """Returns the fingerprint of the ground truth."""
+        rows = {
+            query: sorted([item.clip, item.start_seconds, item.stop_seconds] for item in items)
+            for query, items in self.shown.items()
+        }
+        return fingerprint(sorted(rows.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSeconds:
+    """Whole seconds of clips in which a query was found.
+
+    Attributes:
+        seconds: query to clip to seconds, as listed.
+        is_ranked: whether they stand best first, so that the first so many can be read alone.
+    """
+
+    seconds: Mapping[str, Mapping[str, Sequence[int]]]
+    is_ranked: bool = True
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.seconds)
+
+    def renamed(self, rename: Rename) -> "ReportedSeconds":
+        """Returns the same with other query ids."""
+        return replace(self, seconds=_renamed(self.seconds, rename))
+
+
 SEGMENTS = Kind("segments", SegmentTable)
 """Segments of videos with classes: annotations, detections, proposals."""
 WINDOWS = Kind("windows", SegmentTable)
@@ -262,6 +321,8 @@ CLASS_SCORES = Kind("class_scores", ClassScoreTable)
 JUDGEMENTS = Kind("judgements", Judgements)
 RANKINGS = Kind("rankings", Rankings)
 LANDMARKS = Kind("landmarks", LandmarkTruth)
+SCENES = Kind("scenes", ShownScenes)
+REPORTED_SECONDS = Kind("reported_seconds", ReportedSeconds)
 
 
 def _renamed(table: Mapping[str, V], rename: Rename) -> dict[str, V]:

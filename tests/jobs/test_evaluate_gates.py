@@ -233,7 +233,7 @@ def retrieval(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         features.append((recipe, {video: rows(label, recipe.dim) for video, label in labels.items()}))
     url = write_store(tmp_path_factory.mktemp("retrieval"), features, labels)
     data = {"store": url, "image": "query", "video": "gallery", "split": {"test_fraction": 0.6}}
-    return {"data": data, "at": [1, 2], "examples": 0}
+    return {"data": data, "cutoffs": [1, 2], "examples": 0}
 
 
 def evaluate_retrieval(folder: Path, config: dict[str, Any], *arguments: str, out: str = "out") -> Done:
@@ -257,10 +257,10 @@ def test_gates_hold_for_retrieval_by_space(tmp_path: Path, retrieval: dict[str, 
     unknown = evaluate_retrieval(tmp_path, retrieval, *arguments[:2], "--fail-if", "combined/map@2 < 0")
     refused(unknown, "combined/map@2", "cosine/map@2")
     results = json.loads((tmp_path / "first" / "results.json").read_text())
-    results["spaces"]["video"] = results["spaces"].pop("cosine")
+    results["runs"]["video"] = results["runs"]["appearance"] = results["runs"].pop("cosine")
     (tmp_path / "video.json").write_text(json.dumps(results))
     other = evaluate_retrieval(tmp_path, retrieval, "--against", str(tmp_path / "video.json"))
-    refused(other, "one of our spaces (cosine)", "got video")
+    refused(other, "(cosine)", "got video, appearance")
     fewer = retrieval | {"data": retrieval["data"] | {"split": {"test_fraction": 0.4}}}
     refused(evaluate_retrieval(tmp_path, fewer, *arguments), "the same ground truth")
 

@@ -16,12 +16,13 @@ from PIL import Image
 from clipmill.extractors.squeezenet.network import SqueezeNet
 from clipmill.extractors.torch_extractor import seeded
 from clipmill.jobs.build import run_build
-from clipmill.jobs.report_clips import ClipPlace, lineage
+from clipmill.jobs.report_clips import lineage
 from clipmill.jobs.search import run_search
 from clipmill.jobs.train import run_train
 from clipmill.models.checkpoints import find_checkpoint, load
 from clipmill.models.retrieval import distances, embed_images, embed_videos
 from clipmill.pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
+from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.schemas.errors import ConfigError, StoreError, UsageError, WeightsError
 from clipmill.stores import FeatureStore
 from tests.pipelines.reports.browser import CHROMIUM, browser
@@ -434,9 +435,9 @@ def test_the_page_works_in_a_browser(place: Path, search: Search, tmp_path: Path
             page.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
             assert page.evaluate("document.documentElement.scrollWidth") <= width
         assert page.evaluate("document.querySelectorAll('.example').length") == 2
-        assert page.evaluate("document.querySelectorAll('.example .found li').length") == 2 * 3 * 4
-        moving = page.evaluate("getComputedStyle(document.querySelector('.found .strip')).animationName")
-        assert moving == "strip"
+        assert page.evaluate("document.querySelectorAll('.example .hits.large li').length") == 2 * 3 * 4
+        moving = page.evaluate("getComputedStyle(document.querySelector('.hits.large .moving')).animationName")
+        assert moving == "moving"
         page.evaluate("document.querySelector('.hits button').focus()")
         page.press("Enter", 13)
         assert page.evaluate("document.querySelector('dialog').open") is True

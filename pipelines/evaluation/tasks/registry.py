@@ -23,6 +23,7 @@ BUILT_IN = {
     "classification": f"{_TASKS}.classification.task:TASK",
     "ranking": f"{_TASKS}.ranking.task:TASK",
     "landmarks": f"{_TASKS}.landmarks.task:TASK",
+    "scene_retrieval": f"{_TASKS}.scene_retrieval.task:TASK",
 }
 """Name to module and attribute."""
 _REGISTRY: Registry[Task[Any, Any]] = Registry("task", "clipmill.tasks", Task, BUILT_IN)

@@ -110,9 +110,10 @@ def test_more_effort_finds_more() -> None:
 def test_results_are_the_same_bytes_every_time_and_on_any_number_of_threads(index: str) -> None:
     first = task_results_json(retrieval_score(run(NARROW[index], threads=1)))
     assert first == task_results_json(retrieval_score(run(NARROW[index], threads=2, cut=Cut(21, 170))))
-    stored = json.loads(first)["approximate"]
-    assert stored["settings"]["index"] == NARROW[index].index
-    assert set(stored["recall"]) == set(SPACES)
+    stored = json.loads(first)
+    assert stored["protocol"]["search"]["index"] == NARROW[index].index
+    assert set(stored["runs"]) == set(SPACES)
+    assert all(0 < run["metrics"]["recall_of_exact@20"] <= 1 for run in stored["runs"].values())
 
 
 @pytest.mark.parametrize("index", ["ivf", "itq", "lsh"])

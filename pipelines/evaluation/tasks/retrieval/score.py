@@ -7,11 +7,9 @@ from typing import Any
 import numpy as np
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.results_file import retrieval_fingerprint
 from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult, SpaceResult
 from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, Units, mean_intervals
-from clipmill.schemas.fingerprint import fingerprint
-
-TASK_NAME = "retrieval"
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,16 +65,16 @@ def retrieval_score(
         "resamples": resampling.resamples or RESAMPLES,
         "confidence": resampling.confidence,
     }
-    return TaskScore(TASK_NAME, protocol, data, runs, bootstrap, about or {})
+    return TaskScore("retrieval", protocol, data, runs, bootstrap, about or {})
 
 
 def data_fingerprint(result: RetrievalResult) -> str:
-    """Returns the fingerprint of what was asked and of how much there was to find: as of files of version 1."""
+    """Returns the fingerprint of what was asked and of how much there was to find."""
     queries = [
         {"id": query, "label": label} for query, label in zip(result.query_ids, result.query_labels, strict=True)
     ]
-    relevant = sorted((score.label, score.num_relevant) for score in result.spaces[0].per_label)
-    return fingerprint([queries, len(result.gallery_ids), relevant])
+    num_relevant = {score.label: score.num_relevant for score in result.spaces[0].per_label}
+    return retrieval_fingerprint(queries, len(result.gallery_ids), num_relevant)
 
 
 def _run(
