@@ -35,6 +35,7 @@ PACKAGES = [
     "clipmill.pipelines.evaluation.tasks.proposals",
     "clipmill.pipelines.evaluation.tasks.ranking",
     "clipmill.pipelines.evaluation.tasks.retrieval",
+    "clipmill.pipelines.evaluation.tasks.scene_retrieval",
     "clipmill.pipelines.features",
     "clipmill.pipelines.features.engines",
     "clipmill.pipelines.reports",

@@ -4,59 +4,37 @@ One from outside the project registers under the entry point group ``clipmill.mo
 """
 
 from collections.abc import Mapping
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
 
 from clipmill.models.base import ModelCard, Registration, Sizes, card_for
-from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.model import Model, validate
+from clipmill.schemas.registry import Registry
 
 if TYPE_CHECKING:
     from torch import nn
 
-ENTRY_POINT_GROUP = "clipmill.models"
-
 BUILT_IN = {
-    "map_ivr": "clipmill.models.map_ivr",
+    "map_ivr": "clipmill.models.map_ivr:REGISTRATION",
 }
 
 
-@cache
-def _outside() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
+_REGISTRY: Registry[Registration] = Registry(
+    "model", "clipmill.models", Registration, BUILT_IN, "docs/training.md", lambda found: found.card.name
+)
 
 
 def names() -> tuple[str, ...]:
-    """Returns the registered names, sorted."""
-    return tuple(sorted({*BUILT_IN, *_outside()}))
+    """Returns the registered names."""
+    return _REGISTRY.names()
 
 
-@cache
 def registration(name: str) -> Registration:
     """Returns the card and builder of a model.
 
     Raises:
         UsageError: there is no such model (near names are listed), or the package that brings it is broken.
     """
-    if name in BUILT_IN:
-        found: object = import_module(BUILT_IN[name]).REGISTRATION
-    elif name in _outside():
-        try:
-            found = _outside()[name].load()
-        except Exception as error:
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise UsageError(describe("model", name, "a package that imports", got, "fix or remove it")) from error
-    else:
-        raise UsageError(describe("model", name, "a known name", "an unknown one", near(name, names())))
-    if not isinstance(found, Registration):
-        expected = "a clipmill.models.base.Registration"
-        raise UsageError(describe("model", name, expected, type(found).__name__, "see docs/extending.md"))
-    if found.card.name != name:
-        remedy = "give the entry point the name of its card"
-        raise UsageError(describe("model", name, "a card of that name", found.card.name, remedy))
-    return found
+    return _REGISTRY[name]
 
 
 def resolve_options(name: str, given: Mapping[str, Any]) -> Model:

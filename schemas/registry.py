@@ -1,24 +1,20 @@
 """What has a name and can be added: built-in ones by module path, others by the entry points of installed packages."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cached_property
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, Protocol, TypeVar
+from typing import Any, Generic, TypeVar
 
 from clipmill.schemas.errors import UsageError, describe, near
 
-
-class Named(Protocol):
-    """A record that says its own name."""
-
-    @property
-    def name(self) -> str:
-        """The name it is registered under."""
-        ...
+N = TypeVar("N")
 
 
-N = TypeVar("N", bound=Named)
+def own_name(record: Any) -> str:
+    """Returns the name that a record says it has."""
+    name: str = record.name
+    return name
 
 
 class Registry(Generic[N]):
@@ -33,14 +29,24 @@ class Registry(Generic[N]):
         kind: the record each name leads to.
         built_in: name to ``module:ATTRIBUTE``.
         page: the document that says how to add one.
+        name_of: the name under which a record must be registered.
     """
 
-    def __init__(self, thing: str, group: str, kind: type[N], built_in: Mapping[str, str], page: str) -> None:
+    def __init__(
+        self,
+        thing: str,
+        group: str,
+        kind: type[N],
+        built_in: Mapping[str, str],
+        page: str,
+        name_of: Callable[[N], str] = own_name,
+    ) -> None:
         self.thing = thing
         self._group = group
         self._kind = kind
         self._built_in = dict(built_in)
         self._page = page
+        self._name_of = name_of
         self._records: dict[str, N] = {}
 
     @cached_property
@@ -48,8 +54,8 @@ class Registry(Generic[N]):
         return {point.name: point for point in entry_points(group=self._group) if point.name not in self._built_in}
 
     def names(self) -> tuple[str, ...]:
-        """Returns the registered names, sorted."""
-        return tuple(sorted({*self._built_in, *self._outside}))
+        """Returns the registered names: the built-in ones in the order of their table, then those from outside."""
+        return (*self._built_in, *sorted(self._outside))
 
     def __contains__(self, name: object) -> bool:
         return name in self._built_in or name in self._outside
@@ -76,12 +82,12 @@ class Registry(Generic[N]):
                 remedy = "fix or remove it"
                 raise UsageError(describe(self.thing, name, "a package that imports", got, remedy)) from error
         else:
-            remedy = near(name, self.names())
-            raise UsageError(describe(self.thing, name, "a registered name", "an unknown one", remedy))
+            expected, remedy = f"one of {', '.join(self.names())}", near(name, self.names())
+            raise UsageError(describe(self.thing, name, expected, "an unknown one", remedy))
         if not isinstance(found, self._kind):
             expected = f"a {self._kind.__module__}.{self._kind.__name__}"
             raise UsageError(describe(self.thing, name, expected, type(found).__name__, f"see {self._page}"))
-        if found.name != name:
-            remedy = "give the entry point that name"
-            raise UsageError(describe(self.thing, name, "a record of that name", repr(found.name), remedy))
+        if self._name_of(found) != name:
+            expected, remedy = f"a {self.thing} of that name", f"give the entry point the name of its {self.thing}"
+            raise UsageError(describe(self.thing, name, expected, self._name_of(found), remedy))
         return found

@@ -20,12 +20,13 @@ class Hit:
 
     Attributes:
         name: of the clip; stands in the place of a missing image.
-        lines: under the image, the rank first.
+        lines: under the image; the rank stands before the first.
         spoken: what a screen reader says of it.
         text: sentences beside the enlarged image, and `detail` below them, such as a path.
         mark: ``correct``, ``incorrect``, or empty where nothing is judged.
         share: of the best score of the list, in [0, 1], as a bar; None: no bar.
         anchor: id of its entry in a `ClipList`, or empty.
+        is_own: it is what the query was taken from; marked by a star.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Hit:
     share: float | None = None
     thumbnail: Thumbnail | None = None
     anchor: str = ""
+    is_own: bool = False
 
 
 @dataclass(frozen=True, slots=True)

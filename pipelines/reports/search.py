@@ -122,7 +122,7 @@ def _hit(page: SearchPage, space: str, rank: int, clip: FoundClip, best: float, 
     label = f" Label {clip.label}." if clip.label else ""
     return Hit(
         name=clip.video_id,
-        lines=(f"{rank} {clip.video_id}", f"{score_text(clip.score)} · {start}–{stop}"),
+        lines=(clip.video_id, f"{score_text(clip.score)} · {start}–{stop}"),
         spoken=f"Rank {rank}, score {score_text(clip.score)}: {clip.video_id}, {start} to {stop}",
         text=f"Rank {rank} in {space}: {clip.video_id}, {start} to {stop}.{label} Score {clip.score:.4f}.",
         detail=clip.uri,

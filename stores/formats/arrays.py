@@ -16,6 +16,9 @@ class_scores   a table of id and a column per class, or of id, label, score
 judgements     a mapping of query to a mapping of document to judgement
 rankings       a mapping of query to a mapping of name to score, or to a sequence of names, best first
 landmarks      a mapping with imlist, qimlist and gnd, as the published object has them
+scenes         a mapping of query to (clip, first second, last second), again and again
+reported_      a mapping of query to a mapping of clip to seconds, best first
+seconds
 =============  =====================================================================================================
 """
 
@@ -38,8 +41,11 @@ from clipmill.stores.formats.records import (
     LandmarkTruth,
     R,
     Rankings,
+    ReportedSeconds,
     Saliency,
     SegmentTable,
+    ShownIn,
+    ShownScenes,
 )
 
 Columns = Mapping[str, Sequence[Any]]
@@ -54,6 +60,8 @@ EXPECTED = {
     "judgements": "a mapping of query to document to judgement",
     "rankings": "a mapping of query to name to score, or of query to names, best first",
     "landmarks": "a mapping with imlist, qimlist and gnd",
+    "scenes": "a mapping of query to (clip, first second, last second)",
+    "reported_seconds": "a mapping of query to clip to seconds",
 }
 """Kind of record to what it can be made of, for messages."""
 
@@ -69,7 +77,7 @@ def record_of(kind: Kind[R], value: Any, name: str) -> R:
     """
     if isinstance(value, kind.record):
         return value
-    make = _MAKERS.get(kind.name)
+    make = kind.of or _MAKERS.get(kind.name)
     if make is None:
         raise _wrong(kind.name, value, name)
     try:
@@ -230,6 +238,24 @@ def _landmarks(value: Mapping[str, Any]) -> LandmarkTruth:
     return landmark_truth(revisited_from_object(value, "data"))
 
 
+def _scenes(value: Mapping[str, Any]) -> ShownScenes:
+    return ShownScenes(
+        {
+            str(query): tuple(ShownIn(str(clip), int(start), int(stop)) for clip, start, stop in stretches)
+            for query, stretches in value.items()
+        }
+    )
+
+
+def _reported_seconds(value: Mapping[str, Mapping[str, Any]]) -> ReportedSeconds:
+    return ReportedSeconds(
+        {
+            str(query): {str(clip): [int(second) for second in seconds] for clip, seconds in clips.items()}
+            for query, clips in value.items()
+        }
+    )
+
+
 _MAKERS: Mapping[str, Callable[[Any], Any]] = {
     "segments": lambda value: _segments(value, "video_id"),
     "windows": lambda value: _segments(value, "query_id", "video_id"),
@@ -241,4 +267,6 @@ _MAKERS: Mapping[str, Callable[[Any], Any]] = {
     "judgements": _judgements,
     "rankings": _rankings,
     "landmarks": _landmarks,
+    "scenes": _scenes,
+    "reported_seconds": _reported_seconds,
 }

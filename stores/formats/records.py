@@ -6,7 +6,7 @@ differently can be brought together.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,16 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[R]):
-    """One kind of thing a file can hold, and the record it is read into."""
+    """One kind of thing a file can hold, and the record it is read into.
+
+    Attributes:
+        of: makes the record of data in memory; raises TypeError, ValueError or KeyError for what it cannot use. None:
+            as `arrays` does for our kinds; others take the record alone.
+    """
 
     name: str
     record: type[R]
+    of: Callable[[Any], R] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,6 +249,65 @@ class LandmarkTruth:
         return fingerprint([sorted(self.images), sorted(self.query_images.items()), plain])
 
 
+@dataclass(frozen=True, slots=True)
+class ShownIn:
+    """A stretch of a clip that shows what a query shows: first and last whole second."""
+
+    clip: str
+    start_seconds: int
+    stop_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class ShownScenes:
+    """Which clips ("scenes") show what a query shows, and when: query to one stretch at least."""
+
+    shown: Mapping[str, tuple[ShownIn, ...]]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.shown)
+
+    def renamed(self, rename: Rename) -> "ShownScenes":
+        """Returns the same with other query ids."""
+        return ShownScenes(_renamed(self.shown, rename))
+
+    def clips(self, query: str) -> tuple[str, ...]:
+        """Returns the clips of one query, each once, in the order of the file."""
+        return tuple(dict.fromkeys(item.clip for item in self.shown[query]))
+
+    def to_fingerprint(self) -> str:
+        """Returns the fingerprint of the ground truth."""
+        rows = {
+            query: sorted([item.clip, item.start_seconds, item.stop_seconds] for item in items)
+            for query, items in self.shown.items()
+        }
+        return fingerprint(sorted(rows.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class ReportedSeconds:
+    """Whole seconds of clips in which a query was found.
+
+    Attributes:
+        seconds: query to clip to seconds, as listed.
+        is_ranked: whether they stand best first, so that the first so many can be read alone.
+    """
+
+    seconds: Mapping[str, Mapping[str, Sequence[int]]]
+    is_ranked: bool = True
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.seconds)
+
+    def renamed(self, rename: Rename) -> "ReportedSeconds":
+        """Returns the same with other query ids."""
+        return replace(self, seconds=_renamed(self.seconds, rename))
+
+
 SEGMENTS = Kind("segments", SegmentTable)
 """Segments of videos with classes: annotations, detections, proposals."""
 WINDOWS = Kind("windows", SegmentTable)
@@ -256,6 +321,8 @@ CLASS_SCORES = Kind("class_scores", ClassScoreTable)
 JUDGEMENTS = Kind("judgements", Judgements)
 RANKINGS = Kind("rankings", Rankings)
 LANDMARKS = Kind("landmarks", LandmarkTruth)
+SCENES = Kind("scenes", ShownScenes)
+REPORTED_SECONDS = Kind("reported_seconds", ReportedSeconds)
 
 
 def _renamed(table: Mapping[str, V], rename: Rename) -> dict[str, V]:

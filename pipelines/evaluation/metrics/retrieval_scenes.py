@@ -7,7 +7,7 @@ frame. With rel(r) of the r-th *distinct* scene and R relevant scenes in the gro
     refinement = mean over queries of  sum over relevant scenes of |S n T| / |S u T|, / R
 
 where T are the whole seconds of the annotated stretches, both ends included and each stretch one second longer on both
-sides, and S those reported; at most 50 frames of a scene are reported. Scenes without a report count 0.
+sides, and S those reported; of ranked frames the first 50 of a scene count. Scenes without a report count 0.
 
 Differences from the released scorer: relevance is tested by equality (it looks for the name anywhere in the line of the
 ground truth, so ``1.mp4`` is found in ``01.mp4``); repeated scenes are dropped rather than refused; judged queries
@@ -153,7 +153,7 @@ def scenes_of(frames: Iterable[str], scene_of: Mapping[str, str]) -> list[str]:
 def refinement(
     truth: Sequence[tuple[str, int, int]],
     reported: Mapping[str, Sequence[int]],
-    most: int = MOST_FRAMES,
+    most: int | None = MOST_FRAMES,
     tolerance_seconds: int = TOLERANCE_SECONDS,
 ) -> float:
     """Returns one query's mean Jaccard index over its relevant scenes.
@@ -161,7 +161,7 @@ def refinement(
     Args:
         truth: (scene, first second, last second) of each annotated stretch.
         reported: scene to the whole seconds found, best first; scenes that are not relevant are not looked at.
-        most: seconds of a scene that count.
+        most: seconds of a scene that count; None: all.
     """
     annotated: dict[str, set[int]] = {}
     for scene, start, stop in truth:

@@ -1,7 +1,7 @@
 """What the reports of all tasks but retrieval have in common: the table of results, intervals, counts and lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from clipmill.pipelines.evaluation.bootstrap import Interval
 from clipmill.pipelines.evaluation.tasks.published import PUBLISHED_SCORES, PublishedScore
@@ -51,7 +51,7 @@ class Lineage:
     Attributes:
         files: read by this evaluation.
         facts: (name, value), such as versions, fingerprints, weights.
-        seconds: of the evaluation; None: not told, so that the page depends on its inputs alone.
+        seconds: of the evaluation; None: not stated, so that the page depends on its inputs alone.
         config: the resolved config as text.
         next_steps: commands to run next.
     """
@@ -72,6 +72,7 @@ class TaskReport:
         tiles: metrics of the large numbers; the first is the main one.
         names: metric to what a reader calls it; default: its name.
         columns: metrics of the table of results.
+        heads: metric to the head of its column, where a short one leaves room on a phone; the empty name is the corner.
         sections: what the task has to show, between the results and the lineage.
         explained: how the numbers are defined, below the table.
         published: rows to print below ours; without any, all published rows of the task are there to be opened.
@@ -92,6 +93,7 @@ class TaskReport:
     published: tuple[PublishedScore, ...] = ()
     lineage: Lineage = Lineage()
     data: tuple[Block, ...] = ()
+    heads: Mapping[str, str] = field(default_factory=dict)
     main: int = 0
     is_tile_per_run: bool = False
 
@@ -186,7 +188,12 @@ def results_table(report: TaskReport) -> Table:
     groups: list[tuple[str, tuple[Row, ...]]] = [("This evaluation", (*baselines, *own))]
     groups += _published_groups(report.published, columns)
     note = f"{report.explained} {_OTHERS}" if report.published else report.explained
-    return Table("Scores", ("", *(report.names.get(c, c) for c in columns)), tuple(groups), note.strip())
+    return Table("Scores", _heads(report, columns), tuple(groups), note.strip())
+
+
+def _heads(report: TaskReport, columns: Sequence[str]) -> tuple[str, ...]:
+    heads = {**report.names, **report.heads}
+    return (heads.get("", ""), *(heads.get(column, column) for column in columns))
 
 
 _OTHERS = (
@@ -199,8 +206,8 @@ def _published_groups(rows: Sequence[PublishedScore], columns: Sequence[str]) ->
     groups: dict[str, list[Row]] = {}
     for row in rows:
         cells = tuple(Cell(value_text(column, row.metrics.get(column))) for column in columns)
-        told = f"{row.protocol}. Source: {row.source}" if row.protocol else f"Source: {row.source}"
-        groups.setdefault(row.dataset, []).append(Row(row.method, cells, note=told))
+        note = f"{row.protocol}. Source: {row.source}" if row.protocol else f"Source: {row.source}"
+        groups.setdefault(row.dataset, []).append(Row(row.method, cells, note=note))
     return [(f"Published, {dataset}", tuple(lines)) for dataset, lines in groups.items()]
 
 
@@ -211,8 +218,15 @@ def _published_elsewhere(report: TaskReport) -> list[Block]:
     if report.published or not rows:
         return []
     columns = tuple(column for column in report.columns if any(column in row.metrics for row in rows))
-    head = ("", *(report.names.get(column, column) for column in columns))
-    return [Table("Published results, on their own data", head, tuple(_published_groups(rows, columns)), _OTHERS, True)]
+    return [
+        Table(
+            "Published results, on their own data",
+            _heads(report, columns),
+            tuple(_published_groups(rows, columns)),
+            _OTHERS,
+            True,
+        )
+    ]
 
 
 def metrics_table(report: TaskReport) -> Table:

@@ -17,6 +17,7 @@ from clipmill.pipelines.evaluation.tasks.detection.score import (
 )
 from clipmill.pipelines.evaluation.tasks.highlights.report import highlights_report
 from clipmill.pipelines.evaluation.tasks.highlights.score import evaluate_highlights, highlight_baseline_scores
+from clipmill.pipelines.evaluation.tasks.landmarks.report import landmarks_report
 from clipmill.pipelines.evaluation.tasks.landmarks.score import evaluate_landmarks
 from clipmill.pipelines.evaluation.tasks.moments.report import moments_report
 from clipmill.pipelines.evaluation.tasks.moments.score import (
@@ -34,7 +35,7 @@ from clipmill.pipelines.evaluation.tasks.proposals.score import (
     proposals_truth,
 )
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore
-from clipmill.pipelines.evaluation.tasks.ranking.report import landmarks_report, ranking_report
+from clipmill.pipelines.evaluation.tasks.ranking.report import ranking_report
 from clipmill.pipelines.evaluation.tasks.ranking.score import evaluate_ranking, ranking_protocol
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth

@@ -108,8 +108,13 @@ def report(evaluation: Evaluation[Classified], config: ClassificationConfig, sou
     """Returns what the page shows."""
     from clipmill.pipelines.evaluation.tasks.classification.report import items_report, videos_report
 
-    of_items = isinstance(evaluation.evaluated[0], ItemsEvaluation)
-    return (items_report if of_items else videos_report)(evaluation.score, evaluation.evaluated)  # type: ignore[operator]
+    found = evaluation.evaluated
+    items = tuple(item for item in found if isinstance(item, ItemsEvaluation))
+    if items:
+        return items_report(evaluation.score, items)
+    return videos_report(
+        evaluation.score, tuple(item for item in found if isinstance(item, VideoClassificationEvaluation))
+    )
 
 
 TASK = Task(

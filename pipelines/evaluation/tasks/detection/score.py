@@ -332,9 +332,9 @@ def resampled_map(
             begin = np.cumsum(of_class) - of_class
             positive = np.bincount(ground_truth.label[videos[ground_truth.video]], minlength=size)
             for position, rows in zip(positions, hits, strict=True):
-                mine = rows[kept[rows]]
-                group = label[mine]
-                values = group_average_precision(place[mine] - begin[group], group, positive, interpolated)
+                chosen_rows = rows[kept[rows]]
+                group = label[chosen_rows]
+                values = group_average_precision(place[chosen_rows] - begin[group], group, positive, interpolated)
                 known = values[positive > 0]
                 table[row, position] = known.mean() if len(known) else np.nan
     return table

@@ -181,10 +181,11 @@ def _hit(
     caption = images.caption(name)
     return Hit(
         name=caption,
-        lines=(f"{rank}{'*' if is_own else ''} {label}",),
+        lines=(label,),
         spoken=f"Rank {rank}, {mark}: {label}, {caption}",
         text=f"Rank {rank} in {space}: {caption}. Label {label}, {mark}{own}. Score {score:.4f}.{seconds}",
         mark=mark,
         thumbnail=images.gallery.get(name),
         anchor=anchors.get(name, ""),
+        is_own=is_own,
     )

@@ -101,6 +101,7 @@ def retrieval_report(
         tiles=(result.headline,),
         columns=tuple(f"map@{k}" for k in result.at),
         names={f"map@{k}": f"mAP@{k}" for k in result.at},
+        heads={"": "mAP@K"} | {f"map@{k}": f"@{k}" for k in result.at},
         sections=tuple(sections),
         explained=explained,
         notes=random_weights_notes(shown.dataset) if shown.dataset is not None else (),

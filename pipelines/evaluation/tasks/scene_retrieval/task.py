@@ -1,0 +1,71 @@
+"""``task: scene_retrieval``: clips that show what a query image shows, and when (Stanford I2V)."""
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
+from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_predictions, read_truth, run_names
+from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.score import (
+    SceneEvaluation,
+    evaluate_scenes,
+    evaluate_seconds,
+    scene_protocol,
+)
+from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
+from clipmill.stores.formats.ids import match_ids, require_ids
+from clipmill.stores.formats.records import RANKINGS, REPORTED_SECONDS, SCENES
+
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.page import TaskReport
+
+
+def evaluate(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[SceneEvaluation]:
+    """Returns the scores of each set of ranked clips, or of reported seconds.
+
+    Raises:
+        UsageError: a file is something else, or its queries or clips share nothing with the ground truth's.
+    """
+    names = run_names(config.predictions)
+    truth = read_truth(SCENES, config.ground_truth, sources)
+    clips = {item.clip for items in truth.shown.values() for item in items}
+    evaluations = []
+    for name, item in zip(names, config.predictions, strict=True):
+        if config.protocol == "scenes":
+            ranked = read_predictions(RANKINGS, item, sources).ordered("ascending")
+            listed = {clip for order in ranked.values() for clip in order}
+            notes = check_ids(match_ids(truth.shown, ranked, "the ground truth", "the lists"))
+            evaluation = evaluate_scenes(name, truth, ranked, config)
+        else:
+            reported = read_predictions(REPORTED_SECONDS, item, sources)
+            listed = {clip for order in reported.seconds.values() for clip in order}
+            notes = check_ids(match_ids(truth.shown, reported.seconds, "the ground truth", "the reports"))
+            evaluation = evaluate_seconds(name, truth, reported, config)
+        require_ids(match_ids(clips, listed, "clips of the ground truth", f"clips of {name}"))
+        evaluations.append(replace(evaluation, run=replace(evaluation.run, notes=notes)))
+    data = {
+        "fingerprint": truth.to_fingerprint(),
+        "num_queries": len(truth.shown),
+        "num_clips": len(clips),
+    }
+    runs = tuple(item.run for item in evaluations)
+    score = TaskScore(config.task, scene_protocol(config), data, runs, bootstrap_of(config, RESAMPLES))
+    return Evaluation(score, tuple(evaluations))
+
+
+def report(evaluation: Evaluation[SceneEvaluation], config: SceneRetrievalConfig, sources: Sources) -> "TaskReport":
+    """Returns what the page shows."""
+    from clipmill.pipelines.evaluation.tasks.scene_retrieval.report import scenes_report
+
+    return scenes_report(evaluation.score, evaluation.evaluated, seed=config.seed)
+
+
+TASK = Task(
+    "scene_retrieval",
+    "clips that show a query image: mAP@100, or the seconds found in them",
+    SceneRetrievalConfig,
+    evaluate,
+    report,
+)
