@@ -3,38 +3,41 @@
 import json
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.models.base import RETRIEVAL_SIDES
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
-from clipmill.models.retrieval import embed_images, embed_videos
+from clipmill.models.embedding import array_name, arrays_of, embed
+from clipmill.pipelines.datasets.gallery import read_gallery
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
+    COSINE_INPUTS,
     Spaces,
     check_recipe_trained_on,
     chosen_spaces,
     comparable,
-    model_spaces,
 )
+from clipmill.pipelines.evaluation.tasks.retrieval.trained import model_spaces
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.query_images import check_recipe
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.page import write_page
 from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage, render_search
 from clipmill.schemas.config import dump_config
-from clipmill.schemas.config_search import SearchConfig, SearchDataConfig
+from clipmill.schemas.config_search import SearchConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe
+from clipmill.schemas.inputs import InputRows, Vector
 from clipmill.stores import ClipRows, Feature, FeatureStore
 
 QUERIES_SHOWN = 30
@@ -44,14 +47,32 @@ CLIPS_SHOWN = 50
 
 @dataclass(frozen=True, slots=True)
 class _Searched:
-    """What is searched: an opened store, the two features, the clips that have rows and their vectors."""
+    """What is searched: an opened store, its features by the model's inputs, the clips that have rows, and those.
+
+    Attributes:
+        query: the input that a query image becomes.
+        gallery: the inputs that a clip is found by; the first is shown as the gallery's.
+        checkpoint: of `trained`.
+    """
 
     store: FeatureStore
-    image: tuple[str, Feature]
-    video: tuple[str, Feature]
+    features: Mapping[str, tuple[str, Feature]]
+    query: str
+    gallery: tuple[str, ...]
     clips: tuple[ClipRows, ...]
-    vectors: npt.NDArray[np.float32]
+    inputs: Mapping[str, InputRows]
     trained: TrainedModel | None
+    checkpoint: Path | None
+
+    @property
+    def image(self) -> tuple[str, Feature]:
+        """The feature that says how a query image becomes a vector, with its name."""
+        return self.features[self.query]
+
+    @property
+    def video(self) -> tuple[str, Feature]:
+        """The feature that clips are found by, with its name."""
+        return self.features[self.gallery[0]]
 
 
 def run_search(path: str, overrides: Sequence[str]) -> Outcome:
@@ -95,32 +116,48 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
 
 
 def _open(config: SearchConfig) -> _Searched:
-    trained = load(find_checkpoint(config.run, config.checkpoint)) if config.run else None
-    data = config.data or _trained_data(trained)
-    store = FeatureStore(data.store)
-    image, video = store[data.image], store[data.video]
+    checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run else None
+    trained = load(checkpoint) if checkpoint else None
+    sides, inputs = RETRIEVAL_SIDES, COSINE_INPUTS
     if trained is not None:
-        for role, name, feature, then in (
-            ("image", data.image, image, trained.origin.image),
-            ("video", data.video, video, trained.origin.video),
-        ):
-            check_recipe_trained_on(config.run or "", role, name, then.recipe_fingerprint, feature.recipe.fingerprint)
-    check_recipe(image.recipe)
-    clips = video.clips()
-    vectors = video.clip_means(clips) if clips else np.zeros((0, video.dim), np.float32)
-    kept = np.flatnonzero(~np.isnan(vectors).any(axis=1))
-    if not kept.size:
-        remedy = f"run clipmill build; see clipmill status {data.store}"
-        raise UsageError(describe("store", data.store, f"clips with rows of {data.video}", "none", remedy))
-    kept_clips = tuple(clips[row] for row in kept)
-    return _Searched(store, (data.image, image), (data.video, video), kept_clips, vectors[kept], trained)
+        sides, inputs = trained.card.sides, dict(trained.card.inputs)
+        _check_takes_images(trained)
+    query, gallery = sides["query"][0], sides["gallery"]
+    url, names = _sources(config, trained, (query, *gallery))
+    store = FeatureStore(url)
+    features = {name: (names[name], store[names[name]]) for name in (query, *gallery)}
+    if trained is not None:
+        for name, (feature, opened) in features.items():
+            then = trained.origin.inputs[name].recipe_fingerprint
+            check_recipe_trained_on(config.run or "", name, feature, then, opened.recipe.fingerprint)
+    check_recipe(features[query][1].recipe)
+    items = read_gallery({name: features[name][1] for name in gallery}, {name: inputs[name] for name in gallery}, url)
+    return _Searched(store, features, query, gallery, items.clips, items.inputs, trained, checkpoint)
 
 
-def _trained_data(trained: TrainedModel | None) -> SearchDataConfig:
+def _check_takes_images(trained: TrainedModel) -> None:
+    """Makes sure that a query image is all that the model needs of a query, and stored features all of a clip.
+
+    Raises:
+        UsageError: it needs something else.
+    """
+    card = trained.card
+    query = [card.inputs[name] for name in card.sides["query"]]
+    if len(query) != 1 or not isinstance(query[0], Vector) or trained.origin.vocabularies:
+        got = f"inputs {', '.join(card.inputs)} of {trained.name}"
+        remedy = "evaluate it with clipmill evaluate"
+        raise UsageError(describe("search", "run", "a model that is searched with single images", got, remedy))
+
+
+def _sources(config: SearchConfig, trained: TrainedModel | None, inputs: Sequence[str]) -> tuple[str, dict[str, str]]:
+    """Returns the store's URL and the name of the feature of each input."""
+    trained_on = {} if trained is None else {name: trained.origin.inputs[name].name for name in inputs}
+    if config.data is not None:
+        given = {"image": config.data.image, "video": config.data.video}
+        return config.data.store, {name: given.get(name, trained_on.get(name, "")) for name in inputs}
     if trained is None:
         raise UsageError("search data: expected data or run, got neither; see docs/search.md")
-    data = trained.origin.config["data"]
-    return SearchDataConfig(store=data["store"], image=data["image"], video=data["video"])
+    return str(trained.origin.config["data"]["store"]), trained_on
 
 
 def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
@@ -130,7 +167,7 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
         UsageError: no such space, or vectors of two networks that no model brings together.
     """
     if searched.trained is not None:
-        spaces = model_spaces(searched.trained)
+        spaces = model_spaces(searched.trained, searched.checkpoint or Path())
     else:
         (image, first), (video, second) = searched.image, searched.video
         if not comparable(first.recipe, second.recipe):
@@ -143,18 +180,19 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
                     "give run: a folder made by clipmill train",
                 )
             )
-        spaces = {COSINE: Cosine("image", "raw")}
+        spaces = {COSINE: Cosine(array_name(searched.query), array_name(searched.gallery[0]))}
     return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
 
 
 def _search(searched: _Searched, queries: Sequence[Query], spaces: Spaces, k: int) -> list[SearchedQuery]:
     """Returns the exact top `k` of every query and space; equal scores go by clip id."""
-    rows = np.stack([query.row for query in queries])
-    left: dict[str, Any] = {"image": rows}
-    right: dict[str, Any] = {"raw": searched.vectors}
-    if searched.trained is not None:
-        left |= embed_images(searched.trained, rows)
-        right |= embed_videos(searched.trained, searched.vectors)
+    asked = {searched.query: InputRows(np.stack([query.row for query in queries]))}
+    left: dict[str, Any] = arrays_of(asked)
+    if searched.trained is None:
+        right: dict[str, Any] = arrays_of(searched.inputs)
+    else:
+        left |= embed(searched.trained, "query", asked)
+        right = dict(embed(searched.trained, "gallery", searched.inputs))
     ids = [_clip_id(clip) for clip in searched.clips]
     # No clip carries the queries' label: of the evaluation only its exact, deterministic ranking is used.
     result = evaluate_retrieval(
@@ -192,8 +230,7 @@ def _about(searched: _Searched) -> dict[str, Any]:
     trained = searched.trained
     return {
         "store": searched.store.url,
-        "image": searched.image[1].recipe.fingerprint,
-        "video": searched.video[1].recipe.fingerprint,
+        **{name: feature.recipe.fingerprint for name, (_, feature) in searched.features.items()},
         "model": trained.name if trained else None,
         "epoch": trained.epoch if trained else None,
         "trained_on": trained.origin.fingerprint if trained else None,

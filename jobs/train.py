@@ -10,14 +10,14 @@ from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import duration
 from clipmill.jobs.run_reports import write_training_report
-from clipmill.pipelines.training.train import TrainReport, train
+from clipmill.pipelines.training.train import TrainReport, resolve, train
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.config import TrainConfig, dump_config
 
 
 def run_train(path: str, overrides: Sequence[str]) -> Outcome:
     """Trains as the config at `path` says, going on from the newest checkpoint where there is one."""
-    config = read_config(TrainConfig, path, overrides)
+    config = resolve(read_config(TrainConfig, path, overrides))
     print(dump_config(config).rstrip(), file=sys.stderr)
     report = train(config, [EpochProgress(sys.stderr)])
     page = write_training_report(report, config)
@@ -39,10 +39,12 @@ class EpochProgress:
             self._started = time.monotonic() - done.seconds
         rate = (done.epoch - self._first) / max(time.monotonic() - self._started, 1e-9)
         eta = (done.num_epochs - done.epoch) / rate
-        total = done.losses["total"]
+        # A solution has no total; the first of what it reached stands for it.
+        name = "total" if "total" in done.losses else next(iter(done.losses))
         if self._stream.isatty():
             end = "\n" if done.epoch == done.num_epochs else ""
-            line = f"epoch {done.epoch}/{done.num_epochs}  loss {total:.4f}  {rate:.1f} epochs/s  ETA {duration(eta)}"
+            position = f"epoch {done.epoch}/{done.num_epochs}  {name} {done.losses[name]:.4f}"
+            line = f"{position}  {rate:.1f} epochs/s  ETA {duration(eta)}"
             self._stream.write("\r" + line.ljust(78) + end)
             self._stream.flush()
             return
@@ -67,6 +69,9 @@ def _text(report: TrainReport) -> str:
     if report.losses:
         last = "  ".join(f"{name} {value:.4f}" for name, value in report.losses[-1].items())
         lines.append(f"  losses of the last epoch: {last}")
+    if report.selected_epoch != report.epoch:
+        lines.append(f"  used by: epoch {report.selected_epoch}, the best on {report.num_validation} validation clips")
+    lines += [f"  {note}" for note in report.notes]
     if report.labels_without_training:
         lines.append(f"  labels without a training clip: {', '.join(report.labels_without_training)}")
     return "\n".join(lines)

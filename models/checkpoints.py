@@ -1,29 +1,36 @@
 """Trained models on disk: plain tensors and plain types in one file, read back with ``weights_only``.
 
-What a file holds is everything scoring needs: the model's name, options and weights, the scaling of its inputs, which
-clips were kept for the test, and which features of which store it was trained on. No Python class is named in it.
+What a file holds is everything scoring needs: the model's name, options and weights, the scaling and vocabularies of
+its inputs, which clips were kept for the test, and which features of which store it was trained on. No Python class is
+named in it. Files of version 1, which knew one image and one video input, are still read.
 """
 
 import contextlib
+import json
 import os
 import pickle
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from clipmill.models.registry import RetrievalModel, build, entry
+from clipmill.models import registry
+from clipmill.models.base import ModelCard, Sizes
 from clipmill.models.scaling import Scaling, from_plain
 from clipmill.schemas.errors import ConfigError, StorageUnavailableError, UsageError, WeightsError, describe, near
 from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
 
 FORMAT = "clipmill.checkpoint"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 FOLDER = "checkpoints"
+SELECTED = "selected.json"
+"""In that folder, of a run that selects: the epoch that did best on the validation split."""
+
 _NAME = re.compile(r"epoch-(\d+)\.pt")
 
 
@@ -32,20 +39,22 @@ class Origin:
     """What a model was trained on.
 
     Attributes:
-        fingerprint: over the paired rows, labels, ids and the split.
-        label_names: in the order of the classifier's outputs.
+        inputs: by name, what each input was read from.
+        fingerprint: over the items' rows, labels, ids and the split.
+        label_names: in the order of the classifier's outputs; empty where the items have none.
         test_clip_ids: clips that were kept out of training, sorted.
         config: the resolved training config, as plain types.
+        vocabularies: of inputs that read tokens: the words, that of position 2 first.
     """
 
     store_url: str
     dataset: str
-    image: FeatureSource
-    video: FeatureSource
+    inputs: Mapping[str, FeatureSource]
     fingerprint: str
     label_names: tuple[str, ...]
     test_clip_ids: tuple[str, ...]
     config: Mapping[str, Any] = field(default_factory=dict)
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,18 +64,32 @@ class TrainedModel:
     Attributes:
         name: in the registry.
         options: as plain types.
-        epoch: epochs behind it.
+        sizes: what the training data decided of its shape.
+        model: an ``nn.Module``, see `models.base`.
+        scalings: by input; inputs without one are taken as they are.
+        epoch: epochs, or iterations of a solution, behind it.
         training: what going on with the training needs (optimiser, sampler, random state); plain types and tensors.
     """
 
     name: str
     options: Mapping[str, Any]
-    model: RetrievalModel
-    image_scaling: Scaling
-    video_scaling: Scaling
+    sizes: Sizes
+    model: Any
+    scalings: Mapping[str, Scaling]
     origin: Origin
     epoch: int
     training: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def card(self) -> ModelCard:
+        """The model's card as its options make it."""
+        return registry.card(self.name, registry.resolve_options(self.name, self.options))
+
+    def scaled(self, name: str, rows: InputRows) -> InputRows:
+        """Returns the rows of the input `name` as the model takes them."""
+        if name not in self.scalings:
+            return rows
+        return replace(rows, values=self.scalings[name].apply(rows.values))
 
 
 def checkpoint_path(run_folder: str | Path, epoch: int) -> Path:
@@ -84,7 +107,10 @@ def checkpoints(run_folder: str | Path) -> dict[int, Path]:
 
 
 def find_checkpoint(run_folder: str | Path, name: str | None = None) -> Path:
-    """Returns the run's newest checkpoint, or the one called `name` (``epoch-0010``, with or without ``.pt``).
+    """Returns the run's checkpoint: the one it selected, else its newest, or the one called `name`.
+
+    Args:
+        name: such as ``epoch-0010``, with or without ``.pt``.
 
     Raises:
         UsageError: the run has no checkpoint, or none of that name.
@@ -95,7 +121,10 @@ def find_checkpoint(run_folder: str | Path, name: str | None = None) -> Path:
             describe("run", str(run_folder), "a folder made by clipmill train", "no checkpoint", "run clipmill train")
         )
     if name is None:
-        return found[max(found)]
+        selected = Path(run_folder) / FOLDER / SELECTED
+        newest = max(found)
+        epoch: int = json.loads(selected.read_text("utf-8"))["epoch"] if selected.is_file() else newest
+        return found.get(epoch, found[newest])
     names = {path.stem: path for path in found.values()}
     if name.removesuffix(".pt") not in names:
         raise UsageError(describe("checkpoint", name, f"one of run {run_folder}", "none", near(name, names)))
@@ -108,18 +137,17 @@ def save(path: Path, trained: TrainedModel) -> None:
     Raises:
         StorageUnavailableError: the folder cannot be written.
     """
-    model = trained.model
     data = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
         "model": {
             "name": trained.name,
             "options": dict(trained.options),
-            "image_dim": model.image_dim,
-            "video_dim": model.video_dim,
-            "weights": {name: value.detach().cpu() for name, value in model.state_dict().items()},
+            "dims": dict(trained.sizes.dims),
+            "num_labels": trained.sizes.num_labels,
+            "weights": {name: value.detach().cpu() for name, value in trained.model.state_dict().items()},
         },
-        "scaling": {"image": trained.image_scaling.to_plain(), "video": trained.video_scaling.to_plain()},
+        "scaling": {name: scaling.to_plain() for name, scaling in trained.scalings.items()},
         "origin": _lists(asdict(trained.origin)),
         "epoch": trained.epoch,
         "training": dict(trained.training),
@@ -149,14 +177,12 @@ def load(path: Path) -> TrainedModel:
     thing = f"checkpoint {path}"
     if not isinstance(data, dict) or data.get("format") != FORMAT:
         raise WeightsError(describe(thing, "format", FORMAT, _kind(data), "give a file written by clipmill train"))
-    if data.get("format_version") != FORMAT_VERSION:
-        raise WeightsError(
-            describe(
-                thing, "version", str(FORMAT_VERSION), str(data.get("format_version")), "read it with a newer clipmill"
-            )
-        )
+    version = data.get("format_version")
+    if version not in (1, FORMAT_VERSION):
+        expected = f"at most {FORMAT_VERSION}"
+        raise WeightsError(describe(thing, "version", expected, str(version), "read it with a newer clipmill"))
     try:
-        return _trained(data, thing)
+        return _trained(_of_version_1(data) if version == 1 else data, thing)
     except (KeyError, TypeError, AttributeError) as error:
         raise WeightsError(
             describe(thing, "content", "a whole checkpoint", f"{type(error).__name__} {error}", "train the model again")
@@ -183,36 +209,46 @@ def _read(path: Path) -> Any:
         ) from None
 
 
+def _of_version_1(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the content of a file of version 1 as version 2 has it."""
+    model, origin = dict(data["model"]), dict(data["origin"])
+    model["dims"] = {"image": model.pop("image_dim"), "video": model.pop("video_dim")}
+    model["num_labels"] = len(origin["label_names"])
+    origin["inputs"] = {"image": origin.pop("image"), "video": origin.pop("video")}
+    return {**data, "model": model, "origin": {**origin, "vocabularies": {}}}
+
+
 def _trained(data: Mapping[str, Any], thing: str) -> TrainedModel:
     part, origin = data["model"], data["origin"]
     try:
-        options = validate(entry(part["name"]).options, part["options"], f"{thing} options")
+        options = validate(registry.registration(part["name"]).card.options, part["options"], f"{thing} options")
     except ConfigError as error:
         raise WeightsError(str(error)) from None
-    model = build(part["name"], options, part["image_dim"], part["video_dim"], len(origin["label_names"]))
+    sizes = Sizes(dict(part["dims"]), part["num_labels"])
+    model = registry.build(part["name"], options, sizes)
     _load_weights(model, part["weights"], thing)
     return TrainedModel(
         part["name"],
         part["options"],
-        model,
-        from_plain(data["scaling"]["image"], thing),
-        from_plain(data["scaling"]["video"], thing),
+        sizes,
+        model.eval(),
+        {name: from_plain(scaling, thing) for name, scaling in data["scaling"].items()},
         Origin(
             store_url=origin["store_url"],
             dataset=origin["dataset"],
-            image=FeatureSource(**origin["image"]),
-            video=FeatureSource(**origin["video"]),
+            inputs={name: FeatureSource(**source) for name, source in origin["inputs"].items()},
             fingerprint=origin["fingerprint"],
             label_names=tuple(origin["label_names"]),
             test_clip_ids=tuple(origin["test_clip_ids"]),
             config=origin["config"],
+            vocabularies={name: tuple(words) for name, words in origin["vocabularies"].items()},
         ),
         data["epoch"],
         data["training"],
     )
 
 
-def _load_weights(model: RetrievalModel, weights: Mapping[str, torch.Tensor], thing: str) -> None:
+def _load_weights(model: Any, weights: Mapping[str, torch.Tensor], thing: str) -> None:
     wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
     given = {name: list(value.shape) for name, value in weights.items()}
     if wanted != given:

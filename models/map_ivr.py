@@ -15,7 +15,10 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torch.nn import functional
 
+from clipmill.models.base import Batch, ModelCard, Registration, Side, Sizes, Values
+from clipmill.schemas.inputs import Vector
 from clipmill.schemas.model import Model
+from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Space
 
 Activation = Literal["relu", "tanh", "none"]
 Orth = Literal["cosine", "absolute_cosine", "squared_cosine"]
@@ -123,14 +126,13 @@ class MapIvr(nn.Module):
     """The networks of MAP-IVR and what its spaces are made of. It sees scaled vectors; scaling is the caller's.
 
     Args:
-        image_dim, video_dim: lengths of u and v.
-        num_labels: classes of the one linear classifier shared by both modalities.
+        sizes: lengths of u (``image``) and v (``video``), and the classes of the one linear classifier shared by both.
     """
 
-    def __init__(self, options: MapIvrOptions, image_dim: int, video_dim: int, num_labels: int) -> None:
+    def __init__(self, options: MapIvrOptions, sizes: Sizes) -> None:
         super().__init__()
         self.options = options
-        self.image_dim, self.video_dim, self.num_labels = image_dim, video_dim, num_labels
+        image_dim, video_dim = sizes.dims["image"], sizes.dims["video"]
         hidden, output = options.activation, options.output_activation
         video = (video_dim, *options.video_hidden)
         self.video_appearance = _perceptron((*video, options.appearance_dim), hidden, output)
@@ -140,22 +142,16 @@ class MapIvr(nn.Module):
         self.posterior_log_variance = nn.Linear(options.motion_dim, options.latent_dim)  # ours: sigma as log variance
         latent = options.appearance_dim + options.latent_dim
         self.decoder = _perceptron((latent, *options.decoder_hidden, video_dim), hidden, "none")
-        self.classifier = nn.Linear(options.appearance_dim, num_labels)  # ours: one linear layer
+        self.classifier = nn.Linear(options.appearance_dim, sizes.num_labels)  # ours: one linear layer
 
     @property
     def scaling(self) -> Literal["min_max", "l2", "none"]:
         """How the vectors it is given are scaled."""
         return self.options.scaling
 
-    @property
-    def noise_dim(self) -> int:
-        """Length of the standard normal noise one training pair takes."""
-        return self.options.latent_dim
-
-    @property
-    def combined(self) -> Mapping[str, float]:
-        """Weights of the spaces in the combined distance: S = (1 - lambda_v) S_A + lambda_v S_V."""
-        return {"appearance": 1.0 - self.options.lambda_v, "video": self.options.lambda_v}
+    def draws(self) -> Mapping[str, tuple[int, ...]]:
+        """Returns the shape of the noise one pair takes: eps of the posterior sample."""
+        return {"eps": (self.options.latent_dim,)}
 
     def forward(self, image: Tensor, video: Tensor, noise: Tensor) -> MapIvrOutputs:
         """Returns everything the losses need.
@@ -185,52 +181,58 @@ class MapIvr(nn.Module):
         decoded: Tensor = self.decoder(torch.cat([appearance_image, latent], dim=-1))
         return decoded
 
-    def losses(self, image: Tensor, video: Tensor, label: Tensor, noise: Tensor) -> dict[str, Tensor]:
+    def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses that are on, unweighted, each ``[B]``, and their weighted sum under ``total``.
 
         Each element depends on its own pair alone, so a batch may be cut over workers at will.
         """
         o = self.options
-        out: MapIvrOutputs = self(image, video, noise)
+        out: MapIvrOutputs = self(batch["image"], batch["video"], batch.draws["eps"])
         terms: dict[str, tuple[float, Tensor]] = {}
         if o.orth_weight:
             terms["orth"] = (o.orth_weight, orth_loss(out.motion, out.appearance_video, o.orth))
         if o.class_weight:
-            terms["class"] = (o.class_weight, class_loss(out.logits_image, out.logits_video, label))
+            terms["class"] = (o.class_weight, class_loss(out.logits_image, out.logits_video, _labels(batch)))
         if o.kl_weight:
             terms["kl"] = (o.kl_weight, kl_loss(out.mean, out.log_variance))
         if o.reconstruction_weight:
-            distance = reconstruction_loss(video, out.reconstruction, o.reconstruction_reduction)
+            distance = reconstruction_loss(batch["video"], out.reconstruction, o.reconstruction_reduction)
             terms["reconstruction"] = (o.reconstruction_weight, distance)
         weighted = torch.stack([weight * term for weight, term in terms.values()]).sum(dim=0)
         return {name: term for name, (_, term) in terms.items()} | {"total": weighted}
 
-    def spaces(self) -> tuple[str, ...]:
-        """Returns the spaces its losses give a meaning to.
+    def spaces(self) -> Mapping[str, Space]:
+        """Returns the spaces its losses give a meaning to: S_A, S_V and S = (1 - lambda_v) S_A + lambda_v S_V.
 
         Appearance vectors of images and videos meet only in the classifier, and decoded vectors resemble videos only by
         the reconstruction loss; the published ablation leaves the same cells empty.
         """
         o = self.options
-        learned = (("appearance", o.class_weight), ("video", o.reconstruction_weight))
-        kept = tuple(name for name, weight in learned if weight)
-        return (*kept, "combined") if len(kept) == 2 else kept
+        spaces: dict[str, Space] = {}
+        if o.class_weight:
+            spaces["appearance"] = Cosine("appearance", "appearance")
+        if o.reconstruction_weight:
+            spaces["video"] = BestOfSamples("samples", "video")
+        if len(spaces) == 2:
+            spaces["combined"] = Combined({"appearance": 1.0 - o.lambda_v, "video": o.lambda_v})
+        return spaces
 
-    def embed_images(self, image: Tensor) -> Mapping[str, Tensor]:
-        """Returns what images are searched with.
+    def embed(self, side: Side, inputs: Mapping[str, Values]) -> Mapping[str, Tensor]:
+        """Returns what queries are searched with, and what videos are found by.
 
-        ``appearance``: ``[B, appearance_dim]``; ``samples``: ``[B, h, video_dim]``, decoded from h latent samples.
+        Of a query ``appearance [B, appearance_dim]`` and ``samples [B, h, video_dim]``, decoded from h latent samples;
+        of a video ``appearance`` and ``video``, which is v itself, as scaled.
         """
+        if side == "gallery":
+            video = inputs["video"].values
+            return {"appearance": self.video_appearance(video), "video": video}
+        image = inputs["image"].values
         appearance = self.image_appearance(image)
         latent = self.latent_samples().to(image)
         num_images, num_samples = image.shape[0], latent.shape[0]
         repeated = appearance[:, None, :].expand(num_images, num_samples, -1)
         samples = self.decode(repeated, latent.expand(num_images, -1, -1))
         return {"appearance": appearance, "samples": samples}
-
-    def embed_videos(self, video: Tensor) -> Mapping[str, Tensor]:
-        """Returns what videos are found by: ``appearance``: ``[B, appearance_dim]``; ``video``: v itself, as scaled."""
-        return {"appearance": self.video_appearance(video), "video": video}
 
     def latent_samples(self) -> Tensor:
         """Returns ``float32[h, latent_dim]`` drawn from N(0, I): the same for every query and every call."""
@@ -244,3 +246,23 @@ def _perceptron(widths: Sequence[int], hidden: Activation, output: Activation) -
     for number, (before, after) in enumerate(pairwise(widths), start=1):
         layers += [nn.Linear(before, after), kinds[output if number == len(widths) - 1 else hidden]()]
     return nn.Sequential(*layers)
+
+
+def _labels(batch: Batch) -> Tensor:
+    if batch.label is None:
+        raise ValueError("map_ivr: expected a batch with labels, got none")
+    return batch.label
+
+
+REGISTRATION = Registration(
+    card=ModelCard(
+        name="map_ivr",
+        summary="appearance and motion of a video apart, and videos decoded from an image's appearance",
+        source="MAP-IVR, AAAI 2021, pp. 2145-2153; no code was released",
+        inputs={"image": Vector("first"), "video": Vector("mean")},
+        options=MapIvrOptions,
+        # ours: APIVR's released values, which MAP-IVR's text does not override.
+        loop={"epochs": 200, "batch": 70, "learning_rate": 1e-4, "beta1": 0.7},
+    ),
+    build=MapIvr,
+)

@@ -1,70 +1,62 @@
-"""The table of models that can be trained on stored features: name to options and module."""
+"""Which models there are. To add one: a module with a `REGISTRATION`, and one line in `BUILT_IN`.
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from typing import Any, Protocol
+One from outside the project registers under the entry point group ``clipmill.models``.
+"""
 
-import torch
-from torch import Tensor, nn
+from collections.abc import Mapping
+from functools import cache
+from importlib import import_module
+from importlib.metadata import EntryPoint, entry_points
+from typing import TYPE_CHECKING, Any
 
-from clipmill.models.map_ivr import MapIvr, MapIvrOptions
-from clipmill.models.scaling import Kind
+from clipmill.models.base import ModelCard, Registration, Sizes, card_for
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.model import Model, validate
 
+if TYPE_CHECKING:
+    from torch import nn
 
-class RetrievalModel(Protocol):
-    """A torch module that learns image-to-video retrieval from pairs of vectors. `MapIvr` documents each member."""
+ENTRY_POINT_GROUP = "clipmill.models"
 
-    image_dim: int
-    video_dim: int
-    num_labels: int
-
-    @property
-    def scaling(self) -> Kind: ...
-
-    @property
-    def noise_dim(self) -> int: ...
-
-    @property
-    def combined(self) -> Mapping[str, float]: ...
-
-    def losses(self, image: Tensor, video: Tensor, label: Tensor, noise: Tensor) -> Mapping[str, Tensor]: ...
-
-    def spaces(self) -> tuple[str, ...]: ...
-
-    def embed_images(self, image: Tensor) -> Mapping[str, Tensor]: ...
-
-    def embed_videos(self, video: Tensor) -> Mapping[str, Tensor]: ...
-
-    # Of nn.Module:
-    def parameters(self, recurse: bool = True) -> Iterator[nn.Parameter]: ...
-
-    def state_dict(self) -> dict[str, Any]: ...
-
-    def load_state_dict(self, state_dict: Mapping[str, Any], strict: bool = True) -> Any: ...
+BUILT_IN = {
+    "map_ivr": "clipmill.models.map_ivr",
+}
 
 
-@dataclass(frozen=True, slots=True)
-class ModelEntry:
-    """One model: its options class and what makes the module of (options, image_dim, video_dim, num_labels)."""
-
-    options: type[Model]
-    build: Callable[[Any, int, int, int], RetrievalModel]
+@cache
+def _outside() -> dict[str, EntryPoint]:
+    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP)}
 
 
-MODELS: Mapping[str, ModelEntry] = {"map_ivr": ModelEntry(MapIvrOptions, MapIvr)}
+def names() -> tuple[str, ...]:
+    """Returns the registered names, sorted."""
+    return tuple(sorted({*BUILT_IN, *_outside()}))
 
 
-def entry(name: str) -> ModelEntry:
-    """Returns the model called `name`.
+@cache
+def registration(name: str) -> Registration:
+    """Returns the card and builder of a model.
 
     Raises:
-        UsageError: there is none; the message lists near names.
+        UsageError: there is no such model (near names are listed), or the package that brings it is broken.
     """
-    if name not in MODELS:
-        raise UsageError(describe("model", name, "a known name", "an unknown one", near(name, MODELS)))
-    return MODELS[name]
+    if name in BUILT_IN:
+        found: object = import_module(BUILT_IN[name]).REGISTRATION
+    elif name in _outside():
+        try:
+            found = _outside()[name].load()
+        except Exception as error:
+            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            raise UsageError(describe("model", name, "a package that imports", got, "fix or remove it")) from error
+    else:
+        raise UsageError(describe("model", name, "a known name", "an unknown one", near(name, names())))
+    if not isinstance(found, Registration):
+        expected = "a clipmill.models.base.Registration"
+        raise UsageError(describe("model", name, expected, type(found).__name__, "see docs/extending.md"))
+    if found.card.name != name:
+        remedy = "give the entry point the name of its card"
+        raise UsageError(describe("model", name, "a card of that name", found.card.name, remedy))
+    return found
 
 
 def resolve_options(name: str, given: Mapping[str, Any]) -> Model:
@@ -74,14 +66,22 @@ def resolve_options(name: str, given: Mapping[str, Any]) -> Model:
         UsageError: no such model.
         ConfigError: an option is unknown or does not fit.
     """
-    return validate(entry(name).options, dict(given), "model.options")
+    return validate(registration(name).card.options, dict(given), "model.options")
 
 
-def build(name: str, options: Model, image_dim: int, video_dim: int, num_labels: int, seed: int = 0) -> RetrievalModel:
+def card(name: str, options: Model) -> ModelCard:
+    """Returns the card of the model `name` as its options make it."""
+    return card_for(registration(name).card, options)
+
+
+def build(name: str, options: Model, sizes: Sizes, seed: int = 0) -> "nn.Module":
     """Returns a fresh model whose initial weights are a function of its options, sizes and `seed` alone.
 
-    ours: PyTorch's default initialisation; the publication does not state one.
+    ours: PyTorch's default initialisation, unless a model's own code says otherwise.
     """
+    import torch
+
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        return entry(name).build(options, image_dim, video_dim, num_labels)
+        built: nn.Module = registration(name).build(options, sizes)
+    return built

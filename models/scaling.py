@@ -5,11 +5,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.schemas.arrays import Array, Singles
 from clipmill.schemas.errors import WeightsError, describe
 
-Floats = npt.NDArray[np.float32]
 Kind = Literal["min_max", "l2", "none"]
 
 
@@ -29,7 +28,7 @@ class Scaling:
     offset: float = 0.0
     span: float = 1.0
 
-    def apply(self, values: npt.NDArray[np.generic]) -> Floats:
+    def apply(self, values: Array) -> Singles:
         """Returns ``float32[n, D]``; a row of norm 0 stays 0 under ``l2``."""
         rows = np.asarray(values, np.float32)
         if self.kind == "min_max":
@@ -44,12 +43,13 @@ class Scaling:
         return asdict(self)
 
 
-def fit(kind: Kind, values: npt.NDArray[np.floating]) -> Scaling:
+def fit(kind: Kind, values: Array) -> Scaling:
     """Returns the scaling of `kind` fitted on the training rows ``[n, D]``; constant rows are not divided."""
     if kind != "min_max":
         return Scaling(kind)
-    span = float(values.max()) - float(values.min())
-    return Scaling(kind, float(np.mean(values, dtype=np.float64)), span if span > 0 else 1.0)
+    span = float(np.max(values)) - float(np.min(values))
+    mean = float(np.asarray(values, np.float64).mean())
+    return Scaling(kind, mean, span if span > 0 else 1.0)
 
 
 def from_plain(data: Mapping[str, Any], source: str) -> Scaling:

@@ -134,22 +134,56 @@ class SplitConfig(Model):
     Attributes:
         from_: ``manifest`` uses its column `split`; ``random`` draws per label (stratified), seeded.
         test_fraction: share of the videos of each label that is tested.
+        validation_fraction: share that is neither trained on nor tested, for `loop.select`.
     """
 
     from_: Literal["random", "manifest"] = Field(default="random", alias="from")
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
+    validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     seed: int = 0
 
     model_config = Model.model_config | {"populate_by_name": True}
 
 
-class RetrievalDataConfig(Model):
-    """Which stored features are paired: `image` gives the query vector of a clip, `video` its gallery vector (mean)."""
+class TextConfig(Model):
+    """A table (.csv or .parquet) with a text for each clip; `id` and `text` name its columns.
+
+    An id is that of a clip (``<video id>#<index>``) or of a video, whose clips all have its text.
+    """
+
+    file: str = Field(min_length=1)
+    id: str = "id"
+    text: str = "text"
+
+
+class DataConfig(Model):
+    """What a model is given: for each of its inputs a stored feature, or a file of texts.
+
+    Attributes:
+        image, video: the inputs of those names: what a clip is searched with, and what it is found by.
+        inputs: inputs of other names.
+    """
 
     store: str
-    image: str
-    video: str
+    image: str | None = None
+    video: str | None = None
+    inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
     split: SplitConfig = Field(default_factory=SplitConfig)
+
+    @model_validator(mode="after")
+    def _each_once(self) -> "DataConfig":
+        for name in ("image", "video"):
+            if getattr(self, name) is not None and name in self.inputs:
+                raise ValueError(f"expected {name} once, got it in inputs too; leave one out")
+        if not self.sources:
+            raise ValueError("expected at least one input, such as image: vgg16 and video: c3d")
+        return self
+
+    @property
+    def sources(self) -> dict[str, str | TextConfig]:
+        """What each input is read from, by name."""
+        named = {"image": self.image, "video": self.video}
+        return {name: source for name, source in named.items() if source is not None} | self.inputs
 
 
 class ModelConfig(Model):
@@ -160,11 +194,14 @@ class ModelConfig(Model):
 
 
 class LoopConfig(Model):
-    """The training loop. Defaults are APIVR's, which MAP-IVR's text does not override (see docs/models).
+    """The training loop. A key that is left out is as the model's publication has it (see docs/models), else as here.
 
     Attributes:
-        batch: pairs of one step, over all workers together.
-        beta1: of Adam.
+        batch: items of one step, over all workers together.
+        beta1, beta2, weight_decay: of Adam.
+        milestones, gamma: after so many epochs the learning rate is multiplied by `gamma`.
+        select: the epoch a run is used by: the ``last``, or the one whose loss of this name (such as ``total``) is
+            least on the validation split.
         keep_checkpoints: the newest so many are kept, older ones deleted.
         threads: compute threads; 0: as many as PyTorch takes, divided by the workers of a machine.
     """
@@ -172,7 +209,12 @@ class LoopConfig(Model):
     epochs: int = Field(default=200, ge=1)
     batch: int = Field(default=70, ge=1)
     learning_rate: float = Field(default=1e-4, gt=0)
-    beta1: float = Field(default=0.7, ge=0, lt=1)
+    beta1: float = Field(default=0.9, ge=0, lt=1)
+    beta2: float = Field(default=0.999, ge=0, lt=1)
+    weight_decay: float = Field(default=0.0, ge=0)
+    milestones: tuple[int, ...] = ()
+    gamma: float = Field(default=0.1, gt=0)
+    select: str = "last"
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
@@ -191,12 +233,17 @@ class TrainerConfig(Model):
 class TrainConfig(Model):
     """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report."""
 
-    data: RetrievalDataConfig
+    data: DataConfig
     model: ModelConfig
     loop: LoopConfig = Field(default_factory=LoopConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     out: str
     resume: bool = True
+
+    @field_serializer("loop")
+    def _loop_as_written(self, loop: LoopConfig) -> dict[str, Any]:
+        # A default filled in would read as a wish, and come before the model's own value.
+        return loop.model_dump(mode="json", exclude_unset=True)
 
 
 T = TypeVar("T", bound=BaseModel)

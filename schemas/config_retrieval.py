@@ -5,7 +5,7 @@ from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from clipmill.schemas.config import RetrievalDataConfig
+from clipmill.schemas.config import DataConfig
 from clipmill.schemas.config_evaluate import TaskConfig
 from clipmill.schemas.config_index import IndexConfig
 
@@ -30,7 +30,7 @@ class RetrievalConfig(TaskConfig):
 
     task: Literal["retrieval"] = "retrieval"
     run: str | None = None
-    data: RetrievalDataConfig | None = None
+    data: DataConfig | None = None
     checkpoint: str | None = None
     cutoffs: tuple[int, ...] = Field(default=(10, 20, 50, 100), min_length=1)
     spaces: tuple[str, ...] = ()

@@ -38,6 +38,11 @@ class ClipRows:
     stop_seconds: float
     label: str | None = None
 
+    @property
+    def key(self) -> tuple[str, int]:
+        """Video id and index: what tells it from all other clips of the store."""
+        return self.video_id, self.clip
+
 
 @dataclass(frozen=True, slots=True)
 class _Place:

@@ -1,4 +1,4 @@
-"""Which clips are tested: decided per video, so that no clip of a training video is ever tested."""
+"""Which clips train, validate and test: decided per video, so that no clip of a training video is ever tested."""
 
 import hashlib
 from collections import Counter, defaultdict
@@ -12,12 +12,15 @@ from clipmill.schemas.errors import ManifestError, describe
 SPLIT_NAMES = ("train", "validation", "test")
 
 
-def random_test_videos(video_ids: Sequence[str], labels: Sequence[str], test_fraction: float, seed: int) -> set[str]:
-    """Returns the ids of the videos that are tested: about `test_fraction` of the videos of each label.
+def random_parts(
+    video_ids: Sequence[str], labels: Sequence[str], test_fraction: float, validation_fraction: float, seed: int
+) -> npt.NDArray[np.str_]:
+    """Returns each clip's part: about these fractions of the videos of each label are tested and validated on.
 
     A video with clips of several labels counts for its most frequent one. Videos are ordered by a hash of (seed, id),
     so a video's place does not depend on the platform or on the other labels. Of n videos of a label, round(fraction *
-    n) are tested, but at least one and at most n - 1; a label with a single video is not tested.
+    n) are tested, but at least one and at most n - 1; a label with a single video is not tested. Of the next ones
+    round(fraction * n) validate, as long as one is left to train.
 
     Args:
         video_ids, labels: one per clip.
@@ -28,11 +31,14 @@ def random_test_videos(video_ids: Sequence[str], labels: Sequence[str], test_fra
     groups: dict[str, list[str]] = defaultdict(list)
     for video_id, counts in per_video.items():
         groups[min(counts, key=lambda name: (-counts[name], name))].append(video_id)
-    tested: set[str] = set()
+    parts: dict[str, str] = {}
     for members in groups.values():
         num_test = min(max(int(test_fraction * len(members) + 0.5), 1), len(members) - 1)
-        tested.update(sorted(members, key=lambda video_id: _draw(seed, video_id))[:num_test])
-    return tested
+        num_validation = min(int(validation_fraction * len(members) + 0.5), len(members) - num_test - 1)
+        ordered = sorted(members, key=lambda video_id: _draw(seed, video_id))
+        parts |= dict.fromkeys(ordered[:num_test], "test")
+        parts |= dict.fromkeys(ordered[num_test : num_test + num_validation], "validation")
+    return np.array([parts.get(video_id, "train") for video_id in video_ids], dtype="<U10")
 
 
 def manifest_parts(video_ids: Sequence[str], splits: Mapping[str, str | None]) -> npt.NDArray[np.str_]:
@@ -57,7 +63,7 @@ def manifest_parts(video_ids: Sequence[str], splits: Mapping[str, str | None]) -
                 "fill in the column split, or take data.split.from: random",
             )
         )
-    return np.array([splits[video_id] for video_id in video_ids], dtype=np.str_)
+    return np.array([splits[video_id] for video_id in video_ids], dtype="<U10")
 
 
 def _draw(seed: int, video_id: str) -> bytes:

@@ -211,7 +211,7 @@ def render_training(report: Mapping[str, Any], config: str) -> str:
     without = [
         ("labels without a training clip", ", ".join(report["labels_without_training"]) or "none"),
         ("labels without a test clip", ", ".join(report["labels_without_test"]) or "none"),
-        ("left out: one feature alone", f"{report['num_only_image'] + report['num_only_video']:,} clips"),
+        ("left out: one feature alone", f"{_num_left_out(report):,} clips"),
         ("left out: for validation", f"{report['num_validation']:,} clips"),
     ]
     options = tuple((name, str(value)) for name, value in sorted(report["options"].items()))
@@ -258,3 +258,7 @@ def _losses(names: Sequence[str], losses: Sequence[Mapping[str, float]]) -> Tabl
     rows = [(f"{epoch:g}", [f"{losses[int(epoch) - 1].get(name, float('nan')):.4g}" for name in names]) for epoch in
             _marked(len(losses))]  # fmt: skip
     return numbers(("epoch", *names), rows, "The losses as numbers")
+
+
+def _num_left_out(report: Mapping[str, Any]) -> int:
+    return sum(count for name, count in report.items() if name.startswith("num_only_"))

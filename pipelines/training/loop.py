@@ -1,109 +1,255 @@
 """The training loop. Everything random is a function of (seed, epoch, batch), so it can stop and go on at any epoch.
 
-Order of the pairs: a permutation drawn per epoch. Noise of the latent samples: drawn per global batch. Each worker
-draws the whole of both and takes its share, so the numbers of a global batch do not depend on the number of workers.
+Order of the items: a permutation drawn per epoch. Noise that a model draws: drawn per global batch. Each worker draws
+the whole of both and takes its share, so the numbers of a global batch do not depend on the number of workers.
 """
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from clipmill.models.registry import RetrievalModel
+from clipmill.models.base import Batch, Step, Values
 from clipmill.pipelines.training.parallel import Parallel, share
+from clipmill.pipelines.training.phases import PlannedPhase
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.config import LoopConfig
+from clipmill.schemas.inputs import InputRows
 
 
 @dataclass(frozen=True, slots=True)
-class TrainingRows:
-    """The training pairs on the device: ``float32[n, Di]``, ``float32[n, Dv]`` (both scaled), ``int64[n]``."""
+class DeviceRows:
+    """One input of all items on the device: rows one item after the other, and where each item's begin."""
 
-    image: Tensor
-    video: Tensor
-    label: Tensor
+    values: Tensor
+    offsets: Tensor | None
+
+    def take(self, items: Tensor, length: int) -> Values:
+        """Returns the rows of the items `items` ``int64[B]``, filled up to `length` where items have several."""
+        if self.offsets is None:
+            return Values(self.values[items])
+        first, lengths = self.offsets[items], self.offsets[items + 1] - self.offsets[items]
+        place = torch.arange(length, device=items.device)
+        mask = place < lengths[:, None]
+        rows = torch.where(mask, first[:, None] + place, 0)
+        found = self.values[rows] if len(self.values) else self.values.new_zeros((*rows.shape, *self.values.shape[1:]))
+        return Values(found * mask.view(*mask.shape, *[1] * (found.ndim - 2)), mask)
+
+    def longest(self, items: Tensor) -> int:
+        """Returns the number of rows of the longest of `items`, at least 1."""
+        if self.offsets is None:
+            return 1
+        return max(1, int((self.offsets[items + 1] - self.offsets[items]).max()))
+
+
+@dataclass(frozen=True, slots=True)
+class TrainingItems:
+    """Items on the device, scaled: their inputs by name, and ``int64[n]`` labels, or None where there are none."""
+
+    inputs: Mapping[str, DeviceRows]
+    label: Tensor | None
+    num_items: int
 
     def __len__(self) -> int:
-        return len(self.label)
+        return self.num_items
 
     @classmethod
-    def on_device(
-        cls,
-        image: npt.NDArray[np.float32],
-        video: npt.NDArray[np.float32],
-        label: npt.NDArray[np.int64],
-        device: torch.device,
-    ) -> "TrainingRows":
-        """Returns the arrays as tensors on `device`."""
-        return cls(
-            torch.from_numpy(image).to(device), torch.from_numpy(video).to(device), torch.from_numpy(label).to(device)
-        )
+    def on_device(cls, inputs: Mapping[str, InputRows], label: Ints | None, device: torch.device) -> "TrainingItems":
+        """Returns the items as tensors on `device`."""
+        rows = {
+            name: DeviceRows(
+                torch.from_numpy(item.values).to(device),
+                None if item.offsets is None else torch.from_numpy(item.offsets).to(device),
+            )
+            for name, item in inputs.items()
+        }
+        num_items = len(next(iter(inputs.values())))
+        return cls(rows, None if label is None else torch.from_numpy(label).to(device), num_items)
+
+    def lengths(self, items: Tensor) -> dict[str, int]:
+        """Returns, by input, the rows of the longest of `items`."""
+        return {name: rows.longest(items) for name, rows in self.inputs.items()}
+
+    def batch(self, items: Tensor, lengths: Mapping[str, int], **rest: Any) -> Batch:
+        """Returns the items at `items` ``int64[B]``, their inputs filled up to `lengths`."""
+        inputs = {name: rows.take(items, lengths[name]) for name, rows in self.inputs.items()}
+        return Batch(inputs, None if self.label is None else self.label[items], **rest)
 
 
-def make_optimiser(model: RetrievalModel, config: LoopConfig) -> torch.optim.Optimizer:
-    """Returns Adam over the model's weights.
+class Optimiser:
+    """Adam over a model's weights, which moves those of one step at the rates that step has for them.
 
     One fused kernel: on a CPU its step takes a tenth of the plain one's time, which outweighs forward and backward.
     """
-    return torch.optim.Adam(model.parameters(), lr=config.learning_rate, betas=(config.beta1, 0.999), fused=True)
+
+    def __init__(self, model: nn.Module, config: LoopConfig, phases: Sequence[PlannedPhase]) -> None:
+        steps = [step for phase in phases for step in phase.steps]
+        # Parameters that always move at one rate share a group, so a model of one phase and step has a single one.
+        groups: dict[tuple[float | None, ...], list[nn.Parameter]] = {}
+        for name, parameter in model.named_parameters():
+            groups.setdefault(tuple(rate_of(step, name) for step in steps), []).append(parameter)
+        self._rates = [dict(zip(map(id, steps), rates, strict=True)) for rates in groups]
+        self._learning_rate = config.learning_rate
+        self.adam = torch.optim.Adam(
+            [{"params": parameters} for parameters in groups.values()],
+            lr=config.learning_rate,
+            betas=(config.beta1, config.beta2),
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def begin(self) -> None:
+        """Forgets the gradients of the step before."""
+        self.adam.zero_grad(set_to_none=True)
+
+    def moved(self, step: Step) -> Iterator[nn.Parameter]:
+        """Yields the parameters that `step` moves; the others lose their gradient, so that they stand still."""
+        for group, rates in zip(self.adam.param_groups, self._rates, strict=True):
+            if rates[id(step)] is not None:
+                yield from group["params"]
+                continue
+            for parameter in group["params"]:
+                parameter.grad = None
+
+    def update(self, step: Step, decay: float) -> None:
+        """Moves the parameters of `step`, whose learning rates are multiplied by `decay`."""
+        for group, rates in zip(self.adam.param_groups, self._rates, strict=True):
+            group["lr"] = self._learning_rate * decay * (rates[id(step)] or 0.0)
+        self.adam.step()
 
 
-def train(
-    model: RetrievalModel,
-    optimiser: torch.optim.Optimizer,
-    rows: TrainingRows,
-    config: LoopConfig,
-    parallel: Parallel,
-    after_epoch: Callable[[int, dict[str, float]], bool],
-    start_epoch: int = 0,
-) -> int:
-    """Trains epochs `start_epoch` + 1 to `config.epochs` and returns the last one done.
+def rate_of(step: Step, name: str) -> float | None:
+    """Returns the rate of the parameter `name` in `step`, or None where it stands still."""
+    fitting = [beginning for beginning in step.rates if name.startswith(beginning)]
+    return step.rates[max(fitting, key=len)] if fitting else None
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What an epoch needs: the model, its optimiser, the items, and how the work is shared.
+
+    Attributes:
+        couples_batch: the losses are scalars over the whole batch, which every worker then computes: the same numbers
+            on each, and no gain from several.
+    """
+
+    model: Any
+    optimiser: Optimiser
+    items: TrainingItems
+    config: LoopConfig
+    phases: Sequence[PlannedPhase]
+    parallel: Parallel
+    couples_batch: bool = False
+
+
+def train(training: Training, after_epoch: Callable[[int, dict[str, float]], bool], start_epoch: int = 0) -> int:
+    """Trains epochs `start_epoch` + 1 to the last and returns the last one done.
 
     Args:
         after_epoch: called on every worker with the number of epochs done and the mean of each loss over the epoch's
-            pairs; False ends the training there.
+            items; False ends the training there.
     """
     epoch = start_epoch
-    while epoch < config.epochs:
-        means = train_epoch(model, optimiser, rows, config, parallel, epoch)
+    while epoch < training.config.epochs:
+        means = train_epoch(training, epoch)
         epoch += 1
         if not after_epoch(epoch, means):
             break
     return epoch
 
 
-def train_epoch(
-    model: RetrievalModel,
-    optimiser: torch.optim.Optimizer,
-    rows: TrainingRows,
-    config: LoopConfig,
-    parallel: Parallel,
-    epoch: int,
-) -> dict[str, float]:
-    """Takes one step per global batch of epoch `epoch` (from 0) and returns the mean of each loss over all pairs.
+def train_epoch(training: Training, epoch: int) -> dict[str, float]:
+    """Takes the steps of every global batch of epoch `epoch` (from 0) and returns the mean of each loss over all items.
 
-    The last batch of an epoch holds what is left. Means are of the losses as they were before each step.
+    The last batch of an epoch holds what is left. Means are of the losses as they were before each step; of a batch
+    with several steps, before the first.
     """
-    device = rows.label.device
-    order = torch.randperm(len(rows), generator=_generator(config.seed, epoch, -1))
+    items, config = training.items, training.config
+    phase = next(phase for phase in training.phases if epoch < phase.stop)
+    decay = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
+    order = torch.randperm(len(items), generator=_generator(config.seed, epoch, -1))
+    num_batches = -(-len(items) // config.batch)
     sums: dict[str, Tensor] = {}
-    for step, start in enumerate(range(0, len(rows), config.batch)):
-        batch = order[start : start + config.batch]
-        noise = torch.randn(len(batch), model.noise_dim, generator=_generator(config.seed, epoch, step))
-        mine = share(len(batch), parallel.rank, parallel.num_workers)
-        take = batch[mine].to(device)
-        losses = model.losses(rows.image[take], rows.video[take], rows.label[take], noise[mine].to(device))
-        optimiser.zero_grad(set_to_none=True)
-        (losses["total"].sum() / len(batch)).backward()  # type: ignore[no-untyped-call]
-        parallel.add_up_gradients(model.parameters())
-        optimiser.step()
-        for name, values in losses.items():
-            sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=device)) + values.detach().sum()
-    total = parallel.add_up(torch.stack(list(sums.values()))).tolist()
-    return {name: value / len(rows) for name, value in zip(sums, total, strict=True)}
+    training.model.train()
+    for number in range(num_batches):
+        taken = order[number * config.batch : (number + 1) * config.batch]
+        progress = (epoch + number / num_batches) / config.epochs
+        batch = _share_of(training, taken, epoch, number, progress, phase.name)
+        for place, step in enumerate(phase.steps):
+            losses = _step(training, batch, step, decay, len(taken))
+            if place == 0:
+                _add(sums, losses, len(taken), training)
+    total = training.parallel.add_up(torch.stack(list(sums.values()))).tolist()
+    return {name: value / len(items) for name, value in zip(sums, total, strict=True)}
+
+
+def validation_losses(training: Training, items: TrainingItems) -> dict[str, float]:
+    """Returns the mean of each loss over `items`, with the same noise each time, and moves nothing."""
+    sums: dict[str, float] = {}
+    training.model.eval()
+    device = next(iter(items.inputs.values())).values.device
+    with torch.no_grad():
+        for number, start in enumerate(range(0, len(items), training.config.batch)):
+            taken = torch.arange(start, min(start + training.config.batch, len(items)))
+            draws = _draws(training, len(taken), -1, number)
+            placed = taken.to(device)
+            batch = items.batch(
+                placed,
+                items.lengths(placed),
+                draws={name: noise.to(device) for name, noise in draws.items()},
+                progress=1.0,
+                phase=training.phases[-1].name,
+            )
+            for name, values in training.model.losses(batch).items():
+                mean = values.double().mean().item()
+                sums[name] = sums.get(name, 0.0) + mean * len(taken)
+    return {name: value / len(items) for name, value in sums.items()}
+
+
+def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progress: float, phase: str) -> Batch:
+    """Returns this worker's share of the global batch `taken`, all of it where the losses couple the batch."""
+    items, parallel = training.items, training.parallel
+    device = next(iter(items.inputs.values())).values.device
+    draws = _draws(training, len(taken), epoch, number)
+    ours = slice(None) if training.couples_batch else share(len(taken), parallel.rank, parallel.num_workers)
+    placed = taken.to(device)
+    return items.batch(
+        placed[ours],
+        # Filled up alike on all workers, so that a share's numbers are those of the whole batch.
+        items.lengths(placed),
+        draws={name: noise[ours].to(device) for name, noise in draws.items()},
+        progress=progress,
+        phase=phase,
+    )
+
+
+def _draws(training: Training, num_items: int, epoch: int, number: int) -> dict[str, Tensor]:
+    shapes = training.model.draws() if hasattr(training.model, "draws") else {}
+    generator = _generator(training.config.seed, epoch, number)
+    return {name: torch.randn(num_items, *shapes[name], generator=generator) for name in sorted(shapes)}
+
+
+def _step(training: Training, batch: Batch, step: Step, decay: float, num_items: int) -> Mapping[str, Tensor]:
+    parallel, optimiser = training.parallel, training.optimiser
+    losses: Mapping[str, Tensor] = training.model.losses(batch)
+    # A coupled loss is the whole batch's on every worker: of equal gradients the mean is taken.
+    divisor = parallel.num_workers if training.couples_batch else num_items
+    optimiser.begin()
+    (losses[step.loss].sum() / divisor).backward()  # type: ignore[no-untyped-call]
+    parallel.add_up_gradients(optimiser.moved(step))
+    optimiser.update(step, decay)
+    return losses
+
+
+def _add(sums: dict[str, Tensor], losses: Mapping[str, Tensor], num_items: int, training: Training) -> None:
+    for name, values in losses.items():
+        value = values.detach().sum()
+        if training.couples_batch:
+            value = value * num_items / training.parallel.num_workers
+        sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=values.device)) + value
 
 
 def _generator(seed: int, epoch: int, step: int) -> torch.Generator:

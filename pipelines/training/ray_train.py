@@ -89,12 +89,12 @@ def _worker(config: dict[str, Any]) -> None:
 
 def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: Callable[[EpochDone], None]) -> None:
     folder, seen = RunFolder(job.folder), job.start_epoch
-    num_pairs = len(job.pairs) - len(job.pairs.test_clip_ids)
+    num_items = int((job.items.part == "train").sum())
     while True:
         finished = running.done()
         for line in folder.metrics()[seen:]:
             seen = line["epoch"]
-            on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], num_pairs))
+            on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], num_items))
         if finished:
             break
         time.sleep(_POLL_SECONDS)

@@ -8,9 +8,9 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from clipmill.models.checkpoints import FOLDER, TrainedModel, checkpoints, load
-from clipmill.pipelines.datasets.pairs import PairedFeatures
-from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints, load
+from clipmill.pipelines.datasets.items import Items
+from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
@@ -30,32 +30,52 @@ MAY_CHANGE = (
 The store may have moved; what is read from it is compared by its bytes."""
 
 
-def data_fingerprint(pairs: PairedFeatures) -> str:
-    """Returns 32 hex digits over the vectors, labels, ids, split and recipes: all that training takes from a store."""
+def data_fingerprint(items: Items, select: str = "last") -> str:
+    """Returns 32 hex digits over the rows, labels, ids, split and recipes: all that training takes from a store.
+
+    Args:
+        select: as in the config's loop; clips that validate count only where they decide something.
+    """
     digest = hashlib.blake2b(digest_size=16)
-    for source in (pairs.image_source, pairs.video_source):
+    for source in items.sources.values():
         digest.update(f"{source.recipe_fingerprint}\n".encode())
-    for values in (pairs.image, pairs.video, pairs.label, pairs.is_test):
-        digest.update(f"{values.dtype.str} {values.shape}\n".encode())
-        digest.update(values.tobytes())
-    digest.update(json.dumps([pairs.label_names, pairs.clip_ids]).encode())
+    parts = [items.take(items.part != "validation")]
+    if select != "last":
+        parts.append(items.of("validation"))
+    for part in parts:
+        columns = [column for rows in part.inputs.values() for column in (rows.values, rows.offsets)]
+        for values in (*columns, part.label, part.part == "test"):
+            if values is not None:
+                digest.update(f"{values.dtype.str} {values.shape}\n".encode())
+                digest.update(values.tobytes())
+        digest.update(json.dumps([part.label_names, part.clip_ids]).encode())
     return digest.hexdigest()
 
 
-def identity(config: TrainConfig, options: Mapping[str, Any], pairs: PairedFeatures) -> dict[str, Any]:
+def identity(config: TrainConfig, options: Mapping[str, Any], items: Items) -> dict[str, Any]:
     """Returns what must be equal for a run to go on from a checkpoint: flat and plain, so that it compares readably."""
     plain = config.model_dump(mode="json", by_alias=True)
     plain["model"]["options"] = dict(options)
     flat = _flat(plain)
     kept = {key: value for key, value in flat.items() if not f"{key}.".startswith(tuple(f"{k}." for k in MAY_CHANGE))}
+    sources = items.sources.items()
     return kept | {
-        "image feature": f"{pairs.image_source.name}-{pairs.image_source.recipe_fingerprint[:8]}",
-        "video feature": f"{pairs.video_source.name}-{pairs.video_source.recipe_fingerprint[:8]}",
-        "number of clips": len(pairs),
-        "number of test clips": len(pairs.test_clip_ids),
-        "number of labels": len(pairs.label_names),
-        "data": data_fingerprint(pairs),
+        **{f"{name} feature": f"{source.name}-{source.recipe_fingerprint[:8]}" for name, source in sources},
+        "number of clips": int((items.part != "validation").sum()),
+        "number of test clips": len(items.test_clip_ids),
+        "number of labels": len(items.label_names),
+        "data": data_fingerprint(items, config.loop.select),
     }
+
+
+def differing_keys(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
+    """Returns the keys in which two identities differ, sorted.
+
+    A key that a checkpoint of an older version does not have yet counts as what it is by default.
+    """
+    defaults = _flat({"loop": LoopConfig().model_dump(mode="json"), "data": {"split": SplitConfig().model_dump()}})
+    known = defaults | dict(given)
+    return sorted(key for key in {*wanted, *given} if wanted.get(key) != known.get(key))
 
 
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
@@ -71,7 +91,7 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
 
-    def open(self, config: TrainConfig, wanted: Mapping[str, Any]) -> TrainedModel | None:
+    def open(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool = False) -> TrainedModel | None:
         """Makes the folder ready and returns the checkpoint to go on from, or None to start.
 
         With ``resume: false`` the checkpoints and metrics of an earlier run in it are deleted.
@@ -80,13 +100,14 @@ class RunFolder:
             UsageError: there is a checkpoint of another config or other features, or one beyond the wanted epochs.
             StorageUnavailableError: the folder cannot be written.
         """
-        newest = self._newest(config, wanted) if config.resume else None
+        newest = self._newest(config, wanted, closed_form) if config.resume else None
         with self._writing():
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
             for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
                 left_over.unlink()
             if newest is None:
-                for path in [*checkpoints(self.path).values(), self.path / METRICS, self.path / REPORT]:
+                others = (self.path / METRICS, self.path / REPORT, self.path / FOLDER / SELECTED)
+                for path in [*checkpoints(self.path).values(), *others]:
                     path.unlink(missing_ok=True)
         self._replace(CONFIG, dump_config(config))
         # An epoch after the last checkpoint will be trained again: its line goes.
@@ -94,13 +115,13 @@ class RunFolder:
         self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
         return newest
 
-    def _newest(self, config: TrainConfig, wanted: Mapping[str, Any]) -> TrainedModel | None:
+    def _newest(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool) -> TrainedModel | None:
         found = checkpoints(self.path)
         if not found:
             return None
         newest = load(found[max(found)])
         given = newest.training.get("identity", {})
-        differ = sorted(key for key in {*wanted, *given} if wanted.get(key) != given.get(key))
+        differ = differing_keys(wanted, given)
         # The fingerprint of the data tells no more than the line that says how the data differ.
         shown = [key for key in differ if key != "data"] or ["values of the features"] * bool(differ)
         if differ:
@@ -117,7 +138,7 @@ class RunFolder:
                     "give another out folder, or resume: false to start again",
                 )
             )
-        if newest.epoch > config.loop.epochs:
+        if not closed_form and newest.epoch > config.loop.epochs:
             raise UsageError(
                 describe(
                     "loop.epochs",
@@ -146,12 +167,31 @@ class RunFolder:
         with self._writing(), (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
+    def best_epoch(self, select: str) -> int | None:
+        """Returns the first epoch whose loss `select` on the validation split is least; None: the last one counts.
+
+        Raises:
+            UsageError: the model has no loss of that name.
+        """
+        lines = [line for line in self.metrics() if "validation" in line]
+        if select == "last" or not lines:
+            return None
+        if select not in lines[-1]["validation"]:
+            known = ", ".join(["last", *lines[-1]["validation"]])
+            raise UsageError(describe("loop", "select", f"one of {known}", select, "correct the name"))
+        best: int = min(lines, key=lambda line: line["validation"][select])["epoch"]
+        return best
+
+    def select(self, epoch: int) -> None:
+        """Writes down that the run is used by this epoch."""
+        self._replace(f"{FOLDER}/{SELECTED}", json.dumps({"epoch": epoch}) + "\n")
+
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Writes report.json."""
         self._replace(REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
     def _replace(self, name: str, text: str) -> None:
-        temporary = self.path / f".{name}.{os.getpid()}"
+        temporary = (self.path / name).with_name(f".{Path(name).name}.{os.getpid()}")
         with self._writing():
             temporary.write_text(text, "utf-8")
             os.replace(temporary, self.path / name)

@@ -11,12 +11,14 @@ from typing import Any
 
 import torch
 
+from clipmill.models import registry
+from clipmill.models.base import ModelCard, resolved_loop
 from clipmill.models.checkpoints import checkpoint_path
-from clipmill.models.registry import resolve_options
-from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
+from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.training.interruption import Interruption
 from clipmill.pipelines.training.parallel import OneProcess
 from clipmill.pipelines.training.run_folder import RunFolder, identity
+from clipmill.pipelines.training.solve import check_config, solve
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import UsageError, describe
@@ -38,8 +40,10 @@ class TrainReport:
         device: of worker 0.
         num_train, num_test: clips.
         labels_without_training, labels_without_test: labels that have no clip on that side.
-        num_only_image, num_only_video, num_validation: clips left out, see `PairedFeatures`.
-        scaling, reconstruction: what the size of the losses depends on.
+        num_only: by input, clips left out because they have it but not all others.
+        num_validation: clips that are neither trained on nor tested.
+        selected_epoch: the epoch the run is used by.
+        notes: what to know of how it was trained.
     """
 
     out: str
@@ -58,13 +62,15 @@ class TrainReport:
     num_labels: int
     labels_without_training: tuple[str, ...]
     labels_without_test: tuple[str, ...]
-    num_only_image: int
-    num_only_video: int
+    num_only: Mapping[str, int]
     num_validation: int
+    selected_epoch: int
+    notes: tuple[str, ...]
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the report as plain types, for JSON."""
-        return asdict(self)
+        plain = asdict(self)
+        return plain | {f"num_only_{name}": count for name, count in plain.pop("num_only").items()}
 
 
 def train(config: TrainConfig, observers: Sequence[EpochObserver] = ()) -> TrainReport:
@@ -74,36 +80,61 @@ def train(config: TrainConfig, observers: Sequence[EpochObserver] = ()) -> Train
     epoch, and the last checkpoint stands. Either way the same command goes on from it.
 
     Raises:
-        UsageError: the config, the store or the run's folder cannot be used as given; see `read_pairs`, `RunFolder`.
+        UsageError: the config, the store or the run's folder cannot be used as given; see `read_items`, `RunFolder`.
         StorageUnavailableError: the folder cannot be written.
         EngineError: Ray lost a worker; the last checkpoint stands.
         KeyboardInterrupt: after Ctrl-C.
     """
-    return train_pairs(config, read_pairs(config.data), observers)
+    config = resolve(config)
+    card = registry.card(config.model.name, registry.resolve_options(config.model.name, config.model.options))
+    return train_items(config, read_items(config.data, card.inputs, card.needs_labels), observers)
 
 
-def train_pairs(config: TrainConfig, pairs: PairedFeatures, observers: Sequence[EpochObserver] = ()) -> TrainReport:
-    """Returns the report of a finished run on `pairs` as they are; see `train`."""
+def resolve(config: TrainConfig) -> TrainConfig:
+    """Returns `config` with the loop as the model's publication has it, where the job says nothing else.
+
+    Raises:
+        UsageError: there is no such model.
+        ConfigError: an option of the model does not fit.
+    """
+    options = registry.resolve_options(config.model.name, config.model.options)
+    card = registry.card(config.model.name, options)
+    if card.closed_form:
+        check_config(config)
+    return config.model_copy(update={"loop": resolved_loop(card, config.loop)})
+
+
+def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObserver] = ()) -> TrainReport:
+    """Returns the report of a finished run on `items` as they are; see `train`."""
     started = time.monotonic()
-    options = resolve_options(config.model.name, config.model.options).model_dump(mode="json")
+    config = resolve(config)
+    options = registry.resolve_options(config.model.name, config.model.options)
+    card = registry.card(config.model.name, options)
+    plain = options.model_dump(mode="json")
     folder = RunFolder(config.out)
-    wanted = identity(config, options, pairs)
-    device = "ray" if config.trainer.name == "ray" else str(resolve_device(config.loop.device))
-    checkpoint = folder.open(config, wanted)
-    job = TrainJob(config, pairs, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
+    _check_validation(config, items)
+    wanted = identity(config, plain, items)
+    on_ray = config.trainer.name == "ray"
+    device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
+    checkpoint = folder.open(config, wanted, card.closed_form)
+    job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
 
     def tell(done: EpochDone) -> None:
         for observer in observers:
             observer(done)
 
-    epoch = job.start_epoch
-    if epoch < config.loop.epochs:
-        if config.trainer.name == "ray":
-            from clipmill.pipelines.training.ray_train import run_on_ray
+    epoch = num_epochs = job.start_epoch
+    if not card.closed_form:
+        num_epochs = config.loop.epochs
+    if card.closed_form and not epoch:
+        with _threads(config.loop.threads):
+            epoch = num_epochs = solve(job, tell)
+    elif epoch < num_epochs and on_ray:
+        from clipmill.pipelines.training.ray_train import run_on_ray
 
-            epoch, device = run_on_ray(job, tell)
-        else:
-            epoch = run_here(job, tell)
+        epoch, device = run_on_ray(job, tell)
+    elif epoch < num_epochs:
+        epoch = run_here(job, tell)
     report = TrainReport(
         out=config.out,
         checkpoint=str(checkpoint_path(config.out, epoch)),
@@ -112,25 +143,48 @@ def train_pairs(config: TrainConfig, pairs: PairedFeatures, observers: Sequence[
         seconds=time.monotonic() - started,
         losses=tuple(line["losses"] for line in folder.metrics()),
         model=config.model.name,
-        options=options,
+        options=plain,
         trainer=config.trainer.name,
-        num_workers=config.trainer.workers if config.trainer.name == "ray" else 1,
+        num_workers=config.trainer.workers if on_ray else 1,
         device=device,
-        num_train=len(pairs) - len(pairs.test_clip_ids),
-        num_test=len(pairs.test_clip_ids),
-        num_labels=len(pairs.label_names),
-        labels_without_training=pairs.labels_without_training,
-        labels_without_test=pairs.labels_without_test,
-        num_only_image=pairs.num_only_image,
-        num_only_video=pairs.num_only_video,
-        num_validation=pairs.num_validation,
+        num_train=int((items.part == "train").sum()),
+        num_test=len(items.test_clip_ids),
+        num_labels=len(items.label_names),
+        labels_without_training=items.labels_without_training,
+        labels_without_test=items.labels_without_test,
+        num_only=items.num_only,
+        num_validation=int((items.part == "validation").sum()),
+        selected_epoch=folder.best_epoch(config.loop.select) or epoch,
+        notes=_notes(card, config),
     )
     folder.write_report(report.to_plain())
-    if epoch < config.loop.epochs:
+    if epoch < num_epochs:
         raise KeyboardInterrupt(
             f"stopped after epoch {epoch} of {config.loop.epochs}, which is kept; run the same command again to go on"
         )
     return report
+
+
+def _check_validation(config: TrainConfig, items: Items) -> None:
+    if config.loop.select != "last" and not (items.part == "validation").any():
+        raise UsageError(
+            describe(
+                "loop.select",
+                config.loop.select,
+                "clips to validate on",
+                "none",
+                "set data.split.validation_fraction, or mark videos of the manifest as validation",
+            )
+        )
+
+
+def _notes(card: ModelCard, config: TrainConfig) -> tuple[str, ...]:
+    if card.couples_batch and config.trainer.name == "ray" and config.trainer.workers > 1:
+        return (
+            f"the losses of {card.name} compare the items of a batch, so each worker computed whole batches: "
+            "the numbers are those of one worker, and so is the time",
+        )
+    return ()
 
 
 def run_here(job: TrainJob, on_epoch: EpochObserver) -> int:

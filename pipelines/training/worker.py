@@ -4,20 +4,21 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from typing import Any, cast
+from typing import Any
 
 import torch
-from torch import nn
 
-from clipmill.models import scaling
+from clipmill.models import registry, scaling
+from clipmill.models.base import ModelCard, Sizes
 from clipmill.models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
-from clipmill.models.registry import build, resolve_options
-from clipmill.pipelines.datasets.pairs import PairedFeatures
-from clipmill.pipelines.training.loop import TrainingRows, make_optimiser, train
+from clipmill.pipelines.datasets.items import Items
+from clipmill.pipelines.training.loop import Optimiser, Training, TrainingItems, train, validation_losses
 from clipmill.pipelines.training.parallel import Parallel
+from clipmill.pipelines.training.phases import planned_phases
 from clipmill.pipelines.training.run_folder import RunFolder, data_fingerprint
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.inputs import Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,63 +26,83 @@ class TrainJob:
     """Everything a worker needs; it reads no config file and no store.
 
     Attributes:
+        config: resolved, see `train.resolve`.
         identity: see `run_folder.identity`.
         folder: absolute path of the run, reachable from every worker.
         start_epoch: of the checkpoint to go on from; 0: start.
     """
 
     config: TrainConfig
-    pairs: PairedFeatures
+    items: Items
     identity: Mapping[str, Any]
     folder: str
     start_epoch: int
 
+    @property
+    def card(self) -> ModelCard:
+        """The card of the model as its options make it."""
+        model = self.config.model
+        return registry.card(model.name, registry.resolve_options(model.name, model.options))
+
 
 @dataclass(frozen=True, slots=True)
 class EpochDone:
-    """What an observer is told after each epoch.
+    """What an observer is told after each epoch, or iteration of a solution.
 
     Attributes:
         epoch, num_epochs: done, and in all.
-        losses: mean over the epoch's pairs, by name.
+        losses: mean over the epoch's items, by name.
         seconds: of this epoch.
-        num_pairs: trained on per epoch.
+        num_items: trained on per epoch.
     """
 
     epoch: int
     num_epochs: int
     losses: Mapping[str, float]
     seconds: float
-    num_pairs: int
+    num_items: int
 
 
 def start(job: TrainJob) -> TrainedModel:
-    """Returns the model to train: the checkpoint's, or a fresh one with its scaling fitted on the training pairs."""
+    """Returns the model to train: the checkpoint's, or a fresh one with its scaling fitted on the training items."""
     if job.start_epoch:
         return load(checkpoints(job.folder)[job.start_epoch])
-    config, pairs = job.config, job.pairs
-    options = resolve_options(config.model.name, config.model.options)
-    dims = (pairs.image_source.dim, pairs.video_source.dim)
-    model = build(config.model.name, options, *dims, len(pairs.label_names), config.loop.seed)
-    training = ~pairs.is_test
+    config, items = job.config, job.items
+    options = registry.resolve_options(config.model.name, config.model.options)
+    sizes = Sizes({name: source.dim for name, source in items.sources.items()}, len(items.label_names))
+    model = registry.build(config.model.name, options, sizes, config.loop.seed)
+    training = items.of("train")
+    kind: scaling.Kind = getattr(model, "scaling", "none")
+    floats = [name for name, given in job.card.inputs.items() if not isinstance(given, Tokens)]
     return TrainedModel(
         name=config.model.name,
         options=options.model_dump(mode="json"),
+        sizes=sizes,
         model=model,
-        image_scaling=scaling.fit(model.scaling, pairs.image[training]),
-        video_scaling=scaling.fit(model.scaling, pairs.video[training]),
+        scalings={name: scaling.fit(kind, training.inputs[name].values) for name in floats},
         origin=Origin(
-            store_url=pairs.store_url,
-            dataset=pairs.dataset,
-            image=pairs.image_source,
-            video=pairs.video_source,
-            fingerprint=data_fingerprint(pairs),
-            label_names=pairs.label_names,
-            test_clip_ids=pairs.test_clip_ids,
+            store_url=items.store_url,
+            dataset=items.dataset,
+            inputs=items.sources,
+            fingerprint=data_fingerprint(items, config.loop.select),
+            label_names=items.label_names,
+            test_clip_ids=items.test_clip_ids,
             config=config.model_dump(mode="json", by_alias=True),
+            vocabularies=items.vocabularies,
         ),
         epoch=0,
     )
+
+
+def scaled_inputs(trained: TrainedModel, items: Items) -> dict[str, Any]:
+    """Returns the inputs of `items` as the model takes them."""
+    return {name: trained.scaled(name, rows) for name, rows in items.inputs.items()}
+
+
+def placed(trained: TrainedModel, items: Items, device: torch.device) -> TrainingItems:
+    """Returns `items` on the device, scaled as the model takes them."""
+    label = items.label if items.label_names else None
+    return TrainingItems.on_device(scaled_inputs(trained, items), label, device)
 
 
 def work(
@@ -98,35 +119,45 @@ def work(
     """
     config = job.config.loop
     trained = start(job)
-    cast(nn.Module, trained.model).to(device)
-    optimiser = make_optimiser(trained.model, config)
+    trained.model.to(device)
+    phases = planned_phases(trained.model, config)
+    optimiser = Optimiser(trained.model, config, phases)
     if trained.epoch:
-        optimiser.load_state_dict(dict(trained.training["optimiser"]))
+        optimiser.adam.load_state_dict(dict(trained.training["optimiser"]))
         torch.set_rng_state(trained.training["torch_rng"])
-    pairs = job.pairs.take(~job.pairs.is_test)
-    image, video = trained.image_scaling.apply(pairs.image), trained.video_scaling.apply(pairs.video)
-    rows = TrainingRows.on_device(image, video, pairs.label, device)
+    items = placed(trained, job.items.of("train"), device)
+    training = Training(trained.model, optimiser, items, config, phases, parallel, job.card.couples_batch)
+    validation = None if config.select == "last" else placed(trained, job.items.of("validation"), device)
     folder, began = RunFolder(job.folder), time.monotonic()
 
     def after_epoch(epoch: int, losses: dict[str, float]) -> bool:
         nonlocal began
         flag = torch.tensor(float(parallel.rank == 0 and stop_requested()), device=device)
         stopping = bool(parallel.add_up(flag) > 0)
-        _check_finite(epoch, losses)
+        check_finite(epoch, losses)
         if parallel.rank == 0:
-            done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(rows))
+            line: dict[str, Any] = {"epoch": epoch, "losses": losses}
+            if validation is not None:
+                line["validation"] = validation_losses(training, validation)
+            done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(items))
             # Before the checkpoint: a line too many is dropped when the run goes on, a missing one could not be filled.
-            folder.add_metrics({"epoch": epoch, "seconds": round(done.seconds, 6), "losses": losses})
-            if stopping or epoch == config.epochs or epoch % config.checkpoint_every_epochs == 0:
-                _save(job, trained, optimiser, epoch)
+            folder.add_metrics(line | {"seconds": round(done.seconds, 6)})
+            best = folder.best_epoch(config.select)
+            if stopping or best == epoch or epoch == config.epochs or epoch % config.checkpoint_every_epochs == 0:
+                save_epoch(job, replace(trained, epoch=epoch), {"optimiser": optimiser.adam.state_dict()}, best)
             on_epoch(done)
             began = time.monotonic()
         return not stopping
 
-    return train(trained.model, optimiser, rows, config, parallel, after_epoch, trained.epoch)
+    return train(training, after_epoch, trained.epoch)
 
 
-def _check_finite(epoch: int, losses: Mapping[str, float]) -> None:
+def check_finite(epoch: int, losses: Mapping[str, float]) -> None:
+    """Makes sure that all losses are finite.
+
+    Raises:
+        UsageError: one is not.
+    """
     wrong = [name for name, value in losses.items() if not math.isfinite(value)]
     if wrong:
         raise UsageError(
@@ -140,14 +171,23 @@ def _check_finite(epoch: int, losses: Mapping[str, float]) -> None:
         )
 
 
-def _save(job: TrainJob, trained: TrainedModel, optimiser: torch.optim.Optimizer, epoch: int) -> None:
+def save_epoch(job: TrainJob, trained: TrainedModel, state: Mapping[str, Any], best: int | None) -> None:
+    """Writes the checkpoint of an epoch and deletes those that are no longer kept.
+
+    Args:
+        state: what going on needs besides the position and the random state.
+        best: the epoch the run is used by so far; None: the last.
+    """
     training = {
-        "optimiser": optimiser.state_dict(),
-        # The order of the pairs and the noise of epoch e are drawn from (seed, e): this is the whole position.
-        "sampler": {"epoch": epoch, "seed": job.config.loop.seed, "batch": job.config.loop.batch},
+        **state,
+        # The order of the items and the noise of epoch e are drawn from (seed, e): this is the whole position.
+        "sampler": {"epoch": trained.epoch, "seed": job.config.loop.seed, "batch": job.config.loop.batch},
         "torch_rng": torch.get_rng_state(),
         "identity": dict(job.identity),
     }
-    save(checkpoint_path(job.folder, epoch), replace(trained, epoch=epoch, training=training))
-    for older in list(checkpoints(job.folder).values())[: -job.config.loop.keep_checkpoints]:
-        older.unlink(missing_ok=True)
+    save(checkpoint_path(job.folder, trained.epoch), replace(trained, training=training))
+    if best is not None:
+        RunFolder(job.folder).select(best)
+    for epoch, path in list(checkpoints(job.folder).items())[: -job.config.loop.keep_checkpoints]:
+        if epoch != best:
+            path.unlink(missing_ok=True)

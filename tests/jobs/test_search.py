@@ -20,11 +20,13 @@ from clipmill.jobs.report_clips import lineage
 from clipmill.jobs.search import run_search
 from clipmill.jobs.train import run_train
 from clipmill.models.checkpoints import find_checkpoint, load
-from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.models.embedding import embed
 from clipmill.pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.schemas.errors import ConfigError, StoreError, UsageError, WeightsError
+from clipmill.schemas.inputs import InputRows
 from clipmill.stores import FeatureStore
+from tests.models.plain_scores import plain_scores
 from tests.pipelines.reports.browser import CHROMIUM, browser
 
 Search = Callable[..., Any]
@@ -151,14 +153,14 @@ def test_a_trained_run_searches_its_spaces_as_the_model_scores_them(place: Path,
     store = FeatureStore(str(place / "store"))
     clips = store["frames"].clips()
     video, time = next(iter(_drawn(place).items()))
-    left = embed_images(trained, store["query"][video].values[:1])
-    right = embed_videos(trained, store["frames"].clip_means(clips))
+    left = embed(trained, "query", {"image": InputRows(store["query"][video].values[:1])})
+    right = embed(trained, "gallery", {"video": InputRows(store["frames"].clip_means(clips))})
     frames = [{"file": str(place / "videos" / video), "seconds": [time]}]
     outcome = search(data=None, run=str(place / "run"), queries={"frames": frames})
     spaces = outcome.data["queries"][0]["spaces"]
     assert set(spaces) == {"appearance", "video", "combined"}
     for space, found in spaces.items():
-        expected = 1 - distances(trained.model, space, left, right)[0]
+        expected = plain_scores(trained.model.spaces(), space, left, right)[0]
         scores = {clips[i].video_id: float(expected[i]) for i in range(len(clips))}
         assert [item["score"] for item in found] == pytest.approx(sorted(scores.values())[::-1][:4], abs=1e-4)
         assert [scores[item["video"]] for item in found] == pytest.approx([item["score"] for item in found], abs=1e-4)

@@ -11,24 +11,47 @@ import numpy as np
 import pytest
 import torch
 
+from clipmill.models.base import Sizes
 from clipmill.models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load, save
-from clipmill.models.retrieval import distances, embed_images, embed_videos
+from clipmill.models.embedding import embed
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, WeightsError
+from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.inputs import InputRows
 from tests.models.conftest import IMAGE_DIM, VIDEO_DIM, MakeTrained
+
+DATA = Path(__file__).parent / "data"
 
 
 def test_a_model_scores_the_same_after_a_round_trip(make_trained: MakeTrained, tmp_path: Path) -> None:
     trained = make_trained(lambda_v=0.3, num_samples=4)
     save(tmp_path / "model.pt", trained)
     again = load(tmp_path / "model.pt")
-    for name in ("name", "options", "image_scaling", "video_scaling", "origin", "epoch", "training"):
+    for name in ("name", "options", "sizes", "scalings", "origin", "epoch", "training"):
         assert getattr(again, name) == getattr(trained, name), name
-    images, videos = np.ones((2, IMAGE_DIM)), np.random.default_rng(0).random((3, VIDEO_DIM))
-    first, second = (
-        distances(item.model, "combined", embed_images(item, images), embed_videos(item, videos))
-        for item in (trained, again)
-    )
-    np.testing.assert_array_equal(first, second)
+    inputs = {
+        "image": InputRows(np.ones((2, IMAGE_DIM), np.float32)),
+        "video": InputRows(np.random.default_rng(0).random((2, VIDEO_DIM), np.float32)),
+    }
+    for side in ("query", "gallery"):
+        first, second = (embed(item, side, inputs) for item in (trained, again))
+        for name, values in first.items():
+            np.testing.assert_array_equal(values, second[name])
+    assert again.model.spaces() == trained.model.spaces()
+
+
+def test_a_checkpoint_of_version_1_is_still_read(tmp_path: Path) -> None:
+    """The file was written by clipmill before inputs had names; the arrays are what it embedded then."""
+    trained = load(DATA / "map_ivr_version_1.pt")
+    with np.load(DATA / "map_ivr_version_1.npz") as stored:
+        inputs = {name: InputRows(stored[name]) for name in ("image", "video")}
+        for side in ("query", "gallery"):
+            for name, values in embed(trained, side, inputs).items():
+                np.testing.assert_allclose(values, stored[f"{side}_{name}"], rtol=1e-6, atol=1e-6)
+    assert trained.sizes == Sizes({"image": 5, "video": 11}, 3)
+    assert trained.origin.inputs["video"] == FeatureSource("c3d", "2" * 32, 11)
+    assert (trained.epoch, trained.origin.test_clip_ids) == (3, ("a#0", "c#1"))
+    save(tmp_path / "again.pt", trained)
+    assert load(tmp_path / "again.pt").origin == trained.origin
 
 
 def test_a_checkpoint_holds_plain_types_and_tensors_only(make_trained: MakeTrained, tmp_path: Path) -> None:
@@ -94,7 +117,7 @@ WRONG: list[tuple[str, Callable[[Path, MakeTrained], object], str]] = [
     ("text", lambda path, _: path.write_text("epoch: 3\n"), "expected a whole file"),
     ("weights alone", lambda path, _: torch.save({"fc6.weight": torch.zeros(2)}, path), "got keys fc6.weight"),
     ("a tensor", lambda path, _: torch.save(torch.zeros(2), path), "got Tensor"),
-    ("newer version", edit(lambda data: data.update(format_version=2)), "version: expected 1, got 2"),
+    ("newer version", edit(lambda data: data.update(format_version=3)), "version: expected at most 2, got 3"),
     ("no origin", edit(lambda data: data.pop("origin")), "expected a whole checkpoint, got KeyError 'origin'"),
     ("bad option", edit(lambda data: data["model"]["options"].update(heads=8)), "heads: unknown key"),
     ("no scaling", edit(lambda data: data["scaling"]["image"].pop("span")), "expected kind, offset and span"),

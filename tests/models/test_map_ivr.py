@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Normal, kl_divergence
 
+from clipmill.models.base import Batch, Sizes, Values
 from clipmill.models.map_ivr import MapIvr, MapIvrOptions, class_loss, kl_loss, orth_loss, reconstruction_loss
 from clipmill.models.registry import build, resolve_options
 from clipmill.schemas.errors import ConfigError, UsageError
@@ -17,13 +18,21 @@ def small(**changes: Any) -> MapIvr:
     sizes = {"appearance_dim": 6, "motion_dim": 6, "latent_dim": 3, "video_hidden": (9,), "image_hidden": (7,)}
     options = MapIvrOptions(**({**sizes, "decoder_hidden": (8,)} | changes))
     torch.manual_seed(1)
-    return MapIvr(options, image_dim=5, video_dim=11, num_labels=4)
+    return MapIvr(options, Sizes({"image": 5, "video": 11}, 4))
 
 
 def batch(num: int = 6) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     generator = torch.Generator().manual_seed(2)
     image, video = torch.randn(num, 5, generator=generator), torch.randn(num, 11, generator=generator)
     return image, video, torch.arange(num) % 4, torch.randn(num, 3, generator=generator)
+
+
+def pairs(image: Tensor, video: Tensor, label: Tensor, noise: Tensor) -> Batch:
+    return Batch({"image": Values(image), "video": Values(video)}, label, {"eps": noise})
+
+
+def embedded(model: Any, side: Any, values: Tensor) -> Any:
+    return model.embed(side, {"image" if side == "query" else "video": Values(values)})
 
 
 def test_orth_loss_is_the_signed_cosine_as_printed() -> None:
@@ -68,7 +77,7 @@ def test_reconstruction_loss_sums_over_elements_or_averages_them() -> None:
 
 def test_total_is_the_weighted_sum_of_the_losses() -> None:
     weights = {"orth_weight": 0.3, "class_weight": 2.0, "kl_weight": 0.5, "reconstruction_weight": 0.25}
-    losses = small(**weights).losses(*batch())
+    losses = small(**weights).losses(pairs(*batch()))
     assert set(losses) == {"orth", "class", "kl", "reconstruction", "total"}
     expected = sum(weight * losses[name.removesuffix("_weight")] for name, weight in weights.items())
     torch.testing.assert_close(losses["total"], expected)
@@ -77,7 +86,7 @@ def test_total_is_the_weighted_sum_of_the_losses() -> None:
 @pytest.mark.parametrize("name", ["orth", "class", "kl", "reconstruction"])
 def test_each_loss_can_be_switched_off_and_adds_nothing_then(name: str) -> None:
     model = small(**{f"{name}_weight": 0})
-    full, part = small().losses(*batch()), model.losses(*batch())
+    full, part = small().losses(pairs(*batch())), model.losses(pairs(*batch()))
     assert set(full) - set(part) == {name}
     weight = MapIvrOptions().model_dump()[f"{name}_weight"]
     torch.testing.assert_close(part["total"], full["total"] - weight * full[name])
@@ -94,14 +103,14 @@ def test_each_loss_can_be_switched_off_and_adds_nothing_then(name: str) -> None:
     ],
 )
 def test_spaces_are_those_of_the_published_ablation(off: tuple[str, ...], spaces: tuple[str, ...]) -> None:
-    assert small(**{f"{name}_weight": 0 for name in off}).spaces() == spaces
+    assert tuple(small(**{f"{name}_weight": 0 for name in off}).spaces()) == spaces
 
 
 def test_each_pairs_losses_depend_on_that_pair_alone() -> None:
     model, (image, video, label, noise) = small(), batch()
-    whole = model.losses(image, video, label, noise)
+    whole = model.losses(pairs(image, video, label, noise))
     for part in (slice(0, 0), slice(0, 2), slice(2, 6)):
-        share = model.losses(image[part], video[part], label[part], noise[part])
+        share = model.losses(pairs(image[part], video[part], label[part], noise[part]))
         for name, values in share.items():
             torch.testing.assert_close(values, whole[name][part], msg=name)
 
@@ -126,7 +135,7 @@ def test_encoder_outputs_are_not_negative_so_the_signed_orth_loss_is_not() -> No
     with torch.no_grad():
         out = small()(image, video, noise)
         orth = {
-            name: small(output_activation=name).losses(image, video, label, noise)["orth"].min()
+            name: small(output_activation=name).losses(pairs(image, video, label, noise))["orth"].min()
             for name in ("relu", "tanh")
         }
     assert min(value.min() for value in (out.motion, out.appearance_video, out.appearance_image)) == 0
@@ -136,7 +145,7 @@ def test_encoder_outputs_are_not_negative_so_the_signed_orth_loss_is_not() -> No
 
 @pytest.mark.parametrize("image_dim", [128, 512, 4096])
 def test_default_layers_are_the_documented_ones_for_any_image_vector(image_dim: int) -> None:
-    model = MapIvr(MapIvrOptions(), image_dim, 4096, 18)
+    model = MapIvr(MapIvrOptions(), Sizes({"image": image_dim, "video": 4096}, 18))
     shapes = {name: list(value.shape) for name, value in model.named_parameters() if name.endswith("weight")}
     assert shapes == {
         "video_appearance.0.weight": [500, 4096],
@@ -159,14 +168,14 @@ def test_default_layers_are_the_documented_ones_for_any_image_vector(image_dim: 
 
 def test_embeddings_have_their_documented_shapes() -> None:
     model, (image, video, _, _) = small(num_samples=3), batch(6)
-    images, videos = model.embed_images(image), model.embed_videos(video)
+    images, videos = embedded(model, "query", image), embedded(model, "gallery", video)
     assert {name: list(value.shape) for name, value in images.items()} == {"appearance": [6, 6], "samples": [6, 3, 11]}
     assert {name: list(value.shape) for name, value in videos.items()} == {"appearance": [6, 6], "video": [6, 11]}
 
 
 def test_each_sample_decodes_the_images_appearance_with_one_latent_vector() -> None:
     model, image = small(num_samples=4), batch()[0]
-    samples = model.embed_images(image)["samples"]
+    samples = embedded(model, "query", image)["samples"]
     for row in range(len(image)):
         for sample, latent in enumerate(model.latent_samples()):
             decoded = model.decode(model.image_appearance(image[row]), latent)
@@ -184,13 +193,15 @@ def test_latent_samples_are_standard_normal_and_a_function_of_the_seed() -> None
 
 def test_drawing_samples_leaves_the_global_random_state_alone() -> None:
     before = torch.get_rng_state()
-    small_model = build("map_ivr", MapIvrOptions(), 5, 11, 4)
-    small_model.embed_images(batch()[0])
+    small_model = build("map_ivr", MapIvrOptions(), Sizes({"image": 5, "video": 11}, 4))
+    embedded(small_model, "query", batch()[0])
     assert torch.equal(before, torch.get_rng_state())
 
 
 def test_a_fresh_model_is_a_function_of_its_seed() -> None:
-    first, again, other = (build("map_ivr", MapIvrOptions(), 5, 11, 4, seed).state_dict() for seed in (0, 0, 1))
+    first, again, other = (
+        build("map_ivr", MapIvrOptions(), Sizes({"image": 5, "video": 11}, 4), seed).state_dict() for seed in (0, 0, 1)
+    )
     assert all(torch.equal(first[name], again[name]) for name in first)
     assert not torch.equal(first["decoder.0.weight"], other["decoder.0.weight"])
 

@@ -4,7 +4,6 @@ import json
 import os
 import signal
 from collections.abc import Iterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +12,10 @@ import psutil
 import pytest
 
 from clipmill.models.checkpoints import checkpoints, find_checkpoint, load
-from clipmill.pipelines.training.train import TrainReport, train_pairs
+from clipmill.pipelines.training.train import TrainReport, train_items
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.errors import EngineError, UsageError
-from tests.pipelines.training.conftest import MakeConfig, MakePairs
+from tests.pipelines.training.conftest import MakeConfig, MakePairs, with_values
 
 pytestmark = pytest.mark.ray
 
@@ -61,10 +60,10 @@ def test_two_workers_go_on_with_the_numbers_of_one_process(
 ) -> None:
     # 28 training pairs in batches of 9: the last batch has one pair, so one worker has none of it.
     pairs, seen = make_pairs(), _Epochs()
-    alone = train_pairs(make_config("alone", epochs=6), pairs)
-    train_pairs(make_config("ray", epochs=2), pairs)
+    alone = train_items(make_config("alone", epochs=6), pairs)
+    train_items(make_config("ray", epochs=2), pairs)
     config = make_config("ray", epochs=6, trainer=TWO_WORKERS)
-    report = train_pairs(config, pairs, [seen])
+    report = train_items(config, pairs, [seen])
 
     assert (report.start_epoch, report.epoch, report.num_workers, report.device) == (2, 6, 2, "cpu")
     assert seen.epochs == [3, 4, 5, 6]
@@ -89,13 +88,13 @@ def test_ctrl_c_under_ray_keeps_the_epoch_in_progress(
     pairs, stop = make_pairs(), _StopOnce()
     config = make_config("ray", epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=100_000)
     with pytest.raises(KeyboardInterrupt, match="which is kept; run the same command again to go on"):
-        train_pairs(config, pairs, [stop])
+        train_items(config, pairs, [stop])
     (stopped,) = checkpoints(config.out)
     assert stop.epochs == list(range(1, stopped + 1))
-    gone_on = train_pairs(make_config("ray", epochs=stopped + 1), pairs)
+    gone_on = train_items(make_config("ray", epochs=stopped + 1), pairs)
     assert gone_on.start_epoch == stopped
     num_early = min(stopped, 5)
-    assert_alike(gone_on, train_pairs(make_config("alone", epochs=num_early), pairs), slice(num_early))
+    assert_alike(gone_on, train_items(make_config("alone", epochs=num_early), pairs), slice(num_early))
 
 
 class _Epochs:
@@ -109,7 +108,7 @@ class _Epochs:
 def test_more_workers_than_cpus_are_refused(cluster: None, make_pairs: MakePairs, make_config: MakeConfig) -> None:
     config = make_config(trainer={"name": "ray", "workers": 3})
     with pytest.raises(UsageError, match="trainer.workers 3: expected at most the cluster's 2 CPUs"):
-        train_pairs(config, make_pairs())
+        train_items(config, make_pairs())
 
 
 def test_an_error_of_a_worker_keeps_its_type() -> None:
@@ -138,7 +137,7 @@ def test_an_observer_that_raises_ends_the_workers_with_a_checkpoint(
 
     config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=100_000)
     with pytest.raises(RuntimeError, match="the terminal is gone"):
-        train_pairs(config, make_pairs(), [broken])
+        train_items(config, make_pairs(), [broken])
     assert len(checkpoints(config.out)) == 1
 
 
@@ -146,9 +145,9 @@ def test_an_observer_that_raises_ends_the_workers_with_a_checkpoint(
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_a_domain_error_crosses_rays_processes(cluster: None, make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    broken = replace(pairs, video=np.full_like(pairs.video, np.inf))
+    broken = with_values(pairs, video=np.full_like(pairs.inputs["video"].values, np.inf))
     with pytest.raises(UsageError, match=r"^loss \S+: expected a finite number, got nan in epoch 1; lower [^\n]*$"):
-        train_pairs(make_config(options={"scaling": "none"}, trainer=TWO_WORKERS), broken)
+        train_items(make_config(options={"scaling": "none"}, trainer=TWO_WORKERS), broken)
 
 
 @pytest.mark.slow
@@ -159,9 +158,9 @@ def test_a_killed_worker_is_retryable_and_the_last_checkpoint_stands(
     pairs = make_pairs()
     config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=1)
     with pytest.raises(EngineError, match=r"^trainer ray: [^\n]*the last checkpoint stands; run it again$"):
-        train_pairs(config, pairs, [_KillAWorker()])
+        train_items(config, pairs, [_KillAWorker()])
     last = max(checkpoints(config.out))
-    assert train_pairs(make_config(epochs=last + 1), pairs).start_epoch == last
+    assert train_items(make_config(epochs=last + 1), pairs).start_epoch == last
 
 
 class _KillAWorker:
@@ -188,7 +187,7 @@ def test_a_second_ctrl_c_under_ray_abandons_the_epoch(make_pairs: MakePairs, mak
     """Last in this file: it ends the cluster, which starts again with the next run."""
     config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=1)
     with pytest.raises(KeyboardInterrupt):
-        train_pairs(config, make_pairs(), [_StopOnce(times=2)])
-    assert train_pairs(make_config(epochs=max(checkpoints(config.out)) + 1), make_pairs()).epoch > 1
+        train_items(config, make_pairs(), [_StopOnce(times=2)])
+    assert train_items(make_config(epochs=max(checkpoints(config.out)) + 1), make_pairs()).epoch > 1
     files = sorted(path.name for path in Path(config.out).iterdir())
     assert files == ["checkpoints", "config.yaml", "metrics.jsonl", "report.json"]

@@ -1,6 +1,5 @@
 """The loop: one step by hand, shares of a batch, determinism, learning, and the published ablation."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,30 +7,43 @@ import numpy as np
 import pytest
 import torch
 
+from clipmill.models.base import Sizes
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.embedding import embed
 from clipmill.models.registry import build, resolve_options
-from clipmill.models.retrieval import distances, embed_images, embed_videos
-from clipmill.pipelines.datasets.pairs import PairedFeatures
-from clipmill.pipelines.training.loop import TrainingRows, make_optimiser, train_epoch
+from clipmill.pipelines.datasets.items import Items
+from clipmill.pipelines.training.loop import Optimiser, Training, TrainingItems, train_epoch
 from clipmill.pipelines.training.parallel import OneProcess, share
-from clipmill.pipelines.training.train import train_pairs
+from clipmill.pipelines.training.phases import planned_phases
+from clipmill.pipelines.training.train import train_items
 from clipmill.schemas.config import LoopConfig, TrainConfig
-from tests.pipelines.training.conftest import SMALL, MakeConfig, MakePairs
+from tests.models.plain_scores import plain_scores
+from tests.pipelines.training.conftest import SMALL, MakeConfig, MakePairs, with_values
+
+SIZES = Sizes({"image": 12, "video": 20}, 2)
 
 
 def weights(out: str | Path) -> dict[str, Any]:
     return load(find_checkpoint(out)).model.state_dict()
 
 
-def mean_average_precision_at_10(trained: TrainedModel, pairs: PairedFeatures, space: str) -> float:
-    tested = pairs.take(pairs.is_test)
-    found = distances(trained.model, space, embed_images(trained, tested.image), embed_videos(trained, tested.video))
+def mean_average_precision_at_10(trained: TrainedModel, pairs: Items, space: str) -> float:
+    tested = pairs.of("test")
+    embedded = [embed(trained, side, tested.inputs) for side in ("query", "gallery")]
+    found = -plain_scores(trained.model.spaces(), space, *embedded)
     precisions = []
     for row, label in zip(found, tested.label, strict=True):
         hits = tested.label[np.argsort(row, kind="stable")[:10]] == label
         at_hits = (np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits]
         precisions.append(at_hits.mean() if len(at_hits) else 0.0)
     return float(np.mean(precisions))
+
+
+def training_of(model: Any, items: Items, config: LoopConfig, parallel: Any = None) -> Training:
+    """What an epoch needs, of the items as they are."""
+    phases = planned_phases(model, config)
+    placed = TrainingItems.on_device(items.inputs, items.label, torch.device("cpu"))
+    return Training(model, Optimiser(model, config, phases), placed, config, phases, parallel or OneProcess())
 
 
 @pytest.mark.parametrize("num_workers", [1, 2, 3, 7])
@@ -60,14 +72,10 @@ def test_workers_gradients_add_up_to_the_global_batchs(make_pairs: MakePairs, nu
     config = LoopConfig(epochs=1, batch=9, learning_rate=1e-30)
 
     def gradients(rank: int, workers: int) -> list[list[torch.Tensor]]:
-        model = build("map_ivr", resolve_options("map_ivr", SMALL), 12, 20, 2).double()  # type: ignore[attr-defined]
-        rows = TrainingRows(
-            torch.from_numpy(pairs.image).double(),
-            torch.from_numpy(pairs.video).double(),
-            torch.from_numpy(pairs.label),
-        )
+        model = build("map_ivr", resolve_options("map_ivr", SMALL), SIZES).double()  # type: ignore[attr-defined]
+        double = with_values(pairs, **{name: rows.values.astype(np.float64) for name, rows in pairs.inputs.items()})
         recorder = _Recorder(rank, workers)
-        train_epoch(model, make_optimiser(model, config), rows, config, recorder, epoch=0)
+        train_epoch(training_of(model, double, config, recorder), epoch=0)
         return recorder.gradients
 
     whole, parts = gradients(0, 1), [gradients(rank, num_workers) for rank in range(num_workers)]
@@ -80,15 +88,16 @@ def test_workers_gradients_add_up_to_the_global_batchs(make_pairs: MakePairs, nu
 
 def test_one_epoch_on_one_batch_is_one_adam_step_on_the_mean_loss(make_pairs: MakePairs) -> None:
     pairs, options = make_pairs(num_labels=2, videos_per_label=3), resolve_options("map_ivr", SMALL | {"kl_weight": 0})
-    rows = TrainingRows(*(torch.from_numpy(values) for values in (pairs.image, pairs.video, pairs.label)))
     config = LoopConfig(batch=6, learning_rate=1e-2)
-    ours, expected = (build("map_ivr", options, 12, 20, 2) for _ in range(2))
+    ours, expected = (build("map_ivr", options, SIZES) for _ in range(2))
     # Without noise in z the step can be taken here without knowing the loop's draw.
     for model in (ours, expected):
         torch.nn.init.constant_(model.posterior_log_variance.bias, -200.0)  # type: ignore[attr-defined]
         torch.nn.init.zeros_(model.posterior_log_variance.weight)  # type: ignore[attr-defined]
-    means = train_epoch(ours, make_optimiser(ours, config), rows, config, OneProcess(), epoch=0)
-    losses = expected.losses(rows.image, rows.video, rows.label, torch.zeros(6, 8))
+    training = training_of(ours, pairs, config)
+    means = train_epoch(training, epoch=0)
+    batch = training.items.batch(torch.arange(6), {"image": 1, "video": 1}, draws={"eps": torch.zeros(6, 8)})
+    losses: Any = expected.losses(batch)  # type: ignore[operator]
     losses["total"].mean().backward()
     with torch.no_grad():
         for parameter in expected.parameters():
@@ -103,20 +112,19 @@ def test_one_epoch_on_one_batch_is_one_adam_step_on_the_mean_loss(make_pairs: Ma
 
 def test_every_pair_is_seen_once_per_epoch_in_another_order(make_pairs: MakePairs) -> None:
     pairs, seen = make_pairs(num_labels=2, videos_per_label=10), []
-    model = build("map_ivr", resolve_options("map_ivr", SMALL), 12, 20, 2)
-    rows = TrainingRows(*(torch.from_numpy(values) for values in (pairs.image, pairs.video, pairs.label)))
+    model = build("map_ivr", resolve_options("map_ivr", SMALL), SIZES)
     original, noises = model.losses, []
 
-    def watched(image: Any, video: Any, label: Any, noise: Any) -> Any:
-        seen.extend(image[:, 0].tolist())
-        noises.append(noise)
-        return original(image, video, label, noise)
+    def watched(batch: Any) -> Any:
+        seen.extend(batch["image"][:, 0].tolist())
+        noises.append(batch.draws["eps"])
+        return original(batch)
 
     model.losses = watched  # type: ignore[method-assign]
     config = LoopConfig(batch=7)
     for epoch in range(2):
-        train_epoch(model, make_optimiser(model, config), rows, config, OneProcess(), epoch)
-    first, second, expected = seen[:20], seen[20:], pairs.image[:, 0].tolist()
+        train_epoch(training_of(model, pairs, config), epoch)
+    first, second, expected = seen[:20], seen[20:], pairs.inputs["image"].values[:, 0].tolist()
     assert sorted(first) == sorted(second) == sorted(expected)
     assert len({tuple(order) for order in (first, second, expected)}) == 3
     assert not any(torch.equal(a, b) for i, a in enumerate(noises) for b in noises[:i])
@@ -125,7 +133,7 @@ def test_every_pair_is_seen_once_per_epoch_in_another_order(make_pairs: MakePair
 def test_training_is_deterministic_and_a_function_of_the_seed(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
     first, again, other = (
-        train_pairs(make_config(out, seed=seed), pairs) for out, seed in (("a", 0), ("b", 0), ("c", 1))
+        train_items(make_config(out, seed=seed), pairs) for out, seed in (("a", 0), ("b", 0), ("c", 1))
     )
     assert first.losses == again.losses
     one, two, three = (weights(report.out) for report in (first, again, other))
@@ -135,18 +143,19 @@ def test_training_is_deterministic_and_a_function_of_the_seed(make_pairs: MakePa
 
 def test_the_test_clips_decide_nothing(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    spoilt = np.where(pairs.is_test[:, None], 1e3, pairs.video).astype(np.float32)
-    for out, given in (("a", pairs), ("b", replace(pairs, video=spoilt))):
-        train_pairs(make_config(out), given)
+    tested = (pairs.part == "test")[:, None]
+    spoilt = np.where(tested, 1e3, pairs.inputs["video"].values).astype(np.float32)
+    for out, given in (("a", pairs), ("b", with_values(pairs, video=spoilt))):
+        train_items(make_config(out), given)
     one, two = (load(find_checkpoint(make_config(out).out)) for out in ("a", "b"))
-    assert one.video_scaling == two.video_scaling
+    assert one.scalings == two.scalings
     assert all(torch.equal(value, two.model.state_dict()[name]) for name, value in one.model.state_dict().items())
 
 
 def test_it_can_overfit_a_few_pairs(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs(num_labels=3, videos_per_label=4, test_per_label=2)
     options = {"kl_weight": 0.0, "orth_weight": 0.0}
-    report = train_pairs(
+    report = train_items(
         make_config(options=options, epochs=400, learning_rate=5e-3, checkpoint_every_epochs=400), pairs
     )
     first, last = report.losses[0], report.losses[-1]
@@ -154,8 +163,8 @@ def test_it_can_overfit_a_few_pairs(make_pairs: MakePairs, make_config: MakeConf
     assert last["reconstruction"] < 0.05 * first["reconstruction"]
 
 
-def ablated(pairs: PairedFeatures, config: TrainConfig) -> dict[str, float]:
-    trained = load(find_checkpoint(train_pairs(config, pairs).out))
+def ablated(pairs: Items, config: TrainConfig) -> dict[str, float]:
+    trained = load(find_checkpoint(train_items(config, pairs).out))
     return {space: mean_average_precision_at_10(trained, pairs, space) for space in trained.model.spaces()}
 
 

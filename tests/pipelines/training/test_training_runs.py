@@ -12,13 +12,14 @@ import torch
 import yaml
 
 from clipmill.models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load
-from clipmill.pipelines.training.train import resolve_device, train, train_pairs
+from clipmill.pipelines.training.train import resolve, resolve_device, train, train_items
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import ClipmillError, ConfigError, StorageUnavailableError, UsageError
 from clipmill.schemas.model import validate
 from clipmill.stores import Store
-from tests.pipelines.training.conftest import MakeConfig, MakePairs, WriteFeature, rows_of, stored_video
+from tests.pipelines.conftest import WriteFeature, rows_of, stored_video
+from tests.pipelines.training.conftest import MakeConfig, MakePairs, with_values
 
 
 def training_state(out: str | Path) -> dict[str, Any]:
@@ -37,46 +38,46 @@ def assert_same_bits(one: dict[str, Any], two: dict[str, Any]) -> None:
 
 def test_a_run_leaves_its_documented_files(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     config, pairs, seen = make_config(epochs=5, checkpoint_every_epochs=2, keep_checkpoints=9), make_pairs(), []
-    report = train_pairs(config, pairs, [seen.append])
+    report = train_items(config, pairs, [seen.append])
     out = Path(config.out)
     assert sorted(path.name for path in out.iterdir()) == ["checkpoints", "config.yaml", "metrics.jsonl", "report.json"]
     assert [path.name for path in checkpoints(out).values()] == ["epoch-0002.pt", "epoch-0004.pt", "epoch-0005.pt"]
-    assert validate(TrainConfig, yaml.safe_load((out / "config.yaml").read_text()), "saved") == config
+    assert validate(TrainConfig, yaml.safe_load((out / "config.yaml").read_text()), "saved") == resolve(config)
     lines = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     assert [line["epoch"] for line in lines] == [1, 2, 3, 4, 5]
     assert tuple(line["losses"] for line in lines) == report.losses
     assert json.loads((out / "report.json").read_text()) == json.loads(json.dumps(report.to_plain()))
     assert (report.epoch, report.start_epoch, report.num_train, report.num_test) == (5, 0, 28, 12)
-    assert [(done.epoch, done.num_epochs, done.num_pairs) for done in seen] == [(n, 5, 28) for n in range(1, 6)]
+    assert [(done.epoch, done.num_epochs, done.num_items) for done in seen] == [(n, 5, 28) for n in range(1, 6)]
     assert [done.losses for done in seen] == list(report.losses)
 
 
 def test_a_checkpoint_says_what_it_was_trained_on(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     config, pairs = make_config(epochs=1), make_pairs()
-    trained = load(Path(train_pairs(config, pairs).checkpoint))
+    trained = load(Path(train_items(config, pairs).checkpoint))
     assert trained.origin.test_clip_ids == pairs.test_clip_ids
     assert trained.origin.label_names == pairs.label_names
-    assert (trained.origin.image, trained.origin.video) == (pairs.image_source, pairs.video_source)
-    assert trained.origin.config == config.model_dump(mode="json", by_alias=True)
+    assert trained.origin.inputs == pairs.sources
+    assert trained.origin.config == resolve(config).model_dump(mode="json", by_alias=True)
     # Options are stored with their defaults filled in: a later default does not change an old model.
     assert trained.options["lambda_v"] == 0.5
-    training = pairs.video[~pairs.is_test]
-    assert trained.video_scaling.span == pytest.approx(float(training.max() - training.min()))
+    training = pairs.of("train").inputs["video"].values
+    assert trained.scalings["video"].span == pytest.approx(float(training.max() - training.min()))
 
 
 def test_only_the_newest_checkpoints_are_kept(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     config = make_config(epochs=7, checkpoint_every_epochs=1, keep_checkpoints=3)
-    train_pairs(config, make_pairs())
+    train_items(config, make_pairs())
     assert list(checkpoints(config.out)) == [5, 6, 7]
 
 
 @pytest.mark.parametrize("stop_at", [1, 3, 6])
 def test_a_resumed_run_ends_with_the_same_bits(make_pairs: MakePairs, make_config: MakeConfig, stop_at: int) -> None:
     pairs = make_pairs()
-    whole = train_pairs(make_config("whole", epochs=7), pairs)
-    train_pairs(make_config("parts", epochs=stop_at), pairs)
+    whole = train_items(make_config("whole", epochs=7), pairs)
+    train_items(make_config("parts", epochs=stop_at), pairs)
     torch.rand(3)  # What else the process draws is no part of a run.
-    resumed = train_pairs(make_config("parts", epochs=7), pairs)
+    resumed = train_items(make_config("parts", epochs=7), pairs)
     assert resumed.start_epoch == stop_at
     assert resumed.losses == whole.losses
     assert_same_bits(training_state(resumed.out), training_state(whole.out))
@@ -84,13 +85,13 @@ def test_a_resumed_run_ends_with_the_same_bits(make_pairs: MakePairs, make_confi
 
 def test_epochs_after_the_last_checkpoint_are_trained_again(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs, config = make_pairs(), make_config("killed", epochs=6, checkpoint_every_epochs=2, keep_checkpoints=9)
-    whole = train_pairs(make_config("whole", epochs=6), pairs)
-    train_pairs(config, pairs)
+    whole = train_items(make_config("whole", epochs=6), pairs)
+    train_items(config, pairs)
     # As if killed in epoch 6: its checkpoint was not finished, its line half written.
     checkpoint_path(config.out, 6).rename(checkpoint_path(config.out, 6).with_name(".epoch-0006.pt.77"))
     metrics = Path(config.out) / "metrics.jsonl"
     metrics.write_text(metrics.read_text()[:-20])
-    resumed = train_pairs(config, pairs)
+    resumed = train_items(config, pairs)
     assert resumed.start_epoch == 4
     assert resumed.losses == whole.losses
     assert_same_bits(training_state(resumed.out), training_state(whole.out))
@@ -99,17 +100,17 @@ def test_epochs_after_the_last_checkpoint_are_trained_again(make_pairs: MakePair
 
 def test_a_finished_run_trains_nothing_again(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs, config, seen = make_pairs(), make_config(), []
-    first = train_pairs(config, pairs)
+    first = train_items(config, pairs)
     written = find_checkpoint(config.out).stat().st_mtime_ns
-    second = train_pairs(config, pairs, [seen.append])
+    second = train_items(config, pairs, [seen.append])
     assert (seen, second.start_epoch, second.losses) == ([], 4, first.losses)
     assert find_checkpoint(config.out).stat().st_mtime_ns == written
 
 
 def test_resume_false_starts_again(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    first = train_pairs(make_config(epochs=6), pairs)
-    second = train_pairs(make_config(epochs=3, resume=False), pairs)
+    first = train_items(make_config(epochs=6), pairs)
+    second = train_items(make_config(epochs=3, resume=False), pairs)
     assert second.losses == first.losses[:3]
     assert list(checkpoints(second.out)) == [3]
 
@@ -126,15 +127,15 @@ class _StopAt:
 
 def test_ctrl_c_keeps_the_epoch_in_progress_and_the_run_goes_on(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs, config, before = make_pairs(), make_config("stopped", epochs=8), signal.getsignal(signal.SIGINT)
-    whole = train_pairs(make_config("whole", epochs=8), pairs)
+    whole = train_items(make_config("whole", epochs=8), pairs)
     with pytest.raises(
         KeyboardInterrupt, match="stopped after epoch 4 of 8, which is kept; run the same command again"
     ):
-        train_pairs(config, pairs, [_StopAt(3)])
+        train_items(config, pairs, [_StopAt(3)])
     assert signal.getsignal(signal.SIGINT) is before
     assert list(checkpoints(config.out)) == [4]
     assert json.loads((Path(config.out) / "report.json").read_text())["epoch"] == 4
-    resumed = train_pairs(config, pairs)
+    resumed = train_items(config, pairs)
     assert resumed.start_epoch == 4
     assert_same_bits(training_state(resumed.out), training_state(whole.out))
 
@@ -144,9 +145,9 @@ def test_a_second_ctrl_c_abandons_the_epoch_and_the_last_checkpoint_stands(
 ) -> None:
     pairs, config = make_pairs(), make_config(epochs=8, checkpoint_every_epochs=2)
     with pytest.raises(KeyboardInterrupt):
-        train_pairs(config, pairs, [_StopAt(5, times=2)])
+        train_items(config, pairs, [_StopAt(5, times=2)])
     assert list(checkpoints(config.out)) == [2, 4]
-    assert train_pairs(config, pairs).start_epoch == 4
+    assert train_items(config, pairs).start_epoch == 4
 
 
 @pytest.mark.parametrize(
@@ -161,48 +162,50 @@ def test_another_config_is_refused_with_what_differs(
     make_pairs: MakePairs, make_config: MakeConfig, changes: dict[str, Any], message: str
 ) -> None:
     pairs = make_pairs()
-    train_pairs(make_config(), pairs)
+    train_items(make_config(), pairs)
     before = training_state(make_config().out)
     with pytest.raises(UsageError, match=message + r".*; give another out folder, or resume: false"):
-        train_pairs(make_config(epochs=9, **changes), pairs)
+        train_items(make_config(epochs=9, **changes), pairs)
     assert_same_bits(training_state(make_config().out), before)
 
 
 def test_other_features_are_refused_with_what_differs(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    train_pairs(make_config(), pairs)
-    rebuilt = replace(pairs, video_source=replace(pairs.video_source, recipe_fingerprint="9" * 32))
+    train_items(make_config(), pairs)
+    rebuilt = replace(
+        pairs, sources={**pairs.sources, "video": replace(pairs.sources["video"], recipe_fingerprint="9" * 32)}
+    )
     with pytest.raises(UsageError, match=r"another video feature \(clip-22222222 there, clip-99999999 now\);"):
-        train_pairs(make_config(), rebuilt)
+        train_items(make_config(), rebuilt)
     with pytest.raises(UsageError, match=r"number of clips \(40 there, 30 now\)"):
-        train_pairs(make_config(), pairs.take(np.arange(30)))
+        train_items(make_config(), pairs.take(np.arange(30)))
     with pytest.raises(UsageError, match=r"got another values of the features"):
-        train_pairs(make_config(), replace(pairs, image=pairs.image + np.float32(1)))
+        train_items(make_config(), with_values(pairs, image=pairs.inputs["image"].values + np.float32(1)))
 
 
 def test_what_decides_nothing_may_change(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    train_pairs(make_config(), pairs)
+    train_items(make_config(), pairs)
     moved = make_config(epochs=5, checkpoint_every_epochs=1, keep_checkpoints=5)
     data = moved.model_dump(mode="json", by_alias=True)
     data["data"]["store"] = "elsewhere"
-    assert train_pairs(validate(TrainConfig, data, "test"), pairs).start_epoch == 4
+    assert train_items(validate(TrainConfig, data, "test"), pairs).start_epoch == 4
 
 
 def test_fewer_epochs_than_the_run_has_are_refused(make_pairs: MakePairs, make_config: MakeConfig) -> None:
     pairs = make_pairs()
-    train_pairs(make_config(epochs=4), pairs)
+    train_items(make_config(epochs=4), pairs)
     with pytest.raises(UsageError, match="loop.epochs 2: expected at least the 4 epochs that run"):
-        train_pairs(make_config(epochs=2), pairs)
+        train_items(make_config(epochs=2), pairs)
 
 
 def test_losses_that_are_not_finite_end_the_run_before_a_checkpoint(
     make_pairs: MakePairs, make_config: MakeConfig
 ) -> None:
     pairs, config = make_pairs(), make_config(options={"scaling": "none"}, checkpoint_every_epochs=1)
-    broken = replace(pairs, video=np.full_like(pairs.video, np.inf))
+    broken = with_values(pairs, video=np.full_like(pairs.inputs["video"].values, np.inf))
     with pytest.raises(UsageError, match=r"loss .*: expected a finite number, got (nan|inf) in epoch 1; lower"):
-        train_pairs(config, broken)
+        train_items(config, broken)
     assert not checkpoints(config.out)
 
 
@@ -210,7 +213,7 @@ def test_a_folder_that_cannot_be_written_is_retryable(make_pairs: MakePairs, mak
     config = make_config()
     Path(config.out).write_text("a file where the folder should be")
     with pytest.raises(StorageUnavailableError, match="run .*: expected a folder that can be written") as caught:
-        train_pairs(config, make_pairs())
+        train_items(config, make_pairs())
     assert caught.value.exit_code == 4
 
 
@@ -225,7 +228,7 @@ def test_an_unknown_option_is_refused_before_anything_is_written(
 ) -> None:
     config = make_config(options={"lamda_v": 0.5})
     with pytest.raises(ConfigError, match="did you mean 'lambda_v'"):
-        train_pairs(config, make_pairs())
+        train_items(config, make_pairs())
     assert not Path(config.out).exists()
 
 
@@ -240,12 +243,12 @@ def test_from_a_store_to_a_checkpoint(
     data["data"] = {"store": store.url, "image": "frame", "video": "clip", "split": {"test_fraction": 0.25}}
     report = train(validate(TrainConfig, data, "test"))
     trained = load(Path(report.checkpoint))
-    assert (report.num_train, report.num_test, trained.model.image_dim, trained.model.video_dim) == (6, 2, 6, 10)
+    assert (report.num_train, report.num_test, *trained.sizes.dims.values()) == (6, 2, 6, 10)
     assert trained.origin.store_url == store.url
 
 
 def test_domain_errors_are_one_line(make_pairs: MakePairs, make_config: MakeConfig) -> None:
-    train_pairs(make_config(), make_pairs())
+    train_items(make_config(), make_pairs())
     with pytest.raises(ClipmillError) as caught:
-        train_pairs(make_config(batch=1, seed=1, learning_rate=1.0, options={"orth": "squared_cosine"}), make_pairs())
+        train_items(make_config(batch=1, seed=1, learning_rate=1.0, options={"orth": "squared_cosine"}), make_pairs())
     assert "\n" not in str(caught.value)

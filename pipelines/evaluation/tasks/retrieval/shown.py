@@ -6,18 +6,24 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.models.base import RETRIEVAL_SIDES, Side
 from clipmill.models.checkpoints import TrainedModel
-from clipmill.pipelines.datasets.pairs import PairedFeatures
+from clipmill.models.embedding import embed
+from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult
 from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
 from clipmill.pipelines.evaluation.tasks.retrieval.dataset import Dataset, DatasetCounts, FeatureLine
 from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out, sample_items
 from clipmill.pipelines.evaluation.tasks.retrieval.examples import ClipImages, choose_examples, thumbnails_needed
 from clipmill.pipelines.evaluation.tasks.retrieval.report import Shown
-from clipmill.pipelines.evaluation.tasks.retrieval.trained import embed_gallery, training_seconds
+from clipmill.pipelines.evaluation.tasks.retrieval.trained import training_seconds
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.runs import StageTime, build_stages, speed_of_light
 from clipmill.pipelines.reports.thumbnails import Thumbnail, moving_thumbnail
+from clipmill.schemas.arrays import Array
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 
@@ -31,15 +37,39 @@ class RetrievedClips:
     """What was retrieved from where.
 
     Attributes:
-        pairs, test: all clips of the store, and the tested ones.
+        items, test: all clips of the store, and the tested ones.
         run: folder of the trained run; None where no model was used.
     """
 
     result: RetrievalResult
-    pairs: PairedFeatures
-    test: PairedFeatures
+    items: Items
+    test: Items
     trained: TrainedModel | None
     run: str | None
+
+    @property
+    def sides(self) -> Mapping[Side, tuple[str, ...]]:
+        """The inputs of a query and of a gallery item."""
+        return RETRIEVAL_SIDES if self.trained is None else self.trained.card.sides
+
+    @property
+    def features(self) -> tuple[tuple[str, str], ...]:
+        """The stored features that were compared, as (what for, name)."""
+        items = self.items
+        return tuple(
+            (side, items.sources[name].name)
+            for side, names in self.sides.items()
+            for name in names
+            if name not in items.vocabularies
+        )
+
+    def query_seconds(self) -> npt.NDArray[np.float64]:
+        """Returns when the frame that stands for each query is: that of its vector, else the middle of its clip."""
+        for name in self.sides["query"]:
+            rows = self.test.inputs[name]
+            if rows.offsets is None and rows.start_seconds is not None:
+                return rows.start_seconds
+        return np.asarray(self.test.clip_seconds.mean(axis=1), np.float64)
 
 
 def shown_of_store(
@@ -57,42 +87,38 @@ def shown_of_store(
         primary: the space that the best and the worst examples go by.
         views: who can decode; None: there are no images and no lineage of single clips.
     """
-    result, pairs, test = retrieved.result, retrieved.pairs, retrieved.test
-    store = FeatureStore(pairs.store_url)
+    result, items, test = retrieved.result, retrieved.items, retrieved.test
+    store = FeatureStore(items.store_url)
     examples = choose_examples(result, primary, num_examples, seed)
     query_ids, gallery_ids = thumbnails_needed(result, examples, spaces)
     places = clip_places(test)
     clips = [places[clip] for clip in dict.fromkeys([*query_ids, *gallery_ids])]
-    roles = (("query", pairs.image_source.name), ("gallery", pairs.video_source.name))
     return Shown(
-        title=f"Image-to-video retrieval: {pairs.dataset}",
+        title=f"Image-to-video retrieval: {items.dataset}",
         dataset=_dataset(store, retrieved),
         examples=examples,
         example_spaces=tuple(spaces),
-        images=_images(store, test, places, query_ids, gallery_ids, views),
+        images=_images(store, retrieved, places, query_ids, gallery_ids, views),
         embedding=_embedding(store, retrieved, seed, views),
-        lineage={} if views is None else views.lineage(store, clips, roles),
+        lineage={} if views is None else views.lineage(store, clips, retrieved.features),
     )
 
 
-def clip_places(pairs: PairedFeatures) -> dict[str, ClipPlace]:
+def clip_places(items: Items) -> dict[str, ClipPlace]:
     """Returns where each clip is, by its id."""
-    columns = zip(pairs.clip_ids, pairs.video_ids, pairs.clips.tolist(), pairs.clip_seconds.tolist(), strict=True)
+    columns = zip(items.clip_ids, items.video_ids, items.clips.tolist(), items.clip_seconds.tolist(), strict=True)
     return {clip: ClipPlace(clip, video, index, start, stop) for clip, video, index, (start, stop) in columns}
 
 
 def provenance(retrieved: RetrievedClips) -> tuple[tuple[str, str], ...]:
     """Returns what the numbers come from, as (name, value) pairs."""
-    pairs, trained = retrieved.pairs, retrieved.trained
-    facts = [
-        ("store", pairs.store_url),
-        (f"recipe of {pairs.image_source.name}", pairs.image_source.recipe_fingerprint),
-        (f"recipe of {pairs.video_source.name}", pairs.video_source.recipe_fingerprint),
-    ]
+    items, trained = retrieved.items, retrieved.trained
+    facts = [("store", items.store_url)]
+    facts += [(f"recipe of {source.name}", source.recipe_fingerprint) for source in items.sources.values()]
     if trained is not None:
         facts += [("model", f"{trained.name}, epoch {trained.epoch}"), ("trained on", trained.origin.fingerprint)]
         facts.append(("model options", json.dumps(dict(trained.options), sort_keys=True)))
-    builds = _builds(FeatureStore(pairs.store_url).store)
+    builds = _builds(FeatureStore(items.store_url).store)
     if builds:
         facts.append(("build", f"{builds[-1]['run_id']} on the {builds[-1]['engine']} engine"))
     return tuple(facts)
@@ -100,17 +126,18 @@ def provenance(retrieved: RetrievedClips) -> tuple[tuple[str, str], ...]:
 
 def _images(
     store: FeatureStore,
-    test: PairedFeatures,
+    retrieved: RetrievedClips,
     places: Mapping[str, ClipPlace],
     query_ids: Sequence[str],
     gallery_ids: Sequence[str],
     views: ClipViews | None,
 ) -> ClipImages:
+    test = retrieved.test
     captions = {clip: clip.removesuffix("#0") for clip in test.clip_ids}
     spans = {clip: (place.start_seconds, place.stop_seconds) for clip, place in places.items()}
     if views is None:
         return ClipImages(captions=captions, spans=spans)
-    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, test.image_seconds, strict=True)}
+    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, retrieved.query_seconds(), strict=True)}
     stills = views.stills(store, [places[clip] for clip in query_ids], asked, QUERY_WIDTH)
     return ClipImages(
         queries={clip: Thumbnail(images[0]) for clip, images in stills.items()},
@@ -124,10 +151,12 @@ def _embedding(store: FeatureStore, retrieved: RetrievedClips, seed: int, views:
     """Returns the map of the gallery: of what the model learned where there is one, else of the stored vectors."""
     test = retrieved.test
     shown = test.take(sample_items(len(test), seed=seed))
-    vectors, named = shown.video, f"{test.video_source.name} vectors, as stored"
+    gallery = retrieved.sides["gallery"][0]
+    vectors: Array
+    vectors, named = shown.inputs[gallery].means(), f"{test.sources[gallery].name} vectors, as stored"
     if retrieved.trained is not None:
-        arrays = embed_gallery(retrieved.trained, shown.video)
-        embedded = {name: values for name, values in arrays.items() if values.ndim == 2}
+        arrays = embed(retrieved.trained, "gallery", shown.inputs)
+        embedded = {name: values for name, values in arrays.items() if values.ndim == 2 and values.dtype.kind == "f"}
         if embedded:
             space = "appearance" if "appearance" in embedded else sorted(embedded)[0]
             vectors, named = embedded[space], f"{space} vectors of {retrieved.trained.name}"
@@ -147,35 +176,35 @@ def _embedding(store: FeatureStore, retrieved: RetrievedClips, seed: int, views:
 
 
 def _dataset(store: FeatureStore, retrieved: RetrievedClips) -> Dataset:
-    pairs = retrieved.pairs
+    items = retrieved.items
     builds = _builds(store.store)
     return Dataset(
         counts=DatasetCounts(
-            name=pairs.dataset,
-            num_videos=len(set(pairs.video_ids)),
-            num_clips=len(pairs),
-            num_labels=len(pairs.label_names),
-            num_train=len(pairs) - len(retrieved.test),
+            name=items.dataset,
+            num_videos=len(set(items.video_ids)),
+            num_clips=len(items) - int((items.part == "validation").sum()),
+            num_labels=len(items.label_names),
+            num_train=int((items.part == "train").sum()),
             num_test=len(retrieved.test),
             split="by video: no clip of a training video is tested",
         ),
-        features=tuple(_feature_lines(store, pairs)),
+        features=tuple(_feature_lines(store, retrieved.features)),
         quarantine=_quarantine(store),
         stages=tuple(_stages(builds, retrieved)),
         speed_of_light=speed_of_light(builds[-1]) if builds else None,
     )
 
 
-def _feature_lines(store: FeatureStore, pairs: PairedFeatures) -> Iterable[FeatureLine]:
-    for role, source in (("query", pairs.image_source), ("gallery", pairs.video_source)):
-        feature = store[source.name]
+def _feature_lines(store: FeatureStore, features: Sequence[tuple[str, str]]) -> Iterable[FeatureLine]:
+    for role, name in features:
+        feature = store[name]
         index = feature.index()
         served: Counter[str] = Counter(
             f"{passport['decoder']} {passport['decoder_version']}" for passport in index.column("passport").to_pylist()
         )
         recipe = feature.recipe
         yield FeatureLine(
-            name=source.name,
+            name=name,
             extractor=recipe.extractor,
             layer=recipe.layer,
             role=role,
@@ -183,7 +212,7 @@ def _feature_lines(store: FeatureStore, pairs: PairedFeatures) -> Iterable[Featu
             dim=feature.dim,
             weights=recipe.weights.source if recipe.weights.file is None else recipe.weights.layout or "file",
             digest=(recipe.weights.sha256 or "")[:16],
-            decoders=", ".join(f"{name} ({count} videos)" for name, count in served.most_common()),
+            decoders=", ".join(f"{decoder} ({count} videos)" for decoder, count in served.most_common()),
         )
 
 

@@ -2,34 +2,18 @@
 
 from collections.abc import Sequence
 
-from clipmill.models.checkpoints import TrainedModel
-from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Scorer
+from clipmill.pipelines.evaluation.retrieval.scorers import Combined, Scorer
 from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.inputs import Input, Vector
 from clipmill.schemas.recipe import Recipe, Weights
 
 COSINE = "cosine"
 """The baseline's space: stored vectors as they are."""
 
+COSINE_INPUTS: dict[str, Input] = {"image": Vector("first"), "video": Vector("mean")}
+"""What is compared where there is no model."""
+
 Spaces = dict[str, Scorer | Combined]
-
-
-def model_spaces(trained: TrainedModel) -> Spaces:
-    """Returns the model's spaces by name.
-
-    Raises:
-        UsageError: there is no scorer for one of them.
-    """
-    known: Spaces = {
-        "appearance": Cosine("appearance", "appearance"),
-        "video": BestOfSamples("samples", "video"),
-        "combined": Combined(dict(trained.model.combined)),
-    }
-    for space in trained.model.spaces():
-        if space not in known:
-            raise UsageError(
-                describe("model", trained.name, f"spaces among {', '.join(known)}", space, "give the space a scorer")
-            )
-    return {space: known[space] for space in trained.model.spaces()}
 
 
 def comparable(image: Recipe, video: Recipe) -> bool:
@@ -42,16 +26,16 @@ def _weights(recipe: Recipe) -> Weights:
     return recipe.weights.model_copy(update={"file": None})
 
 
-def chosen_spaces(scorers: Spaces, spaces: Sequence[str], thing: str = "evaluation") -> Spaces:
+def chosen_spaces(scorers: Spaces, names: Sequence[str], thing: str = "evaluation") -> Spaces:
     """Returns the named spaces, and those a combined one among them is made of.
 
     Raises:
         UsageError: there is no space of that name.
     """
-    for space in spaces:
-        if space not in scorers:
-            raise UsageError(describe(thing, "spaces", ", ".join(scorers) or "none here", space, "correct the name"))
-    chosen = {space: scorers[space] for space in spaces}
+    for name in names:
+        if name not in scorers:
+            raise UsageError(describe(thing, "spaces", ", ".join(scorers) or "none here", name, "correct the name"))
+    chosen = {name: scorers[name] for name in names}
     for scorer in list(chosen.values()):
         if isinstance(scorer, Combined):
             chosen = {name: scorers[name] for name in scorer.weights if name not in chosen} | chosen

@@ -1,5 +1,7 @@
 """``task: retrieval``: image-to-video retrieval over stored features, by a trained model or by plain cosine."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,16 +13,18 @@ from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, que
 from clipmill.pipelines.evaluation.tasks.retrieval.score import Resampling, retrieval_score
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
+    COSINE_INPUTS,
     Spaces,
     chosen_spaces,
     comparable,
-    model_spaces,
 )
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import UsageError
+from clipmill.schemas.inputs import Input, Vector
 from clipmill.stores import FeatureStore
 
 if TYPE_CHECKING:
+    from clipmill.pipelines.datasets.items import Items
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
 
@@ -56,7 +60,7 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
         spaces = [run.name for run in score.runs]
         views = sources.clip_views() if sources.clip_views is not None else None
         shown = shown_of_store(found.clips, spaces, spaces[-1], config.examples, config.seed, views)
-        url = found.clips.pairs.store_url
+        url = found.clips.items.store_url
         lineage = replace(
             lineage,
             facts=(*lineage.facts, *provenance(found.clips)),
@@ -70,42 +74,64 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
 
 
 def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
-    """Scores the clips that a store keeps for the test: each one's frame is the query of that clip."""
+    """Scores the clips that a store keeps for the test: each one's query side searches all of their gallery sides."""
+    from clipmill.models.base import RETRIEVAL_SIDES
+    from clipmill.models.checkpoints import find_checkpoint, load
+    from clipmill.models.embedding import arrays_of, embed
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
-    from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, clips_of, embed_gallery, load_run
+    from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, items_of, model_spaces
 
-    trained = load_run(config.run, config.checkpoint) if config.run is not None else None
-    pairs = clips_of(config.data, trained, config.run or "")
-    test = pairs.take(pairs.is_test.nonzero()[0])
+    checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run is not None else None
+    trained = load(checkpoint) if checkpoint is not None else None
+    sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
+    items = items_of(config.data, trained, config.run or "")
+    test = items.of("test")
     notes: list[str] = []
     scorers: Spaces = {}
-    gallery: dict[str, Any] = {"raw": test.video}
+    queries = arrays_of({name: test.inputs[name] for name in sides["query"]})
+    gallery: dict[str, Any] = {}
     prepare = None
-    if trained is not None and config.run is not None:
-        gallery |= embed_gallery(trained, test.video)
-        scorers |= model_spaces(trained)
-        prepare = EmbedQueries.of_run(config.run, config.checkpoint)
+    if trained is not None and checkpoint is not None:
+        gallery |= embed(trained, "gallery", test.inputs)
+        scorers |= model_spaces(trained, checkpoint)
+        prepare = EmbedQueries(os.path.abspath(checkpoint))
     if config.cosine_baseline:
-        store = FeatureStore(pairs.store_url)
-        if comparable(store[pairs.image_source.name].recipe, store[pairs.video_source.name].recipe):
-            scorers[COSINE] = Cosine("image", "raw")
-        else:
+        plain = _plain_cosine(items, dict(trained.card.inputs) if trained is not None else COSINE_INPUTS, sides)
+        if plain is None:
+            names = " and ".join(dict.fromkeys(source.name for source in items.sources.values()))
             notes.append(
-                f"No plain cosine row: {pairs.image_source.name} and {pairs.video_source.name} are not outputs of one "
-                "network, so their vectors cannot be compared without a model."
+                f"No plain cosine row: {names} are not single vectors of one network, so they cannot be compared "
+                "without a model."
             )
+        else:
+            scorers[COSINE] = plain
+            gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
     labels = [test.label_names[code] for code in test.label]
-    sides = Queries(test.clip_ids, labels, {"image": test.image}), Gallery(test.clip_ids, labels, gallery)
-    result = _retrieve(config, *sides, scorers, prepare)
+    result = _retrieve(
+        config, Queries(test.clip_ids, labels, queries), Gallery(test.clip_ids, labels, gallery), scorers, prepare
+    )
     about = {
-        "store": pairs.store_url,
-        "image": pairs.image_source.recipe_fingerprint,
-        "video": pairs.video_source.recipe_fingerprint,
+        "store": items.store_url,
+        **{name: source.recipe_fingerprint for name, source in items.sources.items()},
         "model": trained.name if trained is not None else None,
         "epoch": trained.epoch if trained is not None else None,
     }
-    clips = RetrievedClips(result, pairs, test, trained, config.run)
+    clips = RetrievedClips(result, items, test, trained, config.run)
     return _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
+
+
+def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[Any, tuple[str, ...]]) -> Cosine | None:
+    """Returns the space of stored vectors as they are, where both sides are one vector of one network."""
+    from clipmill.models.embedding import array_name
+
+    names = (*sides["query"], *sides["gallery"])
+    if len(sides["query"]) != 1 or len(sides["gallery"]) != 1:
+        return None
+    if not all(isinstance(inputs[name], Vector) for name in names):
+        return None
+    store = FeatureStore(items.store_url)
+    query, gallery = (store[items.sources[name].name].recipe for name in names)
+    return Cosine(array_name(names[0]), array_name(names[1])) if comparable(query, gallery) else None
 
 
 def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:

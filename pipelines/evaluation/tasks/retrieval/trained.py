@@ -1,4 +1,4 @@
-"""The seam to trained models: a run's checkpoint, the clips it is tested on, and what it embeds them as."""
+"""The seam to trained models: a run's checkpoint, the clips it is tested on, what it embeds them as, and its spaces."""
 
 import json
 import os
@@ -9,24 +9,29 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
+import torch
 
-from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
-from clipmill.models.retrieval import embed_images, embed_videos
-from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
-from clipmill.pipelines.evaluation.retrieval.scorers import Block
-from clipmill.pipelines.evaluation.tasks.retrieval.spaces import check_recipe_trained_on
-from clipmill.schemas.config import RetrievalDataConfig
+from clipmill.models.checkpoints import TrainedModel, load
+from clipmill.models.embedding import embed, inputs_of
+from clipmill.pipelines.datasets.items import Items, read_items
+from clipmill.pipelines.evaluation.retrieval.scorers import (
+    BestOfSamples,
+    Block,
+    Combined,
+    Cosine,
+    Hamming,
+    Scorer,
+    Scores,
+    on_grid,
+)
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE_INPUTS, Spaces, check_recipe_trained_on
+from clipmill.schemas import spaces
+from clipmill.schemas.config import DataConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.model import validate
 
 
-def load_run(run: str, checkpoint: str | None) -> TrainedModel:
-    """Returns the newest checkpoint of a folder made by ``clipmill train``, or the one called `checkpoint`."""
-    return load(find_checkpoint(run, checkpoint))
-
-
-def clips_of(data: RetrievalDataConfig | None, trained: TrainedModel | None, run: str) -> PairedFeatures:
+def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) -> Items:
     """Returns the clips of `data`, or of what the run was trained on, split as there.
 
     Raises:
@@ -36,40 +41,79 @@ def clips_of(data: RetrievalDataConfig | None, trained: TrainedModel | None, run
     if data is None:
         if trained is None:
             raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
-        data = validate(RetrievalDataConfig, trained.origin.config["data"], "the run's data")
-    pairs = read_pairs(data)
-    if trained is not None:
-        _check_same_data(trained, pairs, run)
-    return pairs
-
-
-def embed_gallery(trained: TrainedModel, videos: npt.NDArray[np.generic]) -> dict[str, npt.NDArray[np.float32]]:
-    """Returns what clips are found by, by the names that the model's spaces read.
-
-    Args:
-        videos: ``[n, D]``, as stored.
-    """
-    return embed_videos(trained, videos)
+        data = validate(DataConfig, trained.origin.config["data"], "the run's data")
+    if trained is None:
+        return read_items(data, COSINE_INPUTS)
+    items = read_items(data, dict(trained.card.inputs), vocabularies=trained.origin.vocabularies)
+    _check_same_data(trained, items, run)
+    return items
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedQueries:
-    """Embeds a block of query images with the checkpoint at `path`; picklable, so that a cluster's workers can."""
+    """Embeds a block of queries with the checkpoint at `path`; picklable, so that a cluster's workers can."""
 
     path: str
 
-    @classmethod
-    def of_run(cls, run: str, checkpoint: str | None) -> "EmbedQueries":
-        """Returns the embedding of a run's queries."""
-        return cls(os.path.abspath(find_checkpoint(run, checkpoint)))
-
     def __call__(self, block: Block) -> Block:
-        return dict(block) | embed_images(_loaded(self.path), block["image"])
+        trained = _loaded(self.path)
+        return dict(block) | embed(trained, "query", inputs_of(block, trained.card.sides["query"]))
+
+
+def model_spaces(trained: TrainedModel, checkpoint: Path) -> Spaces:
+    """Returns the model's spaces by name, each as what scores it."""
+    return {name: scorer_of(space, checkpoint) for name, space in trained.model.spaces().items()}
+
+
+def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
+    """Returns what scores `space`.
+
+    Args:
+        checkpoint: of the model, for spaces that it scores itself.
+    """
+    if isinstance(space, spaces.Cosine):
+        return Cosine(space.query, space.gallery)
+    if isinstance(space, spaces.BestOfSamples):
+        return BestOfSamples(space.query, space.gallery)
+    if isinstance(space, spaces.Hamming):
+        return Hamming(space.query, space.gallery)
+    if isinstance(space, spaces.Combined):
+        return Combined(dict(space.weights))
+    return ModelScore(os.path.abspath(checkpoint))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScore:
+    """Scores pairs by the model of the checkpoint at `path`; picklable, so that a cluster's workers can.
+
+    The model computes in double precision and its scores are rounded, so that they do not depend on the blocks.
+    """
+
+    path: str
+
+    def __call__(self, queries: Block, gallery: Block) -> Scores:
+        model, names = _double(self.path), ("query", "gallery")
+        sides = [
+            {
+                name: torch.from_numpy(np.asarray(values, np.float64 if values.dtype.kind == "f" else values.dtype))
+                for name, values in block.items()
+                if values.dtype.kind != "U"
+            }
+            for block in (queries, gallery)
+        ]
+        with torch.inference_mode():
+            scores = model.score(**dict(zip(names, sides, strict=True)))
+        return on_grid(scores.numpy().astype(np.float64))
 
 
 @lru_cache(maxsize=2)
 def _loaded(path: str) -> TrainedModel:
     return load(Path(path))
+
+
+@lru_cache(maxsize=2)
+def _double(path: str) -> Any:
+    return load(Path(path)).model.double()
 
 
 def training_seconds(run: str) -> float | None:
@@ -82,13 +126,13 @@ def training_seconds(run: str) -> float | None:
     return float(seconds) if isinstance(seconds, int | float) else None
 
 
-def _check_same_data(trained: TrainedModel, pairs: PairedFeatures, run: str) -> None:
+def _check_same_data(trained: TrainedModel, items: Items, run: str) -> None:
     origin = trained.origin
-    for role, then, now in (("image", origin.image, pairs.image_source), ("video", origin.video, pairs.video_source)):
-        check_recipe_trained_on(run, role, now.name, then.recipe_fingerprint, now.recipe_fingerprint)
+    for name, now in items.sources.items():
+        check_recipe_trained_on(run, name, now.name, origin.inputs[name].recipe_fingerprint, now.recipe_fingerprint)
     # Clips added since are welcome, unless the model has seen them: then they would not be a test.
-    seen = set(pairs.clip_ids) - set(origin.test_clip_ids)
-    leaked = [clip for clip in pairs.test_clip_ids if clip in seen]
+    seen = set(items.clip_ids) - set(origin.test_clip_ids)
+    leaked = [clip for clip in items.test_clip_ids if clip in seen]
     if leaked:
         raise UsageError(
             describe(

@@ -5,19 +5,39 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipmill.pipelines.datasets.pairs import PairedFeatures, read_pairs
-from clipmill.pipelines.datasets.split import random_test_videos
-from clipmill.schemas.config import RetrievalDataConfig
+from clipmill.models.map_ivr import REGISTRATION
+from clipmill.pipelines.datasets.items import Items, read_items
+from clipmill.pipelines.datasets.split import random_parts
+from clipmill.schemas.config import DataConfig
 from clipmill.schemas.errors import ManifestError, StoreError, UsageError
 from clipmill.schemas.model import validate
 from clipmill.schemas.records import Segment, Video
 from clipmill.stores import Store
-from tests.pipelines.training.conftest import WriteFeature, rows_of, stored_video
+from tests.pipelines.conftest import WriteFeature, rows_of, stored_video
 
 
-def read(store: Store, **changes: Any) -> PairedFeatures:
+def read(store: Store, **changes: Any) -> Items:
     data = {"store": store.url, "image": "frame", "video": "clip", "split": {"test_fraction": 0.5}} | changes
-    return read_pairs(validate(RetrievalDataConfig, data, "test"))
+    return read_items(validate(DataConfig, data, "test"), REGISTRATION.card.inputs)
+
+
+def image_of(items: Items) -> Any:
+    return items.inputs["image"].values
+
+
+def video_of(items: Items) -> Any:
+    return items.inputs["video"].values
+
+
+def seconds_of(items: Items) -> list[float]:
+    found = items.inputs["image"].start_seconds
+    assert found is not None
+    return found.tolist()
+
+
+def ids_tested(video_ids: list[str], labels: list[str], fraction: float, seed: int) -> set[str]:
+    parts = random_parts(video_ids, labels, fraction, 0.0, seed)
+    return {video_id for video_id, part in zip(video_ids, parts.tolist(), strict=True) if part == "test"}
 
 
 def videos_of(num_labels: int = 2, per_label: int = 4, split: str | None = None) -> list[Video]:
@@ -40,15 +60,15 @@ def test_a_pair_is_the_first_row_and_the_mean_of_the_kept_rows(store: Store, wri
     write_feature("frame", {video: frame for video in videos})
     write_feature("clip", {video: clip for video in videos})
     pairs = read(store)
-    np.testing.assert_array_equal(pairs.image, [[1, 2, 3]] * 8)
-    np.testing.assert_array_equal(pairs.video, [[2, 4]] * 8)
-    assert pairs.image.dtype == pairs.video.dtype == np.float32
-    assert pairs.image_seconds.tolist() == [1.0] * 8
+    np.testing.assert_array_equal(image_of(pairs), [[1, 2, 3]] * 8)
+    np.testing.assert_array_equal(video_of(pairs), [[2, 4]] * 8)
+    assert image_of(pairs).dtype == video_of(pairs).dtype == np.float32
+    assert seconds_of(pairs) == [1.0] * 8
     assert pairs.clip_seconds.tolist() == [[0.0, 10.0]] * 8
     assert pairs.label_names == ("label 0", "label 1")
     assert pairs.label.tolist() == [0] * 4 + [1] * 4
     assert pairs.clip_ids[0] == "label 0/ü 0.mp4#0"
-    assert (pairs.image_source.name, pairs.image_source.dim, pairs.video_source.dim) == ("frame", 3, 2)
+    assert [(source.name, source.dim) for source in pairs.sources.values()] == [("frame", 3), ("clip", 2)]
     assert pairs.dataset == "made"
 
 
@@ -57,7 +77,11 @@ def test_pairs_stay_together_whatever_the_order_in_the_store(store: Store, write
     write_feature("frame", {video: rows_of([[videos.index(video), 0, 0]]) for video in videos})
     write_feature("clip", {video: rows_of([[videos.index(video), 1]]) for video in reversed(videos)})
     pairs = read(store)
-    assert pairs.image[:, 0].tolist() == pairs.video[:, 0].tolist() == [videos.index(v) for v in sorted_by_id(videos)]
+    assert (
+        image_of(pairs)[:, 0].tolist()
+        == video_of(pairs)[:, 0].tolist()
+        == [videos.index(v) for v in sorted_by_id(videos)]
+    )
 
 
 def sorted_by_id(videos: list[Video]) -> list[Video]:
@@ -74,11 +98,11 @@ def test_clips_of_one_video_have_their_own_rows_and_labels(store: Store, write_f
     write_feature("clip", {video: clip for video in videos}, rule="annotations")
     pairs = read(store)
     assert pairs.clip_ids[:2] == ("v0#0", "v0#1")
-    assert pairs.image[:2].tolist() == [[1], [3]]
-    assert pairs.video[:2].tolist() == [[4], [7]]
+    assert image_of(pairs)[:2].tolist() == [[1], [3]]
+    assert video_of(pairs)[:2].tolist() == [[4], [7]]
     assert [pairs.label_names[code] for code in pairs.label[:2]] == ["run", "jump"]
     for video_id in set(pairs.video_ids):
-        sides = {bool(t) for name, t in zip(pairs.video_ids, pairs.is_test, strict=True) if name == video_id}
+        sides = {bool(t) for name, t in zip(pairs.video_ids, pairs.part == "test", strict=True) if name == video_id}
         assert len(sides) == 1, f"clips of {video_id} on both sides"
 
 
@@ -90,14 +114,14 @@ def test_clips_with_rows_of_one_feature_alone_are_left_out_and_counted(
     empty = rows_of([[1.0]], mask=[False])
     write_feature("clip", {video: rows_of([[1.0]]) if i < 7 else empty for i, video in enumerate(videos)})
     pairs = read(store)
-    assert (len(pairs), pairs.num_only_image, pairs.num_only_video) == (6, 3, 1)
+    assert (len(pairs), pairs.num_only) == (6, {"image": 3, "video": 1})
 
 
 def test_the_random_split_is_stratified_seeded_and_by_video(store: Store, write_feature: WriteFeature) -> None:
     write_both(write_feature, videos_of(num_labels=3, per_label=10))
     first, again, other = (read(store, split={"test_fraction": 0.2, "seed": seed}) for seed in (0, 0, 1))
     for pairs in (first, again, other):
-        assert np.bincount(pairs.label[pairs.is_test]).tolist() == [2, 2, 2]
+        assert np.bincount(pairs.of("test").label).tolist() == [2, 2, 2]
     assert first.test_clip_ids == again.test_clip_ids
     assert first.test_clip_ids != other.test_clip_ids
 
@@ -106,29 +130,29 @@ def test_a_video_of_several_labels_counts_for_its_most_frequent_one() -> None:
     video_ids = ["a", "a", "a", "b", "b", "c"]
     labels = ["run", "run", "jump", "jump", "jump", "run"]
     # run has a and c, jump has b alone, which therefore trains.
-    assert random_test_videos(video_ids, labels, 0.5, 0) in ({"a"}, {"c"})
+    assert ids_tested(video_ids, labels, 0.5, 0) in ({"a"}, {"c"})
 
 
 @pytest.mark.parametrize(("num", "fraction", "expected"), [(1, 0.9, 0), (2, 0.01, 1), (2, 0.99, 1), (10, 0.25, 3)])
 def test_every_label_with_two_videos_is_on_both_sides(num: int, fraction: float, expected: int) -> None:
     video_ids = [f"v{number}" for number in range(num)]
-    assert len(random_test_videos(video_ids, ["a"] * num, fraction, 3)) == expected
+    assert len(ids_tested(video_ids, ["a"] * num, fraction, 3)) == expected
 
 
 def test_a_videos_side_does_not_depend_on_other_labels() -> None:
     one, two = [f"a{n}" for n in range(10)], [f"b{n}" for n in range(10)]
-    alone = random_test_videos(one, ["a"] * 10, 0.3, 5)
-    assert random_test_videos([*one, *two], ["a"] * 10 + ["b"] * 10, 0.3, 5) & set(one) == alone
+    alone = ids_tested(one, ["a"] * 10, 0.3, 5)
+    assert ids_tested([*one, *two], ["a"] * 10 + ["b"] * 10, 0.3, 5) & set(one) == alone
 
 
-def test_the_manifests_split_is_followed_and_validation_is_left_out(store: Store, write_feature: WriteFeature) -> None:
+def test_the_manifests_split_is_followed_and_keeps_validation_apart(store: Store, write_feature: WriteFeature) -> None:
     splits = ["train", "train", "test", "validation"] * 2
     videos = [stored_video(f"v{i}", f"label {i // 4}", split) for i, split in enumerate(splits)]
     write_both(write_feature, videos)
     pairs = read(store, split={"from": "manifest"})
-    assert pairs.video_ids == ("v0", "v1", "v2", "v4", "v5", "v6")
-    assert pairs.is_test.tolist() == [False, False, True] * 2
-    assert pairs.num_validation == 2
+    assert pairs.part.tolist() == splits
+    assert pairs.of("validation").video_ids == ("v3", "v7")
+    assert pairs.test_clip_ids == ("v2#0", "v6#0")
 
 
 def test_labels_that_lack_a_side_are_reported(store: Store, write_feature: WriteFeature) -> None:
@@ -166,16 +190,16 @@ def test_an_unknown_feature_lists_near_ones(store: Store, write_feature: WriteFe
 
 
 def test_a_store_that_is_not_there_is_refused() -> None:
-    config = validate(RetrievalDataConfig, {"store": "nowhere/store", "image": "a", "video": "b"}, "test")
+    config = validate(DataConfig, {"store": "nowhere/store", "image": "a", "video": "b"}, "test")
     with pytest.raises(StoreError, match="nowhere/store"):
-        read_pairs(config)
+        read_items(config, REGISTRATION.card.inputs)
 
 
 def test_no_clip_in_common_counts_both_sides(store: Store, write_feature: WriteFeature) -> None:
     videos = videos_of()
     write_feature("frame", {video: rows_of([[1.0]]) for video in videos[:3]})
     write_feature("clip", {video: rows_of([[1.0]]) for video in videos[3:]})
-    with pytest.raises(UsageError, match="got 3 with the one, 5 with the other, none with both; build both"):
+    with pytest.raises(UsageError, match="got 3 with frame, 5 with clip, none with all; build the features"):
         read(store)
 
 

@@ -1,0 +1,205 @@
+"""The contract of a model that is trained on stored features.
+
+A model is one module of `clipmill.models` with a `REGISTRATION`: its card, which says what it is given and how it is
+trained, and what builds its network. It is a `torch.nn.Module` that either learns by gradients (`Learns`) or is solved
+in closed form (`Solves`), and, to be searched with, embeds queries and gallery items (`Embeds`).
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
+
+from clipmill.schemas.config import LoopConfig
+from clipmill.schemas.inputs import Input
+from clipmill.schemas.model import Model
+from clipmill.schemas.spaces import Space
+
+if TYPE_CHECKING:  # a card is data, and light
+    from torch import Tensor
+
+Side = Literal["query", "gallery"]
+
+RETRIEVAL_SIDES: Mapping[Side, tuple[str, ...]] = {"query": ("image",), "gallery": ("video",)}
+
+
+@dataclass(frozen=True, slots=True)
+class Values:
+    """One input of B items.
+
+    Attributes:
+        values: ``float32[B, D]`` of a vector, ``float32[B, L, D]`` of a bag or sequence, ``int64[B, L]`` of tokens.
+        mask: ``bool[B, L]``, True where there is a row; None of a vector. What the mask leaves out is 0, and L is that
+            of the longest item: no output may depend on it.
+    """
+
+    values: "Tensor"
+    mask: "Tensor | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """B items of the training split.
+
+    Attributes:
+        inputs: by the names of the card's inputs, scaled as the model's `scaling` says.
+        label: ``int64[B]``, or None where the items have none.
+        draws: standard normal noise ``float32[B, ...]`` by the names of the model's `draws`.
+        progress: share of the training that is done, from 0 to 1.
+        phase: name of the phase of the training.
+    """
+
+    inputs: "Mapping[str, Values]"
+    label: "Tensor | None" = None
+    draws: "Mapping[str, Tensor]" = field(default_factory=dict)
+    progress: float = 0.0
+    phase: str = "main"
+
+    def __getitem__(self, name: str) -> "Tensor":
+        return self.inputs[name].values
+
+
+@dataclass(frozen=True, slots=True)
+class ModelCard:
+    """What a model is, as plain data.
+
+    Attributes:
+        name: in the registry.
+        summary: one line.
+        source: publication and code.
+        inputs: what it is given, by name; the names are the keys of the config's `data`.
+        options: model of its own options.
+        task: what it is trained for, a task of ``clipmill evaluate``.
+        sides: of retrieval, the inputs of a query and of a gallery item.
+        loop: keys of the config's `loop` as the publication has them; the job's own come before these.
+        couples_batch: its losses compare the items of a batch, so they are scalars over the whole of it.
+        needs_labels: whether each item must have a label.
+        closed_form: it is solved for (`Solves`), not trained by gradients.
+        variant: the card as given options make it; None where options change no part of it.
+    """
+
+    name: str
+    summary: str
+    source: str
+    inputs: Mapping[str, Input]
+    options: type[Model]
+    task: str = "retrieval"
+    sides: Mapping[Side, tuple[str, ...]] = field(default_factory=lambda: RETRIEVAL_SIDES)
+    loop: Mapping[str, Any] = field(default_factory=dict)
+    couples_batch: bool = False
+    needs_labels: bool = True
+    closed_form: bool = False
+    variant: "Callable[[Any], ModelCard] | None" = None
+
+
+@dataclass(frozen=True, slots=True)
+class Sizes:
+    """What the data decide of a network's shape.
+
+    Attributes:
+        dims: by input, the length of a row; of tokens the size of the vocabulary.
+        num_labels: 0 where items have none.
+    """
+
+    dims: Mapping[str, int]
+    num_labels: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One update of the optimiser: the weights that move, and by which loss.
+
+    Attributes:
+        loss: name among those that `losses` returns.
+        rates: by the beginning of a parameter's name, its learning rate over ``loop.learning_rate``; the longest
+            beginning that fits counts, and parameters that none fits stand still.
+    """
+
+    loss: str = "total"
+    rates: Mapping[str, float] = field(default_factory=lambda: {"": 1.0})
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """A stretch of the training.
+
+    Attributes:
+        name: given to `losses` in `Batch.phase`.
+        epochs: how many; None: those that are left of ``loop.epochs``.
+        steps: taken one after the other for every batch, each with a forward pass of its own.
+    """
+
+    name: str = "main"
+    epochs: int | None = None
+    steps: tuple[Step, ...] = (Step(),)
+
+
+class Learns(Protocol):
+    """An ``nn.Module`` that is trained by gradients.
+
+    Three members more are optional: ``scaling`` (how its float inputs are scaled, see `models.scaling`; ``none``),
+    ``draws() -> Mapping[str, tuple[int, ...]]`` (shape, for one item, of the noise it takes; none) and
+    ``phases(loop) -> Sequence[Phase]`` (one phase over all parameters).
+    """
+
+    def losses(self, batch: Batch) -> "Mapping[str, Tensor]":
+        """Returns the losses of a batch, ``total`` among them: ``[B]`` each, or scalars where the card couples."""
+        ...
+
+
+class Solves(Protocol):
+    """An ``nn.Module`` whose weights, kept in buffers, are solved for."""
+
+    def solve(self, items: Batch) -> Iterator[Mapping[str, float]]:
+        """Sets the buffers from all training items at once; yields what each iteration reached, at least once."""
+        ...
+
+
+@runtime_checkable
+class Embeds(Protocol):
+    """An ``nn.Module`` that retrieval can use."""
+
+    def spaces(self) -> Mapping[str, Space]:
+        """Returns the spaces it ranks in, by name; the last is the one to look at first."""
+        ...
+
+    def embed(self, side: Side, inputs: Mapping[str, Values]) -> "Mapping[str, Tensor]":
+        """Returns the arrays that its spaces name, ``[B, ...]`` each, of B queries or gallery items.
+
+        Args:
+            inputs: those of the card's `sides`.
+        """
+        ...
+
+
+@runtime_checkable
+class ScoresPairs(Protocol):
+    """What a model with a space of kind `schemas.spaces.PairScore` has besides."""
+
+    def score(self, query: "Mapping[str, Tensor]", gallery: "Mapping[str, Tensor]") -> "Tensor":
+        """Returns ``[Q, G]``, greater is better, of what `embed` gave for Q queries and G gallery items."""
+        ...
+
+
+Build = Callable[[Any, Sizes], Any]
+"""Makes the ``nn.Module`` of the validated options and the sizes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Registration:
+    """A model's card and what builds it."""
+
+    card: ModelCard
+    build: Build
+
+
+def card_for(card: ModelCard, options: Any) -> ModelCard:
+    """Returns the card as `options` (an instance of ``card.options``) make it."""
+    return card.variant(options) if card.variant is not None else card
+
+
+def resolved_loop(card: ModelCard, loop: LoopConfig) -> LoopConfig:
+    """Returns `loop` with the card's values where the job gives none."""
+    given = loop.model_dump(include=loop.model_fields_set)
+    merged = LoopConfig.model_validate({**card.loop, **given})
+    # With every key set, so that it is written down whole.
+    return LoopConfig.model_validate(merged.model_dump())

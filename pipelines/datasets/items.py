@@ -1,0 +1,271 @@
+"""The items a model is trained and tested on: clips of a store that have every input, labelled and split by video."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.pipelines.datasets.rows import ItemRows, read_rows
+from clipmill.pipelines.datasets.split import manifest_parts, random_parts
+from clipmill.pipelines.datasets.text import Vocabulary, read_tokens
+from clipmill.schemas.config import DataConfig, SplitConfig, TextConfig
+from clipmill.schemas.errors import ManifestError, UsageError, describe
+from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.inputs import Input, InputRows, Tokens
+from clipmill.stores import ClipRows, Feature, FeatureStore
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Items:
+    """n clips that have every input, ordered by video id and clip index.
+
+    Attributes:
+        inputs: by name, what the model is given of each clip.
+        label: ``int64[n]``, position in `label_names`; -1 where clips have none.
+        label_names: sorted; empty where clips have none.
+        clip_ids: ``<video id>#<clip index>``, unique.
+        video_ids: of each clip's video.
+        clips: ``int32[n]``, the clip's index within its video.
+        clip_seconds: ``float64[n, 2]``, start and stop of the clip.
+        part: ``str[n]``: ``train``, ``validation`` or ``test``.
+        sources: by input, what it was read from.
+        vocabularies: of inputs that read tokens: the words of the training clips.
+        store_url, dataset: where the features lie.
+        num_only: by input, clips left out because they have rows of it but not of all others.
+    """
+
+    inputs: Mapping[str, InputRows]
+    label: npt.NDArray[np.int64]
+    label_names: tuple[str, ...]
+    clip_ids: tuple[str, ...]
+    video_ids: tuple[str, ...]
+    clips: npt.NDArray[np.int32]
+    clip_seconds: npt.NDArray[np.float64]
+    part: npt.NDArray[np.str_]
+    sources: Mapping[str, FeatureSource]
+    vocabularies: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    store_url: str = ""
+    dataset: str = ""
+    num_only: Mapping[str, int] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.clip_ids)
+
+    def of(self, part: str) -> "Items":
+        """Returns the clips of one part of the split."""
+        return self.take(self.part == part)
+
+    @property
+    def test_clip_ids(self) -> tuple[str, ...]:
+        """Ids of the clips kept for the test, in order."""
+        return tuple(clip for clip, part in zip(self.clip_ids, self.part.tolist(), strict=True) if part == "test")
+
+    @property
+    def labels_without_training(self) -> tuple[str, ...]:
+        """Labels of which no clip is trained on: queries of them can only be found by luck."""
+        return self._labels_missing_in("train")
+
+    @property
+    def labels_without_test(self) -> tuple[str, ...]:
+        """Labels of which no clip is tested."""
+        return self._labels_missing_in("test")
+
+    def _labels_missing_in(self, part: str) -> tuple[str, ...]:
+        present = set(self.label[self.part == part].tolist())
+        return tuple(name for code, name in enumerate(self.label_names) if code not in present)
+
+    def take(self, rows: npt.NDArray[np.generic]) -> "Items":
+        """Returns the clips at `rows` (positions or a mask), with the same label names."""
+        kept = np.arange(len(self))[rows]
+        return replace(
+            self,
+            inputs={name: item.take(kept) for name, item in self.inputs.items()},
+            label=self.label[kept],
+            clip_ids=tuple(self.clip_ids[row] for row in kept),
+            video_ids=tuple(self.video_ids[row] for row in kept),
+            clips=self.clips[kept],
+            clip_seconds=self.clip_seconds[kept],
+            part=self.part[kept],
+        )
+
+
+def clip_id(video_id: str, clip: int) -> str:
+    """Returns the id of a clip: unique in a dataset whatever video ids look like, for it ends with its index."""
+    return f"{video_id}#{clip}"
+
+
+def read_items(
+    config: DataConfig,
+    inputs: Mapping[str, Input],
+    needs_labels: bool = True,
+    vocabularies: Mapping[str, tuple[str, ...]] | None = None,
+) -> Items:
+    """Returns the clips that have rows of every input, split as `config` says.
+
+    Args:
+        inputs: of the model, see `models.base.ModelCard`; `config` names what each is read from.
+        vocabularies: of a trained model; None: they are made of the training clips.
+
+    Raises:
+        StoreError: no store there, or no feature of that name (near names are listed).
+        UsageError: other inputs are named than the model has, the features were cut into different clips, no clip has
+            all, there are fewer than two labels, or nothing is left to train on or to test.
+        ManifestError: a clip has no label or no text, or the manifest's column `split` is incomplete.
+    """
+    check_inputs(config, inputs)
+    store = FeatureStore(config.store)
+    features = {name: store[source] for name, source in config.sources.items() if isinstance(source, str)}
+    check_same_clips(features)
+    found = {name: read_rows(features[name], inputs[name]) for name in inputs if name in features}
+    clips = _in_common(found, config)
+    label, label_names = _labels(clips, needs_labels)
+    items = Items(
+        inputs={name: rows.of([clip.key for clip in clips]) for name, rows in found.items()},
+        label=label,
+        label_names=label_names,
+        clip_ids=tuple(clip_id(*clip.key) for clip in clips),
+        video_ids=tuple(clip.video_id for clip in clips),
+        clips=np.array([clip.clip for clip in clips], np.int32),
+        clip_seconds=np.array([(clip.start_seconds, clip.stop_seconds) for clip in clips], np.float64),
+        part=np.full(len(clips), "train", dtype="<U10"),
+        sources={name: source_of(str(config.sources[name]), features[name]) for name in found},
+        store_url=config.store,
+        dataset=store.store.dataset,
+        num_only={name: len(rows.clips) - len(clips) for name, rows in found.items()},
+    )
+    items = split_items(items, config.split, {name: entry.split for name, entry in store.videos().items()})
+    return _with_texts(items, config, inputs, vocabularies or {})
+
+
+def check_inputs(config: DataConfig, inputs: Mapping[str, Input]) -> None:
+    """Makes sure that `config` names a source for each of the model's inputs, of its kind, and no other.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if config.sources.keys() != inputs.keys():
+        expected, got = (", ".join(names) or "none" for names in (inputs, config.sources))
+        remedy = "give each under data.image, data.video or data.inputs"
+        raise UsageError(describe("data", "inputs", f"what the model is given ({expected})", got, remedy))
+    for name, source in config.sources.items():
+        if isinstance(inputs[name], Tokens) != isinstance(source, TextConfig):
+            wanted = "a file of texts, such as {file: texts.csv}" if isinstance(inputs[name], Tokens) else "a feature"
+            raise UsageError(describe("data", name, wanted, str(source), "see docs/training.md"))
+
+
+def check_same_clips(features: Mapping[str, Feature]) -> None:
+    """Makes sure that all features were cut into the same clips.
+
+    Raises:
+        UsageError: they were not.
+    """
+    (first, one), *others = features.items()
+    for _, other in others:
+        if other.recipe.clips != one.recipe.clips:
+            raise UsageError(
+                describe(
+                    "features",
+                    f"{one.recipe.name} and {other.recipe.name}",
+                    "the same clips",
+                    f"{one.recipe.clips.from_} and {other.recipe.clips.from_} cut differently",
+                    "build both in one config, which has one clips rule",
+                )
+            )
+
+
+def _in_common(found: Mapping[str, ItemRows], config: DataConfig) -> list[ClipRows]:
+    first, *others = found.values()
+    common = set(first.clips).intersection(*(rows.clips for rows in others))
+    if not common:
+        names = [str(config.sources[name]) for name in found]
+        counts = [f"{len(rows.clips)} with {name}" for name, rows in zip(names, found.values(), strict=True)]
+        raise UsageError(
+            describe(
+                "store",
+                config.store,
+                f"clips with rows of {' and '.join(names)}",
+                ", ".join(counts) + (", none with all" if others else ""),
+                "build the features over the same videos; see clipmill status",
+            )
+        )
+    return [first.clips[key] for key in sorted(common)]
+
+
+def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str, str | None]) -> Items:
+    """Returns `items` with `part` set.
+
+    Raises:
+        ManifestError: the manifest's column `split` is incomplete.
+        UsageError: nothing is left to train on, or nothing to test.
+    """
+    if config.from_ == "manifest":
+        part = manifest_parts(items.video_ids, manifest_splits)
+    else:
+        labels = [items.label_names[code] if items.label_names else "" for code in items.label]
+        part = random_parts(items.video_ids, labels, config.test_fraction, config.validation_fraction, config.seed)
+    for side in ("test", "train"):
+        if not (part == side).any():
+            raise UsageError(
+                describe(
+                    "data.split",
+                    config.from_,
+                    "clips on both sides",
+                    f"none to {side}",
+                    "random needs two videos of a label, manifest a column split with train and test",
+                )
+            )
+    return replace(items, part=part)
+
+
+def _labels(clips: list[ClipRows], needs_labels: bool) -> tuple[npt.NDArray[np.int64], tuple[str, ...]]:
+    bare = [clip_id(*clip.key) for clip in clips if clip.label is None]
+    if bare and needs_labels:
+        raise ManifestError(
+            describe(
+                "labels",
+                "of the clips",
+                "one for every clip",
+                f"none for {len(bare)} of {len(clips)}, such as {bare[0]!r}",
+                "build with label: parent_folder, or give the manifest a column label",
+            )
+        )
+    if bare:
+        return np.full(len(clips), -1, np.int64), ()
+    labels = [str(clip.label) for clip in clips]
+    names = tuple(sorted(set(labels)))
+    if len(names) < 2 and needs_labels:
+        raise UsageError(
+            describe("labels", "of the clips", "at least two", f"only {names[0]!r}", "retrieval needs classes to tell")
+        )
+    position = {name: code for code, name in enumerate(names)}
+    return np.array([position[label] for label in labels], np.int64), names
+
+
+def _with_texts(
+    items: Items, config: DataConfig, inputs: Mapping[str, Input], vocabularies: Mapping[str, tuple[str, ...]]
+) -> Items:
+    """Returns `items` with the inputs that read tokens, by the given vocabularies or those of the training clips."""
+    for name, kind in inputs.items():
+        text = config.sources[name]
+        if not isinstance(kind, Tokens) or not isinstance(text, TextConfig):
+            continue
+        texts = read_tokens(text, items.clip_ids, items.video_ids)
+        if name in vocabularies:
+            vocabulary = Vocabulary(vocabularies[name])
+        else:
+            training = [words for words, part in zip(texts.words, items.part.tolist(), strict=True) if part == "train"]
+            vocabulary = Vocabulary.of(training, kind.min_count)
+        source = FeatureSource(text.file, texts.digest, vocabulary.size)
+        items = replace(
+            items,
+            inputs={**items.inputs, name: vocabulary.rows(texts.words, kind.max_tokens)},
+            sources={**items.sources, name: source},
+            vocabularies={**items.vocabularies, name: vocabulary.words},
+        )
+    return replace(items, inputs={name: items.inputs[name] for name in inputs})
+
+
+def source_of(name: str, feature: Feature) -> FeatureSource:
+    """Returns what an input was read from: the feature called `name`."""
+    return FeatureSource(name, feature.recipe.fingerprint, feature.dim)
