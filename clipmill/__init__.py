@@ -7,19 +7,43 @@ store = clipmill.open("out/topics70")    # a clipmill.FeatureStore
 rows = store["c3d"]["video id"]          # .values float32[T, D]  .start_seconds[T]  .stop_seconds[T]  .mask[T]
 ```
 
+```python
+found = clipmill.evaluate("detection", ground_truth="truth.json", predictions="results.json")
+found.run().metrics["map@0.5"]           # what `clipmill evaluate` prints; see `clipmill.TaskScore`
+```
+
 What a build, a training or an evaluation needs beyond that is imported when it is first used, so ``import clipmill``
 takes milliseconds.
 """
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.bootstrap import Interval
+    from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore
+    from clipmill.schemas.segments import Segments
     from clipmill.stores import ClipRows, Feature, FeatureStore
 
-__all__ = ["ClipRows", "Feature", "FeatureStore", "open"]
+__all__ = [
+    "ClipRows",
+    "Feature",
+    "FeatureStore",
+    "Interval",
+    "RunScore",
+    "Segments",
+    "TaskScore",
+    "evaluate",
+    "open",
+]
 
-_HOMES = {name: "clipmill.stores" for name in ("ClipRows", "Feature", "FeatureStore")}
+_HOMES = {
+    **dict.fromkeys(("ClipRows", "Feature", "FeatureStore"), "clipmill.stores"),
+    "Interval": "clipmill.pipelines.evaluation.bootstrap",
+    **dict.fromkeys(("RunScore", "TaskScore"), "clipmill.pipelines.evaluation.tasks.result"),
+    "Segments": "clipmill.schemas.segments",
+}
 """Public name -> the module it is imported from, when it is first asked for."""
 
 
@@ -35,6 +59,42 @@ def open(url: str) -> "FeatureStore":
     from clipmill.stores import FeatureStore
 
     return FeatureStore(url)
+
+
+def evaluate(
+    task: str,
+    *,
+    ground_truth: Any = None,
+    predictions: Any = None,
+    out: str | os.PathLike[str] | None = None,
+    report: bool = False,
+    **keys: Any,
+) -> "TaskScore":
+    """Scores predictions, as ``clipmill evaluate`` does for a config of the same keys.
+
+    Args:
+        task: ``detection``, ``proposals``, ``moments``, ``highlights``, ``classification``, ``ranking``, ``landmarks``,
+            ``retrieval``, or one that an installed package brings.
+        ground_truth: path of a file or folder, data in memory, or a mapping such as ``{"file": path, "subset": "val"}``
+            or ``{"arrays": data, "durations": {"video": 12.5}}``. Which data each task takes: docs/python.md.
+        predictions: the same, or a list of several; ``{"arrays": data, "name": "ours"}`` names a row.
+        out: folder of ``results.json``; None: nothing is written.
+        report: write ``report.html`` into `out` too.
+        keys: further keys of the task's config, such as ``protocol="thumos14"``; docs/evaluation_tasks.md.
+
+    Returns:
+        Metrics, baselines, intervals, counts and notes of each run: what ``results.json`` holds.
+
+    Raises:
+        clipmill.schemas.errors.UsageError: an argument is none of the task's, a file is something else than the task
+            reads, or ids have nothing in common.
+        clipmill.schemas.errors.StorageUnavailableError: `out` cannot be written.
+    """
+    from clipmill.extractors.registry import class_names
+    from clipmill.pipelines.evaluation.call import evaluate as call
+
+    given = {"ground_truth": ground_truth, "predictions": predictions, **keys}
+    return call(task, class_names, out=out, report=report, **given)
 
 
 def __getattr__(name: str) -> Any:

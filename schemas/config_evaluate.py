@@ -105,6 +105,7 @@ class TaskConfig(Model):
         resamples: draws behind each interval; None: 2,000 of the bootstrap for means over queries or items, 200 random
             halves of the videos for scores that are computed anew for each (ours).
         baselines: compute what one scores without looking.
+        metrics: further metrics of the task, by name (`tasks/measures.py`).
         published: print the published rows of this dataset (`tasks/published.py`) below ours.
         seed: of bootstrap and chance.
         out: folder of ``results.json`` and ``report.html``.
@@ -117,6 +118,7 @@ class TaskConfig(Model):
     resamples: int | None = Field(default=None, ge=10)
     confidence: float = Field(default=0.95, gt=0, lt=1)
     baselines: bool = True
+    metrics: tuple[str, ...] = ()
     published: str | None = None
     seed: int = Field(default=0, ge=0)
     out: str = Field(default="out/evaluation", min_length=1)

@@ -36,7 +36,7 @@ MAY_IMPORT = {
         "pipelines.evaluation",
         "pipelines.reproductions",
     },
-    "clipmill": {"schemas", "stores", "pipelines.evaluation", "jobs"},
+    "clipmill": {"schemas", "stores", "extractors", "pipelines.evaluation", "jobs"},
 }
 """Room -> rooms it may import, itself aside; ``clipmill`` is the package's own file, which offers the public names."""
 

@@ -77,7 +77,7 @@ def record_of(kind: Kind[R], value: Any, name: str) -> R:
     """
     if isinstance(value, kind.record):
         return value
-    make = _MAKERS.get(kind.name)
+    make = kind.of or _MAKERS.get(kind.name)
     if make is None:
         raise _wrong(kind.name, value, name)
     try:

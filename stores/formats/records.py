@@ -6,7 +6,7 @@ differently can be brought together.
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Generic, Literal, Protocol, TypeVar
+from typing import Any, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -38,10 +38,16 @@ R = TypeVar("R", bound=Record)
 
 @dataclass(frozen=True, slots=True)
 class Kind(Generic[R]):
-    """One kind of thing a file can hold, and the record it is read into."""
+    """One kind of thing a file can hold, and the record it is read into.
+
+    Attributes:
+        of: makes the record of data in memory; raises TypeError, ValueError or KeyError for what it cannot use. None:
+            as `arrays` does for our kinds; others take the record alone.
+    """
 
     name: str
     record: type[R]
+    of: Callable[[Any], R] | None = None
 
 
 @dataclass(frozen=True, slots=True)

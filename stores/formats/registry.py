@@ -5,17 +5,14 @@ an evaluation's config.
 """
 
 from collections.abc import Iterable, Sequence
-from functools import cache
-from importlib import import_module
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from typing import Literal
 
-from clipmill.schemas.errors import FormatError, UsageError, describe, near
+from clipmill.schemas.errors import FormatError, describe
+from clipmill.schemas.registry import Registry
 from clipmill.stores.formats.reader import Head, Reader
 from clipmill.stores.formats.sniff import looks_like
 
-ENTRY_POINT_GROUP = "clipmill.formats"
 Side = Literal["truth", "predictions"]
 
 _FORMATS = "clipmill.stores.formats"
@@ -36,43 +33,21 @@ BUILT_IN = {
     "stanford_i2v": f"{_FORMATS}.stanford_i2v:READER",
 }
 """Name to module and attribute."""
-
-
-@cache
-def _outside() -> dict[str, EntryPoint]:
-    return {point.name: point for point in entry_points(group=ENTRY_POINT_GROUP) if point.name not in BUILT_IN}
+_REGISTRY: Registry[Reader] = Registry("format", "clipmill.formats", Reader, BUILT_IN, "format")
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of all formats: ours in the order of the table, then those from outside."""
-    return (*BUILT_IN, *sorted(_outside()))
+    return _REGISTRY.names
 
 
-@cache
 def reader(name: str) -> Reader:
     """Returns the reader of the format called `name`.
 
     Raises:
         UsageError: there is no such format (near names are listed), or the package that brings it is broken.
     """
-    if name in BUILT_IN:
-        module, _, attribute = BUILT_IN[name].partition(":")
-        found: object = getattr(import_module(module), attribute)
-    elif name in _outside():
-        try:
-            found = _outside()[name].load()
-        except Exception as error:
-            got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
-            raise UsageError(describe("format", name, "a package that imports", got, "fix or remove it")) from error
-    else:
-        raise UsageError(describe("format", name, "a known format", "an unknown one", near(name, names())))
-    if not isinstance(found, Reader):
-        expected = "a clipmill.stores.formats.reader.Reader"
-        raise UsageError(describe("format", name, expected, type(found).__name__, "see docs/extending.md"))
-    if found.format != name:
-        remedy = "give the entry point the name of its format"
-        raise UsageError(describe("format", name, "a reader of that name", found.format, remedy))
-    return found
+    return _REGISTRY.get(name)
 
 
 def formats_of(side: Side, kinds: Iterable[str]) -> tuple[str, ...]:

@@ -49,7 +49,7 @@ class Evaluation(Generic[E]):
 
     Attributes:
         score: the numbers: for tables, ``results.json``, gates and Python callers.
-        evaluated: for each run of `score` what its page is made of; the task's own records.
+        evaluated: for each run of `score` what its page is made of, the task's own records; or one that all share.
     """
 
     score: TaskScore

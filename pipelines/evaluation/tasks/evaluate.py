@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
+from clipmill.pipelines.evaluation.tasks.measures import measures_of, with_measures
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore, published_scores
 from clipmill.pipelines.evaluation.tasks.result import REPORT, RESULTS, task_results_json
 from clipmill.schemas.config_evaluate import PredictionsConfig, TaskConfig
@@ -26,15 +27,16 @@ def evaluate_task(task: Task[Any, Any], config: TaskConfig, sources: Sources) ->
 
     Raises:
         UsageError: a file is something else than the task reads, ids have nothing in common, there are no published
-            rows of the dataset that the config names, or it names a run that the task cannot score.
+            rows of the dataset or no metric that the config names, or it names a run that the task cannot score.
     """
-    published_rows(task, config)  # An unknown dataset is refused before any work.
+    # What does not exist is refused before any work.
+    published_rows(task, config)
+    measures = measures_of(config)
     _check_runs(task, getattr(config, "predictions", ()))
     predict = task.predict
     if predict is not None:
         sources = replace(sources, predict=lambda item: predict(item, config))
-    evaluation: Evaluation[Any] = task.evaluate(config, sources)
-    return evaluation
+    return with_measures(task.evaluate(config, sources), config, measures)
 
 
 def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedScore, ...]:
@@ -85,6 +87,11 @@ def task_report(task: Task[Any, Any], evaluation: Evaluation[Any], config: TaskC
     report = task.report(evaluation, config, sources)
     if not report.published:
         report = replace(report, published=published_rows(task, config))
+    measures = measures_of(config)
+    if measures:
+        more = tuple(name for name in report.score.runs[report.main].shown if name not in report.columns)
+        titles = {metric: title for measure in measures for metric, title in measure.titles.items()}
+        report = replace(report, columns=(*report.columns, *more), names={**titles, **report.names})
     if report.lineage == Lineage():
         report = replace(report, lineage=lineage_of(config))
     return replace(report, notes=(*random_weights_notes(config), *report.notes))

@@ -15,14 +15,14 @@ from clipmill.pipelines.evaluation.metrics.detection_hits import (
     RECALL_LEVELS,
     Hits,
     average_precision,
-    hits_at,
     precision_at_recall,
 )
 from clipmill.pipelines.evaluation.metrics.detection_matching import Floats
 from clipmill.pipelines.evaluation.tasks.class_confusion import confusion_blocks
 from clipmill.pipelines.evaluation.tasks.curves import metric_chart
+from clipmill.pipelines.evaluation.tasks.detection.hits import hits_of
 from clipmill.pipelines.evaluation.tasks.detection.lengths import length_table
-from clipmill.pipelines.evaluation.tasks.detection.score import DetectionEvaluation, DetectionProtocol, prepared
+from clipmill.pipelines.evaluation.tasks.detection.score import DetectionEvaluation, DetectionProtocol
 from clipmill.pipelines.evaluation.tasks.detection.timelines import NUM_TIMELINES, detection_timelines, timelines_text
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
 from clipmill.pipelines.evaluation.tasks.page import Lineage, TaskReport
@@ -70,7 +70,7 @@ def detection_report(
     first = evaluations[0]
     protocol, truth = first.protocol, first.truth
     details = DetectionDetails(
-        tuple(_hits(first, threshold) for threshold in chosen_thresholds(protocol.tiou_thresholds)),
+        tuple(hits_of(first, threshold) for threshold in chosen_thresholds(protocol.tiou_thresholds)),
         first.run,
         truth.durations,
         num_examples,
@@ -94,20 +94,6 @@ def detection_report(
         explained=_explained(protocol),
         published=tuple(published),
         lineage=lineage,
-    )
-
-
-def _hits(evaluation: DetectionEvaluation, threshold: float) -> Hits:
-    protocol, truth = evaluation.protocol, evaluation.truth
-    return hits_at(
-        truth.segments,
-        prepared(evaluation.listed, protocol, threshold),
-        threshold,
-        "thumos14" if protocol.protocol == "thumos14" else "activitynet",
-        protocol.overlap == ">",
-        protocol.interpolated,
-        truth.ambiguous,
-        protocol.drop_duplicates,
     )
 
 

@@ -1,0 +1,1 @@
+"""``task: counting``: how often an action is repeated in a video, against how often it was counted."""
