@@ -19,7 +19,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     comparable,
 )
 from clipmill.schemas.config_retrieval import RetrievalConfig
-from clipmill.schemas.errors import UsageError
+from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Input, Vector
 from clipmill.stores import FeatureStore
 
@@ -136,10 +136,17 @@ def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[An
 
 def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
     """Scores what a caller holds in memory: cosine in each space that both sides have vectors of."""
-    queries = queries_of(sources.arrays[str(config.queries)])
-    gallery = gallery_of(sources.arrays[str(config.gallery)])
+    queries = queries_of(_in_memory("queries", config.queries, sources))
+    gallery = gallery_of(_in_memory("gallery", config.gallery, sources))
     result = _retrieve(config, queries, gallery, shared_spaces(queries, gallery), None)
     return _evaluation(config, Retrieval(result), (), {}, [])
+
+
+def _in_memory(key: str, name: str | None, sources: Sources) -> Any:
+    if name not in sources.arrays:
+        remedy = "give run or data; clipmill.evaluate takes arrays"
+        raise UsageError(describe("evaluation", key, "data in memory, from Python alone", str(name), remedy))
+    return sources.arrays[name]
 
 
 def _retrieve(
