@@ -74,13 +74,14 @@ def evaluate(
 
     Args:
         task: ``detection``, ``proposals``, ``moments``, ``highlights``, ``classification``, ``ranking``, ``landmarks``,
-            ``retrieval``, or one that an installed package brings.
+            ``scene_retrieval``, ``retrieval``, or one that an installed package brings.
         ground_truth: path of a file or folder, data in memory, or a mapping such as ``{"file": path, "subset": "val"}``
             or ``{"arrays": data, "durations": {"video": 12.5}}``. Which data each task takes: docs/python.md.
         predictions: the same, or a list of several; ``{"arrays": data, "name": "ours"}`` names a row.
         out: folder of ``results.json``; None: nothing is written.
         report: write ``report.html`` into `out` too.
-        keys: further keys of the task's config, such as ``protocol="thumos14"``; docs/evaluation_tasks.md.
+        keys: further keys of the task's config, such as ``protocol="thumos14"`` (docs/evaluation_tasks.md); of
+            retrieval ``run``, ``data``, or ``queries`` and ``gallery`` in memory (docs/evaluation.md).
 
     Returns:
         Metrics, baselines, intervals, counts and notes of each run: what ``results.json`` holds.
@@ -91,10 +92,11 @@ def evaluate(
         clipmill.schemas.errors.StorageUnavailableError: `out` cannot be written.
     """
     from clipmill.extractors.registry import class_names
+    from clipmill.jobs.evaluate import clip_views
     from clipmill.pipelines.evaluation.call import evaluate as call
 
     given = {"ground_truth": ground_truth, "predictions": predictions, **keys}
-    return call(task, class_names, out=out, report=report, **given)
+    return call(task, class_names, clip_views, out=out, report=report, **given)
 
 
 def __getattr__(name: str) -> Any:

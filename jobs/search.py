@@ -20,7 +20,6 @@ from clipmill.models.embedding import array_name, arrays_of, embed
 from clipmill.pipelines.datasets.gallery import read_gallery
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
-from clipmill.pipelines.evaluation.tasks.retrieval.model_spaces import model_spaces
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
     COSINE_INPUTS,
@@ -29,6 +28,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     chosen_spaces,
     comparable,
 )
+from clipmill.pipelines.evaluation.tasks.retrieval.trained import model_spaces
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.query_images import check_recipe
 from clipmill.pipelines.reports.lineage import ClipPlace

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
@@ -16,6 +16,9 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.model import validate
 from clipmill.schemas.recipe import Recipe
 
+if TYPE_CHECKING:
+    from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
+
 CALLED = "clipmill.evaluate"
 """What messages about an argument begin with."""
 _SOURCES = ("file", "store", "run", "arrays")
@@ -25,6 +28,7 @@ _SOURCES = ("file", "store", "run", "arrays")
 def evaluate(
     task: str,
     class_names: Callable[[Recipe], tuple[str, ...]],
+    clip_views: "Callable[[], ClipViews] | None" = None,
     out: str | os.PathLike[str] | None = None,
     report: bool = False,
     **keys: Any,
@@ -33,6 +37,7 @@ def evaluate(
 
     Args:
         class_names: recipe of a stored feature to the names of its classes.
+        clip_views: who makes images and lineage of stored clips for a page; None: it has none.
         out: folder of ``results.json``; None: nothing is written.
         report: write ``report.html`` too.
         keys: of the task's config; ground truth and predictions may be data in memory.
@@ -48,7 +53,7 @@ def evaluate(
     data = {key: _value(memory, found.config, key, value) for key, value in keys.items() if value is not None}
     where = {} if out is None else {"out": os.fspath(out)}
     config: TaskConfig = validate(found.config, {"task": task, "report": report, **where, **data}, CALLED)
-    sources = Sources(arrays=memory.arrays, class_names=class_names)
+    sources = Sources(arrays=memory.arrays, class_names=class_names, clip_views=clip_views)
     evaluation = evaluate_task(found, config, sources)
     if out is not None:
         write_evaluation(found, evaluation, config, sources)

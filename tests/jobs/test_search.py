@@ -9,16 +9,11 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-import torch
 import yaml
 from PIL import Image
 
-from clipmill.extractors.squeezenet.network import SqueezeNet
-from clipmill.extractors.torch_extractor import seeded
-from clipmill.jobs.build import run_build
 from clipmill.jobs.report_clips import lineage
 from clipmill.jobs.search import run_search
-from clipmill.jobs.train import run_train
 from clipmill.models.checkpoints import find_checkpoint, load
 from clipmill.models.embedding import embed
 from clipmill.pipelines.features.query_images import QueryError, check_recipe, images_of, read_image
@@ -32,64 +27,12 @@ from tests.pipelines.reports.browser import CHROMIUM, browser
 Search = Callable[..., Any]
 
 
-def _video(path: Path, seed: int, label: int, num_frames: int = 10) -> None:
-    """Writes a video of blobs: those of one label share colours, frames move."""
-    rng, colours = np.random.default_rng(seed), np.random.default_rng(100 + label).integers(0, 255, (3, 3))
-    centres, drift = rng.uniform(10, 86, (3, 2)), rng.uniform(-3, 3, (3, 2))
-    rows, columns = np.mgrid[:64, :96]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with av.open(str(path), "w") as container:
-        stream = container.add_stream("libx264", rate=5, options={"preset": "ultrafast", "crf": "10"})
-        stream.width, stream.height, stream.pix_fmt = 96, 64, "yuv420p"
-        for number in range(num_frames):
-            pixels = np.full((64, 96, 3), 40 + 50 * label, np.uint8)
-            for (x, y), colour in zip(centres + drift * number, colours, strict=True):
-                pixels[(rows - y) ** 2 + (columns - x) ** 2 < 150] = colour
-            container.mux(stream.encode(av.VideoFrame.from_ndarray(pixels, format="rgb24")))
-        container.mux(stream.encode(None))
-
-
-@pytest.fixture(scope="module")
-def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with six videos of two labels, a store of three features over them, and a trained run."""
-    folder = tmp_path_factory.mktemp("search")
-    for number in range(6):
-        _video(folder / "videos" / f"label {number % 2}" / f"clip ü{number}.mp4", number, number % 2)
-    weights = folder / "squeezenet.pt"
-    torch.save(seeded(3, SqueezeNet).state_dict(), weights)
-    squeezenet = {"extractor": "squeezenet", "weights": {"file": str(weights)}}
-    config = {
-        "store": {"url": str(folder / "store"), "dataset": "blobs"},
-        "videos": {"folder": str(folder / "videos"), "label": "parent_folder"},
-        "features": {
-            "frames": squeezenet | {"sampling": {"fps": 5}, "pooling": "mean"},
-            "query": squeezenet | {"sampling": {"random_frames": 1}},
-            "other": {"extractor": "squeezenet", "weights": {"random": 1}, "sampling": {"fps": 1}},
-        },
-        "engine": {"device": "cpu", "threads": 1},
-    }
-    (folder / "videos" / "label 0" / "broken.mp4").write_bytes(b"no video")
-    (folder / "build.yaml").write_text(yaml.safe_dump(config))
-    built = run_build(str(folder / "build.yaml"), [])
-    (folder / "built.json").write_text(json.dumps(built.data))
-    small = {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "video_hidden": [8], "image_hidden": [8]}
-    trained = {
-        "data": {"store": str(folder / "store"), "image": "query", "video": "frames"},
-        "model": {"name": "map_ivr", "options": small | {"decoder_hidden": [8], "num_samples": 3}},
-        "loop": {"epochs": 2, "batch": 4, "device": "cpu", "threads": 1},
-        "out": str(folder / "run"),
-    }
-    (folder / "train.yaml").write_text(yaml.safe_dump(trained))
-    run_train(str(folder / "train.yaml"), [])
-    return folder
-
-
 @pytest.fixture
-def search(place: Path, tmp_path: Path) -> Search:
+def search(blobs: Path, tmp_path: Path) -> Search:
     """Runs a search over the stored features; keys given replace the config's."""
 
     def run(**changes: Any) -> Any:
-        data = {"store": str(place / "store"), "image": "query", "video": "frames"}
+        data = {"store": str(blobs / "store"), "image": "query", "video": "frames"}
         config = {"data": data, "queries": {}, "k": 4, "out": str(tmp_path / "out")} | changes
         path = tmp_path / "search.yaml"
         path.write_text(yaml.safe_dump(config, allow_unicode=True), "utf-8")
@@ -98,9 +41,9 @@ def search(place: Path, tmp_path: Path) -> Search:
     return run
 
 
-def _drawn(place: Path) -> dict[str, float]:
+def _drawn(blobs: Path) -> dict[str, float]:
     """Returns the time of the frame that stands for each video's clip in the feature `query`."""
-    feature = FeatureStore(str(place / "store"))["query"]
+    feature = FeatureStore(str(blobs / "store"))["query"]
     return {video: float(feature[video].start_seconds[0]) for video in feature.video_ids}
 
 
@@ -112,12 +55,12 @@ def _cosines(row: np.ndarray, rows: np.ndarray) -> np.ndarray:
 # --- the same recipe, the exact order --------------------------------------------------------------
 
 
-def test_a_frame_of_a_video_gets_the_row_the_build_stored_for_it(place: Path, search: Search) -> None:
-    store = FeatureStore(str(place / "store"))
+def test_a_frame_of_a_video_gets_the_row_the_build_stored_for_it(blobs: Path, search: Search) -> None:
+    store = FeatureStore(str(blobs / "store"))
     clips = store["frames"].clips()
     gallery = store["frames"].clip_means(clips)
-    times = dict(list(_drawn(place).items())[:3])
-    frames = [{"file": str(place / "videos" / video), "seconds": [time]} for video, time in times.items()]
+    times = dict(list(_drawn(blobs).items())[:3])
+    frames = [{"file": str(blobs / "videos" / video), "seconds": [time]} for video, time in times.items()]
     outcome = search(queries={"frames": frames}, k=6)
     assert outcome.exit_code == 0
     for video, query in zip(times, outcome.data["queries"], strict=True):
@@ -127,15 +70,15 @@ def test_a_frame_of_a_video_gets_the_row_the_build_stored_for_it(place: Path, se
         assert [item["video"] for item in found] == [clips[i].video_id for i in order]
         assert [item["score"] for item in found] == pytest.approx(expected[order].tolist(), abs=1e-5)
         assert [item["rank"] for item in found] == [1, 2, 3, 4, 5, 6]
-        assert found[0]["uri"] == str(place / "videos" / found[0]["video"])
+        assert found[0]["uri"] == str(blobs / "videos" / found[0]["video"])
         assert (found[0]["start_seconds"], found[0]["stop_seconds"], found[0]["label"]) == (
             0.0, pytest.approx(2.0), found[0]["video"].split("/")[0],
         )  # fmt: skip
 
 
-def test_a_picture_of_the_frame_finds_what_the_frame_finds(place: Path, search: Search, tmp_path: Path) -> None:
-    video, time = next(iter(_drawn(place).items()))
-    path = place / "videos" / video
+def test_a_picture_of_the_frame_finds_what_the_frame_finds(blobs: Path, search: Search, tmp_path: Path) -> None:
+    video, time = next(iter(_drawn(blobs).items()))
+    path = blobs / "videos" / video
     with av.open(str(path)) as container:
         shown = [frame.to_ndarray(format="rgb24") for frame in container.decode(video=0) if frame.time <= time + 1e-6]
     Image.fromarray(shown[-1]).save(tmp_path / "frame.png")
@@ -148,15 +91,15 @@ def test_a_picture_of_the_frame_finds_what_the_frame_finds(place: Path, search: 
     assert [item["score"] for item in picture] == pytest.approx([item["score"] for item in frame], abs=2e-3)
 
 
-def test_a_trained_run_searches_its_spaces_as_the_model_scores_them(place: Path, search: Search) -> None:
-    trained = load(find_checkpoint(str(place / "run")))
-    store = FeatureStore(str(place / "store"))
+def test_a_trained_run_searches_its_spaces_as_the_model_scores_them(blobs: Path, search: Search) -> None:
+    trained = load(find_checkpoint(str(blobs / "run")))
+    store = FeatureStore(str(blobs / "store"))
     clips = store["frames"].clips()
-    video, time = next(iter(_drawn(place).items()))
+    video, time = next(iter(_drawn(blobs).items()))
     left = embed(trained, "query", {"image": InputRows(store["query"][video].values[:1])})
     right = embed(trained, "gallery", {"video": InputRows(store["frames"].clip_means(clips))})
-    frames = [{"file": str(place / "videos" / video), "seconds": [time]}]
-    outcome = search(data=None, run=str(place / "run"), queries={"frames": frames})
+    frames = [{"file": str(blobs / "videos" / video), "seconds": [time]}]
+    outcome = search(data=None, run=str(blobs / "run"), queries={"frames": frames})
     spaces = outcome.data["queries"][0]["spaces"]
     assert set(spaces) == {"appearance", "video", "combined"}
     for space, found in spaces.items():
@@ -168,7 +111,7 @@ def test_a_trained_run_searches_its_spaces_as_the_model_scores_them(place: Path,
 
 
 def test_equal_scores_go_by_clip_id_and_the_same_search_gives_the_same_bytes(
-    place: Path, search: Search, tmp_path: Path
+    blobs: Path, search: Search, tmp_path: Path
 ) -> None:
     Image.new("RGB", (50, 40), (0, 0, 0)).save(tmp_path / "a.png")
     files = {"files": [str(tmp_path / "a.png"), str(tmp_path / "a.png")]}
@@ -184,7 +127,7 @@ def test_equal_scores_go_by_clip_id_and_the_same_search_gives_the_same_bytes(
 
 
 def test_a_query_that_cannot_be_read_is_reported_and_the_others_go_on(
-    place: Path, search: Search, tmp_path: Path
+    blobs: Path, search: Search, tmp_path: Path
 ) -> None:
     folder = tmp_path / "images"
     folder.mkdir()
@@ -234,27 +177,27 @@ def test_no_store(search: Search, picture: Any, tmp_path: Path) -> None:
         search(queries=picture, data={"store": str(tmp_path / "nowhere"), "image": "query", "video": "frames"})
 
 
-def test_a_feature_the_store_lacks_is_named_with_the_near_ones(place: Path, search: Search, picture: Any) -> None:
+def test_a_feature_the_store_lacks_is_named_with_the_near_ones(blobs: Path, search: Search, picture: Any) -> None:
     with pytest.raises(StoreError, match="did you mean 'frames'"):
-        search(queries=picture, data={"store": str(place / "store"), "image": "query", "video": "frame"})
+        search(queries=picture, data={"store": str(blobs / "store"), "image": "query", "video": "frame"})
 
 
-def test_features_of_two_networks_need_a_run(place: Path, search: Search, picture: Any) -> None:
+def test_features_of_two_networks_need_a_run(blobs: Path, search: Search, picture: Any) -> None:
     with pytest.raises(UsageError, match=r"features other and frames: expected outputs of one network.*give run"):
-        search(queries=picture, data={"store": str(place / "store"), "image": "other", "video": "frames"})
+        search(queries=picture, data={"store": str(blobs / "store"), "image": "other", "video": "frames"})
 
 
-def test_a_run_of_other_recipes_is_refused(place: Path, search: Search, picture: Any) -> None:
-    data = {"store": str(place / "store"), "image": "other", "video": "frames"}
+def test_a_run_of_other_recipes_is_refused(blobs: Path, search: Search, picture: Any) -> None:
+    data = {"store": str(blobs / "store"), "image": "other", "video": "frames"}
     with pytest.raises(UsageError, match="expected image feature other of recipe .*, which it was trained on"):
-        search(queries=picture, run=str(place / "run"), data=data)
+        search(queries=picture, run=str(blobs / "run"), data=data)
 
 
 def test_weights_that_were_moved_are_named_and_found_again_where_one_says(
-    place: Path, search: Search, picture: Any, tmp_path: Path
+    blobs: Path, search: Search, picture: Any, tmp_path: Path
 ) -> None:
     before = search(queries=picture).data["queries"]
-    home, moved = place / "squeezenet.pt", tmp_path / "moved.pt"
+    home, moved = blobs / "squeezenet.pt", tmp_path / "moved.pt"
     home.rename(moved)
     try:
         with pytest.raises(WeightsError, match=r"weights of query: expected the file .*squeezenet.pt.*weights: PATH"):
@@ -267,14 +210,14 @@ def test_weights_that_were_moved_are_named_and_found_again_where_one_says(
         moved.rename(home)
 
 
-def test_weights_for_random_ones_are_refused(place: Path, search: Search, picture: Any) -> None:
-    data = {"store": str(place / "store"), "image": "other", "video": "other"}
+def test_weights_for_random_ones_are_refused(blobs: Path, search: Search, picture: Any) -> None:
+    data = {"store": str(blobs / "store"), "image": "other", "video": "other"}
     with pytest.raises(UsageError, match=r"search weights: expected none \(random\(1\)\)"):
         search(queries=picture, data=data, weights="some.pt")
 
 
-def test_windows_that_one_picture_cannot_fill_are_refused(place: Path) -> None:
-    recipe = FeatureStore(str(place / "store"))["query"].recipe
+def test_windows_that_one_picture_cannot_fill_are_refused(blobs: Path) -> None:
+    recipe = FeatureStore(str(blobs / "store"))["query"].recipe
     longer = recipe.model_copy(update={"sampling": recipe.sampling.model_copy(update={"frames": 16})})
     with pytest.raises(UsageError, match="feature query: expected windows of one frame.* got windows of 16"):
         check_recipe(longer)
@@ -314,31 +257,31 @@ def test_a_config_that_does_not_fit(search: Search, picture: Any, changes: Any, 
 # --- the pages of the build and the training it rests on -------------------------------------------
 
 
-def test_a_build_leaves_a_page_with_its_features_and_what_it_quarantined(place: Path) -> None:
-    built = json.loads((place / "built.json").read_text())
-    path = place / "store" / "runs" / built["run_id"] / "report.html"
+def test_a_build_leaves_a_page_with_its_features_and_what_it_quarantined(blobs: Path) -> None:
+    built = json.loads((blobs / "built.json").read_text())
+    path = blobs / "store" / "runs" / built["run_id"] / "report.html"
     assert built["report"] == str(path)
     html = path.read_text("utf-8")
     for words in ("Build of blobs", "squeezenet features", "label 0/broken.mp4", "not_a_video", "random(1)"):
         assert words in html, words
-    digest = FeatureStore(str(place / "store"))["query"].recipe.weights.sha256 or "none"
+    digest = FeatureStore(str(blobs / "store"))["query"].recipe.weights.sha256 or "none"
     assert digest[:12] in html
 
 
-def test_a_training_leaves_a_page_with_its_losses(place: Path) -> None:
-    report = json.loads((place / "run" / "report.json").read_text())
-    html = (place / "run" / "report.html").read_text("utf-8")
+def test_a_training_leaves_a_page_with_its_losses(blobs: Path) -> None:
+    report = json.loads((blobs / "run" / "report.json").read_text())
+    html = (blobs / "run" / "report.html").read_text("utf-8")
     assert len(report["losses"]) == 2
     for name, value in report["losses"][-1].items():
         assert f"{name}: {value:.4g} at epoch 2" in html
     assert html.count('<svg class="chart"') == len(report["losses"][-1])
 
 
-def test_lineage_names_the_frames_bytes_weights_and_decoder_of_a_clip(place: Path) -> None:
-    store = FeatureStore(str(place / "store"))
-    video, time = next(iter(_drawn(place).items()))
+def test_lineage_names_the_frames_bytes_weights_and_decoder_of_a_clip(blobs: Path) -> None:
+    store = FeatureStore(str(blobs / "store"))
+    video, time = next(iter(_drawn(blobs).items()))
     clip = ClipPlace(f"{video}#0", video, 0, 0.0, 2.0)
-    path, roles = place / "videos" / video, (("query", "query"), ("gallery", "frames"))
+    path, roles = blobs / "videos" / video, (("query", "query"), ("gallery", "frames"))
     found = lineage(store, [clip], roles)[f"{video}#0"]
     assert (found.state, found.num_bytes, found.uri) == ("same bytes", path.stat().st_size, str(path))
     query, gallery = found.features
@@ -348,7 +291,7 @@ def test_lineage_names_the_frames_bytes_weights_and_decoder_of_a_clip(place: Pat
         "10 frames: 0, 1, 2, …, 7, 8, 9 at 0.00, 0.20, 0.40, …, 1.40, 1.60, 1.80 s, of 10 in the video; 10 windows of 1"
     )
     assert gallery.fingerprint == store["frames"].recipe.fingerprint
-    assert gallery.weights.endswith(hashlib.sha256((place / "squeezenet.pt").read_bytes()).hexdigest())
+    assert gallery.weights.endswith(hashlib.sha256((blobs / "squeezenet.pt").read_bytes()).hexdigest())
     passport = store["frames"].index().to_pylist()[0]["passport"]
     assert f"{passport['decoder']} {passport['decoder_version']}" in gallery.facts["decoded by"]
 
@@ -424,12 +367,12 @@ def test_floating_point_samples_are_refused(tmp_path: Path) -> None:
 
 @pytest.mark.browser
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
-def test_the_page_works_in_a_browser(place: Path, search: Search, tmp_path: Path) -> None:
-    video = next(iter(_drawn(place)))
+def test_the_page_works_in_a_browser(blobs: Path, search: Search, tmp_path: Path) -> None:
+    video = next(iter(_drawn(blobs)))
     outcome = search(
         data=None,
-        run=str(place / "run"),
-        queries={"frames": [{"file": str(place / "videos" / video), "seconds": [0.4, 1.2]}], "files": ["nowhere.png"]},
+        run=str(blobs / "run"),
+        queries={"frames": [{"file": str(blobs / "videos" / video), "seconds": [0.4, 1.2]}], "files": ["nowhere.png"]},
     )
     with browser(tmp_path / "profile") as page:
         for width in (1280, 390):
@@ -443,7 +386,7 @@ def test_the_page_works_in_a_browser(place: Path, search: Search, tmp_path: Path
         page.evaluate("document.querySelector('.hits button').focus()")
         page.press("Enter", 13)
         assert page.evaluate("document.querySelector('dialog').open") is True
-        assert page.evaluate("document.querySelector('dialog .more').textContent").startswith(str(place / "videos"))
+        assert page.evaluate("document.querySelector('dialog .more').textContent").startswith(str(blobs / "videos"))
         page.press("Escape", 27)
         assert page.problems == []
         assert [url for url in page.requests if not url.startswith(("file:", "data:"))] == []

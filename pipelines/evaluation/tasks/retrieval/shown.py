@@ -6,6 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
+from clipmill.models.base import RETRIEVAL_SIDES, Side
 from clipmill.models.checkpoints import TrainedModel
 from clipmill.models.embedding import embed
 from clipmill.pipelines.datasets.items import Items
@@ -15,12 +19,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.dataset import Dataset, Datas
 from clipmill.pipelines.evaluation.tasks.retrieval.embedding_map import EmbeddingMap, lay_out, sample_items
 from clipmill.pipelines.evaluation.tasks.retrieval.examples import ClipImages, choose_examples, thumbnails_needed
 from clipmill.pipelines.evaluation.tasks.retrieval.report import Shown
-from clipmill.pipelines.evaluation.tasks.retrieval.trained import (
-    features_of,
-    query_seconds,
-    sides_of,
-    training_seconds,
-)
+from clipmill.pipelines.evaluation.tasks.retrieval.trained import training_seconds
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.runs import StageTime, build_stages, speed_of_light
 from clipmill.pipelines.reports.thumbnails import Thumbnail, moving_thumbnail
@@ -48,6 +47,30 @@ class RetrievedClips:
     trained: TrainedModel | None
     run: str | None
 
+    @property
+    def sides(self) -> Mapping[Side, tuple[str, ...]]:
+        """The inputs of a query and of a gallery item."""
+        return RETRIEVAL_SIDES if self.trained is None else self.trained.card.sides
+
+    @property
+    def features(self) -> tuple[tuple[str, str], ...]:
+        """The stored features that were compared, as (what for, name)."""
+        items = self.items
+        return tuple(
+            (side, items.sources[name].name)
+            for side, names in self.sides.items()
+            for name in names
+            if name not in items.vocabularies
+        )
+
+    def query_seconds(self) -> npt.NDArray[np.float64]:
+        """Returns when the frame that stands for each query is: that of its vector, else the middle of its clip."""
+        for name in self.sides["query"]:
+            rows = self.test.inputs[name]
+            if rows.offsets is None and rows.start_seconds is not None:
+                return rows.start_seconds
+        return np.asarray(self.test.clip_seconds.mean(axis=1), np.float64)
+
 
 def shown_of_store(
     retrieved: RetrievedClips,
@@ -70,7 +93,6 @@ def shown_of_store(
     query_ids, gallery_ids = thumbnails_needed(result, examples, spaces)
     places = clip_places(test)
     clips = [places[clip] for clip in dict.fromkeys([*query_ids, *gallery_ids])]
-    roles = tuple(features_of(items, retrieved.trained))
     return Shown(
         title=f"Image-to-video retrieval: {items.dataset}",
         dataset=_dataset(store, retrieved),
@@ -78,7 +100,7 @@ def shown_of_store(
         example_spaces=tuple(spaces),
         images=_images(store, retrieved, places, query_ids, gallery_ids, views),
         embedding=_embedding(store, retrieved, seed, views),
-        lineage={} if views is None else views.lineage(store, clips, roles),
+        lineage={} if views is None else views.lineage(store, clips, retrieved.features),
     )
 
 
@@ -89,12 +111,10 @@ def clip_places(items: Items) -> dict[str, ClipPlace]:
 
 
 def provenance(retrieved: RetrievedClips) -> tuple[tuple[str, str], ...]:
-    """Returns what the numbers come from, as (name, value) items."""
+    """Returns what the numbers come from, as (name, value) pairs."""
     items, trained = retrieved.items, retrieved.trained
-    facts = [
-        ("store", items.store_url),
-        *((f"recipe of {source.name}", source.recipe_fingerprint) for source in items.sources.values()),
-    ]
+    facts = [("store", items.store_url)]
+    facts += [(f"recipe of {source.name}", source.recipe_fingerprint) for source in items.sources.values()]
     if trained is not None:
         facts += [("model", f"{trained.name}, epoch {trained.epoch}"), ("trained on", trained.origin.fingerprint)]
         facts.append(("model options", json.dumps(dict(trained.options), sort_keys=True)))
@@ -117,8 +137,7 @@ def _images(
     spans = {clip: (place.start_seconds, place.stop_seconds) for clip, place in places.items()}
     if views is None:
         return ClipImages(captions=captions, spans=spans)
-    seconds = query_seconds(test, retrieved.trained)
-    asked = {clip: [float(time)] for clip, time in zip(test.clip_ids, seconds, strict=True)}
+    asked = {clip: [float(seconds)] for clip, seconds in zip(test.clip_ids, retrieved.query_seconds(), strict=True)}
     stills = views.stills(store, [places[clip] for clip in query_ids], asked, QUERY_WIDTH)
     return ClipImages(
         queries={clip: Thumbnail(images[0]) for clip, images in stills.items()},
@@ -132,7 +151,7 @@ def _embedding(store: FeatureStore, retrieved: RetrievedClips, seed: int, views:
     """Returns the map of the gallery: of what the model learned where there is one, else of the stored vectors."""
     test = retrieved.test
     shown = test.take(sample_items(len(test), seed=seed))
-    gallery = sides_of(retrieved.trained)["gallery"][0]
+    gallery = retrieved.sides["gallery"][0]
     vectors: Array
     vectors, named = shown.inputs[gallery].means(), f"{test.sources[gallery].name} vectors, as stored"
     if retrieved.trained is not None:
@@ -163,21 +182,21 @@ def _dataset(store: FeatureStore, retrieved: RetrievedClips) -> Dataset:
         counts=DatasetCounts(
             name=items.dataset,
             num_videos=len(set(items.video_ids)),
-            num_clips=int((items.part != "validation").sum()),
+            num_clips=len(items) - int((items.part == "validation").sum()),
             num_labels=len(items.label_names),
             num_train=int((items.part == "train").sum()),
             num_test=len(retrieved.test),
             split="by video: no clip of a training video is tested",
         ),
-        features=tuple(_feature_lines(store, retrieved)),
+        features=tuple(_feature_lines(store, retrieved.features)),
         quarantine=_quarantine(store),
         stages=tuple(_stages(builds, retrieved)),
         speed_of_light=speed_of_light(builds[-1]) if builds else None,
     )
 
 
-def _feature_lines(store: FeatureStore, retrieved: RetrievedClips) -> Iterable[FeatureLine]:
-    for role, name in features_of(retrieved.items, retrieved.trained):
+def _feature_lines(store: FeatureStore, features: Sequence[tuple[str, str]]) -> Iterable[FeatureLine]:
+    for role, name in features:
         feature = store[name]
         index = feature.index()
         served: Counter[str] = Counter(
@@ -193,7 +212,7 @@ def _feature_lines(store: FeatureStore, retrieved: RetrievedClips) -> Iterable[F
             dim=feature.dim,
             weights=recipe.weights.source if recipe.weights.file is None else recipe.weights.layout or "file",
             digest=(recipe.weights.sha256 or "")[:16],
-            decoders=", ".join(f"{name} ({count} videos)" for name, count in served.most_common()),
+            decoders=", ".join(f"{decoder} ({count} videos)" for decoder, count in served.most_common()),
         )
 
 

@@ -1,5 +1,7 @@
 """``task: retrieval``: image-to-video retrieval over stored features, by a trained model or by plain cosine."""
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -11,17 +13,17 @@ from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, que
 from clipmill.pipelines.evaluation.tasks.retrieval.score import Resampling, retrieval_score
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
+    COSINE_INPUTS,
     Spaces,
     chosen_spaces,
     comparable,
 )
 from clipmill.schemas.config_retrieval import RetrievalConfig
-from clipmill.schemas.errors import UsageError
-from clipmill.schemas.inputs import Vector
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.inputs import Input, Vector
 from clipmill.stores import FeatureStore
 
 if TYPE_CHECKING:
-    from clipmill.models.checkpoints import TrainedModel
     from clipmill.pipelines.datasets.items import Items
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
@@ -72,39 +74,41 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
 
 
 def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
-    """Scores the clips that a store keeps for the test: each one's frame is the query of that clip."""
-    from clipmill.models.checkpoints import find_checkpoint
+    """Scores the clips that a store keeps for the test: each one's query side searches all of their gallery sides."""
+    from clipmill.models.base import RETRIEVAL_SIDES
+    from clipmill.models.checkpoints import find_checkpoint, load
     from clipmill.models.embedding import arrays_of, embed
-    from clipmill.pipelines.evaluation.tasks.retrieval.model_spaces import model_spaces
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
-    from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, items_of, load_run, sides_of
+    from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, items_of, model_spaces
 
-    trained = load_run(config.run, config.checkpoint) if config.run is not None else None
+    checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run is not None else None
+    trained = load(checkpoint) if checkpoint is not None else None
+    sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
     items = items_of(config.data, trained, config.run or "")
-    test, sides = items.of("test"), sides_of(trained)
+    test = items.of("test")
     notes: list[str] = []
     scorers: Spaces = {}
+    queries = arrays_of({name: test.inputs[name] for name in sides["query"]})
     gallery: dict[str, Any] = {}
     prepare = None
-    if trained is not None and config.run is not None:
+    if trained is not None and checkpoint is not None:
         gallery |= embed(trained, "gallery", test.inputs)
-        scorers |= model_spaces(trained, find_checkpoint(config.run, config.checkpoint))
-        prepare = EmbedQueries.of_run(config.run, config.checkpoint)
+        scorers |= model_spaces(trained, checkpoint)
+        prepare = EmbedQueries(os.path.abspath(checkpoint))
     if config.cosine_baseline:
-        plain = _plain_cosine(items, trained)
-        if plain is not None:
-            scorers[COSINE] = plain
-            gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
-        else:
+        plain = _plain_cosine(items, dict(trained.card.inputs) if trained is not None else COSINE_INPUTS, sides)
+        if plain is None:
             names = " and ".join(dict.fromkeys(source.name for source in items.sources.values()))
             notes.append(
                 f"No plain cosine row: {names} are not single vectors of one network, so they cannot be compared "
                 "without a model."
             )
+        else:
+            scorers[COSINE] = plain
+            gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
     labels = [test.label_names[code] for code in test.label]
-    asked = arrays_of({name: test.inputs[name] for name in sides["query"]})
     result = _retrieve(
-        config, Queries(test.clip_ids, labels, asked), Gallery(test.clip_ids, labels, gallery), scorers, prepare
+        config, Queries(test.clip_ids, labels, queries), Gallery(test.clip_ids, labels, gallery), scorers, prepare
     )
     about = {
         "store": items.store_url,
@@ -116,16 +120,14 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     return _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
 
 
-def _plain_cosine(items: "Items", trained: "TrainedModel | None") -> Cosine | None:
-    """Returns the space of stored vectors as they are, where each side is one vector, both of one network."""
+def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[Any, tuple[str, ...]]) -> Cosine | None:
+    """Returns the space of stored vectors as they are, where both sides are one vector of one network."""
     from clipmill.models.embedding import array_name
-    from clipmill.pipelines.evaluation.tasks.retrieval.trained import kinds_of, sides_of
 
-    sides, kinds = sides_of(trained), kinds_of(trained)
     names = (*sides["query"], *sides["gallery"])
     if len(sides["query"]) != 1 or len(sides["gallery"]) != 1:
         return None
-    if not all(isinstance(kinds[name], Vector) for name in names):
+    if not all(isinstance(inputs[name], Vector) for name in names):
         return None
     store = FeatureStore(items.store_url)
     query, gallery = (store[items.sources[name].name].recipe for name in names)
@@ -134,10 +136,17 @@ def _plain_cosine(items: "Items", trained: "TrainedModel | None") -> Cosine | No
 
 def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
     """Scores what a caller holds in memory: cosine in each space that both sides have vectors of."""
-    queries = queries_of(sources.arrays[str(config.queries)])
-    gallery = gallery_of(sources.arrays[str(config.gallery)])
+    queries = queries_of(_in_memory("queries", config.queries, sources))
+    gallery = gallery_of(_in_memory("gallery", config.gallery, sources))
     result = _retrieve(config, queries, gallery, shared_spaces(queries, gallery), None)
     return _evaluation(config, Retrieval(result), (), {}, [])
+
+
+def _in_memory(key: str, name: str | None, sources: Sources) -> Any:
+    if name not in sources.arrays:
+        remedy = "give run or data; clipmill.evaluate takes arrays"
+        raise UsageError(describe("evaluation", key, "data in memory, from Python alone", str(name), remedy))
+    return sources.arrays[name]
 
 
 def _retrieve(

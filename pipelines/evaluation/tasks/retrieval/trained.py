@@ -1,4 +1,4 @@
-"""The seam to trained models: a run's checkpoint, the clips it is tested on, and what it embeds them as."""
+"""The seam to trained models: a run's checkpoint, the clips it is tested on, what it embeds them as, and its spaces."""
 
 import json
 import os
@@ -9,33 +9,26 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
-from clipmill.models.base import RETRIEVAL_SIDES, Side
-from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.models.checkpoints import TrainedModel, load
 from clipmill.models.embedding import embed, inputs_of
 from clipmill.pipelines.datasets.items import Items, read_items
-from clipmill.pipelines.evaluation.retrieval.scorers import Block
-from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE_INPUTS, check_recipe_trained_on
-from clipmill.schemas.arrays import Floats
+from clipmill.pipelines.evaluation.retrieval.scorers import (
+    BestOfSamples,
+    Block,
+    Combined,
+    Cosine,
+    Hamming,
+    Scorer,
+    Scores,
+    on_grid,
+)
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE_INPUTS, Spaces, check_recipe_trained_on
+from clipmill.schemas import spaces
 from clipmill.schemas.config import DataConfig
 from clipmill.schemas.errors import UsageError, describe
-from clipmill.schemas.inputs import Input
 from clipmill.schemas.model import validate
-
-
-def load_run(run: str, checkpoint: str | None) -> TrainedModel:
-    """Returns the checkpoint a run is used by, or the one called `checkpoint`."""
-    return load(find_checkpoint(run, checkpoint))
-
-
-def sides_of(trained: TrainedModel | None) -> Mapping[Side, tuple[str, ...]]:
-    """Returns the inputs of a query and of a gallery item; without a model the image's and the video's vector."""
-    return RETRIEVAL_SIDES if trained is None else trained.card.sides
-
-
-def kinds_of(trained: TrainedModel | None) -> Mapping[str, Input]:
-    """Returns how each input is read; without a model as plain cosine compares."""
-    return COSINE_INPUTS if trained is None else trained.card.inputs
 
 
 def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) -> Items:
@@ -49,51 +42,78 @@ def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) ->
         if trained is None:
             raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
         data = validate(DataConfig, trained.origin.config["data"], "the run's data")
-    vocabularies = None if trained is None else trained.origin.vocabularies
-    items = read_items(data, kinds_of(trained), vocabularies=vocabularies)
-    if trained is not None:
-        _check_same_data(trained, items, run)
+    if trained is None:
+        return read_items(data, COSINE_INPUTS)
+    items = read_items(data, dict(trained.card.inputs), vocabularies=trained.origin.vocabularies)
+    _check_same_data(trained, items, run)
     return items
-
-
-def query_seconds(items: Items, trained: TrainedModel | None) -> Floats:
-    """Returns when the frame that stands for each query is: that of its vector, else the middle of its clip."""
-    for name in sides_of(trained)["query"]:
-        rows = items.inputs[name]
-        if rows.offsets is None and rows.start_seconds is not None:
-            return rows.start_seconds
-    return np.asarray(items.clip_seconds.mean(axis=1), np.float64)
-
-
-def features_of(items: Items, trained: TrainedModel | None) -> list[tuple[str, str]]:
-    """Returns the stored features of the items, each as what it is used for and its name."""
-    return [
-        (side, items.sources[name].name)
-        for side, names in sides_of(trained).items()
-        for name in names
-        if name not in items.vocabularies
-    ]
 
 
 @dataclass(frozen=True, slots=True)
 class EmbedQueries:
-    """Embeds a block of query images with the checkpoint at `path`; picklable, so that a cluster's workers can."""
+    """Embeds a block of queries with the checkpoint at `path`; picklable, so that a cluster's workers can."""
 
     path: str
-
-    @classmethod
-    def of_run(cls, run: str, checkpoint: str | None) -> "EmbedQueries":
-        """Returns the embedding of a run's queries."""
-        return cls(os.path.abspath(find_checkpoint(run, checkpoint)))
 
     def __call__(self, block: Block) -> Block:
         trained = _loaded(self.path)
         return dict(block) | embed(trained, "query", inputs_of(block, trained.card.sides["query"]))
 
 
+def model_spaces(trained: TrainedModel, checkpoint: Path) -> Spaces:
+    """Returns the model's spaces by name, each as what scores it."""
+    return {name: scorer_of(space, checkpoint) for name, space in trained.model.spaces().items()}
+
+
+def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
+    """Returns what scores `space`.
+
+    Args:
+        checkpoint: of the model, for spaces that it scores itself.
+    """
+    if isinstance(space, spaces.Cosine):
+        return Cosine(space.query, space.gallery)
+    if isinstance(space, spaces.BestOfSamples):
+        return BestOfSamples(space.query, space.gallery)
+    if isinstance(space, spaces.Hamming):
+        return Hamming(space.query, space.gallery)
+    if isinstance(space, spaces.Combined):
+        return Combined(dict(space.weights))
+    return ModelScore(os.path.abspath(checkpoint))
+
+
+@dataclass(frozen=True, slots=True)
+class ModelScore:
+    """Scores pairs by the model of the checkpoint at `path`; picklable, so that a cluster's workers can.
+
+    The model computes in double precision and its scores are rounded, so that they do not depend on the blocks.
+    """
+
+    path: str
+
+    def __call__(self, queries: Block, gallery: Block) -> Scores:
+        model, names = _double(self.path), ("query", "gallery")
+        sides = [
+            {
+                name: torch.from_numpy(np.asarray(values, np.float64 if values.dtype.kind == "f" else values.dtype))
+                for name, values in block.items()
+                if values.dtype.kind != "U"
+            }
+            for block in (queries, gallery)
+        ]
+        with torch.inference_mode():
+            scores = model.score(**dict(zip(names, sides, strict=True)))
+        return on_grid(scores.numpy().astype(np.float64))
+
+
 @lru_cache(maxsize=2)
 def _loaded(path: str) -> TrainedModel:
     return load(Path(path))
+
+
+@lru_cache(maxsize=2)
+def _double(path: str) -> Any:
+    return load(Path(path)).model.double()
 
 
 def training_seconds(run: str) -> float | None:
