@@ -97,7 +97,7 @@ BROKEN = [
     ("", "expected a package that imports, got AttributeError"),
     (
         "from clipmill.pipelines.features.engines.local import ENGINE\n",
-        "engine process_pool: expected a record of that name, got 'local'",
+        "engine process_pool: expected a engine of that name, got local; give the entry point the name of its engine",
     ),
 ]
 
