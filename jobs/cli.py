@@ -25,7 +25,7 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with the result on standard output.")]
 StoreUrl = Annotated[str, typer.Argument(help="Path or URL of a store.", metavar="STORE")]
 
-GO_ON = "what is committed stands; run the same command again to go on"
+RESUME_HINT = "what is committed stands; run the same command again to go on"
 
 
 @app.command()
@@ -42,7 +42,7 @@ def build(
     from clipmill.jobs.build import run_build, run_plan
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings), as_json, GO_ON)
+    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings), as_json, RESUME_HINT)
 
 
 @app.command()

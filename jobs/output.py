@@ -38,11 +38,11 @@ class Outcome:
     exit_code: int = EXIT_COMPLETE
 
 
-def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoReturn:
+def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") -> NoReturn:
     """Runs `verb`, prints its outcome and exits.
 
     Args:
-        go_on: what an interrupted user should do next.
+        resume_hint: what an interrupted user should do next.
 
     A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
     again goes on; a traceback is shown only for a bug of ours.
@@ -54,7 +54,7 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, go_on: str = "") -> NoR
             outcome = verb()
     except KeyboardInterrupt:
         print(file=sys.stderr)
-        _abandon(f"interrupted; {go_on or 'run the same command again'}", "Interrupted", as_json)
+        _abandon(f"interrupted; {resume_hint or 'run the same command again'}", "Interrupted", as_json)
     except EngineError as error:
         _abandon(str(error), "EngineError", as_json)
     except ClipmillError as error:

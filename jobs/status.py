@@ -13,7 +13,7 @@ def run_status(url: str) -> Outcome:
     videos = store.manifest()
     current = store.current_features()
     quarantine = store.quarantine().to_pylist()
-    held = [
+    in_force = [
         row
         for row in quarantine
         if (video := videos.get(row["video_id"])) and video.fingerprint == row["video_fingerprint"]
@@ -28,7 +28,7 @@ def run_status(url: str) -> Outcome:
                 commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
             )
         )
-        quarantined = {row["video_id"] for row in held if recipe.fingerprint in row["recipes"]} - complete
+        quarantined = {row["video_id"] for row in in_force if recipe.fingerprint in row["recipes"]} - complete
         features.append(
             {
                 "feature": recipe.name,
@@ -44,7 +44,7 @@ def run_status(url: str) -> Outcome:
         )
     items = [
         {key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")}
-        for row in sorted(held, key=lambda row: (row["reason"], row["video_id"]))
+        for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))
     ]
     data = {
         "store": url,

@@ -191,6 +191,11 @@ class Registration:
     card: ModelCard
     build: Build
 
+    @property
+    def name(self) -> str:
+        """The name the model is registered under."""
+        return self.card.name
+
 
 def card_for(card: ModelCard, options: Any) -> ModelCard:
     """Returns the card as `options` (an instance of ``card.options``) make it."""

@@ -18,14 +18,12 @@ BUILT_IN = {
 }
 
 
-_REGISTRY: Registry[Registration] = Registry(
-    "model", "clipmill.models", Registration, BUILT_IN, "docs/training.md", lambda found: found.card.name
-)
+_REGISTRY: Registry[Registration] = Registry("model", "clipmill.models", Registration, BUILT_IN)
 
 
 def names() -> tuple[str, ...]:
     """Returns the registered names."""
-    return _REGISTRY.names()
+    return _REGISTRY.names
 
 
 def registration(name: str) -> Registration:
@@ -34,7 +32,7 @@ def registration(name: str) -> Registration:
     Raises:
         UsageError: there is no such model (near names are listed), or the package that brings it is broken.
     """
-    return _REGISTRY[name]
+    return _REGISTRY.get(name)
 
 
 def resolve_options(name: str, given: Mapping[str, Any]) -> Model:

@@ -1,93 +1,74 @@
-"""What has a name and can be added: built-in ones by module path, others by the entry points of installed packages."""
+"""A table of named things: ours, imported when used, and those that installed packages bring by entry points."""
 
-from collections.abc import Callable, Mapping
-from functools import cached_property
+from collections.abc import Mapping
+from functools import cache
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
-from typing import Any, Generic, TypeVar
+from typing import Generic, TypeVar
 
 from clipmill.schemas.errors import UsageError, describe, near
 
-N = TypeVar("N")
+T = TypeVar("T")
 
 
-def own_name(record: Any) -> str:
-    """Returns the name that a record says it has."""
-    name: str = record.name
-    return name
-
-
-class Registry(Generic[N]):
-    """Records by name. Nothing is imported until it is asked for, and a built-in name costs no look at packages.
-
-    A built-in name cannot be taken from outside: what a stored recipe or store says must not depend on what else is
-    installed.
+class Registry(Generic[T]):
+    """Things of one kind by name. A built-in name cannot be taken from outside: what it means must not depend on that.
 
     Args:
-        thing: what an error calls one of them, such as ``engine``.
-        group: the entry point group of those from outside, such as ``clipmill.engines``.
-        kind: the record each name leads to.
+        thing: what one of them is called in messages, such as ``task``.
+        group: the entry point group of those from outside.
+        kind: their class.
         built_in: name to ``module:ATTRIBUTE``.
-        page: the document that says how to add one.
-        name_of: the name under which a record must be registered.
+        name_attribute: attribute of a thing that must be its name.
     """
 
     def __init__(
-        self,
-        thing: str,
-        group: str,
-        kind: type[N],
-        built_in: Mapping[str, str],
-        page: str,
-        name_of: Callable[[N], str] = own_name,
+        self, thing: str, group: str, kind: type[T], built_in: Mapping[str, str], name_attribute: str = "name"
     ) -> None:
         self.thing = thing
-        self._group = group
-        self._kind = kind
-        self._built_in = dict(built_in)
-        self._page = page
-        self._name_of = name_of
-        self._records: dict[str, N] = {}
+        self.group = group
+        self.kind = kind
+        self.built_in = built_in
+        self.name_attribute = name_attribute
+        self._get = cache(self._load)
 
-    @cached_property
-    def _outside(self) -> dict[str, EntryPoint]:
-        return {point.name: point for point in entry_points(group=self._group) if point.name not in self._built_in}
-
+    @property
     def names(self) -> tuple[str, ...]:
-        """Returns the registered names: the built-in ones in the order of their table, then those from outside."""
-        return (*self._built_in, *sorted(self._outside))
+        """Names of all: ours in the order of the table, then those from outside."""
+        return (*self.built_in, *(name for name in _outside(self.group) if name not in self.built_in))
 
-    def __contains__(self, name: object) -> bool:
-        return name in self._built_in or name in self._outside
-
-    def __getitem__(self, name: str) -> N:
-        """Returns the record of `name`.
+    def get(self, name: str) -> T:
+        """Returns the thing called `name`.
 
         Raises:
             UsageError: there is none (near names are listed), or the package that brings it is broken.
         """
-        if name not in self._records:
-            self._records[name] = self._load(name)
-        return self._records[name]
+        return self._get(name)
 
-    def _load(self, name: str) -> N:
-        if name in self._built_in:
-            module, _, attribute = self._built_in[name].partition(":")
+    def _load(self, name: str) -> T:
+        if name in self.built_in:
+            module, _, attribute = self.built_in[name].partition(":")
             found: object = getattr(import_module(module), attribute)
-        elif name in self._outside:
+        elif name in _outside(self.group):
             try:
-                found = self._outside[name].load()
+                found = _outside(self.group)[name].load()
             except Exception as error:
                 got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 remedy = "fix or remove it"
                 raise UsageError(describe(self.thing, name, "a package that imports", got, remedy)) from error
         else:
-            expected, remedy = f"one of {', '.join(self.names())}", near(name, self.names())
-            raise UsageError(describe(self.thing, name, expected, "an unknown one", remedy))
-        if not isinstance(found, self._kind):
-            expected = f"a {self._kind.__module__}.{self._kind.__name__}"
-            raise UsageError(describe(self.thing, name, expected, type(found).__name__, f"see {self._page}"))
-        if self._name_of(found) != name:
-            expected, remedy = f"a {self.thing} of that name", f"give the entry point the name of its {self.thing}"
-            raise UsageError(describe(self.thing, name, expected, self._name_of(found), remedy))
+            expected = f"one of {', '.join(self.names)}"
+            raise UsageError(describe(self.thing, name, expected, "an unknown one", near(name, self.names)))
+        if not isinstance(found, self.kind):
+            expected = f"a {self.kind.__module__}.{self.kind.__qualname__}"
+            raise UsageError(describe(self.thing, name, expected, type(found).__name__, "see docs/extending.md"))
+        own = getattr(found, self.name_attribute)
+        if own != name:
+            remedy = f"give the entry point the name of its {self.thing}"
+            raise UsageError(describe(self.thing, name, f"a {self.thing} of that name", own, remedy))
         return found
+
+
+@cache
+def _outside(group: str) -> Mapping[str, EntryPoint]:
+    return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}

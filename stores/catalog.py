@@ -43,15 +43,15 @@ def _read(objects: Objects, folder: str, read_table: ReadTable) -> tuple[pa.Tabl
     """Returns the commits' rows, the commit each row is from, and how many commits the catalog did not have."""
     listed = {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
     catalog, made = _read_catalog(objects, folder)
-    held = catalog.column(_NAME).to_pylist()
+    cataloged = catalog.column(_NAME).to_pylist()
     # Strictly older: where times are whole seconds, a commit of the same second may have come after.
     older = {name for name, time in listed.items() if time is not None and time < made}
-    known = older.intersection(held)
-    kept = [row for row, name in enumerate(held) if name in known]
+    known = older.intersection(cataloged)
+    kept = [row for row, name in enumerate(cataloged) if name in known]
     fresh = sorted(set(listed) - known)
     parts = objects.each(lambda name: read_table(f"commits/{folder}/{name}"), fresh)
     table = gather(COMMITS, [take(catalog.select(COMMITS.names), kept), *parts])
-    names = [held[row] for row in kept]
+    names = [cataloged[row] for row in kept]
     for name, part in zip(fresh, parts, strict=True):
         names += [name] * part.num_rows
     order = sorted(range(len(names)), key=names.__getitem__)

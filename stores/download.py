@@ -27,7 +27,7 @@ CONTENT_RANGE = re.compile(r"bytes (\d+)-\d+/(\d+|\*)$")
 
 
 class DownloadObserver(Protocol):
-    """What is told of a download while it goes on."""
+    """What a download reports while it goes on."""
 
     def on_bytes(self, done: int, total: int | None) -> None:
         """`done` bytes of the file are here, those of earlier attempts included; `total` is None until it is known."""
@@ -72,7 +72,7 @@ class _Source:
 
     @property
     def can_be_told(self) -> bool:
-        """Whether a changed file could be told from this one."""
+        """Whether a changed file could be distinguished from this one."""
         return self.etag is not None or self.modified is not None
 
 
@@ -174,8 +174,8 @@ def _complete(
             most = max(most, file.tell())
             if failures >= retry.attempts:
                 got = f"{error} ({failures} times in a row without a byte)" if failures > 1 else str(error)
-                go_on = f"run again to go on after {file.tell():,} bytes" if file.tell() else "run again"
-                remedy = f"{go_on}, or give another --url"
+                resume_hint = f"run again to go on after {file.tell():,} bytes" if file.tell() else "run again"
+                remedy = f"{resume_hint}, or give another --url"
                 raise NetworkError(describe("url", url, "the whole file", got, remedy)) from None
             wait = max(error.wait_seconds, retry.first_wait_seconds * 2 ** (failures - 1))
             observer.on_retry(str(error), min(wait, LONGEST_WAIT_SECONDS))
@@ -237,8 +237,8 @@ def _request(url: str, done: int) -> http.client.HTTPResponse | None:
 def _reason(error: Exception) -> str:
     inner = getattr(error, "reason", None)
     cause = inner if isinstance(inner, Exception) else error
-    told = getattr(cause, "strerror", None) or str(inner or error)
-    return told.splitlines()[0] if told else type(cause).__name__
+    message = getattr(cause, "strerror", None) or str(inner or error)
+    return message.splitlines()[0] if message else type(cause).__name__
 
 
 def _source(url: str, response: http.client.HTTPResponse, done: int) -> _Source | None:

@@ -21,8 +21,12 @@ SHARD_FORMATS = Registry(
         "parquet": "clipmill.stores.shards_parquet:FORMAT",
         "zarr": "clipmill.stores.shards_zarr:FORMAT",
     },
-    "docs/store.md",
 )
+
+
+def is_registered(name: str) -> bool:
+    """Returns whether there is a format `name`; for a built-in one no installed package is looked at."""
+    return name in SHARD_FORMATS.built_in or name in SHARD_FORMATS.names
 
 
 def format_of(path: str) -> ShardFormat:
@@ -31,7 +35,7 @@ def format_of(path: str) -> ShardFormat:
     Raises:
         UsageError: no such format is registered, or the package that brings it is broken.
     """
-    return SHARD_FORMATS[path.rpartition(".")[2]]
+    return SHARD_FORMATS.get(path.rpartition(".")[2])
 
 
 def open_shard(objects: Objects, path: str) -> Shard:

@@ -18,7 +18,7 @@ from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, Q
 from clipmill.schemas.task import TaskResult
 from clipmill.stores.catalog import read_commits, write_catalog
 from clipmill.stores.objects import Objects
-from clipmill.stores.shard_formats import SHARD_FORMATS, is_written, write_shard
+from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.tables import (
     Probe as Probe,
@@ -74,9 +74,9 @@ class Store:
             StorageUnavailableError: it cannot be written.
         """
         objects = Objects(url)
-        if format not in SHARD_FORMATS:
-            known = SHARD_FORMATS.names()
-            raise _problem("store", "format", "a registered shard format", repr(format), near(format, known))
+        if not is_registered(format):
+            remedy = near(format, SHARD_FORMATS.names)
+            raise _problem("store", "format", "a registered shard format", repr(format), remedy)
         if not objects.exists(_MARKER):
             _check_free(objects)
             marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
@@ -110,8 +110,8 @@ class Store:
         if version > FORMAT_VERSION:
             expected, got = f"format version {FORMAT_VERSION} or older", f"version {version} with {format}"
             raise _problem("store", url, expected, got, "read it with the newer clipmill that made it")
-        if format not in SHARD_FORMATS:
-            expected = f"shards of a registered format ({', '.join(SHARD_FORMATS.names())})"
+        if not is_registered(format):
+            expected = f"shards of a registered format ({', '.join(SHARD_FORMATS.names)})"
             remedy = "install the package that brings it, or read it with the newer clipmill that made it"
             raise _problem("store", url, expected, repr(format), remedy)
         return cls(objects, format, dataset)

@@ -152,8 +152,8 @@ def in_force(table: pa.Table) -> pa.Table:
     places = [place for number in kept for _, place in sorted(holding[number])]
     offsets = list(accumulate((len(holding[number]) for number in kept), initial=0))
     column = QUARANTINE.get_field_index("recipes")
-    held = table.column(column).combine_chunks().flatten().take(integers(places, pa.int64()))
-    lists = pa.ListArray.from_arrays(integers(offsets, pa.int32()), held)
+    values = table.column(column).combine_chunks().flatten().take(integers(places, pa.int64()))
+    lists = pa.ListArray.from_arrays(integers(offsets, pa.int32()), values)
     return take(table, kept).set_column(column, QUARANTINE.field(column), lists)
 
 

@@ -131,12 +131,12 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
-    held = _quarantined(store, reannotated)
-    unreadable, num_known = _unreadable(probed, recipes, held)
+    quarantined = _quarantined(store, reannotated)
+    unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
         readable,
         recipes,
-        {recipe.fingerprint: _done(store, recipe, held) for recipe in recipes},
+        {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
     return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, reannotated)
@@ -197,15 +197,15 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
 
 
 def _quarantined(store: Store | None, released: Sequence[Quarantined]) -> dict[str, set[tuple[str, str]]]:
-    held: dict[str, set[tuple[str, str]]] = {}
+    quarantined: dict[str, set[tuple[str, str]]] = {}
     if store is not None:
         for row in store.quarantine().to_pylist():
             for recipe in row["recipes"]:
-                held.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
+                quarantined.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
     for item in released:
         for recipe in item.recipes:
-            held[recipe].discard((item.video_id, item.video_fingerprint))
-    return held
+            quarantined[recipe].discard((item.video_id, item.video_fingerprint))
+    return quarantined
 
 
 def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
@@ -229,16 +229,16 @@ def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Reci
     return tuple(found)
 
 
-def _done(store: Store | None, recipe: Recipe, held: Mapping[str, set[tuple[str, str]]]) -> Done:
+def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
     if store is None:
         return Done()
     commits = store.commits(recipe.fingerprint).select(["video_id", "video_fingerprint", "clips_fingerprint"])
     columns = [commits.column(name).to_pylist() for name in commits.column_names]
-    return Done(frozenset(zip(*columns, strict=True)), frozenset(held.get(recipe.fingerprint, ())))
+    return Done(frozenset(zip(*columns, strict=True)), frozenset(quarantined.get(recipe.fingerprint, ())))
 
 
 def _unreadable(
-    probed: Sequence[ProbedVideo], recipes: Sequence[Recipe], held: Mapping[str, set[tuple[str, str]]]
+    probed: Sequence[ProbedVideo], recipes: Sequence[Recipe], quarantined: Mapping[str, set[tuple[str, str]]]
 ) -> tuple[tuple[Quarantined, ...], int]:
     """Returns the videos planning itself must quarantine, and how many are in quarantine for it already."""
     fresh, num_known = [], 0
@@ -249,7 +249,7 @@ def _unreadable(
         missing = tuple(
             recipe.fingerprint
             for recipe in recipes
-            if (video.id, video.fingerprint) not in held.get(recipe.fingerprint, ())
+            if (video.id, video.fingerprint) not in quarantined.get(recipe.fingerprint, ())
         )
         if not missing:
             num_known += 1

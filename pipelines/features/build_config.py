@@ -50,9 +50,9 @@ def _collected(problems: list[str]) -> Iterator[None]:
 
 
 def _check_name(registry: Registry[Any], name: object, where: str) -> None:
-    if not isinstance(name, str) or name not in registry:
+    if not isinstance(name, str) or (name not in registry.built_in and name not in registry.names):
         expected = f"a registered {registry.thing}"
-        raise ConfigError(f"{where}: expected {expected}, got {name!r}; {near(str(name), registry.names())}")
+        raise ConfigError(f"{where}: expected {expected}, got {name!r}; {near(str(name), registry.names)}")
 
 
 def _engine(section: Any, source: str) -> EngineConfig:
@@ -60,7 +60,7 @@ def _engine(section: Any, source: str) -> EngineConfig:
         return validate(EngineConfig, section, source, ["engine"])
     name = section.get("name", "local")
     _check_name(ENGINES, name, f"{source} engine.name")
-    model = ENGINES[name].config
+    model = ENGINES.get(name).config
     if section.keys() >= _SAVED_KEYS:
         section = {key: value for key, value in section.items() if not _says_nothing(model, key, value)}
     problems: list[str] = []
@@ -86,9 +86,9 @@ def _says_nothing(model: type[EngineConfig], key: str, value: Any) -> bool:
 def _owners(key: str) -> list[str]:
     """Returns the engines that take `key`."""
     owners = []
-    for name in ENGINES.names():
+    for name in ENGINES.names:
         try:
-            if key in ENGINES[name].config.model_fields:
+            if key in ENGINES.get(name).config.model_fields:
                 owners.append(name)
         except UsageError:  # a broken package is no reason to say less of a key
             continue

@@ -66,7 +66,7 @@ class _VideoState:
         self.rows = None
 
 
-class RecipeRun:
+class RecipeExtraction:
     """Runs one recipe over the videos of a task, in batches that span videos.
 
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
@@ -167,7 +167,7 @@ class RecipeRun:
                 "extract",
                 "extractor_failed",
                 f"{self.recipe.name}: {type(error).__name__} in the window at {ticket.window.start_seconds:.3f} s: "
-                f"{_first_line(error)}; run clipmill requeue after mending it",
+                f"{_first_line(error)}; run clipmill requeue after fixing it",
             )
         )
 

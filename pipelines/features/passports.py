@@ -6,7 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.prepare import PreparedVideo
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.rows import Rows
@@ -15,11 +15,13 @@ from clipmill.schemas.task import clips_fingerprint
 from clipmill.stores.verify import values_sha256
 
 
-def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo, rows: Rows) -> dict[str, Any]:
+def passport(
+    extraction: RecipeExtraction, device: str, num_threads: int, item: PreparedVideo, rows: Rows
+) -> dict[str, Any]:
     """Returns the passport of one video's rows under one recipe (see `clipmill.schemas.tables.PASSPORT`)."""
     if item.summary is None or item.timeline is None:
         raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
-    recipe = run.recipe
+    recipe = extraction.recipe
     groups = item.windows[recipe.fingerprint]
     return {
         "clipmill_version": version("clipmill"),
@@ -31,7 +33,7 @@ def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo,
         "device": device_name(device),
         "precision": recipe.precision,
         "num_threads": num_threads,
-        "batch_windows": run.batch_windows,
+        "batch_windows": extraction.batch_windows,
         "torch_version": version("torch"),
         "numpy_version": version("numpy"),
         "opencv_version": version("opencv-contrib-python-headless"),

@@ -3,7 +3,7 @@
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
 from clipmill.pipelines.decode.session import DecodedFrame, DecodeSession, Failed, Restarted
-from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.prepare import prepare
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
@@ -26,20 +26,20 @@ def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | 
     try:
         if item.request is None:
             raise item.failures[0][1]
-        run = RecipeRun(recipe, extractor or registry.build(recipe, device), None)
-        run.start_video(0, item.clips[recipe.fingerprint], item.windows[recipe.fingerprint])
+        extraction = RecipeExtraction(recipe, extractor or registry.build(recipe, device), None)
+        extraction.start_video(0, item.clips[recipe.fingerprint], item.windows[recipe.fingerprint])
         with DecodeSession() as session:
             for event in session.run([item.request]):
                 if isinstance(event, DecodedFrame):
-                    run.add_frame(0, event.frame, event.pixels)
+                    extraction.add_frame(0, event.frame, event.pixels)
                 elif isinstance(event, Restarted):
-                    run.restart_video(0)
+                    extraction.restart_video(0)
                 elif isinstance(event, Failed):
                     raise event.error
-        run.flush()
-        for _, error in run.failures():
+        extraction.flush()
+        for _, error in extraction.failures():
             raise error
-        finished = run.finished()
+        finished = extraction.finished()
         if 0 not in finished:
             raise VideoError("decode", "incomplete", f"video {video.id}: expected all frames, got only some of them")
         return finished[0]

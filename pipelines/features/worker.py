@@ -22,7 +22,7 @@ from clipmill.pipelines.decode.session import (
     Finished,
     Restarted,
 )
-from clipmill.pipelines.features.extraction import RecipeRun, resolve_device
+from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.schemas.errors import VideoError
@@ -112,23 +112,25 @@ class Worker:
             return result
         started = time.monotonic()
         tally = _Tally()
-        runs = {
-            recipe.fingerprint: RecipeRun(recipe, self._extractor(recipe), self._spec.batch_windows)
+        extractions = {
+            recipe.fingerprint: RecipeExtraction(recipe, self._extractor(recipe), self._spec.batch_windows)
             for recipe in recipes
         }
         prepared: list[PreparedVideo] = []
         try:
-            self._decode_and_extract(task, prepared, runs, tally, on_video)
+            self._decode_and_extract(task, prepared, extractions, tally, on_video)
         finally:
             for item in prepared:
                 item.release()
         write_started = time.monotonic()
-        num_rows = {run.recipe.key: self._write(task, run, prepared) for run in runs.values()}
+        num_rows = {
+            extraction.recipe.key: self._write(task, extraction, prepared) for extraction in extractions.values()
+        }
         if tally.quarantined:
             store.write_quarantine(self._spec.run_id, task.key, list(tally.quarantined.values()))
         tally.seconds["write"] = time.monotonic() - write_started
         tally.seconds["total"] = time.monotonic() - started
-        result = self._result(task, runs, prepared, tally, num_rows)
+        result = self._result(task, extractions, prepared, tally, num_rows)
         store.write_task_result(self._spec.run_id, result)
         return result
 
@@ -143,12 +145,12 @@ class Worker:
         return self._extractors[recipe.fingerprint]
 
     def _requests(
-        self, task: ShardTask, prepared: list[PreparedVideo], runs: dict[str, RecipeRun], tally: _Tally
+        self, task: ShardTask, prepared: list[PreparedVideo], extractions: dict[str, RecipeExtraction], tally: _Tally
     ) -> Iterator[DecodeRequest]:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            item = prepare(video, [run.recipe for run in runs.values()], self._shot_session)
+            item = prepare(video, [extraction.recipe for extraction in extractions.values()], self._shot_session)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
@@ -157,7 +159,7 @@ class Worker:
                 item.release()
                 continue
             for fingerprint, windows in item.windows.items():
-                runs[fingerprint].start_video(len(prepared), item.clips[fingerprint], windows)
+                extractions[fingerprint].start_video(len(prepared), item.clips[fingerprint], windows)
             prepared.append(item)
             yield item.request
 
@@ -165,13 +167,13 @@ class Worker:
         self,
         task: ShardTask,
         prepared: list[PreparedVideo],
-        runs: dict[str, RecipeRun],
+        extractions: dict[str, RecipeExtraction],
         tally: _Tally,
         on_video: Callable[[str], None] | None,
     ) -> None:
         if self._session is None:
             raise RuntimeError("Worker must be entered before run")
-        events = self._session.run(self._requests(task, prepared, runs, tally))
+        events = self._session.run(self._requests(task, prepared, extractions, tally))
         while True:
             waiting = time.monotonic()
             event = next(events, None)
@@ -181,57 +183,57 @@ class Worker:
             item = prepared[event.request]
             if isinstance(event, DecodedFrame):
                 for fingerprint in item.view_recipes[event.view]:
-                    runs[fingerprint].add_frame(event.request, event.frame, event.pixels)
+                    extractions[fingerprint].add_frame(event.request, event.frame, event.pixels)
             elif isinstance(event, Restarted):
                 logger.info("video %s: restarted with the second decoder: %s", item.video.id, event.reason)
                 for fingerprint in item.windows:
-                    runs[fingerprint].restart_video(event.request)
+                    extractions[fingerprint].restart_video(event.request)
             else:
-                self._end_video(item, event, runs, tally)
+                self._end_video(item, event, extractions, tally)
                 if on_video is not None:
                     on_video(item.video.id)
-        for run in runs.values():
-            run.flush()
-            for position, error in run.failures():
-                tally.quarantine(prepared[position], [run.recipe], error, attempts=1)
-            tally.seconds["forward"] += run.seconds
+        for extraction in extractions.values():
+            extraction.flush()
+            for position, error in extraction.failures():
+                tally.quarantine(prepared[position], [extraction.recipe], error, attempts=1)
+            tally.seconds["forward"] += extraction.seconds
 
     def _end_video(
-        self, item: PreparedVideo, event: Failed | Finished, runs: dict[str, RecipeRun], tally: _Tally
+        self, item: PreparedVideo, event: Failed | Finished, extractions: dict[str, RecipeExtraction], tally: _Tally
     ) -> None:
         item.release()
         if isinstance(event, Failed):
             for fingerprint in item.windows:
-                runs[fingerprint].drop_video(event.request)
-            tally.quarantine(item, [runs[key].recipe for key in item.windows], event.error, event.attempts)
+                extractions[fingerprint].drop_video(event.request)
+            tally.quarantine(item, [extractions[key].recipe for key in item.windows], event.error, event.attempts)
             return
         item.summary = event.summary
         tally.num_frames_decoded += event.summary.num_frames_decoded
         tally.num_frames_substituted += len(event.summary.substituted)
         tally.seconds["decode"] += event.summary.seconds
 
-    def _write(self, task: ShardTask, run: RecipeRun, prepared: Sequence[PreparedVideo]) -> int:
+    def _write(self, task: ShardTask, extraction: RecipeExtraction, prepared: Sequence[PreparedVideo]) -> int:
         """Writes the shard, then its commit: the one step that makes it true. Returns the number of rows."""
-        finished = run.finished()
+        finished = extraction.finished()
         if not finished:
             return 0
         store = self._open_store()
         items = [prepared[position] for position in finished]
         stops = list(itertools.accumulate(len(rows) for rows in finished.values()))
         spans = [(item.video.id, start, stop) for item, start, stop in zip(items, [0, *stops[:-1]], stops, strict=True)]
-        store.write_recipe(run.recipe)
-        shard = store.write_shard(run.recipe, task.key, concatenate(list(finished.values())), spans)
+        store.write_recipe(extraction.recipe)
+        shard = store.write_shard(extraction.recipe, task.key, concatenate(list(finished.values())), spans)
         passports = [
-            passport(run, self._device, self._spec.num_threads, item, rows)
+            passport(extraction, self._device, self._spec.num_threads, item, rows)
             for item, rows in zip(items, finished.values(), strict=True)
         ]
-        store.write_commit(run.recipe, task.key, commit_table(run.recipe, shard, items, spans, passports))
+        store.write_commit(extraction.recipe, task.key, commit_table(extraction.recipe, shard, items, spans, passports))
         return stops[-1]
 
     def _result(
         self,
         task: ShardTask,
-        runs: dict[str, RecipeRun],
+        extractions: dict[str, RecipeExtraction],
         prepared: Sequence[PreparedVideo],
         tally: _Tally,
         num_rows: dict[str, int],
@@ -243,11 +245,12 @@ class Worker:
             num_videos=len(task.videos),
             num_rows=num_rows,
             quarantined=tuple(tally.quarantined.values()),
-            seconds=dict(tally.seconds) | {f"forward/{run.recipe.key}": run.seconds for run in runs.values()},
+            seconds=dict(tally.seconds)
+            | {f"forward/{extraction.recipe.key}": extraction.seconds for extraction in extractions.values()},
             num_frames_decoded=tally.num_frames_decoded,
             num_frames_substituted=tally.num_frames_substituted,
             num_tail_windows_dropped=sum(item.num_tail_windows_dropped for group in tails for item in group),
             num_tail_windows_padded=sum(item.num_tail_windows_padded for group in tails for item in group),
-            num_windows={run.recipe.key: run.num_windows for run in runs.values()},
+            num_windows={extraction.recipe.key: extraction.num_windows for extraction in extractions.values()},
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )

@@ -33,14 +33,12 @@ BUILT_IN = {
     "stanford_i2v": f"{_FORMATS}.stanford_i2v:READER",
 }
 """Name to module and attribute."""
-_REGISTRY: Registry[Reader] = Registry(
-    "format", "clipmill.formats", Reader, BUILT_IN, "docs/formats.md", lambda reader: reader.format
-)
+_REGISTRY: Registry[Reader] = Registry("format", "clipmill.formats", Reader, BUILT_IN, "format")
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of all formats: ours in the order of the table, then those from outside."""
-    return _REGISTRY.names()
+    return _REGISTRY.names
 
 
 def reader(name: str) -> Reader:
@@ -49,7 +47,7 @@ def reader(name: str) -> Reader:
     Raises:
         UsageError: there is no such format (near names are listed), or the package that brings it is broken.
     """
-    return _REGISTRY[name]
+    return _REGISTRY.get(name)
 
 
 def formats_of(side: Side, kinds: Iterable[str]) -> tuple[str, ...]:

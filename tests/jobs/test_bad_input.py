@@ -14,26 +14,10 @@ import torch
 import yaml
 
 from clipmill.stores import FeatureStore, Store
+from tests.command_line import ROOT, clipmill, refused
 from tests.encoded_videos import encode_video
 
-ROOT = Path(__file__).resolve().parents[2]
 SQUEEZENET = {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}}
-
-
-def clipmill(*arguments: str, **options: Any) -> "subprocess.CompletedProcess[str]":
-    """Runs the command line; every failure of ours must be one line, so no traceback may appear."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clipmill", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
-        check=False,
-        **options,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
 
 
 def config(folder: Path, features: dict[str, Any] | None = None, **changes: Any) -> str:
@@ -47,14 +31,6 @@ def config(folder: Path, features: dict[str, Any] | None = None, **changes: Any)
     path = folder / "build.yaml"
     path.write_text(yaml.safe_dump(data | changes, allow_unicode=True))
     return str(path)
-
-
-def refused(done: "subprocess.CompletedProcess[str]", *words: str) -> None:
-    """Asserts wrong usage, told in one line that holds all `words`."""
-    assert done.returncode == 2, done.stderr
-    line = next(line for line in done.stderr.splitlines() if line.startswith("clipmill: "))
-    for word in words:
-        assert word in line
 
 
 @pytest.fixture

@@ -24,7 +24,7 @@ MakeRows = Callable[..., Rows]
 Commit = Callable[..., str]
 
 
-@pytest.fixture(params=SHARD_FORMATS.names())
+@pytest.fixture(params=SHARD_FORMATS.names)
 def shard_format(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -95,7 +95,7 @@ def test_any_rows_come_back_bit_for_bit_in_every_format(rows: Rows, cut: tuple[i
     objects = Objects("memory://property")
     patch = pytest.MonkeyPatch()
     patch.setattr(shards_module, "CHUNK_BYTES", chunk_bytes)
-    paths = [f"x.{name}" for name in SHARD_FORMATS.names()]
+    paths = [f"x.{name}" for name in SHARD_FORMATS.names]
     try:
         for path in paths:
             write_shard(objects, path, rows, videos)
@@ -122,10 +122,10 @@ def test_same_rows_give_the_same_bytes_and_few_objects(make_rows: Callable[..., 
     rows = make_rows(5000, dim=256)
     again = replace(rows, values=np.asfortranarray(rows.values.copy()))
     spans = [("v", 0, 5000)]
-    written = {name: SHARD_FORMATS[name].encode(rows, spans) for name in SHARD_FORMATS.names()}
-    assert written == {name: SHARD_FORMATS[name].encode(again, spans) for name in SHARD_FORMATS.names()}
+    written = {name: SHARD_FORMATS.get(name).encode(rows, spans) for name in SHARD_FORMATS.names}
+    assert written == {name: SHARD_FORMATS.get(name).encode(again, spans) for name in SHARD_FORMATS.names}
     assert {name: list(objects)[-1] for name, objects in written.items()} == {
-        name: SHARD_FORMATS[name].last_object for name in SHARD_FORMATS.names()
+        name: SHARD_FORMATS.get(name).last_object for name in SHARD_FORMATS.names
     }
     assert list(written["parquet"]) == [""]
     assert sorted(written["zarr"]) == sorted(

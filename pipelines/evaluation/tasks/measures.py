@@ -59,15 +59,13 @@ class Measure:
         return f"{self.task}.{self.name}"
 
 
-_REGISTRY: Registry[Measure] = Registry(
-    "metric", "clipmill.metrics", Measure, BUILT_IN, "docs/extending.md", lambda measure: measure.full_name
-)
+_REGISTRY: Registry[Measure] = Registry("metric", "clipmill.metrics", Measure, BUILT_IN, "full_name")
 
 
 def names(task: str) -> tuple[str, ...]:
     """Returns the names of the further metrics of a task."""
     prefix = f"{task}."
-    return tuple(name.removeprefix(prefix) for name in _REGISTRY.names() if name.startswith(prefix))
+    return tuple(name.removeprefix(prefix) for name in _REGISTRY.names if name.startswith(prefix))
 
 
 def measure(task: str, name: str) -> Measure:
@@ -80,7 +78,7 @@ def measure(task: str, name: str) -> Measure:
     if name not in known:
         remedy = near(name, known) if known else "leave the key out: there are none for this task"
         raise UsageError(describe("evaluation", "metrics", f"further metrics of task {task}", repr(name), remedy))
-    return _REGISTRY[f"{task}.{name}"]
+    return _REGISTRY.get(f"{task}.{name}")
 
 
 def measures_of(config: TaskConfig) -> tuple[Measure, ...]:

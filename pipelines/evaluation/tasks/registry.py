@@ -26,12 +26,12 @@ BUILT_IN = {
     "scene_retrieval": f"{_TASKS}.scene_retrieval.task:TASK",
 }
 """Name to module and attribute."""
-_REGISTRY: Registry[Task[Any, Any]] = Registry("task", "clipmill.tasks", Task, BUILT_IN, "docs/extending.md")
+_REGISTRY: Registry[Task[Any, Any]] = Registry("task", "clipmill.tasks", Task, BUILT_IN)
 
 
 def names() -> tuple[str, ...]:
     """Returns the names of all tasks: ours in the order of the table, then those from outside."""
-    return _REGISTRY.names()
+    return _REGISTRY.names
 
 
 def task(name: str) -> Task[Any, Any]:
@@ -40,7 +40,7 @@ def task(name: str) -> Task[Any, Any]:
     Raises:
         UsageError: there is no such task (near names are listed), or the package that brings it is broken.
     """
-    return _REGISTRY[name]
+    return _REGISTRY.get(name)
 
 
 def parse_task_config(

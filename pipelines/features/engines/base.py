@@ -9,7 +9,7 @@ from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
 
 class Observer(Protocol):
-    """Is told what happens; must not raise. Progress lines, JSON events and histories are observers."""
+    """Is notified of what happens; must not raise. Progress lines, JSON events and histories are observers."""
 
     def on_start(self, tasks: Sequence[ShardTask]) -> None:
         """All tasks are known and none has started."""

@@ -140,7 +140,7 @@ def _finish(run: Callable[[], None]) -> None:
 
 
 class _Watch(threading.Thread):
-    """Tells the observers of every result as it appears in the store."""
+    """Notifies the observers of every result as it appears in the store."""
 
     def __init__(self, store: Store, run_id: str, observers: Sequence[Observer]) -> None:
         super().__init__(daemon=True, name="beam-watch")
@@ -150,14 +150,14 @@ class _Watch(threading.Thread):
 
     def run(self) -> None:
         while not self._stopped.wait(POLL_SECONDS):
-            self._tell()
+            self._notify()
 
     def stop(self) -> None:
         self._stopped.set()
         self.join()
-        self._tell()
+        self._notify()
 
-    def _tell(self) -> None:
+    def _notify(self) -> None:
         fresh: list[TaskResult] = [
             result for result in self._store.task_results(self._run_id) if result.key not in self._seen
         ]

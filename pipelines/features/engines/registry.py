@@ -17,7 +17,6 @@ ENGINES = Registry(
         "local": "clipmill.pipelines.features.engines.local:ENGINE",
         "ray": "clipmill.pipelines.features.engines.ray:ENGINE",
     },
-    "docs/engines.md",
 )
 
 
@@ -27,7 +26,7 @@ def make_engine(config: EngineConfig) -> Engine:
     Raises:
         UsageError: there is no such engine, or its options are not of its own model.
     """
-    card = ENGINES[config.name]
+    card = ENGINES.get(config.name)
     if not isinstance(config, card.config):
         remedy = "read the file with clipmill.pipelines.features.build_config"
         raise UsageError(describe("engine", config.name, card.config.__name__, type(config).__name__, remedy))

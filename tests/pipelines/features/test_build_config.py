@@ -41,7 +41,7 @@ OWN: dict[str, dict[str, Any]] = {
 def test_an_engine_takes_its_own_keys_and_what_is_saved_reads_back(name: str) -> None:
     written = {"name": name} | COMMON | OWN[name]
     config = parse_build_config(MINIMAL + yaml.safe_dump({"engine": written}))
-    assert type(config.engine) is ENGINES[name].config
+    assert type(config.engine) is ENGINES.get(name).config
     saved = dump_config(config)
     assert yaml.safe_load(saved)["engine"] == written
     assert parse_build_config(saved) == config

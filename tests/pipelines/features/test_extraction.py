@@ -8,7 +8,7 @@ import pytest
 
 from clipmill.extractors.base import EachWindow
 from clipmill.extractors.resolve import resolve_recipe
-from clipmill.pipelines.features.extraction import RecipeRun
+from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.windows import ClipWindows
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import VideoError
@@ -51,14 +51,14 @@ def _pixels(value: int) -> np.ndarray:
 
 def test_batches_span_videos_and_rows_return_to_their_own() -> None:
     extractor = MeanOfPixels()
-    run = RecipeRun(_recipe(), extractor, 4)
+    extraction = RecipeExtraction(_recipe(), extractor, 4)
     for video in range(3):
-        run.start_video(video, [CLIP], _windows(3))
+        extraction.start_video(video, [CLIP], _windows(3))
         for frame in range(3):
-            run.add_frame(video, frame, _pixels(10 * video + frame))
-    run.flush()
+            extraction.add_frame(video, frame, _pixels(10 * video + frame))
+    extraction.flush()
     assert extractor.batches == [4, 4, 1]
-    rows = run.finished()
+    rows = extraction.finished()
     assert {video: item.values[:, 0].tolist() for video, item in rows.items()} == {
         0: [0, 1, 2],
         1: [10, 11, 12],
@@ -67,71 +67,71 @@ def test_batches_span_videos_and_rows_return_to_their_own() -> None:
 
 
 def test_a_restarted_video_keeps_nothing_of_its_first_attempt() -> None:
-    run = RecipeRun(_recipe(), MeanOfPixels(), 4)
-    run.start_video(0, [CLIP], _windows(3))
-    run.add_frame(0, 0, _pixels(99))
-    run.restart_video(0)
+    extraction = RecipeExtraction(_recipe(), MeanOfPixels(), 4)
+    extraction.start_video(0, [CLIP], _windows(3))
+    extraction.add_frame(0, 0, _pixels(99))
+    extraction.restart_video(0)
     for frame in range(3):
-        run.add_frame(0, frame, _pixels(frame))
-    run.flush()
-    assert run.finished()[0].values[:, 0].tolist() == [0, 1, 2]
+        extraction.add_frame(0, frame, _pixels(frame))
+    extraction.flush()
+    assert extraction.finished()[0].values[:, 0].tolist() == [0, 1, 2]
 
 
 def test_a_dropped_video_leaves_no_rows_and_the_others_are_complete() -> None:
-    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
+    extraction = RecipeExtraction(_recipe(), MeanOfPixels(), 8)
     for video in range(2):
-        run.start_video(video, [CLIP], _windows(2))
+        extraction.start_video(video, [CLIP], _windows(2))
         for frame in range(2):
-            run.add_frame(video, frame, _pixels(video))
-    run.drop_video(0)
-    run.flush()
-    assert list(run.finished()) == [1]
-    assert run.failures() == []
+            extraction.add_frame(video, frame, _pixels(video))
+    extraction.drop_video(0)
+    extraction.flush()
+    assert list(extraction.finished()) == [1]
+    assert extraction.failures() == []
 
 
 @pytest.mark.parametrize("failure", [RuntimeError("out of memory"), VideoError("extract", "odd", "odd input")])
 def test_a_failing_window_quarantines_its_video_alone(failure: Exception) -> None:
-    run = RecipeRun(_recipe(), MeanOfPixels(failure), 8)
+    extraction = RecipeExtraction(_recipe(), MeanOfPixels(failure), 8)
     for video in range(3):
-        run.start_video(video, [CLIP], _windows(2))
+        extraction.start_video(video, [CLIP], _windows(2))
         for frame in range(2):
-            run.add_frame(video, frame, _pixels(255 if (video, frame) == (1, 1) else video))
-    run.flush()
-    assert list(run.finished()) == [0, 2]
-    ((video, error),) = run.failures()
+            extraction.add_frame(video, frame, _pixels(255 if (video, frame) == (1, 1) else video))
+    extraction.flush()
+    assert list(extraction.finished()) == [0, 2]
+    ((video, error),) = extraction.failures()
     assert video == 1
     assert error.reason == ("odd" if isinstance(failure, VideoError) else "extractor_failed")
 
 
 def test_values_that_are_not_finite_are_refused_by_name() -> None:
-    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
-    run.start_video(0, [CLIP], _windows(1))
-    run.add_frame(0, 0, _pixels(254))
-    run.flush()
-    assert run.finished() == {}
-    assert run.failures()[0][1].reason == "non_finite_values"
+    extraction = RecipeExtraction(_recipe(), MeanOfPixels(), 8)
+    extraction.start_video(0, [CLIP], _windows(1))
+    extraction.add_frame(0, 0, _pixels(254))
+    extraction.flush()
+    assert extraction.finished() == {}
+    assert extraction.failures()[0][1].reason == "non_finite_values"
 
 
 def test_a_video_that_did_not_get_all_its_frames_is_not_finished() -> None:
-    run = RecipeRun(_recipe(), MeanOfPixels(), 8)
-    run.start_video(0, [CLIP], _windows(3))
-    run.add_frame(0, 0, _pixels(1))
-    run.flush()
-    assert run.finished() == {}
+    extraction = RecipeExtraction(_recipe(), MeanOfPixels(), 8)
+    extraction.start_video(0, [CLIP], _windows(3))
+    extraction.add_frame(0, 0, _pixels(1))
+    extraction.flush()
+    assert extraction.finished() == {}
 
 
 def test_pooling_gives_one_row_per_clip() -> None:
-    run = RecipeRun(_recipe(pooling="mean"), MeanOfPixels(), 2)
+    extraction = RecipeExtraction(_recipe(pooling="mean"), MeanOfPixels(), 2)
     clips = [Clip(0, 0.0, 2.0), Clip(1, 2.0, 4.0)]
     groups = [ClipWindows(tuple(Window(c, (2 * c + f,), 0.0, 1.0) for f in range(2))) for c in range(2)]
-    run.start_video(0, clips, groups)
+    extraction.start_video(0, clips, groups)
     for frame in range(4):
-        run.add_frame(0, frame, _pixels(frame))
-    run.flush()
-    rows = run.finished()[0]
+        extraction.add_frame(0, frame, _pixels(frame))
+    extraction.flush()
+    rows = extraction.finished()[0]
     assert rows.values[:, 0].tolist() == [0.5, 2.5]
     assert (rows.start_seconds.tolist(), rows.stop_seconds.tolist()) == ([0, 2], [2, 4])
-    unit = RecipeRun(_recipe(pooling="mean_l2"), MeanOfPixels(), 2)
+    unit = RecipeExtraction(_recipe(pooling="mean_l2"), MeanOfPixels(), 2)
     unit.start_video(0, [CLIP], _windows(1))
     unit.add_frame(0, 0, _pixels(7))
     unit.flush()
