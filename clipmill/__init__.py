@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 __all__ = ["ClipRows", "Feature", "FeatureStore", "open"]
 
+__version__ = "0.1.0"
+"""Written in every passport. Not asked of the installed metadata: code that Ray ships to its workers has none."""
+
 _HOMES = {name: "clipmill.stores" for name in ("ClipRows", "Feature", "FeatureStore")}
 """Public name -> the module it is imported from, when it is first asked for."""
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clipmill import __version__
 from clipmill.pipelines.features.extraction import RecipeRun
 from clipmill.pipelines.features.prepare import PreparedVideo
 from clipmill.schemas.recipe import Recipe
@@ -22,7 +23,7 @@ def passport(run: RecipeRun, device: str, num_threads: int, item: PreparedVideo,
     recipe = run.recipe
     groups = item.windows[recipe.fingerprint]
     return {
-        "clipmill_version": version("clipmill"),
+        "clipmill_version": __version__,
         "weights": recipe.weights.source,
         "weights_sha256": recipe.weights.sha256,
         "decoder": item.summary.decoder,
