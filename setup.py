@@ -1,5 +1,6 @@
 """The distribution `clipmill`. A setup.py, because Beam ships a pipeline's own code to its workers by calling one."""
 
+import re
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -107,11 +108,13 @@ for package in PACKAGES:
             "get the sources with their links: git clone -c core.symlinks=true"
         )
 
+[VERSION] = re.findall(r'^__version__ = "(.+)"$', Path("src/clipmill/__init__.py").read_text("utf-8"), re.MULTILINE)
+
 # Built in a folder of its own: what an earlier build left in build/ would become part of the wheel.
 with TemporaryDirectory() as build_folder:
     setup(
         name="clipmill",
-        version="0.1.0",
+        version=VERSION,
         description="An offline batch pipeline: videos in, stored features, trained models and retrieval tables out",
         license="Apache-2.0",
         # Driver and workers of Ray and Beam must run one minor version of Python, and constraints.txt is resolved and

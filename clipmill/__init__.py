@@ -38,6 +38,9 @@ __all__ = [
     "open",
 ]
 
+__version__ = "0.1.0"
+"""Written in every passport. Not asked of the installed metadata: code that Ray ships to its workers has none."""
+
 _HOMES = {
     **dict.fromkeys(("ClipRows", "Feature", "FeatureStore"), "clipmill.stores"),
     "Interval": "clipmill.pipelines.evaluation.bootstrap",

@@ -1,6 +1,7 @@
 """A build: manifest to committed features."""
 
 import json
+import os
 import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
@@ -172,9 +173,11 @@ def build(
 
 
 def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
-    """Returns what a worker of this build needs to know."""
+    """Returns what a worker of this build needs to know, wherever it runs."""
+    url = config.store.url
     return WorkerSpec(
-        store_url=config.store.url,
+        # A worker's working directory need not be this one.
+        store_url=url if "://" in url else os.path.abspath(os.path.expanduser(url)),
         store_format=config.store.format,
         run_id=run_id,
         device=config.engine.device,

@@ -6,6 +6,7 @@ from typing import Any
 
 import pyarrow as pa
 
+from clipmill import __version__
 from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.prepare import PreparedVideo
 from clipmill.schemas.recipe import Recipe
@@ -24,7 +25,7 @@ def passport(
     recipe = extraction.recipe
     groups = item.windows[recipe.fingerprint]
     return {
-        "clipmill_version": version("clipmill"),
+        "clipmill_version": __version__,
         "weights": recipe.weights.source,
         "weights_sha256": recipe.weights.sha256,
         "decoder": item.summary.decoder,
