@@ -143,7 +143,7 @@ def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieva
 
 
 def _in_memory(key: str, name: str | None, sources: Sources) -> Any:
-    if name not in sources.arrays:
+    if name is None or name not in sources.arrays:
         remedy = "give run or data; clipmill.evaluate takes arrays"
         raise UsageError(describe("evaluation", key, "data in memory, from Python alone", str(name), remedy))
     return sources.arrays[name]
