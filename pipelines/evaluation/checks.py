@@ -1,4 +1,4 @@
-"""What is checked of a ground truth and predictions before they are scored, and told beside the score."""
+"""What is checked of a ground truth and predictions before they are scored, and stands as notes beside the score."""
 
 import numpy as np
 

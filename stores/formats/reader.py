@@ -38,7 +38,7 @@ class ReadRequest:
 
 
 class Head:
-    """What can be told of a file or folder without reading all of it; every part is read when it is first asked for."""
+    """What can be known of a file or folder without reading all of it; each part is read when it is first asked for."""
 
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path)

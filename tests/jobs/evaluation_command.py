@@ -49,7 +49,7 @@ def evaluate(folder: Path, config: Mapping[str, Any], *arguments: str, out: str 
 
 
 def refused(done: Done, *words: str) -> None:
-    """Asserts wrong usage, told in one line that holds all `words`."""
+    """Asserts wrong usage, in one line that holds all `words`."""
     assert done.exit_code == 2, (done.exit_code, done.err)
     for word in words:
         assert word in done.error

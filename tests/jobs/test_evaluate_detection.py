@@ -266,23 +266,23 @@ def test_detections_of_a_store_are_scored_straight_from_it(tmp_path: Path, store
     assert proposals.run()["metrics"]["recall@0.9"] == 1.0
 
 
-def told(folder: Path, **changes: Any) -> Done:
+def evaluated(folder: Path, **changes: Any) -> Done:
     return evaluate(folder, files(folder) | changes)
 
 
 def test_a_wrong_file_says_what_it_looks_like_and_what_was_expected(tmp_path: Path) -> None:
     (tmp_path / "moments.txt").write_text("AO8RW 0.0 6.9##a person is putting a book on a shelf.\n")
-    done = told(tmp_path, ground_truth=str(tmp_path / "moments.txt"))
+    done = evaluated(tmp_path, ground_truth=str(tmp_path / "moments.txt"))
     refused(done, "ground_truth file", "moments.txt", "ActivityNet JSON", "Charades-STA lines")
 
 
 def test_swapped_annotations_and_predictions_are_told_apart(tmp_path: Path) -> None:
     database, results = activitynet(tmp_path, TRUTH, "database"), activitynet(tmp_path, ANSWERS, "results")
-    refused(told(tmp_path, ground_truth=results, predictions=database), "results.json", "may have been swapped")
+    refused(evaluated(tmp_path, ground_truth=results, predictions=database), "results.json", "may have been swapped")
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    refused(told(tmp_path, predictions=str(tmp_path / "gone.json")), "gone.json", "nothing there")
+    refused(evaluated(tmp_path, predictions=str(tmp_path / "gone.json")), "gone.json", "nothing there")
 
 
 def test_ids_without_any_in_common_are_listed_with_counts_and_a_remedy(tmp_path: Path) -> None:
@@ -302,54 +302,55 @@ def test_classes_without_any_in_common_are_listed(tmp_path: Path) -> None:
 
 def test_two_predictions_of_one_name_are_refused(tmp_path: Path) -> None:
     path = files(tmp_path)["predictions"]
-    refused(told(tmp_path, predictions=[path, path]), "predictions", "'answers' twice", "give each a name")
+    refused(evaluated(tmp_path, predictions=[path, path]), "predictions", "'answers' twice", "give each a name")
 
 
 def test_an_unknown_key_task_and_format_name_the_near_ones(tmp_path: Path) -> None:
-    refused(told(tmp_path, tiou=[0.5]), "tiou: unknown key", "'tiou_thresholds'")
-    refused(told(tmp_path, task="detecton"), "task", "'detection'")
-    refused(told(tmp_path, predictions={"fil": "x"}), "predictions.0.fil", "'file'")
-    refused(told(tmp_path, ground_truth={"file": "x", "format": "trec"}), "format", "one of activitynet, thumos14")
-    refused(told(tmp_path, published="thumos15"), "published", "'thumos14'")
-    refused(told(tmp_path, task=["detection"]), "task", "expected one of retrieval, detection")
+    refused(evaluated(tmp_path, tiou=[0.5]), "tiou: unknown key", "'tiou_thresholds'")
+    refused(evaluated(tmp_path, task="detecton"), "task", "'detection'")
+    refused(evaluated(tmp_path, predictions={"fil": "x"}), "predictions.0.fil", "'file'")
+    refused(evaluated(tmp_path, ground_truth={"file": "x", "format": "trec"}), "format", "one of activitynet, thumos14")
+    refused(evaluated(tmp_path, published="thumos15"), "published", "'thumos14'")
+    refused(evaluated(tmp_path, task=["detection"]), "task", "expected one of retrieval, detection")
 
 
 def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None:
-    refused(told(tmp_path, ties="file_order"), "ties: file_order belongs to protocol thumos14")
-    refused(told(tmp_path, nms={"tiou": 0.5, "below": 0.1}), "exactly one of tiou and below")
-    refused(told(tmp_path, nms={"kind": "gaussian"}), "sigma")
-    refused(told(tmp_path, protocol="thumos14", drop_duplicates=True), "drop_duplicates belongs to")
-    refused(told(tmp_path, tiou_thresholds=50), "tiou_thresholds", "between 0 and 1")
-    refused(told(tmp_path, predictions=5), "predictions", "expected a file")
-    refused(told(tmp_path, predictions=[]), "predictions", "at least one file")
-    refused(told(tmp_path, predictions={"file": "x", "name": "a/b"}), "predictions.0.name", "a/b")
+    refused(evaluated(tmp_path, ties="file_order"), "ties: file_order belongs to protocol thumos14")
+    refused(evaluated(tmp_path, nms={"tiou": 0.5, "below": 0.1}), "exactly one of tiou and below")
+    refused(evaluated(tmp_path, nms={"kind": "gaussian"}), "sigma")
+    refused(evaluated(tmp_path, protocol="thumos14", drop_duplicates=True), "drop_duplicates belongs to")
+    refused(evaluated(tmp_path, tiou_thresholds=50), "tiou_thresholds", "between 0 and 1")
+    refused(evaluated(tmp_path, predictions=5), "predictions", "expected a file")
+    refused(evaluated(tmp_path, predictions=[]), "predictions", "at least one file")
+    refused(evaluated(tmp_path, predictions={"file": "x", "name": "a/b"}), "predictions.0.name", "a/b")
     path = files(tmp_path)["ground_truth"]
-    refused(told(tmp_path, ground_truth={"file": path, "subset": "test"}), "ground_truth subset", "csv")
+    refused(evaluated(tmp_path, ground_truth={"file": path, "subset": "test"}), "ground_truth subset", "csv")
     path = files(tmp_path)["predictions"]
-    refused(told(tmp_path, predictions={"file": path, "classes": ["x"]}), "predictions classes", "csv")
+    refused(evaluated(tmp_path, predictions={"file": path, "classes": ["x"]}), "predictions classes", "csv")
     refused(
-        told(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}), "exactly one of file, store and run"
+        evaluated(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}),
+        "exactly one of file, store and run",
     )
 
 
 def test_class_numbers_without_names_ask_for_a_list(tmp_path: Path) -> None:
     (tmp_path / "detections.txt").write_text("one 1 10 1 0.9\none 22 33 2 0.8\n")
     path = str(tmp_path / "detections.txt")
-    refused(told(tmp_path, predictions=path), "predictions classes", "detclasslist.txt")
-    done = told(tmp_path, predictions={"file": path, "classes": ["run", "jump"]})
+    refused(evaluated(tmp_path, predictions=path), "predictions classes", "detclasslist.txt")
+    done = evaluated(tmp_path, predictions={"file": path, "classes": ["run", "jump"]})
     assert done.run()["counts"]["num_unknown_label"] == 0
 
 
 def test_a_score_that_is_not_finite_is_refused_by_video(tmp_path: Path) -> None:
     table = segments(ANSWERS)
     write_segments_parquet(tmp_path / "nan.parquet", replace(table, score=np.where(table.video == 1, np.nan, 1.0)))
-    refused(told(tmp_path, predictions=str(tmp_path / "nan.parquet")), "video two", "finite scores", "nan")
+    refused(evaluated(tmp_path, predictions=str(tmp_path / "nan.parquet")), "video two", "finite scores", "nan")
 
 
 def test_a_malformed_list_of_blocked_videos_is_refused(tmp_path: Path) -> None:
     (tmp_path / "blocked.json").write_text('{"one": 1}')
-    refused(told(tmp_path, blocked=str(tmp_path / "blocked.json")), "blocked videos", "JSON object")
-    refused(told(tmp_path, blocked=["one", "two", "three"]), "ground_truth", "none after 3 blocked")
+    refused(evaluated(tmp_path, blocked=str(tmp_path / "blocked.json")), "blocked videos", "JSON object")
+    refused(evaluated(tmp_path, blocked=["one", "two", "three"]), "ground_truth", "none after 3 blocked")
 
 
 def test_thumos14_annotations_of_two_subsets_ask_which(shared_data: Path, tmp_path: Path) -> None:
@@ -357,8 +358,8 @@ def test_thumos14_annotations_of_two_subsets_ask_which(shared_data: Path, tmp_pa
     folder.mkdir()
     for name in ("Run_test.txt", "Run_val.txt"):
         (folder / name).write_text("one  0.0 10.0\n")
-    refused(told(tmp_path, ground_truth=str(folder)), "ground_truth subset", "test or val")
-    done = told(
+    refused(evaluated(tmp_path, ground_truth=str(folder)), "ground_truth subset", "test or val")
+    done = evaluated(
         tmp_path, ground_truth={"file": str(folder), "subset": "val"}, predictions=files(tmp_path)["predictions"]
     )
     refused(done, "classes of the ground truth")
@@ -366,7 +367,7 @@ def test_thumos14_annotations_of_two_subsets_ask_which(shared_data: Path, tmp_pa
 
 def test_an_unwritable_out_is_retryable(tmp_path: Path) -> None:
     (tmp_path / "taken").write_text("a file")
-    done = told(tmp_path, out=str(tmp_path / "taken"))
+    done = evaluated(tmp_path, out=str(tmp_path / "taken"))
     assert done.exit_code == 4
     assert "a folder that can be written" in done.error
 
@@ -374,13 +375,13 @@ def test_an_unwritable_out_is_retryable(tmp_path: Path) -> None:
 def test_segments_that_end_before_they_start_are_counted_and_told(tmp_path: Path) -> None:
     config = files(tmp_path, answers=[*ANSWERS, ("two", 25, 5, "run", 0.99)])
     found = evaluate(tmp_path, {**config, "tiou_thresholds": [0.5]})
-    told = "predictions: 1 end before they start, such as one of video two; "
-    assert f"{told}they overlap nothing" in found.run()["notes"]
+    note = "predictions: 1 end before they start, such as one of video two; "
+    assert f"{note}they overlap nothing" in found.run()["notes"]
     swapped = evaluate(tmp_path, {**config, "tiou_thresholds": [0.5], "protocol": "thumos14"}, out="thumos")
-    assert f"{told}their times are swapped, as by the official kit" in swapped.run()["notes"]
+    assert f"{note}their times are swapped, as by the official kit" in swapped.run()["notes"]
     assert swapped.run()["metrics"]["average"] > found.run()["metrics"]["average"]
     proposals = evaluate(tmp_path, {**config, "task": "proposals"}, out="proposals")
-    assert f"{told}they overlap nothing" in proposals.run()["notes"]
+    assert f"{note}they overlap nothing" in proposals.run()["notes"]
 
 
 @pytest.mark.parametrize("task", ["detection", "proposals"])

@@ -8,19 +8,15 @@ import numpy as np
 import pytest
 import yaml
 
-from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.evaluation.bootstrap import bootstrap_mean
 from clipmill.pipelines.evaluation.gates import parse_gate
 from clipmill.pipelines.evaluation.metrics.significance import compare
 from clipmill.pipelines.evaluation.tasks.result import half_samples, resampled_intervals
-from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError
-from clipmill.schemas.recipe import ClipRule, Sampling
-from clipmill.schemas.rows import Rows
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import Done, evaluate, refused
-from tests.jobs.stored_rows import write_store
+from tests.jobs.retrieval_store import retrieval_config
 
 LABELS = ("jump", "run")
 
@@ -218,22 +214,8 @@ def test_expressions_are_read_whatever_their_spaces() -> None:
 
 @pytest.fixture(scope="module")
 def retrieval(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """A retrieval config over a store of ten videos of two labels; rows of one label are alike."""
-    rng = np.random.default_rng(0)
-    labels = {f"{number}.mp4": LABELS[number % 2] for number in range(10)}
-
-    def rows(label: str, dim: int) -> Rows:
-        values = (rng.random((1, dim)) + 2 * np.eye(2)[LABELS.index(label)].repeat(dim // 2)).astype(np.float32)
-        return Rows(values, np.zeros(1, np.int32), np.zeros(1), np.full(1, 10.0), np.ones(1, np.bool_))
-
-    features = []
-    for name, sampling in (("query", Sampling(random_frames=1)), ("gallery", Sampling(fps=1))):
-        feature = FeatureConfig(extractor="squeezenet", sampling=sampling, weights=WeightsConfig(random=0))
-        recipe = resolve_recipe(name, feature, ClipRule(), DecodeConfig())
-        features.append((recipe, {video: rows(label, recipe.dim) for video, label in labels.items()}))
-    url = write_store(tmp_path_factory.mktemp("retrieval"), features, labels)
-    data = {"store": url, "image": "query", "video": "gallery", "split": {"test_fraction": 0.6}}
-    return {"data": data, "cutoffs": [1, 2], "examples": 0}
+    """A retrieval config over a small store."""
+    return retrieval_config(tmp_path_factory.mktemp("retrieval"))
 
 
 def evaluate_retrieval(folder: Path, config: dict[str, Any], *arguments: str, out: str = "out") -> Done:

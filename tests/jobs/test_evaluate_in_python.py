@@ -18,6 +18,7 @@ from clipmill.schemas.errors import ConfigError, FormatError, UsageError
 from clipmill.schemas.segments import segments_from_columns
 from clipmill.stores.formats.segments_csv import write_segments_csv
 from tests.jobs.evaluation_command import evaluate
+from tests.jobs.retrieval_store import retrieval_config
 from tests.jobs.test_evaluate_report import lines, written
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -138,6 +139,14 @@ def landmarks(folder: Path) -> Given:
     return config, truth, ranks
 
 
+def scenes(folder: Path) -> Given:
+    truth = written(folder / "truth.txt", "0 a.mp4 0:10 0:20 b.mp4 1:00 1:05\n1 b.mp4 0:00 0:03\n")
+    ranked = written(folder / "answers.txt", "Query 0\nc.mp4\na.mp4\nQuery 1\nb.mp4\n")
+    shown = {"0": [("a.mp4", 10, 20), ("b.mp4", 60, 65)], "1": [("b.mp4", 0, 3)]}
+    config = {"ground_truth": truth, "predictions": ranked, "num_scenes": 20}
+    return config, shown, {"0": ["c.mp4", "a.mp4"], "1": ["b.mp4"]}
+
+
 CASES: dict[str, tuple[str, Callable[[Path], Given]]] = {
     "detection": ("detection", detection),
     "proposals": ("proposals", detection),
@@ -147,6 +156,7 @@ CASES: dict[str, tuple[str, Callable[[Path], Given]]] = {
     "video classes": ("classification", video_classes),
     "ranking": ("ranking", ranking),
     "landmarks": ("landmarks", landmarks),
+    "scenes": ("scene_retrieval", scenes),
 }
 
 
@@ -171,6 +181,34 @@ def test_paths_and_data_in_memory_give_what_the_command_writes(case: str, tmp_pa
     named = {"arrays": answers, "name": from_paths.run().name}
     from_memory = clipmill.evaluate(task, ground_truth=truth, predictions=named, **settings)
     assert task_results_json(from_memory) == done.results_bytes
+
+
+def test_retrieval_from_a_store_gives_what_the_command_writes(tmp_path: Path) -> None:
+    config = retrieval_config(tmp_path) | {"resamples": 20}
+    done = evaluate(tmp_path, config)
+    assert done.exit_code == 0, done.err
+    assert task_results_json(clipmill.evaluate("retrieval", **config)) == done.results_bytes
+
+
+def test_retrieval_of_vectors_in_memory_ranks_them() -> None:
+    vectors = np.eye(4, dtype=np.float32)
+    labels = ["a", "a", "b", "b"]
+    gallery = {"vectors": vectors[[0, 1, 2, 2]], "labels": labels}
+    score = clipmill.evaluate("retrieval", queries={"vectors": vectors, "labels": labels}, gallery=gallery, cutoffs=[1])
+    # The first query ranks its own item first; the last one has none like it, and equal scores go by id.
+    assert score.run().metrics["map@1"] == pytest.approx(3 / 4)
+    as_lists = {"vectors": vectors.tolist(), "labels": labels}
+    again = clipmill.evaluate("retrieval", queries=as_lists, gallery=gallery, cutoffs=[1])
+    assert task_results_json(again) == task_results_json(score)
+
+
+def test_segments_are_classes_of_videos_where_items_have_no_labels(tmp_path: Path) -> None:
+    _, annotated, table = video_classes(tmp_path)
+    columns = (annotated[name] for name in ("video_id", "start_seconds", "stop_seconds", "label"))
+    as_records = clipmill.evaluate("classification", ground_truth=segments_from_columns(*columns), predictions=table)
+    as_columns = clipmill.evaluate("classification", ground_truth=annotated, predictions=table)
+    assert task_results_json(as_records) == task_results_json(as_columns)
+    assert as_records.protocol["protocol"] == "activitynet"
 
 
 def test_several_predictions_are_rows_of_one_table_and_files_are_written_where_asked(tmp_path: Path) -> None:
@@ -224,6 +262,11 @@ REFUSED: list[tuple[dict[str, Any], type[UsageError], str]] = [
         "1 only in the ground truth",
     ),
     ({"ground_truth": SEGMENTS, "predictions": {"run": "out/x"}}, UsageError, "predictions run: .* got out/x"),
+    (
+        {"task": "ranking", "ground_truth": SEGMENTS, "predictions": {}},
+        FormatError,
+        "a mapping of query .* got Segments",
+    ),
     ({"task": "ranking", "ground_truth": {"q": {"d": 1}}, "predictions": {"q": ["d"]}}, FormatError, "their order"),
     ({"task": "classification", "ground_truth": {"a": "x"}, "predictions": {"id": ["a"]}}, FormatError, "no column of"),
 ]

@@ -197,5 +197,5 @@ def test_windows_that_end_before_they_start_are_counted_and_told(tmp_path: Path)
     config = charades(tmp_path)
     (tmp_path / "answers.csv").write_text("video_id,start_seconds,stop_seconds\nAAAAA#1,5,0\nAAAAA#2,5,20\n")
     notes = evaluate(tmp_path, config).run()["notes"]
-    told = "predictions: 1 end before they start, such as one of query AAAAA#1; they overlap nothing"
-    assert told in notes
+    note = "predictions: 1 end before they start, such as one of query AAAAA#1; they overlap nothing"
+    assert note in notes

@@ -64,14 +64,14 @@ def blind_detections(
     num_labels = len(training.label_names)
     span, weight = np.zeros((num_labels, 2)), np.zeros(num_labels)
     for label in range(num_labels):
-        mine = training.take(training.label == label)
-        start, stop = normalised(mine, seconds)
+        own = training.take(training.label == label)
+        start, stop = normalised(own, seconds)
         if not len(start):
             continue
         share, mean = span_scores(grid, start, stop, np.array([0.5]))
         # Where no span reaches the threshold more often, the one that overlaps more.
         best = int(np.lexsort((mean, share[:, 0]))[-1])
-        span[label], weight[label] = grid[best], share[best, 0] * len(mine) / len(training)
+        span[label], weight[label] = grid[best], share[best, 0] * len(own) / len(training)
     known = np.array([code for code, name in enumerate(video_ids) if name in durations], np.int64)
     length = np.repeat([durations[video_ids[code]] for code in known.tolist()], num_labels)
     every = np.tile(np.arange(num_labels), len(known))

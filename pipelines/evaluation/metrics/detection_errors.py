@@ -1,4 +1,4 @@
-"""Why predictions are wrong: the false positives of temporal detection by kind, and the confusion of classes.
+"""Why predictions are incorrect: the false positives of temporal detection by kind, and the confusion of classes.
 
 Of each class with G ground truths the k G best-ranked predictions are read (top-kG), at tIoU threshold t. A prediction
 is, in this order of precedence::
@@ -15,7 +15,7 @@ that category taken out, everything else kept: what there is to gain by curing i
 Source: H. Alwassel, F. Caba Heilbron, V. Escorcia, B. Ghanem, Diagnosing Error in Temporal Action Detectors (DETAD),
 ECCV 2018; from memory, without its code at hand. The precedence where a prediction overlaps several ground truths is
 ours; DETAD normalises its mAP by the average number of ground truths, ours is not normalised. Under THUMOS14's protocol
-``tIoU > t`` stands for ``tIoU >= t``, and predictions excused by ambiguous intervals are in no category.
+``tIoU > t`` stands for ``tIoU >= t``, and predictions ignored in ambiguous intervals are in no category.
 """
 
 from dataclasses import dataclass
@@ -37,7 +37,7 @@ class FalsePositives:
     Attributes:
         threshold: tIoU of the breakdown.
         counts: ``int64[K, 6]``, predictions among the top-kG of all classes, for k = 1, 2, ..., K, per category.
-        category: ``int64[N]``, of each of the N predictions, -1 beyond the top-KG, for excused ones and for classes
+        category: ``int64[N]``, of each of the N predictions, -1 beyond the top-KG, for ignored ones and for classes
             without ground truth.
         mean_average_precision: of the top-KG predictions.
         without: ``float64[6]``, the same after taking out a category; NaN for true positives.
@@ -72,7 +72,7 @@ def false_positives(
 
 
 def categories(hits: Hits, rows: Ints, minimum_tiou: float = MINIMUM_TIOU) -> Ints:
-    """Returns the category of the predictions at `rows`, ``int64[len(rows)]``, excused ones among them too."""
+    """Returns the category of the predictions at `rows`, ``int64[len(rows)]``, ignored ones among them too."""
     who, which = group_pairs(hits.predictions.video[rows], hits.ground_truth.video)
     overlap = hits.overlaps(rows[who], which)
     same = hits.predictions.label[rows[who]] == hits.ground_truth.label[which]

@@ -22,7 +22,7 @@ from clipmill.pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou,
 )
-from clipmill.pipelines.evaluation.metrics.detection_thumos14 import excused_by, thumos_claims, thumos_tiou
+from clipmill.pipelines.evaluation.metrics.detection_thumos14 import ignored_by, thumos_claims, thumos_tiou
 from clipmill.schemas.segments import Segments
 
 RECALL_LEVELS = np.arange(101) / 100.0
@@ -43,7 +43,7 @@ class Hits:
         of_hull: whether the overlap's union is ``max stop - min start`` (THUMOS14).
         target: ``int64[N]``, the ground truth that each prediction found, or -1.
         found_by: ``int64[G]``, the prediction that found each ground truth, or -1.
-        excused: ``bool[N]``: neither right nor wrong (THUMOS14's ambiguous intervals).
+        ignored: ``bool[N]``: neither correct nor incorrect (THUMOS14's ambiguous intervals).
         order: ``int64[N]``, all predictions, best first, ties as the protocol breaks them.
     """
 
@@ -55,7 +55,7 @@ class Hits:
     of_hull: bool
     target: Ints
     found_by: Ints
-    excused: Bools
+    ignored: Bools
     order: Ints
 
     @property
@@ -87,7 +87,7 @@ class Hits:
         Args:
             keep: ``bool[N]``, predictions to rank; None: all. Excused ones are left out in any case.
         """
-        kept = ~self.excused if keep is None else keep & ~self.excused
+        kept = ~self.ignored if keep is None else keep & ~self.ignored
         rows = self.order[kept[self.order]]
         rows = rows[np.argsort(self.predictions.label[rows], kind="stable")]
         label = self.predictions.label[rows]
@@ -117,7 +117,7 @@ def hits_at(
         threshold: tIoU.
         matching: whose way of matching and of breaking ties (`detection`, `detection_thumos14`).
         strict, interpolated: None: as `matching` has it.
-        ambiguous: intervals that excuse predictions (THUMOS14).
+        ambiguous: intervals in which predictions are ignored (THUMOS14).
         drop_duplicates: score repeated ground truths once.
     """
     thumos = matching == "thumos14"
@@ -132,7 +132,7 @@ def hits_at(
     target = np.full(len(predictions), NOTHING, np.int64)
     found_by = np.full(len(ground_truth), NOTHING, np.int64)
     target[rows], found_by[targets] = targets, rows
-    excused = excused_by(predictions, ambiguous) & (target == NOTHING)
+    ignored = ignored_by(predictions, ambiguous) & (target == NOTHING)
     ties = (predictions.video,) if thumos else (predictions.video, predictions.start_seconds, predictions.stop_seconds)
     return Hits(
         ground_truth,
@@ -143,7 +143,7 @@ def hits_at(
         thumos,
         target,
         found_by,
-        excused,
+        ignored,
         rank_order(predictions.score, *ties),
     )
 
@@ -170,7 +170,7 @@ def average_precision(hits: Hits, keep: Bools | None = None, positive: Bools | N
     """Returns the AP of each class, ``float64[C]``; NaN for a class without ground truth.
 
     Args:
-        keep: ``bool[N]``, predictions to rank; None: all that are not excused.
+        keep: ``bool[N]``, predictions to rank; None: all that are not ignored.
         positive: ``bool[G]``, ground truths that can be found; None: all. Hits of others must not be kept.
     """
     rows, label, place = hits.rankings(keep)

@@ -8,7 +8,7 @@ ActivityNet's annotations have empty segments (``s = e``). Two empty segments at
 official tool's 0/0 passes every threshold. A segment that ends before it starts overlaps nothing.
 
 Greedy matching ("in order of rank, each takes the best target that is still free") is computed as deferred acceptance:
-everybody asks for the best target left on his list at once, each target keeps the best-ranked who asked, the others
+everybody asks for the best target left on its list at once, each target keeps the best-ranked who asked, the others
 go on to the next of their list. The outcome is that of the greedy loop, since all targets rank alike, and no order of
 work enters it. Source: D. Gale and L. Shapley, College admissions and the stability of marriage, 1962.
 """
@@ -70,7 +70,7 @@ def claim(who: Ints, target: Ints, num_targets: int) -> tuple[Ints, Ints]:
 
     Args:
         who: ``int[P]``, ascending; the rank of the one who may take `target`. Everybody's targets stand in the order of
-            his preference.
+            its preference.
         target: ``int[P]``, below `num_targets`.
     """
     position = np.flatnonzero(np.r_[True, who[1:] != who[:-1]][: len(who)])
@@ -85,11 +85,11 @@ def claim(who: Ints, target: Ints, num_targets: int) -> tuple[Ints, Ints]:
         # Repeated targets: the last assignment stands, and `active` is ascending, so reversed the best rank is last.
         best = np.full(num_targets, num_who, np.int64)
         best[asked[::-1]] = active[::-1]
-        held = np.minimum(before, best[asked])
-        holder[asked] = held
-        # Whoever lost, and whoever was driven out by a better one, goes on to the next of his list.
-        again[active[held != active]] = True
-        again[before[(before < num_who) & (held != before)]] = True
+        accepted = np.minimum(before, best[asked])
+        holder[asked] = accepted
+        # Whoever lost, and whoever was driven out by a better one, goes on to the next of its list.
+        again[active[accepted != active]] = True
+        again[before[(before < num_who) & (accepted != before)]] = True
         active = np.flatnonzero(again)
         again[active] = False
         position[active] += 1

@@ -4,7 +4,7 @@ Differs from ActivityNet style in these ways, most of them worth points:
 
 * matching goes by ground truth, as listed: each takes the prediction of its video and class with the highest overlap
   that is still free, and is found if that overlap is **strictly** above the threshold;
-* a prediction that found nothing but overlaps an ``Ambiguous`` interval of its video is neither right nor wrong;
+* a prediction that found nothing but overlaps an ``Ambiguous`` interval of its video is neither correct nor incorrect;
 * AP is not interpolated: ``AP = (sum over hits of P at the rank of the hit) / N``;
 * the overlap's union is ``max stop - min start`` (the same value, another last bit), and the two times of an interval
   may stand in either order.
@@ -60,7 +60,7 @@ class ThumosMap:
         """Returns the state with some videos added; all segments of a video belong into one update.
 
         Args:
-            ambiguous: intervals that excuse predictions; their class plays no part.
+            ambiguous: intervals in which predictions are ignored; their class plays no part.
         """
         block = self._match(ground_truth, predictions, ambiguous)
         return replace(self, blocks=(*self.blocks, block))
@@ -95,7 +95,7 @@ class ThumosMap:
         all_labels = np.array([labels.setdefault(name, len(labels)) for name in predictions.label_names], np.int64)
         all_videos = np.array([videos.setdefault(name, len(videos)) for name in predictions.video_ids], np.int64)
         label, video = all_labels[predictions.label], all_videos[predictions.video]
-        excused = excused_by(predictions, ambiguous)
+        ignored = ignored_by(predictions, ambiguous)
         found = thumos_claims(
             ground_truth,
             predictions,
@@ -108,7 +108,7 @@ class ThumosMap:
             hit = np.zeros(len(predictions), np.bool_)
             hit[got] = True
             # In the order as listed: it decides between equal scores of one video.
-            rows = np.flatnonzero(hit | ~excused)
+            rows = np.flatnonzero(hit | ~ignored)
             blocks.append(
                 Matched(
                     tuple(videos),
@@ -157,11 +157,11 @@ def thumos_tiou(start: Floats, stop: Floats, other_start: Floats, other_stop: Fl
     )
 
 
-def excused_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
+def ignored_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
     """Returns which predictions overlap an ambiguous interval of their video, ``bool[N]``."""
-    excused = np.zeros(len(predictions), np.bool_)
+    ignored = np.zeros(len(predictions), np.bool_)
     if ambiguous is None or not len(ambiguous):
-        return excused
+        return ignored
     position = {name: code for code, name in enumerate(ambiguous.video_ids)}
     video = np.array([position.get(name, -1) for name in predictions.video_ids], np.int64)[predictions.video]
     who, other = group_pairs(video, ambiguous.video)
@@ -171,8 +171,8 @@ def excused_by(predictions: Segments, ambiguous: Segments | None) -> Bools:
         ambiguous.start_seconds[other],
         ambiguous.stop_seconds[other],
     )
-    excused[who[overlap > 0]] = True
-    return excused
+    ignored[who[overlap > 0]] = True
+    return ignored
 
 
 def window_length_weights(

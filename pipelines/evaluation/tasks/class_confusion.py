@@ -1,4 +1,4 @@
-"""Which classes are taken for which, as a table of numbers for few classes and as a picture for many."""
+"""Which classes are taken for which, as a table of numbers for few classes and as an image for many."""
 
 from collections.abc import Sequence
 
@@ -23,14 +23,14 @@ def confusion_blocks(
     num = len(names)
     square = counts[:, :num]
     present = (counts.sum(axis=1) > 0) | (square.sum(axis=0) > 0)
-    wrong = square - np.diag(np.diagonal(square))
+    confused = square - np.diag(np.diagonal(square))
     blocks: list[Block] = []
     kept = np.flatnonzero(present).tolist()
     if len(kept) > CLASSES_SHOWN:
         blocks.append(_picture(square, kept, names, title))
-        if not wrong.any():
+        if not confused.any():
             return tuple(blocks)
-        mixed = wrong.sum(axis=0) + wrong.sum(axis=1)
+        mixed = confused.sum(axis=0) + confused.sum(axis=1)
         by_trouble = sorted(kept, key=lambda code: (-mixed[code], names[code]))
         kept = sorted(by_trouble[:CLASSES_SHOWN])
         title = f"{title}: the {CLASSES_SHOWN} classes most often confused"
@@ -50,7 +50,8 @@ def confusion_blocks(
         columns.append(missed)
     blocks.append(Matrix(title, tuple(names[code] for code in kept), tuple(columns), tuple(rows), note))
     pairs = [
-        (int(wrong[a, b]), names[a], names[b], int(counts[a].sum())) for a, b in zip(*np.nonzero(wrong), strict=True)
+        (int(confused[a, b]), names[a], names[b], int(counts[a].sum()))
+        for a, b in zip(*np.nonzero(confused), strict=True)
     ]
     pairs.sort(key=lambda item: (-item[0], item[1], item[2]))
     if pairs:
@@ -58,9 +59,9 @@ def confusion_blocks(
             Row(f"{truth} → {other}", (Cell(f"{count:,}"), Cell(f"{total:,}"), Cell(f"{100 * count / total:.1f} %")))
             for count, truth, other, total in pairs[:PAIRS_SHOWN]
         )
-        told = f"{len(pairs):,} pairs in all." if len(pairs) > PAIRS_SHOWN else ""
+        text = f"{len(pairs):,} pairs in all." if len(pairs) > PAIRS_SHOWN else ""
         head = ("true class → taken for", "times", "of", "share")
-        blocks.append(Table("Pairs most often confused", head, (("", lines),), told))
+        blocks.append(Table("Pairs most often confused", head, (("", lines),), text))
     return tuple(blocks)
 
 
@@ -70,6 +71,6 @@ def _picture(square: Ints, kept: Sequence[int], names: Sequence[str], title: str
     note = (
         "Each row is a true class, each column what it was taken for, both in the order of names, from "
         f"{names[kept[0]]} to {names[kept[-1]]}. The darker a cell, the larger its share of the row (by the square "
-        "root, so that rare confusions show); right answers lie on the diagonal."
+        "root, so that rare confusions show); correct answers lie on the diagonal."
     )
     return Charts((Chart(f"{title}: all {len(kept)} classes", matrix_picture(shares, title), (), note),))

@@ -40,10 +40,10 @@ def metric_chart(
     start, stop = (at[0] if x_start is None else x_start), at[-1]
     if len(at) == 1 and x_start is None:
         start = 0.0
-    told = numbers(
+    table = numbers(
         (x_label, *(name for _, name, _ in found)),
         [(f"{x:g}", [values[metric] for _, _, values in found]) for x, metric in metrics.items()],
         title,
     )
     drawn = line_chart(series, Axes(title, x_label, y_label, ticks, start, stop))
-    return Chart(title, drawn, legend([(style, name) for style, name, _ in found]), "", told)
+    return Chart(title, drawn, legend([(style, name) for style, name, _ in found]), "", table)

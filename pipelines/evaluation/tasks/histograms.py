@@ -1,4 +1,4 @@
-"""Histograms of scores and lengths over bins that suit both: where right and wrong predictions part."""
+"""Histograms of scores and lengths over bins that suit both: where correct and incorrect predictions part."""
 
 from collections.abc import Mapping
 

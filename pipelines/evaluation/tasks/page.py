@@ -51,7 +51,7 @@ class Lineage:
     Attributes:
         files: read by this evaluation.
         facts: (name, value), such as versions, fingerprints, weights.
-        seconds: of the evaluation; None: not told, so that the page depends on its inputs alone.
+        seconds: of the evaluation; None: not stated, so that the page depends on its inputs alone.
         config: the resolved config as text.
         next_steps: commands to run next.
     """
@@ -206,8 +206,8 @@ def _published_groups(rows: Sequence[PublishedScore], columns: Sequence[str]) ->
     groups: dict[str, list[Row]] = {}
     for row in rows:
         cells = tuple(Cell(value_text(column, row.metrics.get(column))) for column in columns)
-        told = f"{row.protocol}. Source: {row.source}" if row.protocol else f"Source: {row.source}"
-        groups.setdefault(row.dataset, []).append(Row(row.method, cells, note=told))
+        note = f"{row.protocol}. Source: {row.source}" if row.protocol else f"Source: {row.source}"
+        groups.setdefault(row.dataset, []).append(Row(row.method, cells, note=note))
     return [(f"Published, {dataset}", tuple(lines)) for dataset, lines in groups.items()]
 
 

@@ -8,7 +8,7 @@
      "runs": {name: {"metrics", "baselines", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}}}
 
 A run is a set of predictions, or a space of retrieval. Metrics are flat names (``map@0.5``); those of several runs are
-told apart as ``<run>/map@0.5``. Files of version 1 are read by `results_file`.
+kept apart as ``<run>/map@0.5``. Files of version 1 are read by `results_file`.
 """
 
 import json

@@ -14,7 +14,7 @@ class SegmentTruth:
 
     Attributes:
         segments: the annotations; every annotated video is listed.
-        ambiguous: intervals that excuse predictions (THUMOS14); None: there are none.
+        ambiguous: intervals in which predictions are ignored (THUMOS14); None: there are none.
         durations: video id to seconds, as far as known; baselines need them.
         training, training_durations: annotations that the blind baseline is tuned on; None: `segments` themselves.
         blocked: ids of videos that were in the annotations and have been left out.

@@ -98,7 +98,7 @@ def test_overlap_equal_to_the_threshold_is_no_hit() -> None:
     assert DetectionMap((0.5,)).update(truth, prediction).result().average == 1.0
 
 
-def test_an_ambiguous_interval_excuses_a_miss_but_never_takes_away_a_hit() -> None:
+def test_an_ambiguous_interval_ignores_a_miss_but_never_takes_away_a_hit() -> None:
     truth = segments([("v", 0, 10, "a", 1)])
     predictions = segments([("v", 20, 30, "a", 0.9), ("v", 0, 10, "a", 0.8)])
     ambiguous = segments([("v", 29, 40, "", 1), ("v", 0, 10, "", 1), ("w", 20, 30, "", 1)])
@@ -145,7 +145,7 @@ def test_equal_overlap_goes_to_the_better_ranked_prediction_however_listed() -> 
         assert ThumosMap((0.5,)).update(truth, segments(rows)).result().average == 1.0
 
 
-def test_an_ambiguous_interval_excuses_nothing_it_only_touches_and_no_other_video() -> None:
+def test_an_ambiguous_interval_ignores_nothing_it_only_touches_and_no_other_video() -> None:
     truth = segments([("v", 0, 10, "a", 1), ("w", 0, 10, "a", 1)])
     rows = [("w", 20, 30, "a", 0.9), ("v", 0, 10, "a", 0.8), ("w", 0, 10, "a", 0.7)]
     expected = pytest.approx((1 / 2 + 2 / 3) / 2)

@@ -114,7 +114,7 @@ def test_without_a_named_dataset_published_rows_are_there_to_be_opened(
 # --- timelines ------------------------------------------------------------------------------------
 
 
-def test_timelines_mark_right_and_wrong_as_the_matching_says() -> None:
+def test_timelines_mark_correct_and_incorrect_as_the_matching_says() -> None:
     evaluation = evaluated_detections()
     hits = hits_at(evaluation.truth.segments, evaluation.predictions, 0.5)
     lines, num_videos = detection_timelines(hits, evaluation.truth.durations, 9)
@@ -283,7 +283,7 @@ def test_a_detection_page_works_in_a_browser_wide_and_narrow(pages: dict[str, st
         page.press("End", 35)
         last = page.evaluate(told)
         assert last != first
-        assert re.match(r"[✓✗–] (Right|Wrong, |Not counted).*, score [\d.e-]+, rank \d+, [\d.]+ to [\d.]+ s", last)
+        assert re.match(r"[✓✗–] (Correct|Incorrect, |Ignored).*, score [\d.e-]+, rank \d+, [\d.]+ to [\d.]+ s", last)
         page.press("ArrowLeft", 37)
         assert page.evaluate(told) != last
         assert page.evaluate("document.activeElement.matches('.lane button.on')") is True

@@ -1,4 +1,4 @@
-"""The report of ``task: classification``: accuracy by class, what is taken for what, and the surest mistakes."""
+"""The report of ``task: classification``: accuracy by class, what is taken for what, the most confident mistakes."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -47,8 +47,8 @@ def items_report(
     """Returns the report of items with one class each; its details are about the first evaluation."""
     first = evaluations[0]
     confident = first.values.max(axis=1) if len(first.item_ids) else np.zeros(0)
-    right = first.label == first.predicted
-    groups = {"right": confident[right], "wrong": confident[~right]}
+    correct = first.label == first.predicted
+    groups = {"correct": confident[correct], "incorrect": confident[~correct]}
     score_chart = histograms("Score of the best class", "score", groups, "share of each kind")
     sections = (
         Section("curves", "Curves", (Charts((_top_k(evaluations), score_chart)),)),
@@ -76,7 +76,7 @@ def items_report(
         sections=sections,
         explained=(
             "top-k: share of items whose class is among the k best scored; mean class accuracy: mean over classes of "
-            "their top-1 accuracy. Equal scores go by class name; items without predictions are wrong."
+            "their top-1 accuracy. Equal scores go by class name; items without predictions are incorrect."
         ),
         published=tuple(published),
         lineage=lineage,
@@ -98,12 +98,12 @@ def _top_k(evaluations: Sequence[ItemsEvaluation]) -> Chart:
     series = [Series(name, list(zip(ks, values, strict=True)), ks, style) for style, name, values in lines]
     title = "Top-k accuracy against k"
     drawn = line_chart(series, Axes(title, "k", "accuracy", ks, 1, most))
-    told = numbers(
+    table = numbers(
         ("k", *(name for _, name, _ in lines)),
         [(str(k), [values[n] for _, _, values in lines]) for n, k in enumerate(ks)],
         title,
     )
-    return Chart(title, drawn, legend([(style, name) for style, name, _ in lines]), "", told)
+    return Chart(title, drawn, legend([(style, name) for style, name, _ in lines]), "", table)
 
 
 def class_bars(run: RunScore, metric: str, title: str, count: str = "", noun: str = "") -> Bars:
@@ -129,8 +129,8 @@ def _counted(count: float, noun: str) -> str:
 
 
 def _mistakes(evaluation: ItemsEvaluation, confident: Floats) -> Block:
-    wrong = np.flatnonzero(evaluation.label != evaluation.predicted)
-    order = wrong[rank_order(confident[wrong])][:MISTAKES_SHOWN]
+    mistakes = np.flatnonzero(evaluation.label != evaluation.predicted)
+    order = mistakes[rank_order(confident[mistakes])][:MISTAKES_SHOWN]
     names, values = evaluation.class_names, evaluation.values
     rows = tuple(
         Row(
@@ -146,8 +146,8 @@ def _mistakes(evaluation: ItemsEvaluation, confident: Floats) -> Block:
         for n in order.tolist()
     )
     head = ("item", "true class", "taken for", "its score", "score of the true class", "rank of the true class")
-    note = f"The {len(rows)} of {len(wrong):,} wrong items with the highest best score."
-    return Table("Surest mistakes", head, (("", rows),), note)
+    note = f"The {len(rows)} of {len(mistakes):,} incorrect items with the highest best score."
+    return Table("Most confident mistakes", head, (("", rows),), note)
 
 
 def videos_report(
@@ -165,7 +165,7 @@ def videos_report(
     # Classes of a video are its one-second ground truths, as the metric has it.
     hits = hits_at(whole[0], whole[1], 0.5, drop_duplicates=True)
     known = hits.num_ground_truths[hits.predictions.label] > 0
-    groups = {"right": hits.predictions.score[hits.is_hit], "wrong": hits.predictions.score[~hits.is_hit & known]}
+    groups = {"correct": hits.predictions.score[hits.is_hit], "incorrect": hits.predictions.score[~hits.is_hit & known]}
     curves = Side(
         (
             precision_choice((hits,), lambda one: "classes of videos"),

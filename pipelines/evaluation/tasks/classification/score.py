@@ -38,7 +38,7 @@ class ItemsEvaluation:
         item_ids: the M scored items that have predictions, ascending.
         label, predicted: ``int64[M]``, true and best scored class.
         values: ``float64[M, C]``.
-        score: over the items that have predictions (`run` also counts those that have none, as wrong).
+        score: over the items that have predictions (`run` also counts those that have none, as incorrect).
     """
 
     name: str
@@ -63,9 +63,9 @@ def evaluate_items(
 ) -> ItemsEvaluation:
     """Returns the accuracies of one set of class scores.
 
-    Classes are numbered by ascending name: of equal scores the first name wins. An item without predictions is wrong
-    in every measure; predicted items without a label are left out; both are counted. A true class that the predictions
-    have no column for can only be missed.
+    Classes are numbered by ascending name: of equal scores the first name wins. An item without predictions is
+    incorrect in every measure; predicted items without a label are left out; both are counted. A true class that the
+    predictions have no column for can only be missed.
 
     Args:
         labels: item id to class name.
@@ -87,8 +87,8 @@ def evaluate_items(
     score = state.result()
     num_items, num_missing = len(labels), len(labels) - len(items)
     totals = np.bincount([code[value] for value in labels.values()], minlength=len(names))
-    right = np.diagonal(score.confusion)
-    each = {names[c]: int(right[c]) / int(totals[c]) for c in range(len(names)) if totals[c]}
+    correct = np.diagonal(score.confusion)
+    each = {names[c]: int(correct[c]) / int(totals[c]) for c in range(len(names)) if totals[c]}
     metrics = {
         f"top{k}": int(hit) / num_items if num_items else math.nan for k, hit in zip(at, state.hits, strict=True)
     }

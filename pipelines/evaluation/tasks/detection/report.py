@@ -197,19 +197,21 @@ def precision_choice(every: Sequence[Hits], name_of: Callable[[Hits], str]) -> C
     averages = [float(value[scored].mean()) for value in values]
     note = "Precision is the best at that recall or beyond"
     note += "." if every[0].interpolated else "; AP itself is not interpolated under this protocol."
-    told = [f"{line}: mAP {score_text(value)}" for line, value in zip(lines, averages, strict=True)]
+    legends = [f"{line}: mAP {score_text(value)}" for line, value in zip(lines, averages, strict=True)]
     title = "Precision against recall, all classes"
-    charts = [("all classes (mean)", _precision_chart(title, lines, told, mean, f"{counts.sum():,} to find. {note}"))]
+    charts = [
+        ("all classes (mean)", _precision_chart(title, lines, legends, mean, f"{counts.sum():,} to find. {note}"))
+    ]
     for code in sorted(scored, key=lambda code: names[code]):
         own = [np.asarray(curve[code], np.float64) for curve in curves]
-        told = [f"{line}: AP {score_text(float(value[code]))}" for line, value in zip(lines, values, strict=True)]
+        legends = [f"{line}: AP {score_text(float(value[code]))}" for line, value in zip(lines, values, strict=True)]
         title = f"Precision against recall, {names[code]}"
-        charts.append((names[code], _precision_chart(title, lines, told, own, f"{counts[code]:,} to find. {note}")))
+        charts.append((names[code], _precision_chart(title, lines, legends, own, f"{counts[code]:,} to find. {note}")))
     return Choice("precision", "Precision and recall of", tuple(charts))
 
 
 def _precision_chart(
-    title: str, lines: Sequence[str], told: Sequence[str], curves: Sequence[Floats], note: str
+    title: str, lines: Sequence[str], legends: Sequence[str], curves: Sequence[Floats], note: str
 ) -> Chart:
     levels = RECALL_LEVELS.tolist()
     series = [
@@ -222,7 +224,7 @@ def _precision_chart(
         [(f"{level / 10:.1f}", [float(curve[10 * level]) for curve in curves]) for level in range(11)],
         title,
     )
-    return Chart(title, line_chart(series, axes), legend(list(enumerate(told))), note, table)
+    return Chart(title, line_chart(series, axes), legend(list(enumerate(legends))), note, table)
 
 
 def _corners(levels: Sequence[float], curve: Sequence[float]) -> list[tuple[float, float]]:
@@ -258,9 +260,9 @@ def _class_bars(details: DetectionDetails) -> Bars:
     rows: list[tuple[str, list[float | str]]] = [
         (name, [*(table[name][c] for c in columns), f"{table[name]['num_ground_truths']:,.0f}"]) for name in ranked
     ]
-    told = numbers(("class", *columns, "ground truths"), rows, "AP of every class")
+    table_of_classes = numbers(("class", *columns, "ground truths"), rows, "AP of every class")
     title = f"AP at tIoU {main.threshold:g} by class"
-    return Bars(title, bars, ((0, f"tIoU {main.threshold:g}"), (1, "average over tIoU")), note, told)
+    return Bars(title, bars, ((0, f"tIoU {main.threshold:g}"), (1, "average over tIoU")), note, table_of_classes)
 
 
 def _errors(hits: Hits) -> tuple[Block, ...]:
@@ -271,20 +273,20 @@ def _errors(hits: Hits) -> tuple[Block, ...]:
         for code, (category, sign) in enumerate(zip(CATEGORIES, SIGNS, strict=True))
     ]
     drawn = stacked_chart(layers, names, "False positives", "best predictions of each class", "share of predictions")
-    told = numbers(
+    table = numbers(
         ("best predictions", *CATEGORIES),
         [(name, [f"{value:,}" for value in found.counts[row].tolist()]) for row, name in enumerate(names)],
         "Predictions by category",
     )
     at = f"tIoU {hits.threshold:g}"
     note = (
-        f"G: the ground truths of a class; kG: its k times G best predictions. At {at}: double detection: right, but "
+        f"G: the ground truths of a class; kG: its k times G best predictions. At {at}: double detection: correct, but "
         "another prediction has that ground truth; wrong label: overlaps enough with another class; localisation and "
         "confusion: overlaps at least 0.1 but not enough, with its own or another class; background: nothing there. "
         "After DETAD (Alwassel et al., ECCV 2018)."
     )
     keys = tuple((layer_swatch(n, sign), name) for n, (name, sign) in enumerate(zip(CATEGORIES, SIGNS, strict=True)))
-    chart = Chart(f"What the best predictions are, {at}", drawn, keys, note, told)
+    chart = Chart(f"What the best predictions are, {at}", drawn, keys, note, table)
     base = found.mean_average_precision
     rows = tuple(
         Row(
@@ -319,10 +321,10 @@ def _confusion(hits: Hits) -> tuple[Block, ...]:
 
 
 def _histograms(hits: Hits) -> Charts:
-    counting = ~hits.excused & (hits.num_ground_truths[hits.predictions.label] > 0)
-    right = hits.is_hit
+    counting = ~hits.ignored & (hits.num_ground_truths[hits.predictions.label] > 0)
+    correct = hits.is_hit
     score = hits.predictions.score
-    groups = {"true positives": score[right & counting], "false positives": score[~right & counting]}
+    groups = {"true positives": score[correct & counting], "false positives": score[~correct & counting]}
     scores = histograms(f"Scores, tIoU {hits.threshold:g}", "score", groups, "share of each kind")
     length = hits.predictions.stop_seconds - hits.predictions.start_seconds
     lengths = {
@@ -333,6 +335,6 @@ def _histograms(hits: Hits) -> Charts:
 
 
 _TIMELINE_NOTE = (
-    "Best and worst go by the share of right ones among a video's best G predictions, G being its ground truths; of "
+    "Best and worst go by the share of correct ones among a video's best G predictions, G being its ground truths; of "
     "equal shares the video with more ground truths comes first."
 )

@@ -28,13 +28,14 @@ from clipmill.pipelines.evaluation.tasks.result import (
     threshold_name,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
-from clipmill.schemas.config_evaluate import DetectionConfig, NmsConfig, Overlap, Ties
+from clipmill.schemas.config_detection import DetectionConfig, NmsConfig
+from clipmill.schemas.config_evaluate import Overlap, Ties
 from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionProtocol:
-    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_evaluate.DetectionConfig`."""
+    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_detection.DetectionConfig`."""
 
     protocol: str
     tiou_thresholds: tuple[float, ...]
@@ -332,9 +333,9 @@ def resampled_map(
             begin = np.cumsum(of_class) - of_class
             positive = np.bincount(ground_truth.label[videos[ground_truth.video]], minlength=size)
             for position, rows in zip(positions, hits, strict=True):
-                mine = rows[kept[rows]]
-                group = label[mine]
-                values = group_average_precision(place[mine] - begin[group], group, positive, interpolated)
+                chosen_rows = rows[kept[rows]]
+                group = label[chosen_rows]
+                values = group_average_precision(place[chosen_rows] - begin[group], group, positive, interpolated)
                 known = values[positive > 0]
                 table[row, position] = known.mean() if len(known) else np.nan
     return table

@@ -48,15 +48,15 @@ def found_share(hits: Hits) -> tuple[Floats, Ints]:
     """
     num_videos = len(hits.ground_truth.video_ids)
     sizes = np.bincount(hits.ground_truth.video, minlength=num_videos)
-    order = hits.order[~hits.excused[hits.order]]
+    order = hits.order[~hits.ignored[hits.order]]
     video = hits.predictions.video[order]
     order = order[np.argsort(video, kind="stable")]
     video = hits.predictions.video[order]
     count = np.bincount(video, minlength=num_videos)
     place = np.arange(len(order)) - (np.cumsum(count) - count)[video]
-    right = hits.is_hit[order] & (place < sizes[video])
+    correct = hits.is_hit[order] & (place < sizes[video])
     with np.errstate(invalid="ignore", divide="ignore"):
-        return np.bincount(video[right], minlength=num_videos) / np.where(sizes > 0, sizes, np.nan), sizes
+        return np.bincount(video[correct], minlength=num_videos) / np.where(sizes > 0, sizes, np.nan), sizes
 
 
 def detection_timelines(
@@ -101,10 +101,10 @@ def _timeline(hits: Hits, kind: str, video: int, ranked: Ints, durations: Mappin
         lanes += made
         num_hidden += hidden
     num_found = int((hits.found_by[own] != NOTHING).sum())
-    counting = ranked[~hits.excused[ranked]]
-    num_right = int(hits.is_hit[counting[: len(own)]].sum())
+    counting = ranked[~hits.ignored[ranked]]
+    num_correct = int(hits.is_hit[counting[: len(own)]].sum())
     summary = (
-        f"Right among the best G = {len(own)}: {num_right}. Ground truths found by any: {num_found} of {len(own)}."
+        f"Correct among the best G = {len(own)}: {num_correct}. Ground truths found by any: {num_found} of {len(own)}."
     )
     drawn = len(shown) - num_hidden
     detail = f"{drawn} of {len(ranked):,} predictions drawn." if len(ranked) else "No predictions."
@@ -115,12 +115,12 @@ def _truth_bar(hits: Hits, row: int, rank_of: Mapping[int, int]) -> Segment:
     truth = hits.ground_truth
     label = truth.label_names[truth.label[row]]
     finder = int(hits.found_by[row])
-    told = "missed"
+    outcome = "missed"
     if finder != NOTHING:
         score = float(hits.predictions.score[finder])
-        told = f"found by prediction {rank_of[finder]} of this video, score {score:.4g}"
+        outcome = f"found by prediction {rank_of[finder]} of this video, score {score:.4g}"
     start, stop = float(truth.start_seconds[row]), float(truth.stop_seconds[row])
-    text = f"Ground truth{': ' + label if label else ''}, {seconds_text(start, stop)}; {told}."
+    text = f"Ground truth{': ' + label if label else ''}, {seconds_text(start, stop)}; {outcome}."
     return Segment(start, stop, "missed" if finder == NOTHING else "truth", text)
 
 
@@ -130,15 +130,15 @@ def _prediction_bar(hits: Hits, row: int, rank: int, kind: int, own: Ints) -> Se
     label = predictions.label_names[predictions.label[row]]
     overlap = hits.overlaps(np.full(len(own), row), own)
     if hits.is_hit[row]:
-        mark, judged, other = "correct", "Right", int(hits.target[row])
+        mark, judged, other = "correct", "Correct", int(hits.target[row])
         value = float(overlap[own == other][0])
     else:
         place = int(np.argmax(overlap)) if len(own) else -1
         value = float(overlap[place]) if len(own) else 0.0
         other = int(own[place]) if value > 0 else NOTHING
-        mark, judged = "incorrect", f"Wrong, {CATEGORIES[kind]}"
-        if hits.excused[row]:
-            mark, judged = "ignored", "Not counted, in an ambiguous interval"
+        mark, judged = "incorrect", f"Incorrect, {CATEGORIES[kind]}"
+        if hits.ignored[row]:
+            mark, judged = "ignored", "Ignored, in an ambiguous interval"
     near = ""
     if other != NOTHING:
         times = seconds_text(float(truth.start_seconds[other]), float(truth.stop_seconds[other]))
@@ -196,6 +196,6 @@ def timelines_text(hits: Hits, num_videos: int) -> str:
     """Returns what stands above the timelines."""
     return (
         f"Ground truth above the best predictions, at tIoU {hits.threshold:g}, from {num_videos:,} videos with up to "
-        f"{MOST_GROUND_TRUTHS} ground truths. Ground truth: ● found, ○ missed. Predictions: ✓ right (solid), ✗ wrong "
-        "(hatched), – not counted (dotted)."
+        f"{MOST_GROUND_TRUTHS} ground truths. Ground truth: ● found, ○ missed. Predictions: ✓ correct (solid), ✗ "
+        "incorrect (hatched), – ignored (dotted)."
     )

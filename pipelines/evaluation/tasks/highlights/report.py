@@ -82,16 +82,16 @@ def _name(metric: str) -> str:
 def _scores(evaluation: HighlightsEvaluation) -> dict[str, Floats]:
     level = max(evaluation.levels)
     name = {value: key for key, value in HIGHLIGHT_LEVELS.items()}.get(level, str(level))
-    right, wrong = [np.zeros(0)], [np.zeros(0)]
+    positives, others = [np.zeros(0)], [np.zeros(0)]
     for query, table in evaluation.saliency.items():
         given = evaluation.predicted.get(query)
         if given is None:
             continue
         num = min(len(given), len(table))
         positive = (table[:num] >= level).any(axis=1)
-        right.append(given[:num][positive])
-        wrong.append(given[:num][~positive])
-    return {f"clips someone found {name}": np.concatenate(right), "other clips": np.concatenate(wrong)}
+        positives.append(given[:num][positive])
+        others.append(given[:num][~positive])
+    return {f"clips someone found {name}": np.concatenate(positives), "other clips": np.concatenate(others)}
 
 
 def _strip(

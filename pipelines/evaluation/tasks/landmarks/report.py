@@ -38,7 +38,7 @@ def landmarks_report(
         def listed(kind: str, query: str, value: float) -> RankedList:
             return _images(first, protocol, kind, query, f"AP {value:.3f}")
 
-        text = f"Protocol {protocol}: ✓ right, ✗ wrong, – junk, left out of the ranking. Best and worst go by {label}."
+        text = f"Protocol {protocol}: ✓ correct, ✗ incorrect, – junk, ignored. Best and worst go by {label}."
         sections.append(Section("queries", "Queries", (example_lists(run, values, listed, num_examples, seed),), text))
     return TaskReport(
         title=f"Landmarks: {', '.join(item.name for item in evaluations)}",

@@ -14,7 +14,7 @@ from clipmill.pipelines.evaluation.tasks.landmarks.score import (
     landmarks_protocol,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import LandmarksConfig
+from clipmill.schemas.config_ranking import LandmarksConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.formats.ids import match_ids, require_ids
 
@@ -39,9 +39,9 @@ def evaluate(config: LandmarksConfig, sources: Sources) -> Evaluation[LandmarksE
     for name, item in zip(names, config.predictions, strict=True):
         rankings = read_landmark_rankings(item, truth, config, sources)
         notes = check_ids(match_ids(truth.query_images, rankings, "the ground truth", "the rankings"))
-        right = {image for table in truth.positives.values() for images in table.values() for image in images}
+        positives = {image for table in truth.positives.values() for images in table.values() for image in images}
         ranked = {image for images in rankings.values() for image in images}
-        require_ids(match_ids(right, ranked, "images of the ground truth", "images of the rankings"))
+        require_ids(match_ids(positives, ranked, "images of the ground truth", "images of the rankings"))
         found = evaluate_landmarks(name, truth, rankings, config)
         evaluations.append(replace(found, run=replace(found.run, notes=notes)))
     data = {

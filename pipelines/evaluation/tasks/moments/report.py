@@ -1,4 +1,4 @@
-"""The report of ``task: moments``: which answers are right, how long and where they are, and queries to look at."""
+"""The report of ``task: moments``: which answers are correct, how long and where they are, and queries to look at."""
 
 from collections.abc import Sequence
 
@@ -155,7 +155,7 @@ class _Answers:
         best = int(np.argmax(found))
         return float(found[best]), int(own[best])
 
-    def is_right(self, value: float) -> bool:
+    def is_correct(self, value: float) -> bool:
         """Returns whether an overlap is enough."""
         return value > self.iou if self.strict else value >= self.iou
 
@@ -243,25 +243,25 @@ def _timeline(answers: _Answers, kind: str, query: int) -> Timeline:
         int(answers.edges[query]), min(int(answers.edges[query + 1]), int(answers.edges[query]) + ANSWERS_SHOWN)
     )
     bars: list[Segment] = []
-    right: dict[int, int] = {}
+    met_by: dict[int, int] = {}
     for rank, row in enumerate(shown, start=1):
         value, window = answers.best_iou(row)
-        good = answers.is_right(value)
+        good = answers.is_correct(value)
         if good:
-            right.setdefault(window, rank)
+            met_by.setdefault(window, rank)
         start, stop = float(given.start_seconds[row]), float(given.stop_seconds[row])
-        told = (
-            f"{'Right' if good else 'Wrong'}: answer {rank}, score {float(given.score[row]):.4g}, "
+        text = (
+            f"{'Correct' if good else 'Incorrect'}: answer {rank}, score {float(given.score[row]):.4g}, "
             f"{seconds_text(start, stop)}; IoU {value:.2f}."
         )
-        bars.append(Segment(start, stop, "correct" if good else "incorrect", told))
+        bars.append(Segment(start, stop, "correct" if good else "incorrect", text))
     truth = []
     for row in own.tolist():
         start, stop = float(windows.start_seconds[row]), float(windows.stop_seconds[row])
-        told = f"met by answer {right[row]}" if row in right else f"not met by the first {ANSWERS_SHOWN} answers"
-        truth.append(
-            Segment(start, stop, "truth" if row in right else "missed", f"Window, {seconds_text(start, stop)}; {told}.")
-        )
+        mark, text = "missed", f"not met by the first {ANSWERS_SHOWN} answers"
+        if row in met_by:
+            mark, text = "truth", f"met by answer {met_by[row]}"
+        truth.append(Segment(start, stop, mark, f"Window, {seconds_text(start, stop)}; {text}."))
     length = length_of(float(answers.seconds[query]), windows.stop_seconds[own], given.stop_seconds[list(shown)])
     lanes: list[Lane] = [*lanes_of(truth, length, "windows", True)[0]]
     # One line per answer, so that their order can be seen.
@@ -275,7 +275,7 @@ def _timeline(answers: _Answers, kind: str, query: int) -> Timeline:
 
 def _queries_text(answers: _Answers) -> str:
     return (
-        f"Windows above the first {ANSWERS_SHOWN} answers. Windows: ● met, ○ not met. Answers: ✓ right (solid), ✗ "
-        f"wrong (hatched), at IoU {answers.iou:g}. Best and worst go by the IoU of the first answer; of equal ones the "
-        "query with more windows comes first."
+        f"Windows above the first {ANSWERS_SHOWN} answers. Windows: ● met, ○ not met. Answers: ✓ correct (solid), ✗ "
+        f"incorrect (hatched), at IoU {answers.iou:g}. Best and worst go by the IoU of the first answer; of equal ones "
+        "the query with more windows comes first."
     )

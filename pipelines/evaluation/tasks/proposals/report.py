@@ -49,8 +49,8 @@ def proposals_report(
     ]
     lines, num_videos = detection_timelines(hits, truth.durations, num_examples, seed)
     if lines:
-        told = "A ground truth is given to one proposal here; AR lets one proposal serve several."
-        sections.append(Section("videos", "Videos", (Timelines(lines, told),), timelines_text(hits, num_videos)))
+        note = "A ground truth is given to one proposal here; AR lets one proposal serve several."
+        sections.append(Section("videos", "Videos", (Timelines(lines, note),), timelines_text(hits, num_videos)))
     counts = first.score.counts
     return TaskReport(
         title=f"Temporal proposals: {', '.join(item.name for item in evaluations)}",
@@ -100,12 +100,12 @@ def _recall_chart(evaluations: Sequence[ProposalsEvaluation]) -> Chart:
     title = "Average recall against the average number of proposals"
     axes = Axes(title, "proposals per video, on average (AN)", "recall", ticks, 0.0, stop)
     shares = [n for n in range(9, 100, 10)]
-    told = numbers(
+    table = numbers(
         ("share of AN", *(name for _, name, _, _ in lines)),
         [(f"{n + 1} % of {stop:.4g}", [values[n] for _, _, _, values in lines]) for n in shares],
         title,
     )
-    return Chart(title, line_chart(series, axes), legend([(style, name) for style, name, _, _ in lines]), "", told)
+    return Chart(title, line_chart(series, axes), legend([(style, name) for style, name, _, _ in lines]), "", table)
 
 
 def _baseline_lines(baselines: Mapping[str, ProposalScore]) -> list[tuple[int, str, Sequence[float], Sequence[float]]]:
@@ -121,8 +121,8 @@ def _baseline_lines(baselines: Mapping[str, ProposalScore]) -> list[tuple[int, s
 
 
 def _lengths(hits: Hits) -> tuple[Block, ...]:
-    right, score = hits.is_hit, hits.predictions.score
-    groups = {"found a ground truth": score[right], "found none": score[~right]}
+    is_hit, score = hits.is_hit, hits.predictions.score
+    groups = {"found a ground truth": score[is_hit], "found none": score[~is_hit]}
     truth, answers = hits.ground_truth, hits.predictions
     lengths = {
         "ground truths": truth.stop_seconds - truth.start_seconds,

@@ -82,5 +82,5 @@ def _documents(
         items.append(ListItem(document, mark, f"{given[document]:.4g}"))
     num_relevant = sum(value >= level for value in judged.values())
     num_found = sum(judged.get(document, -1) >= level for document in given)
-    told = f"{summary}; {num_found} of {num_relevant} relevant documents among the {len(given):,} retrieved."
-    return RankedList(kind, f"query {query}", told, tuple(items))
+    text = f"{summary}; {num_found} of {num_relevant} relevant documents among the {len(given):,} retrieved."
+    return RankedList(kind, f"query {query}", text, tuple(items))
