@@ -119,31 +119,33 @@ def search(url: str, k: int, threads: int) -> dict[str, Any]:
 
 def ratios(url: str, k: int, threads: int, repeats: int) -> dict[str, Any]:
     """Returns (wall, processor) seconds of the bare product and of exact search: from the store, and in memory."""
-    from clipmill.pipelines.evaluation.retrieval.blocks import Cut, Stretch, computing, find
+    from clipmill.pipelines.evaluation.retrieval.blocks import BlockSizes, GalleryChunk, computing, find
     from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
     from clipmill.stores import FeatureStore
 
     queries = np.load(f"{url}.queries.npy")
     lazy = FeatureStore(url)["c3d"].dask()
-    held = np.ascontiguousarray(lazy[:IN_MEMORY].compute(scheduler="synchronous"))
-    cut = Cut()
+    in_memory = np.ascontiguousarray(lazy[:IN_MEMORY].compute(scheduler="synchronous"))
+    sizes = BlockSizes()
 
     def bare(array: Any) -> None:
         """Multiplies each block as it comes, on as many threads, and keeps nothing."""
         from threadpoolctl import threadpool_limits
 
         with threadpool_limits(limits=threads, user_api="blas"):
-            for _, side, tie in Stretch({"video": array}, np.zeros(len(array), np.uint32)).blocks(cut.gallery_rows):
+            for _, side, tie in GalleryChunk({"video": array}, np.zeros(len(array), np.uint32)).blocks(
+                sizes.gallery_rows
+            ):
                 np.matmul(queries, side["video"].T, out=product[:, : len(tie)])
 
     def ours(array: Any) -> None:
-        stretch = Stretch({"video": array}, np.arange(len(array), dtype=np.uint32))
+        chunk = GalleryChunk({"video": array}, np.arange(len(array), dtype=np.uint32))
         with computing(None, threads) as workers:
-            find({"image": queries}, stretch, None, {"cosine": Cosine("image", "video")}, k, cut, workers)
+            find({"image": queries}, chunk, None, {"cosine": Cosine("image", "video")}, k, sizes, workers)
 
-    product = np.empty((len(queries), cut.gallery_rows), np.float32)
+    product = np.empty((len(queries), sizes.gallery_rows), np.float32)
     measured = {}
-    for name, array, num in (("store", lazy, repeats), ("memory", held, 3 * repeats)):
+    for name, array, num in (("store", lazy, repeats), ("memory", in_memory, 3 * repeats)):
         times: dict[str, list[tuple[float, float]]] = {"bare": [], "ours": []}
         for _ in range(num):
             times["bare"].append(_seconds(bare, array))

@@ -1,4 +1,4 @@
-"""The YAML files of ``clipmill evaluate``, a model per task (`task:`); retrieval has `schemas.config.EvaluateConfig`.
+"""The YAML files of ``clipmill evaluate``: what those of all tasks have in common; each task has a model of its own.
 
 Which model belongs to which task stands in the registry of tasks. Every switch that changes a number is a key here and
 stands in ``results.json`` under ``protocol``. A key left out takes what its protocol says; which value that is stands
@@ -89,7 +89,7 @@ class BlockedConfig(Model):
     ids: tuple[str, ...] = ()
 
 
-def _file(value: Any) -> Any:
+def file_mapping(value: Any) -> Any:
     """Returns the mapping that a bare file name stands for."""
     if isinstance(value, str):
         return {"file": value}
@@ -138,7 +138,7 @@ class PredictionTaskConfig(TaskConfig):
     @field_validator("ground_truth", mode="before")
     @classmethod
     def _as_mapping(cls, value: Any) -> Any:
-        return _file(value)
+        return file_mapping(value)
 
     @field_validator("predictions", mode="before")
     @classmethod
@@ -146,277 +146,21 @@ class PredictionTaskConfig(TaskConfig):
         items = list(value) if isinstance(value, list | tuple) else [value]
         if not items:
             raise ValueError("expected at least one file or store, such as predictions: results.json")
-        return [_file(item) for item in items]
+        return [file_mapping(item) for item in items]
 
 
-class NmsConfig(Model):
-    """Non-maximum suppression of each video and class, before anything is scored.
-
-    Attributes:
-        tiou: hard: the largest overlap with a better segment that does no harm; linear: up to which nothing is lost.
-        below: hard, in place of `tiou`: NMS anew for each scored threshold, at that threshold minus `below` (S-CNN and
-            R-C3D on THUMOS14: 0.1). Worth ten points at tIoU 0.1: never compare across.
-        ties: hard: which of equal scores goes first.
-        sigma: gaussian: its width.
-        max_per_class: soft: segments of a video and class that are kept.
-    """
-
-    kind: Literal["hard", "linear", "gaussian"] = "hard"
-    tiou: float | None = Field(default=None, ge=0, le=1)
-    below: float | None = Field(default=None, ge=0, le=1)
-    ties: Literal["first", "last"] = "first"
-    sigma: float | None = Field(default=None, gt=0)
-    max_per_class: int | None = Field(default=None, ge=1)
-
-    @model_validator(mode="after")
-    def _fits(self) -> "NmsConfig":
-        if self.kind == "hard" and (self.tiou is None) == (self.below is None):
-            raise ValueError("hard NMS: expected exactly one of tiou and below, such as {tiou: 0.4}")
-        if self.kind != "hard" and self.below is not None:
-            raise ValueError("below belongs to hard NMS; leave it out")
-        if (self.kind == "gaussian") != (self.sigma is not None):
-            raise ValueError("sigma belongs to gaussian NMS, and gaussian NMS needs one, such as 0.5")
-        return self
-
-
-def _several(value: Any) -> Any:
+def number_as_list(value: Any) -> Any:
     """Returns the list that a single number stands for."""
     return [value] if isinstance(value, int | float) else value
 
 
-def _thresholds(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+def sorted_thresholds(values: tuple[float, ...] | None) -> tuple[float, ...] | None:
+    """Returns thresholds ascending, each once; raises ValueError for what is none."""
     if values is None:
         return None
     if not values or any(not 0 <= value <= 1 for value in values):
         raise ValueError("expected thresholds between 0 and 1, such as [0.3, 0.5, 0.7]")
     return tuple(sorted(set(values)))
-
-
-class SegmentTaskConfig(PredictionTaskConfig):
-    """Tasks over segments of videos.
-
-    Attributes:
-        tiou_thresholds: of overlap; None: the protocol's.
-        blocked: videos left out on both sides.
-        training: annotations that the blind baseline is tuned on; None: the scored ones, which makes it an upper bound.
-        chance_per_video: random segments per video behind the chance baseline (ours).
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"tious": "tiou_thresholds"}
-
-    tiou_thresholds: tuple[float, ...] | None = None
-    blocked: BlockedConfig = Field(default_factory=BlockedConfig)
-    training: TruthConfig | None = None
-    chance_per_video: int = Field(default=100, ge=1)
-
-    @field_validator("tiou_thresholds", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return _several(value)
-
-    @field_validator("tiou_thresholds")
-    @classmethod
-    def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return _thresholds(values)
-
-    @field_validator("blocked", mode="before")
-    @classmethod
-    def _blocked(cls, value: Any) -> Any:
-        return {"ids": value} if isinstance(value, list | tuple) else _file(value)
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _training(cls, value: Any) -> Any:
-        return None if value is None else _file(value)
-
-
-class DetectionConfig(SegmentTaskConfig):
-    """``task: detection``: mAP over tIoU.
-
-    Attributes:
-        protocol: whose matching, and the defaults of `tiou_thresholds`, `interpolated`, `overlap` and `ties`.
-        interpolated: whether precision is the best at this recall or beyond.
-        overlap: whether an overlap equal to the threshold is a hit.
-        ties: equal scores of a video rank by start and stop (``time``: the order of the file changes nothing) or by
-            ``file_order`` (THUMOS14's official tool).
-        ambiguous: ``thumos14``: ignore predictions that overlap an ambiguous interval.
-        drop_duplicates: score repeated ground truths once.
-        max_per_video: keep the best so many predictions of a video, before NMS; None: all.
-        nms: suppression; a number is that of hard NMS.
-        time_decimals, score_digits: round times to so many decimals and scores to so many significant digits, after
-            NMS, as a file of the official form would hold them (S-CNN: 1 and 5).
-    """
-
-    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"ties": {"listed": "file_order"}}
-
-    task: Literal["detection"] = "detection"
-    protocol: Literal["activitynet", "thumos14"] = "activitynet"
-    interpolated: bool | None = None
-    overlap: Overlap | None = None
-    ties: Ties | None = None
-    ambiguous: bool = True
-    drop_duplicates: bool = False
-    max_per_video: int | None = Field(default=None, ge=1)
-    nms: NmsConfig | None = None
-    time_decimals: int | None = Field(default=None, ge=0, le=9)
-    score_digits: int | None = Field(default=None, ge=1, le=17)
-
-    @field_validator("nms", mode="before")
-    @classmethod
-    def _nms(cls, value: Any) -> Any:
-        return {"tiou": value} if isinstance(value, int | float) else value
-
-    @model_validator(mode="after")
-    def _fits(self) -> "DetectionConfig":
-        if self.protocol == "activitynet" and self.ties == "file_order":
-            raise ValueError("ties: file_order belongs to protocol thumos14; ActivityNet's official order is undefined")
-        if self.protocol == "thumos14" and self.drop_duplicates:
-            raise ValueError("drop_duplicates belongs to protocol activitynet; leave it out")
-        return self
-
-
-class ProposalsConfig(SegmentTaskConfig):
-    """``task: proposals``: AR@AN and the area below it, as the ActivityNet challenge scores it.
-
-    Attributes:
-        max_avg_num_proposals: the largest average number of proposals per video; ``all``: as many as there are.
-        cutoffs: further average numbers to print AR at.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"max_average": "max_avg_num_proposals", "at": "cutoffs"}
-
-    task: Literal["proposals"] = "proposals"
-    max_avg_num_proposals: float | Literal["all"] = 100.0
-    cutoffs: tuple[float, ...] = (1.0, 10.0, 50.0, 100.0)
-
-
-class MomentsConfig(PredictionTaskConfig):
-    """``task: moments``: R@n at IoU m, mIoU and mAP of moment retrieval.
-
-    Attributes:
-        protocol: ``charades`` (also ActivityNet Captions) or ``qvhighlights``: the defaults of the other keys.
-        cutoffs: n of R@n. iou_thresholds: m.
-        overlap: ``>`` for 2D-TAN.
-        order: the first answer is the best scored one, or the first of the file (``file_order``).
-        max_windows: answers of a query that average precision reads; ``all``: all of them.
-        lengths: score also the windows of each length range (QVHighlights' short, middle, long).
-        training: annotations that the fixed-span baseline is tuned on; None: the scored ones.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs", "ious": "iou_thresholds"}
-    RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"order": {"listed": "file_order"}}
-
-    task: Literal["moments"] = "moments"
-    protocol: Literal["charades", "qvhighlights"] | None = None
-    cutoffs: tuple[int, ...] | None = None
-    iou_thresholds: tuple[float, ...] | None = None
-    overlap: Overlap = ">="
-    order: Literal["score", "file_order"] | None = None
-    max_windows: int | Literal["all"] = 10
-    lengths: bool | None = None
-    training: TruthConfig | None = None
-
-    @field_validator("cutoffs", "iou_thresholds", mode="before")
-    @classmethod
-    def _one(cls, value: Any) -> Any:
-        return _several(value)
-
-    @field_validator("iou_thresholds")
-    @classmethod
-    def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
-        return _thresholds(values)
-
-    @field_validator("training", mode="before")
-    @classmethod
-    def _training(cls, value: Any) -> Any:
-        return None if value is None else _file(value)
-
-
-class HighlightsConfig(PredictionTaskConfig):
-    """``task: highlights``: mAP and Hit@1 of clip scores (QVHighlights).
-
-    Attributes:
-        levels: least annotated scores of a positive clip; 2 Fair, 3 Good, 4 VeryGood.
-    """
-
-    task: Literal["highlights"] = "highlights"
-    levels: tuple[int, ...] = Field(default=(2, 3, 4), min_length=1)
-
-
-class ClassificationConfig(PredictionTaskConfig):
-    """``task: classification``: top-k accuracy of items, or mAP and hit@k of untrimmed videos.
-
-    Attributes:
-        protocol: ``items``: one true class per item, a score per class; ``activitynet``: a video may have several
-            classes; None: by the format of the ground truth.
-        cutoffs: k of top-k and hit@k; None: 1 and 5 for items, 1 and 3 for activitynet.
-        blocked: videos left out on both sides.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs"}
-
-    task: Literal["classification"] = "classification"
-    protocol: Literal["items", "activitynet"] | None = None
-    cutoffs: tuple[int, ...] | None = None
-    blocked: BlockedConfig = Field(default_factory=BlockedConfig)
-
-    @field_validator("blocked", mode="before")
-    @classmethod
-    def _blocked(cls, value: Any) -> Any:
-        return {"ids": value} if isinstance(value, list | tuple) else _file(value)
-
-    @field_validator("cutoffs")
-    @classmethod
-    def _positive(cls, values: tuple[int, ...] | None) -> tuple[int, ...] | None:
-        if values is not None and (not values or min(values) < 1):
-            raise ValueError("expected cut-offs from 1 up, such as [1, 5]")
-        return values
-
-
-class RankingConfig(PredictionTaskConfig):
-    """``task: ranking``: trec_eval's measures of runs against qrels.
-
-    Attributes:
-        measures: names as trec_eval prints them; ``official`` (its default set) and ``all`` (``-m all_trec``) are sets.
-        complete: score judged queries without results as zeros (``-c``).
-        relevance_level: least judgement that is relevant (``-l``).
-        max_documents: read so many documents of a query (``-M``).
-        judged_only: leave out documents without a judgement (``-J``).
-        ties: documents of equal score rank by id, ``descending`` (trec_eval) or ``ascending`` (clipmill's retrieval).
-        precision: scores are compared as ``double`` (trec_eval since its pull request 38) or ``single`` (before it),
-            where those that differ by less than about 1e-7 of their size may be equal.
-    """
-
-    task: Literal["ranking"] = "ranking"
-    measures: tuple[str, ...] = Field(default=("official",), min_length=1)
-    complete: bool = False
-    relevance_level: int = Field(default=1, ge=1)
-    max_documents: int | None = Field(default=None, ge=1)
-    judged_only: bool = False
-    ties: Literal["descending", "ascending"] = "descending"
-    precision: Literal["double", "single"] = "double"
-
-
-class LandmarksConfig(PredictionTaskConfig):
-    """``task: landmarks``: Oxford and Paris, old and revisited, with junk images.
-
-    Attributes:
-        protocols: of the revisited ground truth; the old one has ``good`` alone (good and ok are correct). None: all.
-        ap: the Oxford tool's trapezoids, or rectangles (trec_eval, Stanford I2V).
-        cutoffs: k of mP@k.
-        query_image: where the query's own image stands in the collection (old Oxford and Paris: among the good ones),
-            it is a ``positive`` like any other, as the official tool counts, or ``junk``.
-        ties: images of equal score rank by id.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"at": "cutoffs"}
-
-    task: Literal["landmarks"] = "landmarks"
-    protocols: tuple[Literal["easy", "medium", "hard", "good"], ...] | None = None
-    ap: Literal["trapezoid", "rectangle"] = "trapezoid"
-    cutoffs: tuple[int, ...] = (1, 5, 10)
-    query_image: Literal["positive", "junk"] = "positive"
-    ties: Literal["ascending", "descending"] = "ascending"
 
 
 class _TaskOnly(BaseModel):

@@ -49,7 +49,7 @@ class SearchConfig(Model):
         k: clips retrieved per query and space.
         spaces: of the model; default: all.
         weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
-        device: for the network that describes the queries.
+        device: for the network that embeds the queries.
     """
 
     queries: QueriesConfig

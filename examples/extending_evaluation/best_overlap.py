@@ -9,7 +9,7 @@ from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
 from clipmill.pipelines.evaluation.tasks.detection.score import DetectionEvaluation
 from clipmill.pipelines.evaluation.tasks.measures import Measure, Measured
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units
-from clipmill.schemas.config_evaluate import DetectionConfig
+from clipmill.schemas.config_detection import DetectionConfig
 
 
 def best_overlap(evaluation: DetectionEvaluation, run: RunScore, config: DetectionConfig) -> Measured:

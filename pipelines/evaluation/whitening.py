@@ -50,7 +50,7 @@ def fit_whitening(vectors: Any, components: int | None, floor: float, compute: C
     Args:
         components: to keep; None: all D.
         floor: least eigenvalue, as a share of the greatest.
-        compute: runs Dask objects (`retrieval_blocks.computing`).
+        compute: runs Dask objects (`retrieval.blocks.computing`).
 
     Variances are divided by N - 1. Each component's greatest entry (in size) is positive, so that the same vectors give
     the same matrix.

@@ -1,4 +1,4 @@
-"""Pictures as queries: read from files or videos, and turned into rows by the very recipe stored rows were made by."""
+"""Images as queries: read from files or videos, and turned into rows by the very recipe stored rows were made by."""
 
 import os
 from collections.abc import Sequence
@@ -62,7 +62,7 @@ def images_of(folder: str) -> Folder:
 
 
 def read_image(path: str) -> Pixels:
-    """Returns the picture in the file at `path` as ``uint8[H, W, 3]``, RGB, as a viewer would show it.
+    """Returns the image in the file at `path` as ``uint8[H, W, 3]``, RGB, as a viewer would show it.
 
     It is turned as its EXIF orientation says; transparent pixels lie on white (ours); 16-bit samples keep their high
     byte, as libpng's reduction to 8 bits does; grey becomes three equal channels; of an animation, the first frame.
@@ -73,8 +73,8 @@ def read_image(path: str) -> Pixels:
     try:
         with Image.open(os.path.expanduser(path)) as opened:
             opened.load()
-            picture = ImageOps.exif_transpose(opened)
-            return _rgb(path, picture)
+            image = ImageOps.exif_transpose(opened)
+            return _rgb(path, image)
     except FileNotFoundError:
         raise QueryError(describe("query", path, "an image file", "nothing there", "correct the path")) from None
     except IsADirectoryError:
@@ -89,24 +89,24 @@ def read_image(path: str) -> Pixels:
         raise QueryError(describe("query", path, "a whole image", got, "save it again, as PNG or JPEG")) from None
 
 
-def _rgb(path: str, picture: Image.Image) -> Pixels:
-    mode = picture.mode
+def _rgb(path: str, image: Image.Image) -> Pixels:
+    mode = image.mode
     if mode.startswith("I;16"):
-        grey = (np.asarray(picture).astype(np.uint16) >> 8).astype(np.uint8)
+        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
         return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], 3, axis=2))
     if mode in ("I", "F"):
         raise QueryError(
             describe("query", path, "samples of 8 or 16 bits", f"Pillow's mode {mode}, 32 bits", "save it with 8 bits")
         )
-    if "A" in mode or "a" in mode or "transparency" in picture.info:
-        layer = picture.convert("RGBA")
+    if "A" in mode or "a" in mode or "transparency" in image.info:
+        layer = image.convert("RGBA")
         paper = Image.new("RGBA", layer.size, (*PAPER, 255))
-        picture = Image.alpha_composite(paper, layer)
-    return np.ascontiguousarray(np.asarray(picture.convert("RGB"), dtype=np.uint8))
+        image = Image.alpha_composite(paper, layer)
+    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))
 
 
 def check_recipe(recipe: Recipe) -> None:
-    """Makes sure that one picture is all a row of `recipe` needs.
+    """Makes sure that one image is all a row of `recipe` needs.
 
     Raises:
         UsageError: its windows have more frames.
@@ -124,7 +124,7 @@ def check_recipe(recipe: Recipe) -> None:
 
 
 def image_row(extractor: Extractor, recipe: Recipe, pixels: Pixels, name: str) -> npt.NDArray[np.float32]:
-    """Returns the row ``float32[D]`` of one picture ``uint8[H, W, 3]``: geometry, network, pooling as in a build.
+    """Returns the row ``float32[D]`` of one image ``uint8[H, W, 3]``: geometry, network, pooling as in a build.
 
     Raises:
         QueryError: the extractor cannot make a row of finite numbers of it.
@@ -132,7 +132,7 @@ def image_row(extractor: Extractor, recipe: Recipe, pixels: Pixels, name: str) -
     try:
         return frame_row(extractor, recipe, apply_geometry(pixels, recipe.preprocess), name)
     except VideoError as error:
-        raise QueryError(describe("query", name, "a picture for this recipe", error.message, "crop it")) from None
+        raise QueryError(describe("query", name, "an image for this recipe", error.message, "crop it")) from None
 
 
 def frame_row(extractor: Extractor, recipe: Recipe, prepared: Pixels, name: str) -> npt.NDArray[np.float32]:
@@ -145,7 +145,7 @@ def frame_row(extractor: Extractor, recipe: Recipe, prepared: Pixels, name: str)
     kept = np.flatnonzero(rows.mask)
     if not kept.size or not np.isfinite(rows.values[kept[0]]).all():
         got = "numbers that are not finite" if kept.size else "none"
-        raise QueryError(describe("query", name, f"a row of {recipe.name}", got, "use another picture"))
+        raise QueryError(describe("query", name, f"a row of {recipe.name}", got, "use another image"))
     return np.array(rows.values[kept[0]], np.float32)
 
 

@@ -57,10 +57,10 @@ class Table:
 
 @dataclass(frozen=True, slots=True)
 class Chart:
-    """A picture, its legend (sample SVG, text), and the same as numbers.
+    """A drawing, its legend (sample SVG, text), and the same as numbers.
 
     Attributes:
-        svg: markup; only made by `report_charts*`.
+        svg: markup; only made by `charts` and `charts_bars`.
     """
 
     title: str
@@ -177,7 +177,7 @@ class Timelines:
 
 @dataclass(frozen=True, slots=True)
 class Strip:
-    """One query as rows of cells over time: (name, SVG of `report_charts_bars.strip_picture`)."""
+    """One query as rows of cells over time: (name, SVG of `charts_bars.strip_picture`)."""
 
     kind: str
     title: str

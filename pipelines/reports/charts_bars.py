@@ -1,4 +1,4 @@
-"""Histograms, stacked columns and the picture of a large matrix, as SVG text in the manner of `report_charts`.
+"""Histograms, stacked columns and the image of a large matrix, as SVG text in the manner of `charts`.
 
 What is told apart by colour is told apart by dash, hatching or a sign as well.
 """
@@ -57,10 +57,10 @@ def histogram_chart(
         parts.append(f'<g class="{tint}"><path class="area" d="M{LEFT:g} {base:g}{path}V{base:g}Z"/>')
         parts.append(f'<path class="line" d="M{LEFT:g} {base:g}{path}V{base:g}"{dashed}/></g>')
     for n, name in enumerate(bin_names):
-        told = "; ".join(f"{line.name}: {line.counts[n]:,} ({100 * line.shares[n]:.1f} %)" for line in series)
+        values = "; ".join(f"{line.name}: {line.counts[n]:,} ({100 * line.shares[n]:.1f} %)" for line in series)
         parts.append(
             f'<rect class="hover" x="{LEFT + n * width:.1f}" y="{TOP:g}" width="{width:.1f}" '
-            f'height="{HEIGHT - TOP - BOTTOM:g}"><title>{escape(f"{name}: {told}")}</title></rect>'
+            f'height="{HEIGHT - TOP - BOTTOM:g}"><title>{escape(f"{name}: {values}")}</title></rect>'
         )
     return "".join([*parts, "</svg>"])
 
@@ -100,9 +100,9 @@ def stacked_chart(layers: Sequence[Layer], column_names: Sequence[str], title: s
             high, low = _height(below + share, 1.0), _height(below, 1.0)
             below += share
             x, width = LEFT + (n + 0.12) * pitch, 0.76 * pitch
-            told = escape(f"{name}, {layer.name}: {layer.values[n]:,} of {totals[n]:,} ({100 * share:.1f} %)")
+            text = escape(f"{name}, {layer.name}: {layer.values[n]:,} of {totals[n]:,} ({100 * share:.1f} %)")
             parts.append(
-                f'<g class="k{style}"><title>{told}</title><rect class="block" x="{x:.1f}" y="{high:.1f}" '
+                f'<g class="k{style}"><title>{text}</title><rect class="block" x="{x:.1f}" y="{high:.1f}" '
                 f'width="{width:.1f}" height="{low - high:.1f}"/>'
             )
             if low - high >= 14:

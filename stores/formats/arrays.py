@@ -82,7 +82,7 @@ def record_of(kind: Kind[R], value: Any, name: str) -> R:
         raise _wrong(kind.name, value, name)
     try:
         made = make(value)
-    except (TypeError, ValueError, KeyError, pa.ArrowException) as error:
+    except (AttributeError, TypeError, ValueError, KeyError, pa.ArrowException) as error:
         if isinstance(error, FormatError):
             raise
         raise _wrong(kind.name, value, name, error) from None

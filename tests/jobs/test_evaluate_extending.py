@@ -127,6 +127,20 @@ def test_a_task_from_outside_is_called_from_python(site: Path, tmp_path: Path) -
     assert done.stdout == (tmp_path / "out" / "results.json").read_text()
 
 
+def test_a_trained_run_is_scored_by_a_task_that_can(site: Path, tmp_path: Path) -> None:
+    config = counting(tmp_path)
+    assert evaluate(site, tmp_path, config).returncode == 0
+    (tmp_path / "trained").mkdir()
+    (tmp_path / "good.csv").rename(tmp_path / "trained" / "counts.csv")
+    of_run = config | {"predictions": {"run": str(tmp_path / "trained")}}
+    done = evaluate(site, tmp_path, of_run, out="run")
+    assert done.returncode == 0, done.stderr
+    assert results(tmp_path / "run")["runs"]["trained"] == results(tmp_path / "out")["runs"]["good"]
+    refused = evaluate(site, tmp_path, of_run | {"task": "detection"})
+    assert refused.returncode == 2
+    assert "predictions run: expected a file or store, since task detection scores no trained runs" in refused.stderr
+
+
 def detections(folder: Path) -> dict[str, Any]:
     tracks = folder / "tracks"
     tracks.mkdir()

@@ -202,6 +202,15 @@ def test_retrieval_of_vectors_in_memory_ranks_them() -> None:
     assert task_results_json(again) == task_results_json(score)
 
 
+def test_segments_are_classes_of_videos_where_items_have_no_labels(tmp_path: Path) -> None:
+    _, annotated, table = video_classes(tmp_path)
+    columns = (annotated[name] for name in ("video_id", "start_seconds", "stop_seconds", "label"))
+    as_records = clipmill.evaluate("classification", ground_truth=segments_from_columns(*columns), predictions=table)
+    as_columns = clipmill.evaluate("classification", ground_truth=annotated, predictions=table)
+    assert task_results_json(as_records) == task_results_json(as_columns)
+    assert as_records.protocol["protocol"] == "activitynet"
+
+
 def test_several_predictions_are_rows_of_one_table_and_files_are_written_where_asked(tmp_path: Path) -> None:
     config, truth, answers = detection(tmp_path)
     several = [answers, {"arrays": answers, "name": "again"}, config["predictions"]]
@@ -253,6 +262,11 @@ REFUSED: list[tuple[dict[str, Any], type[UsageError], str]] = [
         "1 only in the ground truth",
     ),
     ({"ground_truth": SEGMENTS, "predictions": {"run": "out/x"}}, UsageError, "predictions run: .* got out/x"),
+    (
+        {"task": "ranking", "ground_truth": SEGMENTS, "predictions": {}},
+        FormatError,
+        "a mapping of query .* got Segments",
+    ),
     ({"task": "ranking", "ground_truth": {"q": {"d": 1}}, "predictions": {"q": ["d"]}}, FormatError, "their order"),
     ({"task": "classification", "ground_truth": {"a": "x"}, "predictions": {"id": ["a"]}}, FormatError, "no column of"),
 ]

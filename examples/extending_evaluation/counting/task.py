@@ -6,10 +6,11 @@ from clipmill.pipelines.evaluation.checks import check_ids
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_predictions, read_truth, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import PredictionTaskConfig
+from clipmill.schemas.config_evaluate import PredictionsConfig, PredictionTaskConfig
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.stores.formats.ids import match_ids
-from counting.inputs import COUNTS
+from clipmill.stores.formats.reader import ReadRequest
+from counting.inputs import COUNTS, Counts, read_counts
 from counting.score import CountingEvaluation, evaluate_counts
 
 if TYPE_CHECKING:
@@ -50,4 +51,16 @@ def report(evaluation: Evaluation[CountingEvaluation], config: CountingConfig, s
     return counting_report(evaluation)
 
 
-TASK = Task("counting", "off-by-one and mean absolute error of counted repetitions", CountingConfig, evaluate, report)
+def predict(item: PredictionsConfig, config: CountingConfig) -> Counts:
+    """Returns what a run counted, for ``predictions: {run: FOLDER}``; here it left a file, a model would be loaded."""
+    return read_counts(ReadRequest(f"{item.run}/counts.csv", "predictions"))
+
+
+TASK = Task(
+    "counting",
+    "off-by-one and mean absolute error of counted repetitions",
+    CountingConfig,
+    evaluate,
+    report,
+    predict,
+)

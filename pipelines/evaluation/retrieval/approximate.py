@@ -26,12 +26,12 @@ import numpy.typing as npt
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import rank_keys
 from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
 from clipmill.pipelines.evaluation.retrieval.blocks import (
+    BlockSizes,
     Computing,
-    Cut,
-    Found,
+    GalleryChunk,
+    Matches,
     Prepare,
     Scorers,
-    Stretch,
     find,
     query_block,
     query_spans,
@@ -108,14 +108,14 @@ class Measured:
 
 def find_approximately(
     queries: Mapping[str, Any],
-    gallery: Stretch,
+    gallery: GalleryChunk,
     scorers: Scorers,
-    at: Sequence[int],
-    cut: Cut,
+    cutoffs: Sequence[int],
+    block_sizes: BlockSizes,
     workers: Computing,
     settings: Approximate,
     prepare: Prepare | None = None,
-) -> tuple[dict[str, Found], Measured]:
+) -> tuple[dict[str, Matches], Measured]:
     """Returns the best keys found per space (`NO_KEY` where fewer than K), and the recall measured.
 
     The index is built and searched in this process, on as many threads as there are workers; exact search for the
@@ -124,7 +124,7 @@ def find_approximately(
     Raises:
         UsageError: a space that has no index, fewer candidates than the largest cut-off, or settings that do not fit.
     """
-    _check(scorers, settings, at[-1])
+    _check(scorers, settings, cutoffs[-1])
     spaces = {name: scorer for name, scorer in scorers.items() if not isinstance(scorer, Combined)}
     indexes: dict[tuple[str, bool], Search] = {}
     for each in spaces.values():
@@ -132,19 +132,19 @@ def find_approximately(
         if key not in indexes:
             indexes[key] = _build(gallery, *key, settings, workers.num_workers)
     num_queries = int(next(iter(queries.values())).shape[0])
-    k = min(at[-1], len(gallery.tie))
+    k = min(cutoffs[-1], len(gallery.tie))
     tops: dict[str, list[Any]] = {space: [] for space in scorers}
-    for span in query_spans(num_queries, cut):
+    for span in query_spans(num_queries, block_sizes):
         side = Side(workers.run(query_block(queries, span, prepare)))
         proposed = {name: _candidates(side, scorer, indexes, settings) for name, scorer in spaces.items()}
         for space, scorer in scorers.items():
             if isinstance(scorer, Combined):
                 proposed[space] = np.unique(np.concatenate([proposed[name] for name in sorted(scorer.weights)]))
-        found = _scored(side, span.stop - span.start, gallery, scorers, proposed, k, cut.gallery_rows)
+        found = _scored(side, span.stop - span.start, gallery, scorers, proposed, k, block_sizes.gallery_rows)
         for space, keys in found.items():
             tops[space].append(keys)
-    every = {space: Found(np.concatenate(parts), ()) for space, parts in tops.items()}
-    return every, _measured(queries, gallery, scorers, at, cut, workers, settings, every, prepare)
+    every = {space: Matches(np.concatenate(parts), ()) for space, parts in tops.items()}
+    return every, _measured(queries, gallery, scorers, cutoffs, block_sizes, workers, settings, every, prepare)
 
 
 def _check(scorers: Scorers, settings: Approximate, k: int) -> None:
@@ -172,7 +172,7 @@ def _check(scorers: Scorers, settings: Approximate, k: int) -> None:
         raise UsageError(describe("search", "num_bits", "a multiple of 8", str(settings.num_bits), remedy))
 
 
-def _build(gallery: Stretch, name: str, is_binary: bool, settings: Approximate, num_threads: int) -> Search:
+def _build(gallery: GalleryChunk, name: str, is_binary: bool, settings: Approximate, num_threads: int) -> Search:
     import faiss
 
     width = int(gallery.vectors[name].shape[1])
@@ -181,7 +181,7 @@ def _build(gallery: Stretch, name: str, is_binary: bool, settings: Approximate, 
     faiss.omp_set_num_threads(1)
     try:
         index, encode = _empty(faiss, width, is_binary, sample, num, settings)
-        only = Stretch({name: gallery.vectors[name]}, gallery.tie)
+        only = GalleryChunk({name: gallery.vectors[name]}, gallery.tie)
         for _, side, _ in only.blocks(_ADD_ROWS):
             index.add(encode(_rows(side, name, is_binary)))
     finally:
@@ -268,13 +268,13 @@ def _rows(side: Side, name: str, is_binary: bool) -> npt.NDArray[Any]:
     return np.ascontiguousarray(side[name])
 
 
-def _sample(gallery: Stretch, name: str, is_binary: bool, settings: Approximate) -> npt.NDArray[Any]:
+def _sample(gallery: GalleryChunk, name: str, is_binary: bool, settings: Approximate) -> npt.NDArray[Any]:
     num = len(gallery.tie)
     chosen = np.arange(num)
     if num > settings.training_rows:
         chosen = np.sort(np.random.default_rng(settings.seed).choice(num, settings.training_rows, replace=False))
     parts = []
-    for start, side, tie in Stretch({name: gallery.vectors[name]}, gallery.tie).blocks(_ADD_ROWS):
+    for start, side, tie in GalleryChunk({name: gallery.vectors[name]}, gallery.tie).blocks(_ADD_ROWS):
         first, last = np.searchsorted(chosen, [start, start + len(tie)])
         parts.append(_rows(side, name, is_binary)[chosen[first:last] - start])
     return np.concatenate(parts)
@@ -297,7 +297,7 @@ def _candidates(side: Side, scorer: Any, indexes: Mapping[tuple[str, bool], Sear
 def _scored(
     side: Side,
     num_queries: int,
-    gallery: Stretch,
+    gallery: GalleryChunk,
     scorers: Scorers,
     proposed: Mapping[str, Ints],
     k: int,
@@ -318,13 +318,13 @@ def _scored(
 
 def _measured(
     queries: Mapping[str, Any],
-    gallery: Stretch,
+    gallery: GalleryChunk,
     scorers: Scorers,
-    at: Sequence[int],
-    cut: Cut,
+    cutoffs: Sequence[int],
+    block_sizes: BlockSizes,
     workers: Computing,
     settings: Approximate,
-    found: Mapping[str, Found],
+    matches: Mapping[str, Matches],
     prepare: Prepare | None,
 ) -> Measured:
     num = int(next(iter(queries.values())).shape[0])
@@ -332,12 +332,12 @@ def _measured(
     if num > settings.recall_queries:
         chosen = np.sort(np.random.default_rng(settings.seed).choice(num, settings.recall_queries, replace=False))
     some: Block = {name: array[chosen] for name, array in queries.items()}
-    exact = find(some, gallery, None, scorers, at[-1], cut, workers, prepare)
+    exact = find(some, gallery, None, scorers, cutoffs[-1], block_sizes, workers, prepare)
     recall: dict[str, dict[str, float]] = {}
     for space in scorers:
         recall[space] = {}
-        for k in at:
-            rows = zip(exact[space].top[:, :k], found[space].top[chosen, :k], strict=True)
+        for k in cutoffs:
+            rows = zip(exact[space].top[:, :k], matches[space].top[chosen, :k], strict=True)
             # The exact list holds min(K, N) items and no empty place.
             shares = [np.isin(ours, theirs[theirs != NO_KEY]).mean() for ours, theirs in rows]
             recall[space][f"recall_of_exact@{k}"] = math.fsum(shares) / len(shares)

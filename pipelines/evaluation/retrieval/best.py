@@ -68,9 +68,9 @@ class Best:
         if self.num_new > num_queries * k:
             self._tighten()
             if self.num_new > max(8 * num_queries * k, _WAITING):
-                self.settle(defined)
+                self.resolve(defined)
 
-    def settle(self, defined: Defined) -> None:
+    def resolve(self, defined: Defined) -> None:
         """Gives all items that wait their defined score."""
         self._tighten()
         for query, item, _, _ in self.waiting:

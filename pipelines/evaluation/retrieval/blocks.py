@@ -1,7 +1,7 @@
 """Exact top-K and exact ranks by blocks: query block x gallery block, merged before anything is averaged. Over Dask.
 
-Query blocks are taken one after the other. For each, the gallery is cut into as many stretches as there are workers;
-a worker walks through its stretch block by block, holding one block of it and its K best at a time, so memory is
+Query blocks are taken one after the other. For each, the gallery is cut into as many chunks as there are workers;
+a worker walks through its chunk block by block, holding one block of it and its K best at a time, so memory is
 bounded by a pair of blocks per worker, and neither all scores nor the gallery need fit.
 
 First pass, per pair of blocks and space: a float32 product, and one comparison that drops what cannot be among the K
@@ -39,7 +39,7 @@ _SLAB_BYTES = 64 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class Cut:
+class BlockSizes:
     """How the work is cut. Any sizes give the same result; they decide memory and speed.
 
     Attributes:
@@ -68,7 +68,7 @@ class Computing:
     num_workers: int
 
     def over(self, length: int, rows: int) -> list[slice]:
-        """Returns the stretches of `length` items, made of whole blocks of `rows`, that the workers take."""
+        """Returns the chunks of `length` items, made of whole blocks of `rows`, that the workers take."""
         num_blocks = -(-length // rows)
         num = min(self.num_workers, num_blocks)
         edges = [num_blocks * number // num * rows for number in range(num + 1)]
@@ -76,7 +76,7 @@ class Computing:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Matches:
     """What one space found for some queries.
 
     Attributes:
@@ -89,12 +89,12 @@ class Found:
 
 
 class _DaskRows:
-    """Rows of a Dask array, of which one chunk is held: read in order, each chunk is computed once."""
+    """Rows of a Dask array, of which one chunk is kept: read in order, each chunk is computed once."""
 
     def __init__(self, array: Any) -> None:
         self._array = array
         self._edges = np.r_[0, np.cumsum(array.chunks[0])]
-        self._held: tuple[int, Any] = (-1, None)
+        self._computed: tuple[int, Any] = (-1, None)
 
     def __getitem__(self, span: slice) -> Any:
         parts = []
@@ -103,15 +103,15 @@ class _DaskRows:
             start = int(self._edges[chunk])
             if start >= span.stop:
                 break
-            if self._held[0] != chunk:
-                self._held = (-1, None)
-                self._held = (chunk, self._array.blocks[chunk].compute(scheduler="synchronous"))
-            parts.append(self._held[1][max(0, span.start - start) : span.stop - start])
+            if self._computed[0] != chunk:
+                self._computed = (-1, None)
+                self._computed = (chunk, self._array.blocks[chunk].compute(scheduler="synchronous"))
+            parts.append(self._computed[1][max(0, span.start - start) : span.stop - start])
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 @dataclass(frozen=True, slots=True)
-class Stretch:
+class GalleryChunk:
     """Consecutive gallery items, read block by block.
 
     Attributes:
@@ -124,10 +124,10 @@ class Stretch:
     tie: Ties
     start: int = 0
 
-    def part(self, span: slice) -> "Stretch":
+    def part(self, span: slice) -> "GalleryChunk":
         """Returns the items of `span`; Dask arrays stay lazy."""
         vectors = {name: array[span] for name, array in self.vectors.items()}
-        return Stretch(vectors, self.tie[span], self.start + span.start)
+        return GalleryChunk(vectors, self.tie[span], self.start + span.start)
 
     def slabs(self, rows: int) -> Iterator[tuple[int, Side, Ties]]:
         """Yields (first item, arrays, ties) of slabs made of whole blocks of `rows` items.
@@ -193,14 +193,14 @@ def computing(address: str | None, threads: int | None = None, connect_seconds: 
 
 def find(
     queries: Mapping[str, Any],
-    gallery: Stretch,
+    gallery: GalleryChunk,
     relevance: Relevance | None,
     scorers: Scorers,
     k: int,
-    cut: Cut,
+    block_sizes: BlockSizes,
     workers: Computing,
     prepare: Prepare | None = None,
-) -> dict[str, Found]:
+) -> dict[str, Matches]:
     """Returns the K best keys of all queries, per space, and with `relevance` those of all relevant items.
 
     Args:
@@ -209,17 +209,17 @@ def find(
     num_queries = _length(queries)
     k = min(k, len(gallery.tie))
     blocks = []
-    for span in query_spans(num_queries, cut):
+    for span in query_spans(num_queries, block_sizes):
         side = query_block(queries, span, prepare)
         parts = []
-        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+        for items in workers.over(len(gallery.tie), block_sizes.gallery_rows):
             part = delayed(gallery.part(items), traverse=False)
             wanted = None if relevance is None else delayed(relevance.part(span, items), traverse=False)
             rows = span.stop - span.start
-            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, cut.gallery_rows))
-        blocks.append(workers.run(delayed(_merge_found)(parts, k)))
+            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, block_sizes.gallery_rows))
+        blocks.append(workers.run(delayed(_merge_matches)(parts, k)))
     return {
-        space: Found(
+        space: Matches(
             np.concatenate([block[space].top for block in blocks]),
             tuple(keys for block in blocks for keys in block[space].relevant),
         )
@@ -229,22 +229,22 @@ def find(
 
 def count_before(
     queries: Mapping[str, Any],
-    gallery: Stretch,
+    gallery: GalleryChunk,
     scorers: Scorers,
     limits: Mapping[str, Sequence[Keys]],
-    cut: Cut,
+    block_sizes: BlockSizes,
     workers: Computing,
     prepare: Prepare | None = None,
 ) -> dict[str, tuple[Ints, ...]]:
     """Returns, per space and query, how many gallery items have a key less than each of `limits` ``uint64[m]``."""
     blocks = []
-    for span in query_spans(_length(queries), cut):
+    for span in query_spans(_length(queries), block_sizes):
         side = query_block(queries, span, prepare)
         wanted = delayed({space: tuple(keys[span]) for space, keys in limits.items()}, traverse=False)
         parts = []
-        for items in workers.over(len(gallery.tie), cut.gallery_rows):
+        for items in workers.over(len(gallery.tie), block_sizes.gallery_rows):
             part = delayed(gallery.part(items), traverse=False)
-            parts.append(delayed(_count_in)(side, part, scorers, wanted, cut.gallery_rows))
+            parts.append(delayed(_count_in)(side, part, scorers, wanted, block_sizes.gallery_rows))
         blocks.append(workers.run(delayed(_merge_counts)(parts)))
     return {space: tuple(counts for block in blocks for counts in block[space]) for space in scorers}
 
@@ -253,10 +253,10 @@ def _length(arrays: Mapping[str, Any]) -> int:
     return int(next(iter(arrays.values())).shape[0])
 
 
-def query_spans(num_queries: int, cut: Cut) -> list[slice]:
+def query_spans(num_queries: int, block_sizes: BlockSizes) -> list[slice]:
     """Returns the spans of the query blocks."""
-    starts = range(0, num_queries, cut.query_rows)
-    return [slice(start, min(start + cut.query_rows, num_queries)) for start in starts]
+    starts = range(0, num_queries, block_sizes.query_rows)
+    return [slice(start, min(start + block_sizes.query_rows, num_queries)) for start in starts]
 
 
 def query_block(queries: Mapping[str, Any], span: slice, prepare: Prepare | None) -> Any:
@@ -268,12 +268,12 @@ def query_block(queries: Mapping[str, Any], span: slice, prepare: Prepare | None
 def _find_in(
     queries: Block,
     num_queries: int,
-    gallery: Stretch,
+    gallery: GalleryChunk,
     relevance: Relevance | None,
     scorers: Scorers,
     k: int,
     rows: int,
-) -> dict[str, Found]:
+) -> dict[str, Matches]:
     side = Side(queries)
     best = {space: Best.of(num_queries, min(k, len(gallery.tie))) for space in scorers}
     kept: dict[str, list[tuple[Ints, Keys]]] = {space: [] for space in scorers}
@@ -291,8 +291,8 @@ def _find_in(
                 if pairs is not None:
                     kept[space].append((pairs[0], rank_keys(scores.pairs(space, *pairs), tie[pairs[1]])))
         for space in scorers:
-            best[space].settle(partial(defined, space))
-    return {space: Found(best[space].keys, _by_query(num_queries, kept[space])) for space in scorers}
+            best[space].resolve(partial(defined, space))
+    return {space: Matches(best[space].keys, _by_query(num_queries, kept[space])) for space in scorers}
 
 
 def _pair_keys(
@@ -313,10 +313,10 @@ def _pair_keys(
     for number, (first, last) in enumerate(zip(edges, edges[1:], strict=False)):
         if first == last:
             continue
-        mine, start = order[first:last], number * rows
+        batch, start = order[first:last], number * rows
         tie = ties[start : start + rows]
         scores = BlockScores(queries, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
-        keys[mine] = rank_keys(scores.pairs(space, query[mine], item[mine] - start), tie[item[mine] - start])
+        keys[batch] = rank_keys(scores.pairs(space, query[batch], item[batch] - start), tie[item[batch] - start])
     return keys
 
 
@@ -329,17 +329,17 @@ def _by_query(num_queries: int, parts: Sequence[tuple[Ints, Keys]]) -> tuple[Key
     return tuple(np.split(keys[order], np.cumsum(counts)[:-1]))
 
 
-def _merge_found(parts: Sequence[dict[str, Found]], k: int) -> dict[str, Found]:
+def _merge_matches(parts: Sequence[dict[str, Matches]], k: int) -> dict[str, Matches]:
     merged = {}
     for space in parts[0]:
         top = np.sort(np.concatenate([part[space].top for part in parts], axis=1), axis=1)[:, :k]
         rows = zip(*(part[space].relevant for part in parts), strict=True)
-        merged[space] = Found(top, tuple(np.sort(np.concatenate(row)) for row in rows))
+        merged[space] = Matches(top, tuple(np.sort(np.concatenate(row)) for row in rows))
     return merged
 
 
 def _count_in(
-    queries: Block, gallery: Stretch, scorers: Scorers, limits: Mapping[str, Sequence[Keys]], rows: int
+    queries: Block, gallery: GalleryChunk, scorers: Scorers, limits: Mapping[str, Sequence[Keys]], rows: int
 ) -> dict[str, tuple[Ints, ...]]:
     side = Side(queries)
     counts = {space: tuple(np.zeros(len(wanted), np.int64) for wanted in limits[space]) for space in scorers}

@@ -31,9 +31,9 @@ from clipmill.pipelines.evaluation.metrics.retrieval_rank import RankedHits, key
 from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate, Measured, find_approximately
 from clipmill.pipelines.evaluation.retrieval.blocks import (
-    Cut,
-    Found,
-    Stretch,
+    BlockSizes,
+    GalleryChunk,
+    Matches,
     computing,
     count_before,
     find,
@@ -45,7 +45,7 @@ from clipmill.schemas.errors import UsageError, describe, near
 
 Floats = npt.NDArray[np.float64]
 Ints = npt.NDArray[np.int64]
-AT = (10, 20, 50, 100)
+CUTOFFS = (10, 20, 50, 100)
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,18 +126,18 @@ class RetrievalResult:
         chance_map_curve: ``float64[K]``, expected mAP@k of a random ranking.
         num_relevant_missing: judged relevant, but not in the gallery; they count as never found.
         approximate: how the search was approximated, and its recall measured against exact search; None: it is exact.
-        seconds: wall time; never part of `results_json`.
+        seconds: wall time; never part of ``results.json``.
     """
 
     query_ids: tuple[str, ...]
     query_labels: tuple[str, ...]
     gallery_ids: tuple[str, ...]
     gallery_labels: tuple[str, ...]
-    at: tuple[int, ...]
+    cutoffs: tuple[int, ...]
     spaces: tuple[SpaceResult, ...]
     chance: Mapping[str, float]
     chance_map_curve: Floats
-    cut: Cut
+    block_sizes: BlockSizes
     seconds: float
     num_relevant_missing: int = 0
     approximate: Measured | None = None
@@ -145,7 +145,7 @@ class RetrievalResult:
     @property
     def headline(self) -> str:
         """The metric that plots and examples go by: mAP at the first cut-off."""
-        return f"map@{self.at[0]}"
+        return f"map@{self.cutoffs[0]}"
 
     def space(self, name: str) -> SpaceResult:
         """Returns the space called `name`; UsageError where there is none."""
@@ -160,30 +160,30 @@ def evaluate_retrieval(
     queries: Queries,
     gallery: Gallery,
     scorers: Mapping[str, Scorer | Combined],
-    at: Sequence[int] = AT,
+    cutoffs: Sequence[int] = CUTOFFS,
     *,
     prepare: Callable[[Block], Block] | None = None,
     qrels: Mapping[str, Mapping[str, int]] | None = None,
     relevance_level: int = 1,
     full_ranks: bool | None = None,
     approximate: Approximate | None = None,
-    cut: Cut | None = None,
+    block_sizes: BlockSizes | None = None,
     dask_address: str | None = None,
     threads: int | None = None,
     seed: int = 0,
 ) -> RetrievalResult:
-    """Returns the metrics of every space, the same bits however the work is cut (`retrieval_scorers` on rounding).
+    """Returns the metrics of every space, the same bits however the work is cut (`scorers` on rounding).
 
     Args:
         scorers: by space; a `Combined` space is made of the others' scores. Order is kept in the result.
-        at: cut-offs K of the metrics.
+        cutoffs: K of the metrics.
         prepare: turns a block of query vectors into what the scorers read, once per block: encoding, decoding samples.
         qrels: query id to gallery id to judgement; given, they decide what is relevant, not the labels.
         relevance_level: least judgement that counts as relevant.
         full_ranks: also rank every relevant item in the whole gallery, a second pass: precision-recall, hit@K, median
             rank. None: wherever the search is exact.
         approximate: search an index instead of the whole gallery, and measure what that misses; None: exact.
-        cut: block sizes.
+        block_sizes: rows of a block; None: the defaults.
         dask_address: of a ``distributed`` scheduler; None: threads of this process.
         seed: of the bootstrap.
 
@@ -193,14 +193,14 @@ def evaluate_retrieval(
         EngineError: the Dask scheduler cannot be reached.
     """
     started = time.perf_counter()
-    cut = cut or Cut()
-    at = _cut_offs(at)
+    block_sizes = block_sizes or BlockSizes()
+    cutoffs = _ascending(cutoffs)
     if not scorers:
         raise UsageError(describe("evaluation", "spaces", "at least one", "none", "name a space"))
     if approximate is not None and full_ranks:
         remedy = "leave full_ranks out, or search exactly"
         raise UsageError(describe("evaluation", "full_ranks", "an exact search", "an approximate one", remedy))
-    items = _stretch(queries, gallery)
+    items = _gallery_chunk(queries, gallery)
     labels = _labels("queries", queries, qrels is None), _labels("gallery", gallery, qrels is None)
     relevance: Relevance
     if qrels is None:
@@ -212,49 +212,56 @@ def evaluate_retrieval(
     with computing(dask_address, threads) as workers:
         if approximate is None:
             wanted = relevance if with_ranks else None
-            found = find(queries.vectors, items, wanted, scorers, at[-1], cut, workers, prepare)
+            matches = find(queries.vectors, items, wanted, scorers, cutoffs[-1], block_sizes, workers, prepare)
             if with_ranks:
-                limits = {space: [_limits(keys) for keys in item.relevant] for space, item in found.items()}
-                counts = count_before(queries.vectors, items, scorers, limits, cut, workers, prepare)
+                limits = {space: [_limits(keys) for keys in item.relevant] for space, item in matches.items()}
+                counts = count_before(queries.vectors, items, scorers, limits, block_sizes, workers, prepare)
         else:
-            found, measured = find_approximately(
-                queries.vectors, items, scorers, at, cut, workers, approximate, prepare
+            matches, measured = find_approximately(
+                queries.vectors, items, scorers, cutoffs, block_sizes, workers, approximate, prepare
             )
     by_tie = np.argsort(items.tie)
     spaces = tuple(
         _space_result(
-            space, found[space], None if counts is None else counts[space], by_tie, relevance, labels[0], at, seed
+            space,
+            matches[space],
+            None if counts is None else counts[space],
+            by_tie,
+            relevance,
+            labels[0],
+            cutoffs,
+            seed,
         )
         for space in scorers
     )
     num_relevant = relevance.num_relevant
-    chance, chance_curve = _chance(len(gallery.ids), num_relevant, at)
+    chance, chance_curve = _chance(len(gallery.ids), num_relevant, cutoffs)
     return RetrievalResult(
         query_ids=tuple(queries.ids),
         query_labels=labels[0],
         gallery_ids=tuple(gallery.ids),
         gallery_labels=labels[1],
-        at=at,
+        cutoffs=cutoffs,
         spaces=spaces,
         chance=chance,
         chance_map_curve=chance_curve,
-        cut=cut,
+        block_sizes=block_sizes,
         seconds=time.perf_counter() - started,
         num_relevant_missing=0 if qrels is None else int(num_relevant.sum()) - relevance.num_pairs,
         approximate=measured,
     )
 
 
-def _cut_offs(at: Sequence[int]) -> tuple[int, ...]:
-    ascending = tuple(sorted(set(at)))
+def _ascending(cutoffs: Sequence[int]) -> tuple[int, ...]:
+    ascending = tuple(sorted(set(cutoffs)))
     if not ascending or ascending[0] < 1:
         raise UsageError(
-            describe("evaluation", "at", "positive cut-offs", str(list(ascending)), "write at: [10, 20, 50, 100]")
+            describe("evaluation", "cutoffs", "numbers from 1 up", str(list(ascending)), "such as [10, 20, 50, 100]")
         )
     return ascending
 
 
-def _stretch(queries: Queries, gallery: Gallery) -> Stretch:
+def _gallery_chunk(queries: Queries, gallery: Gallery) -> GalleryChunk:
     """Returns the gallery as blocks need it; UsageError for sides that cannot be evaluated."""
     ties = []
     for thing, side in (("queries", queries), ("gallery", gallery)):
@@ -268,7 +275,7 @@ def _stretch(queries: Queries, gallery: Gallery) -> Stretch:
             ties.append(tie_order(side.ids))
         except ValueError as error:
             raise UsageError(f"{thing} {error}") from None
-    return Stretch(gallery.vectors, ties[1])
+    return GalleryChunk(gallery.vectors, ties[1])
 
 
 def _by_label(left: Sequence[str], right: Sequence[str]) -> ByLabel:
@@ -297,9 +304,9 @@ def _limits(relevant: npt.NDArray[np.uint64]) -> npt.NDArray[np.uint64]:
     return np.append(relevant, end)
 
 
-def _first_ranks(found: Found, counts: tuple[Ints, ...]) -> Ints:
+def _first_ranks(matches: Matches, counts: tuple[Ints, ...]) -> Ints:
     ranks = np.zeros(len(counts), np.int64)
-    for i, (keys, before) in enumerate(zip(found.relevant, counts, strict=True)):
+    for i, (keys, before) in enumerate(zip(matches.relevant, counts, strict=True)):
         if len(keys):
             same_score = int(np.sum(keys >> np.uint64(32) == keys[0] >> np.uint64(32)))
             ranks[i] = before[-1] - same_score + 1
@@ -308,36 +315,36 @@ def _first_ranks(found: Found, counts: tuple[Ints, ...]) -> Ints:
 
 def _space_result(
     space: str,
-    found: Found,
+    matches: Matches,
     counts: tuple[Ints, ...] | None,
     by_tie: Ints,
     relevance: Relevance,
     labels: Sequence[str],
-    at: tuple[int, ...],
+    cutoffs: tuple[int, ...],
     seed: int,
 ) -> SpaceResult:
-    top = top_positions(found.top, by_tie)
+    top = top_positions(matches.top, by_tie)
     num_relevant = relevance.num_relevant
-    hits = RankedHits(relevance.hits(top), num_relevant, None if counts is None else _first_ranks(found, counts))
-    names = [f"{name}@{k}" for name in ("map", "map_min", "recall", "p", "ndcg") for k in at]
-    names += [] if counts is None else [*(f"hit@{k}" for k in at), "median_rank"]
+    hits = RankedHits(relevance.hits(top), num_relevant, None if counts is None else _first_ranks(matches, counts))
+    names = [f"{name}@{k}" for name in ("map", "map_min", "recall", "p", "ndcg") for k in cutoffs]
+    names += [] if counts is None else [*(f"hit@{k}" for k in cutoffs), "median_rank"]
     everyone = np.arange(len(top))
     states = {name: PerQuery().update(everyone, measure(name).values(hits)) for name in names}
-    curve = average_precision_curve(hits.relevant, at[-1])
+    curve = average_precision_curve(hits.relevant, cutoffs[-1])
     precision = None
     if counts is not None:
         pairs = zip(counts, num_relevant.tolist(), strict=True)
         rows = [interpolated_precision(before[:-1], num) for before, num in pairs]
         precision = _column_means(np.stack(rows))
-    headline = states[f"map@{at[0]}"].values
+    headline = states[f"map@{cutoffs[0]}"].values
     return SpaceResult(
         space=space,
         metrics={name: measure(name).reduce(state) for name, state in states.items()},
-        intervals={f"map@{k}": bootstrap_mean(states[f"map@{k}"].values, seed) for k in at},
+        intervals={f"map@{k}": bootstrap_mean(states[f"map@{k}"].values, seed) for k in cutoffs},
         per_query={name: state.values for name, state in states.items()},
-        cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in at}),
+        cumulative_k=cumulative_k({k: states[f"map@{k}"].values for k in cutoffs}),
         top=top,
-        top_scores=np.where(top >= 0, key_scores(found.top), np.float32(-np.inf)),
+        top_scores=np.where(top >= 0, key_scores(matches.top), np.float32(-np.inf)),
         relevant=hits.relevant,
         map_curve=_column_means(curve),
         precision_curve=precision,
@@ -354,14 +361,14 @@ def _per_label(labels: Sequence[str], values: Floats, num_relevant: Ints) -> tup
     scores = []
     names = np.asarray(labels, dtype=object)
     for label in sorted(set(labels)):
-        mine = np.flatnonzero(names == label)
-        mean = PerQuery().update(mine, values[mine]).result()
-        scores.append(LabelScore(label, len(mine), round(float(num_relevant[mine].mean())), mean))
+        rows = np.flatnonzero(names == label)
+        mean = PerQuery().update(rows, values[rows]).result()
+        scores.append(LabelScore(label, len(rows), round(float(num_relevant[rows].mean())), mean))
     return tuple(scores)
 
 
-def _chance(num_items: int, num_relevant: Ints, at: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
-    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(at).
+def _chance(num_items: int, num_relevant: Ints, cutoffs: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
+    """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(cutoffs).
 
     Args:
         num_relevant: ``int64[Q]``. Those that are not in the gallery are taken as if they were.
@@ -369,11 +376,11 @@ def _chance(num_items: int, num_relevant: Ints, at: tuple[int, ...]) -> tuple[di
     numbers, queries = np.unique(np.minimum(num_relevant, num_items), return_counts=True)
     weights = queries / len(num_relevant)
     metrics: dict[str, float] = {}
-    curve = np.zeros(at[-1])
-    for k in range(1, at[-1] + 1):
+    curve = np.zeros(cutoffs[-1])
+    for k in range(1, cutoffs[-1] + 1):
         pairs = [chance_average_precision(num_items, num, k) for num in numbers.tolist()]
         curve[k - 1] = float(np.dot(weights, [plain for plain, _ in pairs]))
-        if k in at:
+        if k in cutoffs:
             metrics[f"map@{k}"] = float(curve[k - 1])
             metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
             metrics[f"recall@{k}"] = chance_recall(num_items, k)
@@ -383,11 +390,11 @@ def _chance(num_items: int, num_relevant: Ints, at: tuple[int, ...]) -> tuple[di
 
 
 __all__ = [
-    "AT",
+    "CUTOFFS",
     "Approximate",
     "RECALL_LEVELS",
     "Combined",
-    "Cut",
+    "BlockSizes",
     "Gallery",
     "LabelScore",
     "Queries",

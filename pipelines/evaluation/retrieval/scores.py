@@ -5,7 +5,7 @@
     scores.pairs("combined", rows, columns)     # float32[n], as defined
     scores.all("combined")                      # float32[Q, G], as defined
 
-What is defined depends on a pair alone, never on the block (`retrieval_scorers`). Many pairs are taken from a float64
+What is defined depends on a pair alone, never on the block (`scorers`). Many pairs are taken from a float64
 product, in which only those are computed one by one that lie too near a rounding border to be sure.
 """
 
@@ -134,7 +134,7 @@ class BlockScores:
     def _checked(self, space: str, scores: Scores, bound: float) -> Scores:
         if scores.shape != self.shape:
             expected, got = list(self.shape), list(scores.shape)
-            raise ValueError(f"space {space}: expected scores {expected}, got {got}; mend its scorer")
+            raise ValueError(f"space {space}: expected scores {expected}, got {got}; correct its scorer")
         if math.isnan(bound):
             remedy = "check the features and the model for values that are not finite"
             raise UsageError(describe("space", space, "scores that are numbers", "NaN", remedy))

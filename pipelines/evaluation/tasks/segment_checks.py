@@ -7,7 +7,7 @@ from clipmill.pipelines.evaluation.checks import check_ids
 from clipmill.pipelines.evaluation.inputs import bootstrap_of
 from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
-from clipmill.schemas.config_evaluate import SegmentTaskConfig
+from clipmill.schemas.config_detection import SegmentTaskConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
 from clipmill.stores.formats.ids import match_ids

@@ -39,14 +39,9 @@ from clipmill.pipelines.evaluation.tasks.ranking.report import ranking_report
 from clipmill.pipelines.evaluation.tasks.ranking.score import evaluate_ranking, ranking_protocol
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
-from clipmill.schemas.config_evaluate import (
-    DetectionConfig,
-    HighlightsConfig,
-    LandmarksConfig,
-    MomentsConfig,
-    ProposalsConfig,
-    RankingConfig,
-)
+from clipmill.schemas.config_detection import DetectionConfig, ProposalsConfig
+from clipmill.schemas.config_moments import HighlightsConfig, MomentsConfig
+from clipmill.schemas.config_ranking import LandmarksConfig, RankingConfig
 from clipmill.schemas.segments import Segments, segments_from_columns
 from clipmill.stores.formats.records import ClassScoreTable, LandmarkTruth
 

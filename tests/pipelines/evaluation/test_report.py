@@ -29,7 +29,7 @@ def test_it_shows_every_number_beside_published_ones_with_their_source() -> None
     result = retrieval_result()
     text = page_text(render_task_report(retrieval_page()))
     for space in result.spaces:
-        for k in result.at:
+        for k in result.cutoffs:
             assert f"{space.metrics[f'map@{k}']:.3f}" in text
     assert f"{result.chance['map@10']:.3f}" in text
     published = page_text(render_task_report(_with_published("thumos14")))

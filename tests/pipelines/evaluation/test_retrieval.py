@@ -14,7 +14,7 @@ from clipmill.pipelines.evaluation.bootstrap import bootstrap_difference, bootst
 from clipmill.pipelines.evaluation.metrics.retrieval import measure
 from clipmill.pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import ranked_hits
-from clipmill.pipelines.evaluation.retrieval.blocks import Cut, computing
+from clipmill.pipelines.evaluation.retrieval.blocks import BlockSizes, computing
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Block, Combined, Cosine
 from clipmill.pipelines.evaluation.tasks.published import published_scores
@@ -51,9 +51,11 @@ def _data(num_queries: int = 23, num_items: int = 41, seed: int = 0) -> tuple[Qu
     return queries, gallery
 
 
-def _run(cut: Cut | None = None, address: str | None = None, at: tuple[int, ...] = (3, 10)) -> RetrievalResult:
+def _run(
+    block_sizes: BlockSizes | None = None, address: str | None = None, cutoffs: tuple[int, ...] = (3, 10)
+) -> RetrievalResult:
     queries, gallery = _data()
-    return evaluate_retrieval(queries, gallery, SCORERS, at, cut=cut, dask_address=address)
+    return evaluate_retrieval(queries, gallery, SCORERS, cutoffs, block_sizes=block_sizes, dask_address=address)
 
 
 def _same(left: RetrievalResult, right: RetrievalResult) -> None:
@@ -78,7 +80,7 @@ def _cosines(left: np.ndarray, right: np.ndarray) -> np.ndarray:
 
 def test_every_metric_of_every_space_equals_the_direct_computation() -> None:
     queries, gallery = _data()
-    result = _run(Cut(query_rows=5, gallery_rows=7))
+    result = _run(BlockSizes(query_rows=5, gallery_rows=7))
     appearance = _cosines(queries.vectors["image"], gallery.vectors["appearance"])
     video = np.stack([_cosines(queries.vectors["decoded"][:, i], gallery.vectors["video"]) for i in range(3)]).max(0)
     relevant = np.array(queries.labels)[:, None] == np.array(gallery.labels)[None]
@@ -189,8 +191,8 @@ def test_labels_are_averaged_over_their_own_queries() -> None:
 @given(st.integers(1, 25), st.integers(1, 45), st.sampled_from([1, 2]))
 def test_block_sizes_and_threads_do_not_change_a_bit(query_rows: int, gallery_rows: int, threads: int) -> None:
     queries, gallery = _data()
-    cut = Cut(query_rows, gallery_rows)
-    _same(evaluate_retrieval(queries, gallery, SCORERS, (3, 10), cut=cut, threads=threads), _run())
+    block_sizes = BlockSizes(query_rows, gallery_rows)
+    _same(evaluate_retrieval(queries, gallery, SCORERS, (3, 10), block_sizes=block_sizes, threads=threads), _run())
 
 
 def test_the_gallerys_storage_order_does_not_change_a_bit() -> None:
@@ -212,7 +214,7 @@ def test_lazy_dask_vectors_give_the_same_bits() -> None:
         gallery.labels,
         {name: da.from_array(array, chunks=(9, 6)) for name, array in gallery.vectors.items()},
     )
-    _same(evaluate_retrieval(queries, lazy, SCORERS, (3, 10), cut=Cut(8, 10)), _run())
+    _same(evaluate_retrieval(queries, lazy, SCORERS, (3, 10), block_sizes=BlockSizes(8, 10)), _run())
 
 
 def test_a_distributed_cluster_gives_the_same_bits_as_threads() -> None:
@@ -220,7 +222,7 @@ def test_a_distributed_cluster_gives_the_same_bits_as_threads() -> None:
     with distributed.LocalCluster(
         n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, silence_logs=50
     ) as cluster:
-        _same(_run(Cut(6, 11), address=cluster.scheduler_address), _run())
+        _same(_run(BlockSizes(6, 11), address=cluster.scheduler_address), _run())
 
 
 def test_queries_are_prepared_once_per_block() -> None:
@@ -232,7 +234,7 @@ def test_queries_are_prepared_once_per_block() -> None:
         return {"image": block["image"] * 2.0, "decoded": block["decoded"]}
 
     result = evaluate_retrieval(
-        queries, gallery, SCORERS, (3, 10), prepare=prepare, full_ranks=False, cut=Cut(10, 4), threads=1
+        queries, gallery, SCORERS, (3, 10), prepare=prepare, full_ranks=False, block_sizes=BlockSizes(10, 4), threads=1
     )
     assert seen == [10, 10, 3]
     assert result.space("appearance").metrics["map@3"] == _run().space("appearance").metrics["map@3"]
@@ -247,7 +249,7 @@ def test_without_full_ranks_there_are_no_metrics_that_need_them() -> None:
 
 
 def test_cut_offs_beyond_the_gallery_are_served_by_what_there_is() -> None:
-    space = _run(at=(10, 100)).space("video")
+    space = _run(cutoffs=(10, 100)).space("video")
     assert space.top.shape == (23, 41)
     assert len(space.map_curve) == 100
     assert space.map_curve[99] == space.map_curve[40] == pytest.approx(space.metrics["map@100"])
@@ -300,14 +302,14 @@ def test_a_zero_vector_is_similar_to_nothing() -> None:
 
 def test_bad_cut_offs_spaces_and_blocks_are_refused() -> None:
     queries, gallery = _data()
-    with pytest.raises(UsageError, match="positive cut-offs"):
+    with pytest.raises(UsageError, match="cutoffs: expected numbers from 1 up"):
         evaluate_retrieval(queries, gallery, SCORERS, (0, 10))
     with pytest.raises(UsageError, match="spaces: expected at least one"):
         evaluate_retrieval(queries, gallery, {})
     with pytest.raises(UsageError, match=r"got 'vido'; did you mean 'video'"):
         evaluate_retrieval(queries, gallery, {**SCORERS, "mix": Combined({"vido": 1.0})})
     with pytest.raises(UsageError, match="at least 1 x 1"):
-        Cut(0, 5)
+        BlockSizes(0, 5)
     with pytest.raises(UsageError, match=r"space vidoe: .* did you mean 'video'"):
         _run().space("vidoe")
 

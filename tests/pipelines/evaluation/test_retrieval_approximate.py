@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
-from clipmill.pipelines.evaluation.retrieval.blocks import Cut
+from clipmill.pipelines.evaluation.retrieval.blocks import BlockSizes
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Hamming
 from clipmill.pipelines.evaluation.tasks.result import task_results_json
@@ -59,7 +59,7 @@ EVERYWHERE = {
 
 @pytest.mark.parametrize("index", EVERYWHERE)
 def test_an_index_that_looks_everywhere_is_exact(index: str) -> None:
-    result = run(EVERYWHERE[index], cut=Cut(16, 400))
+    result = run(EVERYWHERE[index], block_sizes=BlockSizes(16, 400))
     assert result.approximate is not None
     for space in SPACES:
         assert np.array_equal(result.space(space).top, EXACT.space(space).top), space
@@ -109,7 +109,7 @@ def test_more_effort_finds_more() -> None:
 @pytest.mark.parametrize("index", NARROW)
 def test_results_are_the_same_bytes_every_time_and_on_any_number_of_threads(index: str) -> None:
     first = task_results_json(retrieval_score(run(NARROW[index], threads=1)))
-    assert first == task_results_json(retrieval_score(run(NARROW[index], threads=2, cut=Cut(21, 170))))
+    assert first == task_results_json(retrieval_score(run(NARROW[index], threads=2, block_sizes=BlockSizes(21, 170))))
     stored = json.loads(first)
     assert stored["protocol"]["search"]["index"] == NARROW[index].index
     assert set(stored["runs"]) == set(SPACES)
@@ -126,7 +126,9 @@ def test_another_seed_is_another_index(index: str) -> None:
 def test_galleries_larger_than_memory_are_read_in_chunks() -> None:
     queries, gallery = data()
     lazy = Gallery(gallery.ids, gallery.labels, {"video": da.from_array(gallery.vectors["video"], chunks=(130, 32))})
-    result = evaluate_retrieval(queries, lazy, SPACES, (5, 20), approximate=NARROW["itq"], cut=Cut(16, 100))
+    result = evaluate_retrieval(
+        queries, lazy, SPACES, (5, 20), approximate=NARROW["itq"], block_sizes=BlockSizes(16, 100)
+    )
     assert task_results_json(retrieval_score(result)) == task_results_json(retrieval_score(run(NARROW["itq"])))
 
 

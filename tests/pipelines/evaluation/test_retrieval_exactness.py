@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import rank_keys
 from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
-from clipmill.pipelines.evaluation.retrieval.blocks import Cut, Stretch, computing, find
+from clipmill.pipelines.evaluation.retrieval.blocks import BlockSizes, GalleryChunk, computing, find
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Combined, Cosine, Hamming, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
@@ -33,10 +33,10 @@ def best(scores: np.ndarray, k: int) -> np.ndarray:
     return np.sort(rank_keys(scores, np.arange(scores.shape[1])), axis=1)[:, :k]
 
 
-def found(left: np.ndarray, right: object, k: int, cut: Cut, threads: int = 1) -> np.ndarray:
+def found(left: np.ndarray, right: object, k: int, block_sizes: BlockSizes, threads: int = 1) -> np.ndarray:
     with computing(None, threads) as workers:
-        stretch = Stretch({"v": right}, np.arange(len(right), dtype=np.uint32))  # type: ignore[arg-type]
-        return find({"v": left}, stretch, None, COSINE, k, cut, workers)["cosine"].top
+        chunk = GalleryChunk({"v": right}, np.arange(len(right), dtype=np.uint32))  # type: ignore[arg-type]
+        return find({"v": left}, chunk, None, COSINE, k, block_sizes, workers)["cosine"].top
 
 
 def near_ties(rng: np.random.Generator, num: int, dim: int) -> np.ndarray:
@@ -52,7 +52,7 @@ def test_near_ties_rank_as_their_defined_scores(seed: int, rows: int, k: int, di
     left, right = near_ties(rng, 7, dim), near_ties(rng, 80, dim)
     right[rng.integers(0, 80, 5)] = 0
     expected = best(pair_by_pair(left, right), k)
-    assert np.array_equal(found(left, right, k, Cut(5, rows), threads), expected)
+    assert np.array_equal(found(left, right, k, BlockSizes(5, rows), threads), expected)
 
 
 def test_float32_products_alone_would_order_near_ties_otherwise() -> None:
@@ -75,14 +75,14 @@ def test_orders_that_drop_nothing_or_everything_give_the_same_lists(order: str) 
     else:
         right = right[np.argsort(right @ left[0])][:: 1 if order == "ascending" else -1].copy()
     whole = BlockScores(Side({"v": left}), Side({"v": right}), COSINE, (6, 3000)).all("cosine")
-    for cut in (Cut(4, 100), Cut(6, 3000)):
-        assert np.array_equal(found(left, right, 20, cut), best(whole, 20)), cut
+    for block_sizes in (BlockSizes(4, 100), BlockSizes(6, 3000)):
+        assert np.array_equal(found(left, right, 20, block_sizes), best(whole, 20)), block_sizes
 
 
 def test_many_waiting_pairs_are_settled_on_the_way(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipmill.pipelines.evaluation.retrieval.best._WAITING", 50)
     right = np.ones((4000, 4), np.float32)
-    assert found(right[:2], right, 3, Cut(2, 64))[:, :3].astype(np.uint32).tolist() == [[0, 1, 2], [0, 1, 2]]
+    assert found(right[:2], right, 3, BlockSizes(2, 64))[:, :3].astype(np.uint32).tolist() == [[0, 1, 2], [0, 1, 2]]
 
 
 def test_whole_blocks_and_single_pairs_are_defined_alike() -> None:
@@ -124,7 +124,7 @@ def test_lengths_of_vectors_far_from_one_do_not_matter(scale: float) -> None:
     left, right = rng.standard_normal((5, 8)), rng.standard_normal((60, 8))
     right[::7] *= scale
     single = [array.astype(np.float32) for array in (left, right)]
-    assert np.array_equal(found(*single, 10, Cut(5, 16)), best(pair_by_pair(*single), 10))
+    assert np.array_equal(found(*single, 10, BlockSizes(5, 16)), best(pair_by_pair(*single), 10))
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
@@ -134,7 +134,7 @@ def test_one_bad_number_anywhere_is_refused_not_ranked(bad: float) -> None:
     spoiled[211, 3] = bad
     for left, right in ((vectors, spoiled), (spoiled, vectors)):
         with pytest.raises(UsageError, match="space cosine: expected scores that are numbers, got NaN"):
-            found(left, right, 5, Cut(64, 64))
+            found(left, right, 5, BlockSizes(64, 64))
 
 
 def test_dask_chunks_of_any_size_are_read_once_and_give_the_same_lists() -> None:
@@ -150,7 +150,7 @@ def test_dask_chunks_of_any_size_are_read_once_and_give_the_same_lists() -> None
     for chunk in (7, 50, 400):
         reads.clear()
         lazy = da.from_array(right, chunks=(chunk, 16)).map_blocks(seen, dtype=np.float32, meta=right[:0])
-        assert np.array_equal(found(left, lazy, 12, Cut(9, 32)), expected)
+        assert np.array_equal(found(left, lazy, 12, BlockSizes(9, 32)), expected)
         assert sum(reads) == 400, "each row is read once"
 
 
@@ -159,14 +159,14 @@ def test_memory_mapped_vectors_give_the_same_lists(tmp_path) -> None:
     left, right = near_ties(rng, 9, 16), near_ties(rng, 400, 16)
     np.save(tmp_path / "v.npy", right)
     mapped = np.load(tmp_path / "v.npy", mmap_mode="r")
-    assert np.array_equal(found(left, mapped, 12, Cut(4, 64), threads=2), found(left, right, 12, Cut()))
+    assert np.array_equal(found(left, mapped, 12, BlockSizes(4, 64), threads=2), found(left, right, 12, BlockSizes()))
 
 
 def test_half_precision_and_double_vectors_are_ranked_by_their_own_values() -> None:
     rng = np.random.default_rng(8)
     for kind in (np.float16, np.float64):
         left, right = (rng.standard_normal((n, 24)).astype(kind) for n in (6, 200))
-        assert np.array_equal(found(left, right, 15, Cut(4, 33)), best(pair_by_pair(left, right), 15))
+        assert np.array_equal(found(left, right, 15, BlockSizes(4, 33)), best(pair_by_pair(left, right), 15))
 
 
 def test_a_custom_scorer_is_taken_at_its_word() -> None:
@@ -177,8 +177,8 @@ def test_a_custom_scorer_is_taken_at_its_word() -> None:
         return table[np.ix_(queries["row"], gallery["row"])]
 
     with computing(None, 1) as workers:
-        stretch = Stretch({"row": np.arange(90)}, np.arange(90, dtype=np.uint32))
-        got = find({"row": np.arange(8)}, stretch, None, {"table": scorer}, 15, Cut(3, 20), workers)
+        chunk = GalleryChunk({"row": np.arange(90)}, np.arange(90, dtype=np.uint32))
+        got = find({"row": np.arange(8)}, chunk, None, {"table": scorer}, 15, BlockSizes(3, 20), workers)
     assert np.array_equal(got["table"].top, best(table, 15))
 
 
@@ -187,9 +187,9 @@ def test_hamming_spaces_count_differing_bits() -> None:
     codes = rng.integers(0, 256, (70, 5)).astype(np.uint8)  # 40 bits: not a whole number of words
     differing = np.unpackbits(codes[:6, None] ^ codes[None], axis=2).sum(axis=2)
     with computing(None, 1) as workers:
-        stretch = Stretch({"bits": codes}, np.arange(70, dtype=np.uint32))
+        chunk = GalleryChunk({"bits": codes}, np.arange(70, dtype=np.uint32))
         scorers = {"hamming": Hamming("bits", "bits")}
-        got = find({"bits": codes[:6]}, stretch, None, scorers, 9, Cut(4, 16), workers)["hamming"].top
+        got = find({"bits": codes[:6]}, chunk, None, scorers, 9, BlockSizes(4, 16), workers)["hamming"].top
     assert np.array_equal(got, best(-differing.astype(np.float32), 9))
     with pytest.raises(ValueError, match=r"expected uint8\[n, bytes\], got float64"):
         Hamming("bits", "bits")({"bits": np.ones((2, 4))}, {"bits": codes})
@@ -215,7 +215,7 @@ def test_rough_scores_may_be_off_by_their_whole_bound(width: int) -> None:
 
         for start in range(0, 900, width):
             state.update(rough[:, start : start + width], 0.25 + 1e-6, start, defined)
-        state.settle(defined)
+        state.resolve(defined)
         assert np.array_equal(state.keys, best(true, 12))
 
 
@@ -244,7 +244,7 @@ def judged(qrels: dict[str, dict[str, int]], **more: object) -> RetrievalResult:
     rng = np.random.default_rng(11)
     queries = Queries([f"q{n}" for n in range(6)], [None] * 6, {"v": rng.standard_normal((6, 8))})
     gallery = Gallery([f"g{n:02d}" for n in range(40)], [None] * 40, {"v": rng.standard_normal((40, 8))})
-    return evaluate_retrieval(queries, gallery, COSINE, (5, 40), qrels=qrels, cut=Cut(4, 9), **more)  # type: ignore[arg-type]
+    return evaluate_retrieval(queries, gallery, COSINE, (5, 40), qrels=qrels, block_sizes=BlockSizes(4, 9), **more)  # type: ignore[arg-type]
 
 
 def test_judgements_that_repeat_the_labels_give_the_labels_numbers() -> None:
@@ -257,8 +257,8 @@ def test_judgements_that_repeat_the_labels_give_the_labels_numbers() -> None:
         name: {item: int(other == label) for item, other in zip(names[1], labels[1], strict=True)}
         for name, label in zip(names[0], labels[0], strict=True)
     }
-    by_label = evaluate_retrieval(queries, gallery, COSINE, (3, 20), cut=Cut(4, 9))
-    by_qrels = evaluate_retrieval(queries, gallery, COSINE, (3, 20), qrels=qrels, cut=Cut(5, 11))
+    by_label = evaluate_retrieval(queries, gallery, COSINE, (3, 20), block_sizes=BlockSizes(4, 9))
+    by_qrels = evaluate_retrieval(queries, gallery, COSINE, (3, 20), qrels=qrels, block_sizes=BlockSizes(5, 11))
     assert dict(by_label.space("cosine").metrics) == dict(by_qrels.space("cosine").metrics)
     assert dict(by_label.chance) == pytest.approx(dict(by_qrels.chance))
     assert np.array_equal(by_label.space("cosine").relevant, by_qrels.space("cosine").relevant)

@@ -17,7 +17,7 @@ from clipmill.pipelines.evaluation.tasks.detection.score import (
 from clipmill.pipelines.evaluation.tasks.proposals.score import ProposalsProtocol, evaluate_proposals, proposals_truth
 from clipmill.pipelines.evaluation.tasks.result import half_samples
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
-from clipmill.schemas.config_evaluate import DetectionConfig, ProposalsConfig
+from clipmill.schemas.config_detection import DetectionConfig, ProposalsConfig
 from clipmill.schemas.segments import Segments, segments_from_columns
 
 NAMES = [f"v{number:02d}" for number in range(24)]

@@ -4,7 +4,8 @@ from typing import Literal
 
 from clipmill.pipelines.evaluation.inputs import carries, read_predictions, read_truth
 from clipmill.pipelines.evaluation.tasks.base import Sources
-from clipmill.schemas.config_evaluate import ClassificationConfig, PredictionsConfig, TruthConfig
+from clipmill.schemas.config_classification import ClassificationConfig
+from clipmill.schemas.config_evaluate import PredictionsConfig, TruthConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe
 from clipmill.schemas.segments import Segments
 from clipmill.stores.formats.records import (

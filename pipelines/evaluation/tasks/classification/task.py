@@ -22,7 +22,7 @@ from clipmill.pipelines.evaluation.tasks.classification.score import (
 )
 from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, TaskScore, segments_fingerprint
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
-from clipmill.schemas.config_evaluate import ClassificationConfig
+from clipmill.schemas.config_classification import ClassificationConfig
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.stores.formats.ids import match_ids, require_ids
 

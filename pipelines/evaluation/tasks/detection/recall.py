@@ -13,7 +13,7 @@ from clipmill.pipelines.evaluation.tasks.detection.hits import hits_of
 from clipmill.pipelines.evaluation.tasks.detection.score import DetectionEvaluation
 from clipmill.pipelines.evaluation.tasks.measures import Measure, Measured
 from clipmill.pipelines.evaluation.tasks.result import RunScore, threshold_name
-from clipmill.schemas.config_evaluate import DetectionConfig
+from clipmill.schemas.config_detection import DetectionConfig
 
 
 def recall(evaluation: DetectionEvaluation, run: RunScore, config: DetectionConfig) -> Measured:

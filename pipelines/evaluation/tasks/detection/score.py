@@ -28,13 +28,14 @@ from clipmill.pipelines.evaluation.tasks.result import (
     threshold_name,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
-from clipmill.schemas.config_evaluate import DetectionConfig, NmsConfig, Overlap, Ties
+from clipmill.schemas.config_detection import DetectionConfig, NmsConfig
+from clipmill.schemas.config_evaluate import Overlap, Ties
 from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)
 class DetectionProtocol:
-    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_evaluate.DetectionConfig`."""
+    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_detection.DetectionConfig`."""
 
     protocol: str
     tiou_thresholds: tuple[float, ...]

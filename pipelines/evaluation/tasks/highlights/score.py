@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.moments_highlights import HIGHLIGHT_LEVELS, Highlights, HighlightScore
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
-from clipmill.schemas.config_evaluate import HighlightsConfig
+from clipmill.schemas.config_moments import HighlightsConfig
 
 Floats = npt.NDArray[np.float64]
 CHANCE_RANKINGS = 3000

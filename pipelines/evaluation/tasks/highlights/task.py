@@ -14,7 +14,7 @@ from clipmill.pipelines.evaluation.tasks.highlights.score import (
     highlight_baseline_scores,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import HighlightsConfig
+from clipmill.schemas.config_moments import HighlightsConfig
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.stores.formats.ids import match_ids
 

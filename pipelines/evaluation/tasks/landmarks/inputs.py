@@ -2,7 +2,8 @@
 
 from clipmill.pipelines.evaluation.inputs import read_predictions, read_truth
 from clipmill.pipelines.evaluation.tasks.base import Sources
-from clipmill.schemas.config_evaluate import LandmarksConfig, PredictionsConfig, TruthConfig
+from clipmill.schemas.config_evaluate import PredictionsConfig, TruthConfig
+from clipmill.schemas.config_ranking import LandmarksConfig
 from clipmill.stores.formats.records import LANDMARKS, RANKINGS, LandmarkTruth
 
 

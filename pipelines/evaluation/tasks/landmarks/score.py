@@ -15,7 +15,7 @@ from clipmill.pipelines.evaluation.metrics.retrieval_junk import (
     trapezoid_ap,
 )
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
-from clipmill.schemas.config_evaluate import LandmarksConfig
+from clipmill.schemas.config_ranking import LandmarksConfig
 from clipmill.schemas.errors import UsageError
 from clipmill.stores.formats.records import LandmarkTruth
 

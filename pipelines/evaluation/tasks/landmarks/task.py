@@ -14,7 +14,7 @@ from clipmill.pipelines.evaluation.tasks.landmarks.score import (
     landmarks_protocol,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import LandmarksConfig
+from clipmill.schemas.config_ranking import LandmarksConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.formats.ids import match_ids, require_ids
 

@@ -17,7 +17,8 @@ from clipmill.pipelines.evaluation.metrics.moments import (
 from clipmill.pipelines.evaluation.metrics.moments_baselines import MomentBaselines, moment_baselines
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, mean_intervals, threshold_name
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
-from clipmill.schemas.config_evaluate import MomentsConfig, Overlap
+from clipmill.schemas.config_evaluate import Overlap
+from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]
@@ -25,7 +26,7 @@ Floats = npt.NDArray[np.float64]
 
 @dataclass(frozen=True, slots=True)
 class MomentsProtocol:
-    """Everything that decides a moment score, resolved: see `clipmill.schemas.config_evaluate.MomentsConfig`."""
+    """Everything that decides a moment score, resolved: see `clipmill.schemas.config_moments.MomentsConfig`."""
 
     protocol: str
     cutoffs: tuple[int, ...]

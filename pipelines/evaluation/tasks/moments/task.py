@@ -18,7 +18,7 @@ from clipmill.pipelines.evaluation.tasks.moments.score import (
     moment_baseline_scores,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_fingerprint
-from clipmill.schemas.config_evaluate import MomentsConfig
+from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
 from clipmill.stores.formats.ids import match_ids

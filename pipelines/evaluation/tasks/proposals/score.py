@@ -20,7 +20,7 @@ from clipmill.pipelines.evaluation.tasks.result import (
     threshold_name,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
-from clipmill.schemas.config_evaluate import ProposalsConfig
+from clipmill.schemas.config_detection import ProposalsConfig
 from clipmill.schemas.segments import Segments
 
 Floats = npt.NDArray[np.float64]

@@ -21,7 +21,7 @@ from clipmill.pipelines.evaluation.tasks.segment_checks import (
     check_videos,
     segments_score,
 )
-from clipmill.schemas.config_evaluate import ProposalsConfig
+from clipmill.schemas.config_detection import ProposalsConfig
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport

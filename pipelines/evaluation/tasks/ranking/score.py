@@ -10,7 +10,7 @@ import numpy as np
 from clipmill.pipelines.evaluation.metrics.trec import Qrels, Run, TrecMeasures, TrecScore
 from clipmill.pipelines.evaluation.metrics.trec_measures import ALL_MEASURES, OFFICIAL_MEASURES
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
-from clipmill.schemas.config_evaluate import RankingConfig
+from clipmill.schemas.config_ranking import RankingConfig
 from clipmill.schemas.fingerprint import fingerprint
 
 SHUFFLES = 10

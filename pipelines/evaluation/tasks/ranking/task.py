@@ -15,7 +15,7 @@ from clipmill.pipelines.evaluation.tasks.ranking.score import (
     ranking_protocol,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.schemas.config_evaluate import RankingConfig
+from clipmill.schemas.config_ranking import RankingConfig
 from clipmill.stores.formats.ids import match_ids, require_ids
 
 if TYPE_CHECKING:

@@ -142,7 +142,7 @@ def map_section(items: EmbeddingMap, captions: Mapping[str, str], anchors: Mappi
         f"{len(points):,}{of} by their {items.vectors}. Point at a clip to see it, or Tab to the map and go from clip "
         "to clip with the arrow keys; Enter enlarges. Close means alike only locally: distances here are no scores."
     )
-    held = f"The two axes of PCA hold {100 * items.explained:.0f} % of the variance. " if "PCA" in layouts else ""
-    note = f"{held}t-SNE starts from PCA, with a fixed seed; each axis is stretched to fill the drawing."
+    explained = f"The two axes of PCA hold {100 * items.explained:.0f} % of the variance. " if "PCA" in layouts else ""
+    note = f"{explained}t-SNE starts from PCA, with a fixed seed; each axis is stretched to fill the drawing."
     block = PointMap("Map of the gallery", tuple(layouts), tuple(groups), points, note)
     return Section("map", "Map", (block,), text)

@@ -32,7 +32,7 @@ def choose_examples(result: RetrievalResult, space: str, num_examples: int, seed
     best score there is) and are spread over the labels: the best (worst) query of each label before
     the second of any. Equal values go by query id. The same seed gives the same queries.
     """
-    values = result.space(space).per_query[f"map_min@{result.at[0]}"]
+    values = result.space(space).per_query[f"map_min@{result.cutoffs[0]}"]
     num = min(num_examples, len(values))
     share = num // 3
     order = sorted(range(len(values)), key=lambda i: (-values[i], result.query_ids[i]))
@@ -128,7 +128,7 @@ def examples_section(
     )
     text = (
         f"The first {SHOWN} results of {len(examples)} queries: the best and the worst in {chosen_by} (by "
-        f"map_min@{result.at[0]}, which also counts what was missed), the others drawn with the seed, for what is "
+        f"map_min@{result.cutoffs[0]}, which also counts what was missed), the others drawn with the seed, for what is "
         "usual. ✓ and a solid frame: same label as the query, correct. ✗ and a dashed frame: another label, incorrect. "
         "Press an image to enlarge it."
     )
@@ -156,7 +156,7 @@ def _hit_list(
     value = score_text(float(space.per_query[result.headline][query]))
     detail = (
         f"{num_correct} of {len(hits)} correct, {num_relevant.get(label, 0):,} in the gallery · "
-        f"AP@{result.at[0]} {value}"
+        f"AP@{result.cutoffs[0]} {value}"
     )
     return HitList(space.space, hits, detail)
 

@@ -91,7 +91,7 @@ def retrieval_report(
     labels = len(set(result.query_labels) | set(result.gallery_labels))
     of = f"{shown.dataset.counts.name} · " if shown.dataset is not None else ""
     explained = _EXPLAINED
-    if len(result.gallery_ids) < result.at[-1]:
+    if len(result.gallery_ids) < result.cutoffs[-1]:
         explained += f" The gallery has {len(result.gallery_ids):,} clips: cut-offs beyond that repeat the whole list."
     return TaskReport(
         title=shown.title,
@@ -99,9 +99,9 @@ def retrieval_report(
         f"{len(result.gallery_ids):,} clips in the gallery, {labels:,} labels",
         score=score,
         tiles=(result.headline,),
-        columns=tuple(f"map@{k}" for k in result.at),
-        names={f"map@{k}": f"mAP@{k}" for k in result.at},
-        heads={"": "mAP@K"} | {f"map@{k}": f"@{k}" for k in result.at},
+        columns=tuple(f"map@{k}" for k in result.cutoffs),
+        names={f"map@{k}": f"mAP@{k}" for k in result.cutoffs},
+        heads={"": "mAP@K"} | {f"map@{k}": f"@{k}" for k in result.cutoffs},
         sections=tuple(sections),
         explained=explained,
         notes=random_weights_notes(shown.dataset) if shown.dataset is not None else (),
@@ -123,7 +123,7 @@ class _Drawn:
 
     @property
     def headline(self) -> str:
-        return f"mAP@{self.result.at[0]}"
+        return f"mAP@{self.result.cutoffs[0]}"
 
     @property
     def legend(self) -> tuple[tuple[str, str], ...]:
@@ -140,7 +140,7 @@ def _curves(drawn: _Drawn) -> Section:
         charts.append(_recall_chart(drawn))
     cumulative = numbers(
         ("K", *(space.space for space in drawn.spaces)),
-        [(f"{k}", [space.cumulative_k[k] for space in drawn.spaces]) for k in drawn.result.at],
+        [(f"{k}", [space.cumulative_k[k] for space in drawn.spaces]) for k in drawn.result.cutoffs],
         "mAP@K as the released evaluator prints it",
     )
     note = (
@@ -153,8 +153,8 @@ def _curves(drawn: _Drawn) -> Section:
 
 def _map_chart(drawn: _Drawn) -> Chart:
     result = drawn.result
-    stop = min(result.at[-1], len(result.gallery_ids))
-    ticks = sorted({k for k in result.at if k < 0.9 * stop} | {stop})
+    stop = min(result.cutoffs[-1], len(result.gallery_ids))
+    ticks = sorted({k for k in result.cutoffs if k < 0.9 * stop} | {stop})
     lines = [
         Series("chance", [(k, float(result.chance_map_curve[k - 1])) for k in range(1, stop + 1)], ticks, -1),
         *(
@@ -165,19 +165,19 @@ def _map_chart(drawn: _Drawn) -> Chart:
     title = "mAP@K against K"
     rows = [
         (f"{k}", [*(float(s.map_curve[k - 1]) for s in drawn.spaces), float(result.chance_map_curve[k - 1])])
-        for k in dict.fromkeys((*MAP_POINTS, *result.at))
-        if k <= result.at[-1]
+        for k in dict.fromkeys((*MAP_POINTS, *result.cutoffs))
+        if k <= result.cutoffs[-1]
     ]
-    told = numbers(("K", *(space.space for space in drawn.spaces), "chance"), rows, title)
+    table = numbers(("K", *(space.space for space in drawn.spaces), "chance"), rows, title)
     svg = line_chart(lines, Axes(title, "K", "mAP@K", [1, *ticks], 1, stop))
-    return Chart(title, svg, drawn.legend, "", told)
+    return Chart(title, svg, drawn.legend, "", table)
 
 
 def _recall_chart(drawn: _Drawn) -> Chart:
     result = drawn.result
     levels = RECALL_LEVELS.tolist()
     marks = levels[::20]
-    floor = result.chance.get(f"p@{min(result.at)}", 0.0)
+    floor = result.chance.get(f"p@{min(result.cutoffs)}", 0.0)
     lines = [Series("chance", [(level, floor) for level in levels], marks, -1)]
     curves = [(space, space.precision_curve) for space in drawn.spaces if space.precision_curve is not None]
     for space, curve in curves:
@@ -185,9 +185,9 @@ def _recall_chart(drawn: _Drawn) -> Chart:
         lines.append(Series(space.space, points, marks, drawn.styles[space.space]))
     title = "Precision against recall"
     rows = [(f"{level / 100:.1f}", [float(curve[level]) for _, curve in curves]) for level in range(0, 101, 10)]
-    told = numbers(("recall", *(space.space for space, _ in curves)), rows, title)
+    table = numbers(("recall", *(space.space for space, _ in curves)), rows, title)
     svg = line_chart(lines, Axes(title, "recall", "precision", [0, 0.2, 0.4, 0.6, 0.8, 1], 0, 1))
-    return Chart(title, svg, drawn.legend, "", told)
+    return Chart(title, svg, drawn.legend, "", table)
 
 
 def _labels(drawn: _Drawn) -> Section:

@@ -47,7 +47,7 @@ def retrieval_score(
     )
     approximate = result.approximate
     protocol: dict[str, Any] = {
-        "cutoffs": list(result.at),
+        "cutoffs": list(result.cutoffs),
         "relevance": "the same label" if any(result.query_labels) else "judgements",
         "ties": "ascending id of the gallery item",
         "search": "exact" if approximate is None else asdict(approximate.settings),
@@ -84,7 +84,7 @@ def _run(
     resampling: Resampling,
     notes: tuple[str, ...],
 ) -> RunScore:
-    shown = tuple(f"map@{k}" for k in result.at)
+    shown = tuple(f"map@{k}" for k in result.cutoffs)
     order = np.argsort(np.asarray(result.query_ids, dtype=object), kind="stable")
     values = {name: space.per_query[name] for name in shown}
     metrics = dict(space.metrics)
