@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.bootstrap import Interval
+    from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
     from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore
     from clipmill.schemas.segments import Segments
     from clipmill.stores import ClipRows, Feature, FeatureStore
@@ -92,11 +93,17 @@ def evaluate(
         clipmill.schemas.errors.StorageUnavailableError: `out` cannot be written.
     """
     from clipmill.extractors.registry import class_names
-    from clipmill.jobs.evaluate import clip_views
     from clipmill.pipelines.evaluation.call import evaluate as call
 
     given = {"ground_truth": ground_truth, "predictions": predictions, **keys}
-    return call(task, class_names, clip_views, out=out, report=report, **given)
+    return call(task, class_names, _clip_views, out=out, report=report, **given)
+
+
+def _clip_views() -> "ClipViews":
+    """Returns who makes images and lineage of stored clips; asked when a page needs them, since it imports decoders."""
+    from clipmill.jobs import report_clips
+
+    return report_clips
 
 
 def __getattr__(name: str) -> Any:
