@@ -223,16 +223,9 @@ def evaluate_retrieval(
     by_tie = np.argsort(items.tie)
     spaces = tuple(
         _space_result(
-            space,
-            matches[space],
-            None if counts is None else counts[space],
-            by_tie,
-            relevance,
-            labels[0],
-            cutoffs,
-            seed,
+            name, matches[name], None if counts is None else counts[name], by_tie, relevance, labels[0], cutoffs, seed
         )
-        for space in scorers
+        for name in scorers
     )
     num_relevant = relevance.num_relevant
     chance, chance_curve = _chance(len(gallery.ids), num_relevant, cutoffs)

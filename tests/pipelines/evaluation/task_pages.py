@@ -1,6 +1,7 @@
 """A page of every evaluation task, made of small data with hostile names: what the tests of pages look at."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -38,12 +39,18 @@ from clipmill.pipelines.evaluation.tasks.published import PublishedScore
 from clipmill.pipelines.evaluation.tasks.ranking.report import ranking_report
 from clipmill.pipelines.evaluation.tasks.ranking.score import evaluate_ranking, ranking_protocol
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.pipelines.evaluation.tasks.retrieval.report import retrieval_report
+from clipmill.pipelines.evaluation.tasks.retrieval.score import retrieval_score
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.report import scenes_report
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.score import evaluate_scenes, scene_protocol
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
 from clipmill.schemas.config_detection import DetectionConfig, ProposalsConfig
 from clipmill.schemas.config_moments import HighlightsConfig, MomentsConfig
 from clipmill.schemas.config_ranking import LandmarksConfig, RankingConfig
+from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
 from clipmill.schemas.segments import Segments, segments_from_columns
-from clipmill.stores.formats.records import ClassScoreTable, LandmarkTruth
+from clipmill.stores.formats.records import ClassScoreTable, LandmarkTruth, ShownIn, ShownScenes
+from tests.pipelines.evaluation.retrieval_page import retrieval_result, shown
 
 HOSTILE = "<script>alert(1)</script>" + "x" * 70
 FILES = {"ground_truth": "gt", "predictions": "p", "resamples": 20}
@@ -181,6 +188,27 @@ def landmarks_page() -> TaskReport:
     return landmarks_report(TaskScore("landmarks", {"ap": "trapezoid"}, {}, (found.run,)), (found,), (), LINEAGE)
 
 
+def retrieval_page() -> TaskReport:
+    result = retrieval_result()
+    return retrieval_report(retrieval_score(result, baselines=("cosine",)), result, shown(), LINEAGE)
+
+
+def scenes_page() -> TaskReport:
+    random = np.random.default_rng(0)
+    clips = [HOSTILE, *(f"day/clip <{n:02d}>.mp4" for n in range(40))]
+    truth = ShownScenes(
+        {
+            str(query): tuple(ShownIn(clip, 3, 9) for clip in random.choice(clips, 4, replace=False).tolist())
+            for query in range(20)
+        }
+    )
+    ranked = {query: random.permutation(np.array(clips)).tolist() for query in truth.ids[1:]}
+    config = SceneRetrievalConfig.model_validate(FILES | {"num_scenes": 41})
+    found = evaluate_scenes("ours", truth, ranked, config)
+    report = scenes_report(TaskScore("scene_retrieval", scene_protocol(config), {}, (found.run,)), (found,))
+    return replace(report, lineage=LINEAGE)
+
+
 PAGES: dict[str, Callable[[], TaskReport]] = {
     "detection": detection_page,
     "proposals": proposals_page,
@@ -190,4 +218,6 @@ PAGES: dict[str, Callable[[], TaskReport]] = {
     "videos": videos_page,
     "ranking": ranking_page,
     "landmarks": landmarks_page,
+    "retrieval": retrieval_page,
+    "scenes": scenes_page,
 }

@@ -11,8 +11,9 @@ from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, e
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.page import TaskReport, render_task_report, write_task_report
 from clipmill.pipelines.evaluation.tasks.published import published_scores
+from clipmill.pipelines.evaluation.tasks.retrieval.confusion import confusion
 from clipmill.pipelines.evaluation.tasks.retrieval.dataset import Dataset, DatasetCounts
-from clipmill.pipelines.evaluation.tasks.retrieval.examples import choose_examples
+from clipmill.pipelines.evaluation.tasks.retrieval.examples import choose_examples, thumbnails_needed
 from clipmill.pipelines.evaluation.tasks.retrieval.report import Shown
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart
 from clipmill.pipelines.reports.page import duration_text, score_text
@@ -93,6 +94,33 @@ def test_correct_and_incorrect_are_marked_by_shape_and_words_as_the_labels_say()
     assert html.count('<li class="correct">') == expected
     assert html.count('<li class="incorrect">') == len(examples) * 3 * 10 - expected
     assert len(re.findall(r'aria-label="Rank \d+, correct: ', html)) == expected
+
+
+def test_where_approximate_search_found_fewer_there_is_no_other_clip_in_their_place() -> None:
+    result = retrieval_result()
+    short = {
+        space.space: dataclasses.replace(space, top=np.where(np.arange(space.top.shape[1]) < 2, space.top, -1))
+        for space in result.spaces
+    }
+    cut = dataclasses.replace(result, spaces=tuple(short.values()))
+    examples = shown().examples
+    queries, items = thumbnails_needed(cut, examples, SPACES)
+    assert len(queries) == 6
+    assert set(items) == {
+        result.gallery_ids[item]
+        for space in SPACES
+        for example in examples
+        for item in result.space(space).top[example.query, :2]
+    }
+    html = render_task_report(retrieval_page(result=cut))
+    assert len(re.findall(r'<li class="(?:in)?correct">', html)) == 6 * 3 * 2
+    # Of two clips one is not the query's own; of one alone there may be none.
+    assert confusion(cut, "combined") == confusion(result, "combined")
+    alone = dataclasses.replace(short["combined"], top=np.where(np.arange(100)[:30] < 1, short["combined"].top, -1))
+    found = confusion(dataclasses.replace(result, spaces=(alone,)), "combined")
+    own = sum(result.gallery_ids[row[0]] == query for row, query in zip(alone.top, result.query_ids, strict=True))
+    assert found.num_queries == len(result.query_ids) - own
+    assert own > 0
 
 
 def test_nothing_is_requested_and_nothing_from_the_data_becomes_markup() -> None:
