@@ -32,7 +32,7 @@ RESUME_HINT = "what is committed stands; run the same command again to go on"
 def build(
     config: Config,
     overrides: Overrides = None,
-    engine: Annotated[str | None, typer.Option("--engine", help="local, ray or beam.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="Name of the engine: local, ray, beam, ...")] = None,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
     ] = False,
