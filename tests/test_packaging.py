@@ -52,6 +52,12 @@ def test_every_room_is_linked_into_the_import_package() -> None:
     assert links == {room: f"../{room}" for room in ROOMS}
 
 
+def test_what_is_installed_is_the_import_package_alone() -> None:
+    found = {path.name for path in (ROOT / "src").iterdir()} - {"clipmill.egg-info"}
+    assert found == {"clipmill"}
+    assert (ROOT / "src" / "clipmill").readlink().as_posix() == "../clipmill"
+
+
 def test_every_python_file_lies_in_a_package() -> None:
     strays = [
         path.relative_to(ROOT).as_posix()
@@ -146,7 +152,9 @@ def test_the_image_has_no_development_leftovers() -> None:
     lines = (ROOT / ".dockerignore").read_text().splitlines()
     ignored = [line for line in lines if line and not line.startswith("#")]
     assert ignored[0] == "*", "expected everything to be left out and rooms to be named"
-    assert {f"!{room}" for room in ROOMS} <= set(ignored)
+    copied = {words[1] for words in instructions[: starts[-1]] if words[0] == "COPY" and len(words) == 3}
+    assert {"src", "clipmill", *ROOMS} <= copied
+    assert {f"!{folder}" for folder in ("src", "clipmill", *ROOMS)} <= set(ignored)
     assert not {"!tests", "!.git", "!.venv"} & set(ignored)
 
 

@@ -1,7 +1,9 @@
 """A build from folder to rows: what is rebuilt, what is left alone, and that one decode pass feeds every recipe."""
 
+import contextlib
 import hashlib
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +11,10 @@ import numpy as np
 import pytest
 
 from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.engines.local import LocalEngine
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError
-from clipmill.schemas.task import ShardTask, TaskResult
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 from tests.encoded_videos import encode_video
@@ -46,6 +49,17 @@ class Watcher:
 
     def on_task(self, result: TaskResult) -> None:
         self.results.append(result)
+
+
+class ElsewhereEngine:
+    """Runs tasks in another working directory, as the workers of a cluster do that was started there."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Any]) -> RunReport:
+        with contextlib.chdir(self._folder):
+            return LocalEngine().run(tasks, worker, observers)
 
 
 @pytest.fixture
@@ -243,3 +257,13 @@ def test_a_video_replaced_after_planning_gets_no_rows_under_its_old_fingerprint(
 def test_clips_from_annotations_of_a_folder_are_refused_at_planning(root: Path) -> None:
     with pytest.raises(UsageError, match=r"clips from: expected a segment .*, got none of 2 videos; give videos: "):
         plan_build(_config(root, clips={"from": "annotations"}))
+
+
+def test_workers_in_another_folder_find_a_store_and_videos_given_by_relative_paths(
+    root: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(root)
+    config = _config(root, store={"url": "store"}, videos={"folder": "videos"})
+    report = build(config, engine=ElsewhereEngine(tmp_path_factory.mktemp("elsewhere")))
+    assert report.num_quarantined == 0
+    assert set(FeatureStore("store")["fast"].video_ids) == {"a/0.mp4", "b/0.mp4"}
