@@ -9,7 +9,8 @@ from math import prod
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
+
+from clipmill.schemas.arrays import Singles
 
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 # NetParameter: the field of a layer, and within it the fields of its name and of its blobs.
@@ -17,8 +18,6 @@ V1_LAYERS, V1_NAME, V1_BLOBS = 2, 4, 6
 V2_LAYER, V2_NAME, V2_BLOBS = 100, 1, 7
 BLOB_SHAPE = 7
 SHAPE_DIM = 1
-
-Floats = npt.NDArray[np.float32]
 
 
 class _Field(NamedTuple):
@@ -28,7 +27,7 @@ class _Field(NamedTuple):
     content: memoryview
 
 
-def read_caffemodel(path: str) -> dict[str, Floats]:
+def read_caffemodel(path: str) -> dict[str, Singles]:
     """Returns the blobs of a Caffe model by ``<layer>[<index>]``: ``[0]`` is the weight, ``[1]`` the bias.
 
     Leading axes of length one are dropped, so a fully connected weight is ``[out, in]`` and a bias ``[out]``.
@@ -38,7 +37,7 @@ def read_caffemodel(path: str) -> dict[str, Floats]:
     """
     with open(path, "rb") as file:
         data = memoryview(file.read())
-    found: dict[str, Floats] = {}
+    found: dict[str, Singles] = {}
     for layer in _fields(data):
         if (layer.number, layer.kind) not in {(V1_LAYERS, BYTES), (V2_LAYER, BYTES)}:
             continue
@@ -51,7 +50,7 @@ def read_caffemodel(path: str) -> dict[str, Floats]:
     return found
 
 
-def parse_blob(data: bytes | memoryview) -> Floats:
+def parse_blob(data: bytes | memoryview) -> Singles:
     """Returns one serialised blob, ``float32[num, channels, length, height, width]`` or without the length axis.
 
     Raises:

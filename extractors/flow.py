@@ -18,13 +18,13 @@ from pydantic import Field, model_validator
 
 from clipmill.extractors.base import WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION_URL
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
 from clipmill.schemas.model import Model
 
 if TYPE_CHECKING:
     from torch import nn
 
-Pixels = npt.NDArray[np.uint8]
 FlowField = npt.NDArray[np.float32]
 Flow = Callable[[Pixels, Pixels], FlowField]
 """``(previous uint8[H, W, 3] RGB, next) -> float32[2, H, W]``: where each pixel of `previous` went, in pixels."""

@@ -9,13 +9,11 @@ from math import ceil
 
 import cv2
 import numpy as np
-import numpy.typing as npt
 from PIL import Image
 
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
-
-Pixels = npt.NDArray[np.uint8]
 
 MOST_PIXELS = 1 << 26
 """Of a resized frame (ours): twice an 8K frame, 200 MB. Only a frame of a few rows or columns gets there."""

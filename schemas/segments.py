@@ -6,8 +6,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Floats, Ints
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,11 +7,9 @@ from functools import cached_property
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.fingerprint import fingerprint
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True)

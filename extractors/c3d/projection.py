@@ -11,11 +11,10 @@ from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.schemas.arrays import Singles
 from clipmill.schemas.errors import WeightsError, describe
 
-Floats = npt.NDArray[np.float32]
 Orientation = Literal["columns", "rows"]
 
 INPUTS = 4096
@@ -26,12 +25,12 @@ PUBLISHED_DIM = 500
 class Projection(NamedTuple):
     """``(x - mean) @ directions``; mean ``float32[4096]``, directions ``float32[4096, D]``."""
 
-    mean: Floats
-    directions: Floats
+    mean: Singles
+    directions: Singles
 
-    def __call__(self, values: Floats) -> Floats:
+    def __call__(self, values: Singles) -> Singles:
         """Returns ``float32[N, D]`` for ``float32[N, 4096]``."""
-        projected: Floats = np.matmul(values - self.mean, self.directions, dtype=np.float32)
+        projected: Singles = np.matmul(values - self.mean, self.directions, dtype=np.float32)
         return projected
 
 
@@ -56,9 +55,9 @@ def read_projection(path: str, orientation: Orientation, dim: int) -> Projection
     return found
 
 
-def read_variances(path: str) -> Floats:
+def read_variances(path: str) -> Singles:
     """Returns ``float32[4096]``, the file's S: what the variances along its directions are in proportion to."""
-    found: Floats = _reading(path, lambda data: _vector(path, data, "S"))
+    found: Singles = _reading(path, lambda data: _vector(path, data, "S"))
     return found
 
 
@@ -82,7 +81,7 @@ def _reading(path: str, read: Callable[[Any], Any]) -> Any:
         raise WeightsError(describe("pca", path, "an HDF5 file of numbers", got, "fetch it again")) from None
 
 
-def _vector(path: str, data: Any, name: str) -> Floats:
+def _vector(path: str, data: Any, name: str) -> Singles:
     found = np.asarray(data[name][()], dtype=np.float32).ravel()
     if found.shape != (INPUTS,):
         got = " x ".join(map(str, data[name].shape)) or "one number"
@@ -90,7 +89,7 @@ def _vector(path: str, data: Any, name: str) -> Floats:
     return _finite(path, name, found)
 
 
-def _finite(path: str, name: str, values: Floats) -> Floats:
+def _finite(path: str, name: str, values: Singles) -> Singles:
     if not np.isfinite(values).all():
         got = f"NaN or infinity in data/{name}"
         raise WeightsError(describe("pca", path, "finite numbers", got, "fetch it again"))

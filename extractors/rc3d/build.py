@@ -14,9 +14,10 @@ from clipmill.extractors.rc3d.network import RC3D
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
-from clipmill.extractors.rc3d.segments import Floats, Ints, decode, nms, propose
+from clipmill.extractors.rc3d.segments import decode, nms, propose
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
 from clipmill.extractors.weights import load_network
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip
 

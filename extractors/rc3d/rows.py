@@ -8,7 +8,8 @@ import numpy.typing as npt
 from clipmill.extractors.base import frame_spacing_seconds
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
-from clipmill.extractors.rc3d.segments import Ints, nms
+from clipmill.extractors.rc3d.segments import nms
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.recipe import Recipe, Sampling
 from clipmill.schemas.records import Clip, Window
 from clipmill.schemas.rows import Rows

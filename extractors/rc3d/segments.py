@@ -7,12 +7,9 @@ convention is R-C3D's; seconds and half-open ranges begin where a segment leaves
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, ProposalFilter
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Floats, Ints
 
 MAX_LOG_LENGTH = 80.0
 

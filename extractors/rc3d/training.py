@@ -14,7 +14,8 @@ from torch import Tensor
 
 from clipmill.extractors.rc3d.network import RC3D
 from clipmill.extractors.rc3d.releases import OFFSET_STD, Release
-from clipmill.extractors.rc3d.segments import Floats, Ints, anchors, encode, overlaps, propose
+from clipmill.extractors.rc3d.segments import anchors, encode, overlaps, propose
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError, describe
 
 POSITIVE_OVERLAP, NEGATIVE_OVERLAP = 0.7, 0.3

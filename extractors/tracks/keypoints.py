@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.tracks.options import DESCRIPTOR_BYTES
-
-Pixels = npt.NDArray[np.uint8]
+from clipmill.schemas.arrays import Pixels
 
 EDGE_PIXELS = 31
 """ORB looks for no corner nearer to the border; BRIEF needs 28 pixels, so it drops none of ORB's."""

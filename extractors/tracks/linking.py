@@ -12,9 +12,7 @@ import numpy.typing as npt
 
 from clipmill.extractors.tracks.keypoints import Keypoints
 from clipmill.extractors.tracks.options import TracksOptions
-
-Bytes = npt.NDArray[np.uint8]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Bytes, Ints
 
 
 def match(before: Keypoints, after: Keypoints, max_distance: int, max_displacement: float) -> tuple[Ints, Ints]:

@@ -17,8 +17,7 @@ import numpy.typing as npt
 from clipmill.pipelines.decode.complaints import Complaints
 from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts
 from clipmill.pipelines.decode.scan import Timeline
-
-Pixels = npt.NDArray[np.uint8]
+from clipmill.schemas.arrays import Pixels
 
 NO_FAULT_TOLERATED = 1e-9
 """As a share of all frames: less than one. The integer 0 would switch decord's check off."""

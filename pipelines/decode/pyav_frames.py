@@ -8,15 +8,12 @@ from typing import Any
 import av
 import av.error
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.decode.complaints import Complaints
 from clipmill.pipelines.decode.containers import OpenVideo, open_video
 from clipmill.pipelines.decode.scan import Timeline
+from clipmill.schemas.arrays import Ints, Pixels
 from clipmill.schemas.errors import VideoError
-
-Pixels = npt.NDArray[np.uint8]
-Indices = npt.NDArray[np.int64]
 
 MAX_MISSING_SHARE = 0.5
 """A video of whose wanted frames more than this share cannot be decoded is refused (ours)."""
@@ -43,7 +40,7 @@ def version() -> str:
     return f"{av.__version__} libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
 
 
-def seek_plan(timeline: Timeline, wanted: Indices) -> tuple[dict[int, int], int]:
+def seek_plan(timeline: Timeline, wanted: Ints) -> tuple[dict[int, int], int]:
     """Returns, for wanted frames that are worth a seek, the key frame to seek to, and how many frames get decoded."""
     if timeline.counted or not len(timeline.key_frames) or not len(wanted):
         return {}, int(wanted[-1]) + 1 if len(wanted) else 0
@@ -60,7 +57,7 @@ def seek_plan(timeline: Timeline, wanted: Indices) -> tuple[dict[int, int], int]
 
 
 def pyav_frames(
-    path: str, timeline: Timeline, wanted: Indices, num_threads: int, careful: bool, counts: PassCounts
+    path: str, timeline: Timeline, wanted: Ints, num_threads: int, careful: bool, counts: PassCounts
 ) -> Iterator[tuple[int, Pixels]]:
     """Yields index and ``uint8[H, W, 3]`` RGB of every wanted frame, in order, turned upright.
 
@@ -88,7 +85,7 @@ def pyav_frames(
             raise MemoryError from None
 
 
-def _exactly(reader: "_Reader", wanted: Indices, seeks: dict[int, int]) -> Iterator[tuple[int, Pixels]]:
+def _exactly(reader: "_Reader", wanted: Ints, seeks: dict[int, int]) -> Iterator[tuple[int, Pixels]]:
     frames = reader.frames()
     complaints = Complaints()
     for index in map(int, wanted):
@@ -107,7 +104,7 @@ def _exactly(reader: "_Reader", wanted: Indices, seeks: dict[int, int]) -> Itera
             raise FaultError(f"the decoder ends before frame {index}")
 
 
-def _substituting(reader: "_Reader", path: str, wanted: Indices, counts: PassCounts) -> Iterator[tuple[int, Pixels]]:
+def _substituting(reader: "_Reader", path: str, wanted: Ints, counts: PassCounts) -> Iterator[tuple[int, Pixels]]:
     remaining = iter(map(int, wanted))
     index = next(remaining, None)
     last: Any = None
@@ -134,7 +131,7 @@ def _substituting(reader: "_Reader", path: str, wanted: Indices, counts: PassCou
         index = next(remaining, None)
 
 
-def _count_missing(path: str, index: int, wanted: Indices, counts: PassCounts) -> None:
+def _count_missing(path: str, index: int, wanted: Ints, counts: PassCounts) -> None:
     counts.substituted.append(index)
     if len(counts.substituted) > MAX_MISSING_SHARE * len(wanted):
         raise VideoError(
@@ -148,7 +145,7 @@ def _count_missing(path: str, index: int, wanted: Indices, counts: PassCounts) -
 class _Reader:
     """Decodes a stream and tells which frame is which."""
 
-    def __init__(self, video: OpenVideo, timeline: Timeline, only: Indices | None, counts: PassCounts) -> None:
+    def __init__(self, video: OpenVideo, timeline: Timeline, only: Ints | None, counts: PassCounts) -> None:
         self._video = video
         self._careful = only is None
         self._counts = counts

@@ -10,9 +10,8 @@ import tempfile
 from collections import deque
 
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]
+from clipmill.schemas.arrays import Pixels
 
 
 def create(num_bytes: int) -> int:

@@ -13,10 +13,9 @@ from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_f
 from clipmill.pipelines.decode.ring import RingWriter
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.pipelines.decode.wire import DONE, FRAMES, RESTARTED, Message, pack
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Preprocess
-
-Pixels = npt.NDArray[np.uint8]
 
 BATCH_BYTES = 4 << 20
 BATCH_FRAMES = 256

@@ -14,10 +14,9 @@ import numpy.typing as npt
 from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess, decoder_threads
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.pipelines.decode.wire import DONE, FAILED, FRAMES, FREE, REQUEST, RESTARTED, Message, pack
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Preprocess
-
-Pixels = npt.NDArray[np.uint8]
 
 REQUESTS_AHEAD = 1
 """So many further requests the child may begin while the consumer is busy with one."""

@@ -13,9 +13,9 @@ import numpy as np
 import numpy.typing as npt
 from dask.delayed import delayed
 
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.errors import UsageError, describe
 
-Floats = npt.NDArray[np.float64]
 Compute = Callable[[Any], Any]
 """Computes one Dask object and returns its value."""
 

@@ -9,11 +9,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.records import Window
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class WindowAssembler:

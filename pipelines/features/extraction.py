@@ -9,9 +9,10 @@ import numpy.typing as npt
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor, Outputs, Reducer
-from clipmill.pipelines.features.assemble import Batcher, Pixels, Ticket, WindowAssembler
+from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window

@@ -13,11 +13,10 @@ from clipmill.extractors.preprocess import apply_geometry
 from clipmill.pipelines.decode.scan import scan
 from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
 from clipmill.pipelines.features.pooling import pool
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
-
-Pixels = npt.NDArray[np.uint8]
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .gif .jp2 .jpeg .jpg .jpe .pgm .png .pnm .ppm .tga .tif .tiff .webp".split())
 """ours: what a folder's queries are taken by, in lower case; its other files are left out and counted."""

@@ -26,9 +26,8 @@ from clipmill.pipelines.decode.session import (
     Restarted,
     View,
 )
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.recipe import Preprocess, ShotOptions
-
-Pixels = npt.NDArray[np.uint8]
 
 HISTOGRAM_SIZE = (90, 160)
 """Rows and columns of the frames histograms are taken from (ours: cheap, and 14,400 pixels are enough to count)."""

@@ -17,7 +17,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection import DetectionCounts, DetectionMap
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, rank_order
+from clipmill.pipelines.evaluation.metrics.detection_matching import rank_order
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments
 

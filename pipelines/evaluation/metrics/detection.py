@@ -23,9 +23,6 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_matching import (
-    Bools,
-    Floats,
-    Ints,
     by_preference,
     claim,
     group_average_precision,
@@ -33,6 +30,7 @@ from clipmill.pipelines.evaluation.metrics.detection_matching import (
     rank_order,
     tiou,
 )
+from clipmill.schemas.arrays import Bools, Floats, Ints
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments
 

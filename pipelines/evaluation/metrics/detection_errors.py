@@ -23,7 +23,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_hits import NOTHING, Hits, average_precision
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, by_preference, claim, group_pairs
+from clipmill.pipelines.evaluation.metrics.detection_matching import by_preference, claim, group_pairs
+from clipmill.schemas.arrays import Floats, Ints
 
 CATEGORIES = ("true positive", "double detection", "wrong label", "localisation", "confusion", "background")
 MINIMUM_TIOU = 0.1

@@ -14,15 +14,9 @@ from typing import Literal
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection import account, claims
-from clipmill.pipelines.evaluation.metrics.detection_matching import (
-    Bools,
-    Floats,
-    Ints,
-    group_average_precision,
-    rank_order,
-    tiou,
-)
+from clipmill.pipelines.evaluation.metrics.detection_matching import group_average_precision, rank_order, tiou
 from clipmill.pipelines.evaluation.metrics.detection_thumos14 import ignored_by, thumos_claims, thumos_tiou
+from clipmill.schemas.arrays import Bools, Floats, Ints
 from clipmill.schemas.segments import Segments
 
 RECALL_LEVELS = np.arange(101) / 100.0

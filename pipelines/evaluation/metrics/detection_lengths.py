@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_hits import NOTHING, Hits, average_precision
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.segments import Segments
 
 NUM_BINS = 5

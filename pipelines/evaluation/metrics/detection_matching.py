@@ -16,9 +16,7 @@ work enters it. Source: D. Gale and L. Shapley, College admissions and the stabi
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
+from clipmill.schemas.arrays import Floats, Ints
 
 
 def tiou(start: Floats, stop: Floats, other_start: Floats, other_stop: Floats) -> Floats:

@@ -16,7 +16,8 @@ from typing import Literal
 
 import numpy as np
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, tiou
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.segments import Segments
 
 

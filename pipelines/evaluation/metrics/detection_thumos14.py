@@ -28,16 +28,9 @@ from clipmill.pipelines.evaluation.metrics.detection import (
     overlapping,
     score_blocks,
 )
-from clipmill.pipelines.evaluation.metrics.detection_matching import (
-    Bools,
-    Floats,
-    Ints,
-    claim,
-    group_pairs,
-    rank_order,
-    tiou_of_hull,
-)
+from clipmill.pipelines.evaluation.metrics.detection_matching import claim, group_pairs, rank_order, tiou_of_hull
 from clipmill.pipelines.evaluation.metrics.detection_nms import nms
+from clipmill.schemas.arrays import Bools, Floats, Ints
 from clipmill.schemas.segments import Segments
 
 THUMOS14_THRESHOLDS = (0.1, 0.2, 0.3, 0.4, 0.5)

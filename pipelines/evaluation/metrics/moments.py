@@ -20,13 +20,12 @@ import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection import overlapping
 from clipmill.pipelines.evaluation.metrics.detection_matching import (
-    Floats,
-    Ints,
     claim,
     group_average_precision,
     rank_order,
     tiou_of_hull,
 )
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments
 

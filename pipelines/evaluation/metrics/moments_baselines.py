@@ -15,8 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, tiou
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
 from clipmill.pipelines.evaluation.metrics.moments import MOMENT_THRESHOLDS
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.segments import Segments
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Bools, Floats
+from clipmill.schemas.arrays import Bools, Floats
 from clipmill.schemas.errors import UsageError
 
 HIGHLIGHT_LEVELS = {"Fair": 2, "Good": 3, "VeryGood": 4}

@@ -25,7 +25,8 @@ from clipmill.pipelines.evaluation.metrics.detection import (
     account,
     sum_counts,
 )
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, group_pairs, rank_order, tiou
+from clipmill.pipelines.evaluation.metrics.detection_matching import group_pairs, rank_order, tiou
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments
 

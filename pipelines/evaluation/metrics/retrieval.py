@@ -22,9 +22,8 @@ from clipmill.pipelines.evaluation.metrics.retrieval_ndcg import binary_ndcg_at
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import RankedHits
 from clipmill.pipelines.evaluation.metrics.retrieval_recall import hit_at, precision_at, rank_value, recall_at
 from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.errors import UsageError, describe, near
-
-Floats = npt.NDArray[np.float64]
 
 
 def _first_rank(hits: RankedHits) -> npt.NDArray[np.int64]:

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from clipmill.schemas.arrays import Floats
 
 
 def precision_sums(relevant: npt.ArrayLike, num_ranks: int) -> tuple[Floats, npt.NDArray[np.int64]]:

@@ -9,7 +9,7 @@ Ties: the ranking decides. Source: trec_eval's iprec_at_recall, at 101 levels in
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from clipmill.schemas.arrays import Floats
 
 RECALL_LEVELS: Floats = np.arange(101) / 100.0
 

@@ -22,8 +22,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Ints
 
 
 def positive_ranks(ranked: Sequence[str], positives: Collection[str], junk: Collection[str] = ()) -> Ints:

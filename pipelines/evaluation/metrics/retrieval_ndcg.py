@@ -13,7 +13,7 @@ Source: Järvelin and Kekäläinen, TOIS 2002.
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from clipmill.schemas.arrays import Floats
 
 
 def discounted_gain_at(gains: npt.ArrayLike, k: int) -> Floats:

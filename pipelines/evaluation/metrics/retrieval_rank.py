@@ -17,8 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-Keys = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Ints, Keys
 
 
 def tie_order(ids: Sequence[str]) -> npt.NDArray[np.uint32]:

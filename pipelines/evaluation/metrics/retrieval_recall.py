@@ -15,7 +15,7 @@ Source: trec_eval (recall, P, success); first ranks as in the cross-modal retrie
 import numpy as np
 import numpy.typing as npt
 
-Floats = npt.NDArray[np.float64]
+from clipmill.schemas.arrays import Floats
 
 
 def recall_at(relevant: npt.ArrayLike, num_relevant: npt.ArrayLike, k: int) -> Floats:

@@ -23,8 +23,6 @@ import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES, Interval, bootstrap_mean
 
-Floats = npt.NDArray[np.float64]
-
 NUM_SWAPS = 10_000
 _CHUNK = 256
 

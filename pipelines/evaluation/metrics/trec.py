@@ -18,11 +18,10 @@ from clipmill.pipelines.evaluation.metrics.trec_measures import (
     NOT_JUDGED,
     OFFICIAL_MEASURES,
     UNJUDGED_IN_POOL,
-    Floats,
-    Ints,
     Rankings,
     values_of,
 )
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError
 
 Qrels = Mapping[str, Mapping[str, int]]

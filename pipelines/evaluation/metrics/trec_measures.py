@@ -26,11 +26,8 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.schemas.arrays import Bools, Floats, Ints
 from clipmill.schemas.errors import UsageError, near
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
-Bools = npt.NDArray[np.bool_]
 
 NOT_JUDGED = -1
 UNJUDGED_IN_POOL = -2

@@ -38,9 +38,9 @@ from clipmill.pipelines.evaluation.retrieval.blocks import (
 )
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Block, Combined, Cosine, Hamming, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.errors import UsageError, describe
 
-Ints = npt.NDArray[np.int64]
 Search = Callable[[npt.NDArray[Any], int], Ints]
 """Returns the positions ``int64[n, c]`` of the c nearest items of rows ``[n, D]``, -1 where there are fewer."""
 

@@ -11,13 +11,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import key_scores
+from clipmill.schemas.arrays import Ints, Keys, Singles
 
-Keys = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
-Singles = npt.NDArray[np.float32]
 Defined = Callable[[Ints, Ints], Keys]
 """Returns the keys ``uint64[n]`` of the pairs (query, item) ``int64[n]``."""
 

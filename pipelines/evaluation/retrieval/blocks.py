@@ -26,10 +26,9 @@ from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
 from clipmill.pipelines.evaluation.retrieval.relevance import Relevance
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
+from clipmill.schemas.arrays import Ints, Keys
 from clipmill.schemas.errors import EngineError, UsageError, describe
 
-Keys = npt.NDArray[np.uint64]
-Ints = npt.NDArray[np.int64]
 Ties = npt.NDArray[np.uint32]
 Scorers = Mapping[str, Scorer | Combined]
 Prepare = Callable[[Block], Block]

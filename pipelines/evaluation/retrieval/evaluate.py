@@ -41,10 +41,9 @@ from clipmill.pipelines.evaluation.retrieval.blocks import (
 )
 from clipmill.pipelines.evaluation.retrieval.relevance import ByLabel, Relevance, by_judgement
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError, describe, near
 
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 CUTOFFS = (10, 20, 50, 100)
 
 

@@ -7,9 +7,9 @@ from typing import Protocol
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.errors import UsageError, describe
 
-Ints = npt.NDArray[np.int64]
 Codes = npt.NDArray[np.int32]
 
 

@@ -20,10 +20,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
-Array = npt.NDArray[np.generic]
-Floats = npt.NDArray[np.float64]
-Singles = npt.NDArray[np.float32]
-Ints = npt.NDArray[np.int64]
+from clipmill.schemas.arrays import Array, Floats, Ints, Singles
+
 Scores = npt.NDArray[np.floating]
 Block = Mapping[str, Array]
 """Named arrays of the same items, ``[n, ...]`` each: what queries and gallery items are given as."""

@@ -13,22 +13,10 @@ import math
 from collections.abc import Mapping
 
 import numpy as np
-import numpy.typing as npt
 
-from clipmill.pipelines.evaluation.retrieval.scorers import (
-    GRID,
-    Combined,
-    Ints,
-    PairScorer,
-    Scorer,
-    Scores,
-    Side,
-    Singles,
-    on_grid,
-)
+from clipmill.pipelines.evaluation.retrieval.scorers import GRID, Combined, PairScorer, Scorer, Scores, Side, on_grid
+from clipmill.schemas.arrays import Floats, Ints, Singles
 from clipmill.schemas.errors import UsageError, describe, near
-
-Floats = npt.NDArray[np.float64]
 
 _DENSE_SHARE = 1 / 24
 """ours: from this share of a block's pairs on, a float64 product is quicker than single pairs."""

@@ -4,12 +4,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats
 from clipmill.pipelines.evaluation.tasks.detection.timelines import choose
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
 from clipmill.pipelines.evaluation.tasks.page import units_of, value_text
 from clipmill.pipelines.evaluation.tasks.result import RunScore
 from clipmill.pipelines.reports.blocks import Bar, Bars, Charts, RankedList, RankedLists, numbers
+from clipmill.schemas.arrays import Floats
 
 NUM_LISTS = 12
 ITEMS_SHOWN = 10

@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Ints
 from clipmill.pipelines.reports.blocks import Block, Cell, Chart, Charts, Matrix, Row, Table
 from clipmill.pipelines.reports.charts_bars import matrix_picture
+from clipmill.schemas.arrays import Ints
 
 CLASSES_SHOWN = 24
 PAIRS_SHOWN = 12

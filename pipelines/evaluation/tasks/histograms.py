@@ -4,9 +4,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats
 from clipmill.pipelines.reports.blocks import Cell, Chart, Row, Table
 from clipmill.pipelines.reports.charts_bars import Steps, Tick, histogram_chart, step_swatch
+from clipmill.schemas.arrays import Floats
 
 NUM_BINS = 20
 WIDE = 50.0

@@ -21,10 +21,10 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES, Interval, bootstrap_mean
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.segments import Segments
 
-Floats = npt.NDArray[np.float64]
 RESULTS = "results.json"
 REPORT = "report.html"
 RESULTS_VERSION = 2

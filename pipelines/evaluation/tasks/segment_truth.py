@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from clipmill.schemas.segments import Ints, Segments
+from clipmill.schemas.arrays import Ints
+from clipmill.schemas.segments import Segments
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.classification import Classification
 from clipmill.pipelines.evaluation.metrics.detection_hits import hits_at
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, rank_order
+from clipmill.pipelines.evaluation.metrics.detection_matching import rank_order
 from clipmill.pipelines.evaluation.tasks.class_confusion import confusion_blocks
 from clipmill.pipelines.evaluation.tasks.classification.score import ItemsEvaluation, VideoClassificationEvaluation
 from clipmill.pipelines.evaluation.tasks.detection.report import precision_choice
@@ -30,6 +30,7 @@ from clipmill.pipelines.reports.blocks import (
     numbers,
 )
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.segments import Segments
 
 BARS_SHOWN = 40

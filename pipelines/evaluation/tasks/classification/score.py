@@ -6,7 +6,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.classification import Classification, ClassificationScore
 from clipmill.pipelines.evaluation.metrics.classification_videos import VideoClassification, VideoClassificationScore
@@ -21,12 +20,10 @@ from clipmill.pipelines.evaluation.tasks.result import (
     resampled_intervals,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.segments import Segments, segments_from_columns
 from clipmill.stores.formats.records import ClassScoreTable
-
-Floats = npt.NDArray[np.float64]
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,6 @@ from clipmill.pipelines.evaluation.metrics.detection_hits import (
     average_precision,
     precision_at_recall,
 )
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats
 from clipmill.pipelines.evaluation.tasks.class_confusion import confusion_blocks
 from clipmill.pipelines.evaluation.tasks.curves import metric_chart
 from clipmill.pipelines.evaluation.tasks.detection.hits import hits_of
@@ -47,6 +46,7 @@ from clipmill.pipelines.reports.blocks import (
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart
 from clipmill.pipelines.reports.charts_bars import Layer, layer_swatch, stacked_chart
 from clipmill.pipelines.reports.page import score_text
+from clipmill.schemas.arrays import Floats
 
 SIGNS = ("✓", "D", "W", "L", "C", "B")
 BARS_SHOWN = 40

@@ -17,7 +17,7 @@ from clipmill.pipelines.evaluation.metrics.detection import (
     score_blocks,
 )
 from clipmill.pipelines.evaluation.metrics.detection_baselines import blind_detections, chance_detections
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, group_average_precision, rank_order
+from clipmill.pipelines.evaluation.metrics.detection_matching import group_average_precision, rank_order
 from clipmill.pipelines.evaluation.metrics.detection_nms import nms, soft_nms
 from clipmill.pipelines.evaluation.metrics.detection_thumos14 import THUMOS14_THRESHOLDS, ThumosMap
 from clipmill.pipelines.evaluation.tasks.result import (
@@ -28,6 +28,7 @@ from clipmill.pipelines.evaluation.tasks.result import (
     threshold_name,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.config_detection import DetectionConfig, NmsConfig
 from clipmill.schemas.config_evaluate import Overlap, Ties
 from clipmill.schemas.segments import Segments

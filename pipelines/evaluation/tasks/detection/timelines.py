@@ -7,8 +7,8 @@ import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_errors import CATEGORIES, categories
 from clipmill.pipelines.evaluation.metrics.detection_hits import NOTHING, Hits
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints
 from clipmill.pipelines.reports.blocks import Lane, Segment, Timeline
+from clipmill.schemas.arrays import Floats, Ints
 
 NUM_TIMELINES = 12
 """ours: videos shown."""

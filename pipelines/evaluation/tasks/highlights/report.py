@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.moments_highlights import HIGHLIGHT_LEVELS
 from clipmill.pipelines.evaluation.tasks.detection.timelines import NUM_TIMELINES, choose
@@ -14,12 +13,11 @@ from clipmill.pipelines.evaluation.tasks.published import PublishedScore
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.reports.blocks import Charts, Section, Strip, Strips
 from clipmill.pipelines.reports.charts_bars import strip_picture
+from clipmill.schemas.arrays import Floats
 
 CLIP_SECONDS = 2.0
 """Of QVHighlights."""
 MOST_SALIENT = 4.0
-
-Floats = npt.NDArray[np.float64]
 
 
 def highlights_report(

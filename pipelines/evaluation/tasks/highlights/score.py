@@ -5,13 +5,12 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.moments_highlights import HIGHLIGHT_LEVELS, Highlights, HighlightScore
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config_moments import HighlightsConfig
 
-Floats = npt.NDArray[np.float64]
 CHANCE_RANKINGS = 3000
 """ours: random clip scores are drawn until about so many queries were scored, and the scores averaged."""
 

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.retrieval_junk import (
     positive_ranks,
@@ -15,11 +14,11 @@ from clipmill.pipelines.evaluation.metrics.retrieval_junk import (
     trapezoid_ap,
 )
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, average, mean_intervals
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config_ranking import LandmarksConfig
 from clipmill.schemas.errors import UsageError
 from clipmill.stores.formats.records import LandmarkTruth
 
-Floats = npt.NDArray[np.float64]
 CHANCE_DRAWS = 10
 """ours: random rankings of all images are drawn so often, and their scores averaged."""
 Rankings = Mapping[str, Sequence[str]]

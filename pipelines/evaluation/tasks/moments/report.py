@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_lengths import length_codes, length_edges
-from clipmill.pipelines.evaluation.metrics.detection_matching import Floats, Ints, rank_order, tiou_of_hull
+from clipmill.pipelines.evaluation.metrics.detection_matching import rank_order, tiou_of_hull
 from clipmill.pipelines.evaluation.tasks.curves import metric_chart
 from clipmill.pipelines.evaluation.tasks.detection.lengths import bin_name
 from clipmill.pipelines.evaluation.tasks.detection.timelines import (
@@ -34,6 +34,7 @@ from clipmill.pipelines.reports.blocks import (
     Timelines,
     scored,
 )
+from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.segments import Segments
 
 ANSWERS_SHOWN = 5

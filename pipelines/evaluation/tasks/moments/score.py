@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.evaluation.metrics.moments import (
     MOMENT_THRESHOLDS,
@@ -17,11 +16,10 @@ from clipmill.pipelines.evaluation.metrics.moments import (
 from clipmill.pipelines.evaluation.metrics.moments_baselines import MomentBaselines, moment_baselines
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, mean_intervals, threshold_name
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config_evaluate import Overlap
 from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.segments import Segments
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,10 @@ from clipmill.pipelines.evaluation.tasks.result import (
     threshold_name,
 )
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth, in_order
+from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config_detection import ProposalsConfig
 from clipmill.schemas.segments import Segments
 
-Floats = npt.NDArray[np.float64]
 SPAN_STEPS = 20
 """ours: spans of the blind baseline start and stop at multiples of 1/20 of the video."""
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from clipmill.pipelines.reports.blocks import Section
 from clipmill.pipelines.reports.blocks_images import MapGroup, MapPoint, PointMap
 from clipmill.pipelines.reports.thumbnails import Thumbnail
+from clipmill.schemas.arrays import Floats
 
 MAX_ITEMS = 400
 """ours: clips on the map; of a larger gallery so many are drawn with the seed."""
@@ -26,8 +27,6 @@ FEWEST = 4
 SHAPES = ("circle", "square", "triangle", "diamond")
 NUM_COLOURS = 6
 NUM_STYLED = len(SHAPES) * NUM_COLOURS
-
-Floats = npt.NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
