@@ -113,8 +113,8 @@ def cpnet_toy_text(result: dict[str, Any]) -> str:
             f"  what borders give away (linear classifier on border touches): {leak['in_order']:.1%} with the order of "
             f"frames, {leak['without_order']:.1%} without"
         )
-    told = {True: "yes", False: "no", None: "not run in full"}[result["reproduced"]]
-    lines.append(f"claim reproduced where borders give nothing away: {told}; {result['out']}/{RESULTS}")
+    answer = {True: "yes", False: "no", None: "not run in full"}[result["reproduced"]]
+    lines.append(f"claim reproduced where borders give nothing away: {answer}; {result['out']}/{RESULTS}")
     lines.append(f"{duration(result['seconds'])} in all")
     return "\n".join(lines)
 

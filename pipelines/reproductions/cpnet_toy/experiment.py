@@ -203,13 +203,13 @@ def _result(
     for variant in config.variants:
         nets = {}
         for name in config.nets:
-            mine = sorted((run for run in runs if (run.variant, run.net) == (variant, name)), key=_order(config))
-            accuracy = [run.test_accuracy for run in mine]
+            of_cell = sorted((run for run in runs if (run.variant, run.net) == (variant, name)), key=_order(config))
+            accuracy = [run.test_accuracy for run in of_cell]
             found = _outcome(accuracy, error)
             nets[name] = {
                 "test_accuracy": accuracy,
                 "mean": float(np.mean(accuracy)),
-                "train_accuracy": [run.train_accuracy for run in mine],
+                "train_accuracy": [run.train_accuracy for run in of_cell],
                 "found": found,
                 "claimed": CLAIMED[name],
                 "holds": found == CLAIMED[name],
