@@ -21,6 +21,7 @@ ENTRY_POINT_GROUP = "clipmill.models"
 BUILT_IN = {
     "dscmr": "clipmill.models.dscmr",
     "map_ivr": "clipmill.models.map_ivr",
+    "sdml": "clipmill.models.sdml",
 }
 
 

@@ -1,4 +1,4 @@
-"""Each example in examples/retrieval is a training config of the system it is named after, over the same two features."""
+"""Each example in examples/retrieval is a training config of the system it is named after, over two features."""
 
 from pathlib import Path
 
