@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
+    "acmr": "clipmill.models.acmr",
     "dscmr": "clipmill.models.dscmr",
     "map_ivr": "clipmill.models.map_ivr",
     "sdml": "clipmill.models.sdml",

@@ -60,7 +60,12 @@ def learned(name: str, items: Items, epochs: int, learning_rate: float, **option
     own = card(name, resolved)
     given = LoopConfig(epochs=epochs, batch=len(items), learning_rate=learning_rate)
     training = replace(training_of(model, items, resolved_loop(own, given)), couples_batch=own.couples_batch)
-    return model, [train_epoch(training, epoch) for epoch in range(epochs)]
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # Operations are so small that threads would mostly wait for each other.
+    try:
+        return model, [train_epoch(training, epoch) for epoch in range(epochs)]
+    finally:
+        torch.set_num_threads(threads)
 
 
 def mean_average_precision(model: Any, items: Items, space: str) -> float:

@@ -31,6 +31,7 @@ from tests.pipelines.training.test_training_loop import training_of
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
+    "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
