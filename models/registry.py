@@ -21,6 +21,7 @@ ENTRY_POINT_GROUP = "clipmill.models"
 BUILT_IN = {
     "acmr": "clipmill.models.acmr",
     "dscmr": "clipmill.models.dscmr",
+    "dspe": "clipmill.models.dspe",
     "map_ivr": "clipmill.models.map_ivr",
     "sdml": "clipmill.models.sdml",
 }

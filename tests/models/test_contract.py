@@ -33,6 +33,7 @@ OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
     "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
+    "dspe": {"hidden_dim": 16, "embedding_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
 }
