@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
     "acmr": "clipmill.models.acmr",
+    "cmdn": "clipmill.models.cmdn",
     "dscmr": "clipmill.models.dscmr",
     "dspe": "clipmill.models.dspe",
     "map_ivr": "clipmill.models.map_ivr",

@@ -32,6 +32,15 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
     "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
+    "cmdn": {
+        "intra_dims": [10, 8],
+        "inter_dims": [10, 8],
+        "joint_dim": 10,
+        "media_dim": 8,
+        "semantic_dims": [8],
+        "bimodal_dims": [6, 4],
+        "greedy": False,
+    },
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
