@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
     "acmr": "clipmill.models.acmr",
+    "apivr": "clipmill.models.apivr",
     "cmdn": "clipmill.models.cmdn",
     "dscmr": "clipmill.models.dscmr",
     "dspe": "clipmill.models.dspe",

@@ -32,6 +32,14 @@ ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
     "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
+    "apivr": {
+        "num_proposals": 7,
+        "num_kept": 3,
+        "common_dim": 6,
+        "proposal_hidden": [16],
+        "image_hidden": [16],
+        "attention_hidden": 8,
+    },
     "cmdn": {
         "intra_dims": [10, 8],
         "inter_dims": [10, 8],
