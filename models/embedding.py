@@ -39,6 +39,7 @@ def embed(trained: TrainedModel, side: Side, inputs: Mapping[str, InputRows]) ->
     wanted = {name: inputs[name] for name in trained.card.sides[side]}
     for name, rows in wanted.items():
         _check(rows, name, trained)
+    model.eval()  # type: ignore[attr-defined]  # A model just built is in training mode, where some layers see the batch.
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))  # type: ignore[attr-defined]
     lengths = {name: int(rows.lengths().max(initial=1)) for name, rows in wanted.items() if rows.offsets is not None}
     num_items = len(next(iter(wanted.values())))

@@ -5,9 +5,8 @@ posterior of a latent z; a decoder translates the image's appearance and z into 
 code: what the publication states is implemented as stated, every other value is marked `ours:` and is an option.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Literal
 
 import torch
@@ -16,11 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from clipmill.models.base import Batch, ModelCard, Registration, Side, Sizes, Values
+from clipmill.models.perceptron import Activation, perceptron
 from clipmill.schemas.inputs import Vector
 from clipmill.schemas.model import Model
 from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Space
 
-Activation = Literal["relu", "tanh", "none"]
 Orth = Literal["cosine", "absolute_cosine", "squared_cosine"]
 
 
@@ -135,13 +134,13 @@ class MapIvr(nn.Module):
         image_dim, video_dim = sizes.dims["image"], sizes.dims["video"]
         hidden, output = options.activation, options.output_activation
         video = (video_dim, *options.video_hidden)
-        self.video_appearance = _perceptron((*video, options.appearance_dim), hidden, output)
-        self.video_motion = _perceptron((*video, options.motion_dim), hidden, output)
-        self.image_appearance = _perceptron((image_dim, *options.image_hidden, options.appearance_dim), hidden, output)
+        self.video_appearance = perceptron((*video, options.appearance_dim), hidden, output)
+        self.video_motion = perceptron((*video, options.motion_dim), hidden, output)
+        self.image_appearance = perceptron((image_dim, *options.image_hidden, options.appearance_dim), hidden, output)
         self.posterior_mean = nn.Linear(options.motion_dim, options.latent_dim)  # ours: one linear layer each
         self.posterior_log_variance = nn.Linear(options.motion_dim, options.latent_dim)  # ours: sigma as log variance
         latent = options.appearance_dim + options.latent_dim
-        self.decoder = _perceptron((latent, *options.decoder_hidden, video_dim), hidden, "none")
+        self.decoder = perceptron((latent, *options.decoder_hidden, video_dim), hidden, "none")
         self.classifier = nn.Linear(options.appearance_dim, sizes.num_labels)  # ours: one linear layer
 
     @property
@@ -192,7 +191,7 @@ class MapIvr(nn.Module):
         if o.orth_weight:
             terms["orth"] = (o.orth_weight, orth_loss(out.motion, out.appearance_video, o.orth))
         if o.class_weight:
-            terms["class"] = (o.class_weight, class_loss(out.logits_image, out.logits_video, _labels(batch)))
+            terms["class"] = (o.class_weight, class_loss(out.logits_image, out.logits_video, batch.labels))
         if o.kl_weight:
             terms["kl"] = (o.kl_weight, kl_loss(out.mean, out.log_variance))
         if o.reconstruction_weight:
@@ -238,20 +237,6 @@ class MapIvr(nn.Module):
         """Returns ``float32[h, latent_dim]`` drawn from N(0, I): the same for every query and every call."""
         generator = torch.Generator().manual_seed(self.options.sample_seed)
         return torch.randn(self.options.num_samples, self.options.latent_dim, generator=generator)
-
-
-def _perceptron(widths: Sequence[int], hidden: Activation, output: Activation) -> nn.Sequential:
-    kinds: dict[Activation, type[nn.Module]] = {"relu": nn.ReLU, "tanh": nn.Tanh, "none": nn.Identity}
-    layers: list[nn.Module] = []
-    for number, (before, after) in enumerate(pairwise(widths), start=1):
-        layers += [nn.Linear(before, after), kinds[output if number == len(widths) - 1 else hidden]()]
-    return nn.Sequential(*layers)
-
-
-def _labels(batch: Batch) -> Tensor:
-    if batch.label is None:
-        raise ValueError("map_ivr: expected a batch with labels, got none")
-    return batch.label
 
 
 REGISTRATION = Registration(

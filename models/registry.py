@@ -14,8 +14,18 @@ if TYPE_CHECKING:
     from torch import nn
 
 BUILT_IN = {
-    "map_ivr": "clipmill.models.map_ivr:REGISTRATION",
+    name: f"clipmill.models.{name}:REGISTRATION"
+    for name in (
+        "acmr",
+        "apivr",
+        "cmdn",
+        "dscmr",
+        "dspe",
+        "map_ivr",
+        "sdml",
+    )
 }
+"""Name to the module it is the file name of, and the module's attribute."""
 
 
 _REGISTRY: Registry[Registration] = Registry("model", "clipmill.models", Registration, BUILT_IN)

@@ -31,7 +31,28 @@ from tests.pipelines.training.test_training_loop import training_of
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
-    "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]}
+    "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
+    "apivr": {
+        "num_proposals": 7,
+        "num_kept": 3,
+        "common_dim": 6,
+        "proposal_hidden": [16],
+        "image_hidden": [16],
+        "attention_hidden": 8,
+    },
+    "cmdn": {
+        "intra_dims": [10, 8],
+        "inter_dims": [10, 8],
+        "joint_dim": 10,
+        "media_dim": 8,
+        "semantic_dims": [8],
+        "bimodal_dims": [6, 4],
+        "greedy": False,
+    },
+    "dscmr": {"hidden_dim": 16, "common_dim": 8},
+    "dspe": {"hidden_dim": 16, "embedding_dim": 8},
+    "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
+    "sdml": {"subspace_dim": 8, "hidden": [16]},
 }
 """Options that make a model small, where its own are not."""
 
