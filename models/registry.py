@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
+    "cca": "clipmill.models.cca",
     "map_ivr": "clipmill.models.map_ivr",
 }
 
