@@ -21,6 +21,8 @@ ENTRY_POINT_GROUP = "clipmill.models"
 BUILT_IN = {
     "cca": "clipmill.models.cca",
     "map_ivr": "clipmill.models.map_ivr",
+    "procrustes": "clipmill.models.procrustes",
+    "ridge": "clipmill.models.ridge",
 }
 
 
