@@ -57,6 +57,13 @@ class Batch:
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values
 
+    @property
+    def labels(self) -> "Tensor":
+        """`label`, for a model that needs labels."""
+        if self.label is None:
+            raise ValueError("expected a batch with labels, got none")
+        return self.label
+
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:

@@ -20,6 +20,7 @@ ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
     "cca": "clipmill.models.cca",
+    "jfssl": "clipmill.models.jfssl",
     "map_ivr": "clipmill.models.map_ivr",
     "procrustes": "clipmill.models.procrustes",
     "ridge": "clipmill.models.ridge",
