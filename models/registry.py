@@ -18,10 +18,14 @@ BUILT_IN = {
     for name in (
         "acmr",
         "apivr",
+        "cca",
         "cmdn",
         "dscmr",
         "dspe",
+        "jfssl",
         "map_ivr",
+        "procrustes",
+        "ridge",
         "sdml",
     )
 }
