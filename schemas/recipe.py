@@ -10,6 +10,9 @@ from clipmill.schemas.model import Model
 Tail = Literal["drop", "repeat", "overlap"]
 Pooling = Literal["none", "mean", "mean_l2"]
 
+IMPORTED = "imported"
+"""The extractor of rows that were made elsewhere: no registered one, so nothing can compute them again."""
+
 
 class Sampling(Model):
     """Which frames of a clip go into which windows.
@@ -245,6 +248,11 @@ class Recipe(Model):
     def fingerprint(self) -> str:
         """32 hex digits over `identity`."""
         return fingerprint(self.identity())
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the rows were made elsewhere and came by ``clipmill import``."""
+        return self.extractor == IMPORTED
 
     @property
     def key(self) -> str:

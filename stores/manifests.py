@@ -1,7 +1,5 @@
 """Manifests: the videos of a dataset from a folder, a CSV file or a Parquet file."""
 
-import csv
-import io
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -9,13 +7,9 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any
 
-import fsspec
-import pyarrow as pa
-import pyarrow.parquet as pq
-
 from clipmill.schemas.config import VideosConfig
-from clipmill.schemas.errors import ManifestError, describe
-from clipmill.schemas.records import Segment, Video
+from clipmill.schemas.records import Video
+from clipmill.stores.manifest_tables import TIMES, file_system, kind_of, problem, read_table, segment_of, text_of
 
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg "
@@ -29,8 +23,7 @@ NOT_UTF8 = "(file name that is no UTF-8)"
 
 _ID, _PATHS = "id", ("path", "uri")
 _TEXTS = (_ID, "label", "split", "segment_label")
-_TIMES = ("start_seconds", "stop_seconds")
-_COLUMNS = (*_PATHS, *_TEXTS, *_TIMES)
+_COLUMNS = (*_PATHS, *_TEXTS, *TIMES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,13 +53,13 @@ def read_manifest(config: VideosConfig) -> Manifest:
 
 
 def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
-    fs, root = _file_system(folder)
+    fs, root = file_system(folder)
     is_local = "file" in _protocols(fs)
-    kind = _kind(fs, root, "folder", folder)
+    kind = kind_of(fs, root, "videos.folder", folder)
     if kind != "directory":
         got = "nothing there" if kind is None else "a file"
         remedy = "check the path" if kind is None else "name its folder, or give a list of videos as videos.manifest"
-        raise _problem("videos.folder", folder, "a folder of videos", got, remedy)
+        raise problem("videos.folder", folder, "a folder of videos", got, remedy)
     names = sorted(_local_files(root) if is_local else _remote_files(fs, root))
     videos: list[Video] = []
     left_out: Counter[str] = Counter()
@@ -85,7 +78,7 @@ def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
         counts = ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in sorted(left_out.items()))
         got = f"none (left out: {counts})" if counts else "an empty folder"
         remedy = "check the path, or list the files in a manifest, which takes any suffix"
-        raise _problem("videos.folder", folder, "at least one video file", got, remedy)
+        raise problem("videos.folder", folder, "at least one video file", got, remedy)
     return Manifest(tuple(videos), _base_name(root), dict(sorted(left_out.items())))
 
 
@@ -97,7 +90,7 @@ def _local_files(root: str) -> Iterator[str]:
             entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
         except OSError as error:
             reason = error.strerror or type(error).__name__
-            raise _problem(
+            raise problem(
                 "videos.folder", _shown(folder), "a readable folder", reason, "make it readable or move it away"
             ) from None
         here = (status.st_dev, status.st_ino)
@@ -134,86 +127,17 @@ def _remote_files(fs: Any, root: str) -> Iterator[str]:
 
 
 def _read_table(path: str, root: str | None) -> Manifest:
-    fs, full = _file_system(path)
-    kind = _kind(fs, full, "manifest", path)
-    if kind != "file":
-        got = "nothing there" if kind is None else "a folder"
-        remedy = "check the path" if kind is None else "use videos.folder for a folder of videos"
-        raise _problem("videos.manifest", path, "a .csv or .parquet file", got, remedy)
-    suffix = PurePosixPath(full).suffix.lower()
-    if suffix not in (".csv", ".parquet"):
-        got = suffix or "a file without suffix"
-        raise _problem(
-            "videos.manifest", path, "a .csv or .parquet file", got, "save it as CSV with commas, or Parquet"
-        )
-    data = fs.cat_file(full)
-    columns, rows = _csv_rows(path, data) if suffix == ".csv" else _parquet_rows(path, data)
+    columns, rows = read_table("videos.manifest", path, _COLUMNS, "use videos.folder for a folder of videos")
     used = [name for name in _PATHS if name in columns]
     if not used:
         known = ", ".join(columns) or "none"
-        raise _problem(
-            "videos.manifest", path, "a column path (or uri)", f"columns {known}", "rename that of the paths"
-        )
+        raise problem("videos.manifest", path, "a column path (or uri)", f"columns {known}", "rename that of the paths")
+    fs, full = file_system(path)
     folder = root if root is not None else (full.rpartition("/")[0] or "/")
     videos = _videos(path, used[0], rows, folder, fs if root is None else None)
     if not videos:
-        raise _problem("videos.manifest", path, "at least one row", "none", "add a row for each video")
+        raise problem("videos.manifest", path, "at least one row", "none", "add a row for each video")
     return Manifest(videos, PurePosixPath(full).stem)
-
-
-def _csv_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = data[: error.start].count(b"\n") + 1
-        raise _problem("videos.manifest", f"{path} line {at}", "UTF-8", "other bytes", "save it as CSV UTF-8") from None
-    header = text.partition("\n")[0]
-    for name, separator in (("semicolons", ";"), ("tabs", "\t")):
-        if separator in header and "," not in header:
-            got = f"columns separated by {name}"
-            raise _problem("videos.manifest", path, "columns separated by commas", got, "save it as CSV with commas")
-    try:
-        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-        table = [line for line in reader if line]
-    except csv.Error as error:
-        raise _problem(
-            "videos.manifest", path, "CSV", f"{error} (line {reader.line_num})", "correct the line"
-        ) from None
-    if not table:
-        raise _problem("videos.manifest", path, "a header and rows", "an empty file", "add them")
-    columns = [name.strip() for name in table[0]]
-    _check_columns(path, columns)
-    rows = []
-    for number, line in enumerate(table[1:], start=1):
-        if len(line) != len(columns):
-            got = f"{len(line)} fields"
-            raise _problem(
-                "videos.manifest", f"{path} row {number}", f"{len(columns)} fields", got, "quote fields with commas"
-            )
-        rows.append({name: value if value.strip() else None for name, value in zip(columns, line, strict=True)})
-    return columns, rows
-
-
-def _parquet_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
-    try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
-    except (pa.ArrowException, OSError):
-        raise _problem(
-            "videos.manifest", path, "a Parquet file", "other bytes", "write it again with pandas or pyarrow"
-        ) from None
-    _check_columns(path, table.column_names)
-    return table.column_names, table.to_pylist()
-
-
-def _check_columns(path: str, columns: Sequence[str]) -> None:
-    twice = [name for name, count in Counter(columns).items() if count > 1]
-    if twice:
-        raise _problem("videos.manifest", path, "each column once", f"{twice[0]!r} twice", "remove one")
-    # A misspelt optional column would otherwise be ignored in silence, and with it every label or segment.
-    for name in columns:
-        close = [known for known in _COLUMNS if known != name and name.strip().lower().replace(" ", "_") == known]
-        if close and close[0] not in columns:
-            raise _problem("videos.manifest", path, f"a column {close[0]}", f"{name!r}", "rename the column")
 
 
 def _videos(
@@ -223,16 +147,16 @@ def _videos(
     first_rows: dict[str, int] = {}
     for number, row in enumerate(rows, start=1):
         place = f"{path} row {number}"
-        written = _text(place, path_column, row.get(path_column))
+        written = text_of(place, path_column, row.get(path_column))
         if written is None:
-            raise _problem(place, path_column, "the path of a video", "nothing", "fill it in")
-        video_id = _text(place, _ID, row.get(_ID)) or written
-        segment = _segment(place, row)
+            raise problem(place, path_column, "the path of a video", "nothing", "fill it in")
+        video_id = text_of(place, _ID, row.get(_ID)) or written
+        segment = segment_of(place, row)
         video = Video(
             id=video_id,
             uri=_resolve(written, folder, fs),
-            label=_text(place, "label", row.get("label")),
-            split=_text(place, "split", row.get("split")),
+            label=text_of(place, "label", row.get("label")),
+            split=text_of(place, "split", row.get("split")),
             segments=() if segment is None else (segment,),
         )
         known = grouped.setdefault(video_id, video)
@@ -246,51 +170,13 @@ def _joined(place: str, first: int, known: Video, video: Video) -> Video:
     if not (known.segments and video.segments):
         got = f"{video.id!r}, the id of row {first} as well"
         remedy = "give each video its own id, or each of its rows a segment (start_seconds, stop_seconds)"
-        raise _problem(place, "id", "an id of its own", got, remedy)
+        raise problem(place, "id", "an id of its own", got, remedy)
     for name in ("uri", "label", "split"):
         old, new = getattr(known, name), getattr(video, name)
         if old != new:
             expected = f"{old!r} as in row {first} of the same id"
-            raise _problem(place, name, expected, repr(new), "make the rows of one video agree")
+            raise problem(place, name, expected, repr(new), "make the rows of one video agree")
     return Video(known.id, known.uri, label=known.label, split=known.split, segments=known.segments + video.segments)
-
-
-def _segment(place: str, row: Mapping[str, Any]) -> Segment | None:
-    start, stop = (_seconds(place, name, row.get(name)) for name in _TIMES)
-    label = _text(place, "segment_label", row.get("segment_label"))
-    if start is None and stop is None:
-        if label is not None:
-            raise _problem(place, "start_seconds", "the start of the segment", "nothing", "fill it in")
-        return None
-    if start is None or stop is None:
-        missing = "start_seconds" if start is None else "stop_seconds"
-        raise _problem(place, missing, "a number of seconds", "nothing", "give both ends of a segment")
-    if start < 0 or stop <= start:
-        raise _problem(place, "stop_seconds", f"0 <= start < stop (start is {start})", str(stop), "correct the segment")
-    return Segment(start, stop, label)
-
-
-def _seconds(place: str, column: str, value: Any) -> float | None:
-    if value is None:
-        return None
-    try:
-        number = float(value)
-    except (TypeError, ValueError):
-        number = float("nan")
-    if not abs(number) < float("inf"):
-        raise _problem(place, column, "a number of seconds", repr(value), "write such as 12.5")
-    return number
-
-
-def _text(place: str, column: str, value: Any) -> str | None:
-    if value is None or (isinstance(value, float) and value != value):
-        return None
-    if not isinstance(value, str | int) or isinstance(value, bool):
-        got = f"{type(value).__name__} {value!r}"
-        raise _problem(place, column, "text", got, "store the column as strings")
-    if "\0" in str(value):
-        raise _problem(place, column, "text", "a zero byte", "remove it")
-    return str(value) or None
 
 
 def _resolve(written: str, folder: str, fs: Any | None) -> str:
@@ -300,30 +186,6 @@ def _resolve(written: str, folder: str, fs: Any | None) -> str:
     if fs is None:
         return joined if "://" in joined else os.path.abspath(joined)
     return os.path.abspath(joined) if "file" in _protocols(fs) else str(fs.unstrip_protocol(joined))
-
-
-def _problem(thing: str, key: str, expected: str, got: str, remedy: str) -> ManifestError:
-    return ManifestError(describe(thing, key, expected, got, remedy))
-
-
-def _file_system(url: str) -> tuple[Any, str]:
-    try:
-        fs, path = fsspec.core.url_to_fs(url)
-    except (ValueError, ImportError) as error:
-        raise _problem(
-            "videos", url, "a path or a URL fsspec opens", str(error), "correct it or install its driver"
-        ) from None
-    return fs, path.rstrip("/") or "/"
-
-
-def _kind(fs: Any, path: str, key: str, shown: str) -> str | None:
-    try:
-        return str(fs.info(path)["type"])
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except OSError as error:
-        reason = error.strerror or str(error)
-        raise _problem(f"videos.{key}", shown, "something readable", reason, "check access") from None
 
 
 def _protocols(fs: Any) -> tuple[str, ...]:
