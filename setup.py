@@ -39,12 +39,14 @@ PACKAGES = [
     "clipmill.pipelines.evaluation.tasks.scene_retrieval",
     "clipmill.pipelines.features",
     "clipmill.pipelines.features.engines",
+    "clipmill.pipelines.features.imported",
     "clipmill.pipelines.reports",
     "clipmill.pipelines.reproductions",
     "clipmill.pipelines.reproductions.cpnet_toy",
     "clipmill.pipelines.training",
     "clipmill.schemas",
     "clipmill.stores",
+    "clipmill.stores.feature_files",
     "clipmill.stores.formats",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
@@ -68,6 +70,8 @@ RUNTIME = [
     "zarr>=3.0.8,<4",
     "fsspec>=2024.9",
     "h5py>=3.11",
+    # MATLAB's .mat of version 5; scikit-learn needs it as well.
+    "scipy>=1.11",
     # Engines and evaluation. Beam's own range is narrow; the dask extra of Beam is dask and distributed.
     "ray>=2.40,<3",
     "apache-beam>=2.65,<3",

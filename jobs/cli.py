@@ -53,6 +53,14 @@ def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -
     run_verb(lambda: run_plan(config, overrides or []), as_json)
 
 
+@app.command(name="import")
+def import_(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Make features of files that other programs wrote (HDF5, npy, mat, Parquet, Arrow)."""
+    from clipmill.jobs.import_features import run_import
+
+    run_verb(lambda: run_import(config, overrides or []), as_json, GO_ON)
+
+
 @app.command()
 def status(store: StoreUrl, as_json: AsJson = False) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
