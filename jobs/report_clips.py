@@ -15,7 +15,7 @@ from clipmill.pipelines.features.sources import local_copy
 from clipmill.pipelines.reports.lineage import ClipLineage, ClipPlace, FeatureLineage, frames_text
 from clipmill.pipelines.reports.thumbnails import FRAME_WIDTH, Thumbnail, frame_seconds, moving_thumbnails
 from clipmill.schemas.errors import VideoError
-from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.recipe import IMPORTED, UNKNOWN_MAKE, Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores import Feature, FeatureStore
 
@@ -57,11 +57,12 @@ def lineage(
     """
     videos = store.videos()
     features = [_Used(role, name, store[name]) for role, name in roles]
-    recipes = list({used.feature.recipe.fingerprint: used.feature.recipe for used in features}.values())
+    recipes = list({used.recipe.fingerprint: used.recipe for used in features if not used.recipe.is_imported}.values())
     lineages: dict[str, ClipLineage] = {}
     for video_id, of_video in _by_video(clips).items():
         video = videos[video_id]
-        item, state = _prepared(video, recipes)
+        # Of imported rows there is no frame to find again.
+        item, state = _prepared(video, recipes) if recipes else (None, "")
         for clip in of_video:
             lineages[clip.clip_id] = ClipLineage(
                 clip_id=clip.clip_id,
@@ -81,13 +82,13 @@ class _Used:
     """A feature in a role, with the provenance records of its videos."""
 
     def __init__(self, role: str, name: str, feature: Feature) -> None:
-        self.role, self.name, self.feature = role, name, feature
+        self.role, self.name, self.feature, self.recipe = role, name, feature, feature.recipe
         rows = feature.index().select(["video_id", "passport"]).to_pylist()
         self._passports: dict[str, Mapping[str, Any]] = {row["video_id"]: row["passport"] for row in rows}
 
     def lineage(self, clip: ClipPlace, item: PreparedVideo | None, state: str) -> FeatureLineage:
         """Returns what the clip's rows were made of."""
-        recipe, passport = self.feature.recipe, self._passports[clip.video_id]
+        recipe, passport = self.recipe, self._passports[clip.video_id]
         rows = self.feature.clip_rows(clip.video_id, clip.clip)
         num_kept = int(np.count_nonzero(rows.mask))
         role = "the first is the query" if self.role == "query" else f"the mean of {num_kept} is what it is found by"
@@ -130,6 +131,8 @@ def _state(error: VideoError) -> str:
 
 
 def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: str, state: str) -> str:
+    if recipe.is_imported:
+        return "not known: the rows were imported"
     if item is None or item.timeline is None or recipe.fingerprint not in item.windows:
         return f"not known: {state}" if item is None else "not known: no window"
     windows = item.windows[recipe.fingerprint][clip.clip].windows
@@ -143,12 +146,23 @@ def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: s
 
 
 def _weights(recipe: Recipe, passport: Mapping[str, Any]) -> str:
+    if recipe.is_imported:
+        return (
+            f"not known; rows {recipe.layer}" if recipe.layer == UNKNOWN_MAKE else f"not known; made by {recipe.layer}"
+        )
     named = recipe.weights.layout or recipe.weights.source
     digest = passport["weights_sha256"]
     return f"{named}, SHA-256 {digest}" if digest else str(passport["weights"])
 
 
 def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
+    values = f"SHA-256 {passport['values_sha256']} of the video’s rows, which clipmill verify checks"
+    if passport["decoder"] == IMPORTED:
+        return {
+            "imported from": str(passport["decoder_version"]),
+            "versions": f"clipmill {passport['clipmill_version']}",
+            "values": values,
+        }
     why = f" ({passport['decoder_fallback_reason']})" if passport["decoder_fallback_reason"] else ""
     substituted = passport["num_frames_substituted"]
     return {
@@ -158,5 +172,5 @@ def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
         f"batches of {passport['batch_windows']} windows",
         "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "
         f"numpy {passport['numpy_version']}, opencv {passport['opencv_version']}",
-        "values": f"SHA-256 {passport['values_sha256']} of the video’s rows, which clipmill verify checks",
+        "values": values,
     }

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, model_validator
+from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import Model, validate
@@ -136,12 +136,13 @@ class SplitConfig(Model):
     """Which clips train and which test: by video, so that no clip of a training video is ever tested.
 
     Attributes:
-        from_: ``manifest`` uses its column `split`; ``random`` draws per label (stratified), seeded.
+        from_: ``manifest`` uses its column `split`; ``random`` draws per label (stratified), seeded; ``none`` tests all
+            clips, where nothing is trained.
         test_fraction: share of the videos of each label that is tested.
         validation_fraction: share that is neither trained on nor tested, for `loop.select`.
     """
 
-    from_: Literal["random", "manifest"] = Field(default="random", alias="from")
+    from_: Literal["random", "manifest", "none"] = Field(default="random", alias="from")
     test_fraction: float = Field(default=0.2, gt=0, lt=1)
     validation_fraction: float = Field(default=0.0, ge=0, lt=1)
     seed: int = 0
@@ -243,6 +244,13 @@ class TrainConfig(Model):
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     out: str
     resume: bool = True
+
+    @field_validator("data")
+    @classmethod
+    def _something_to_train_on(cls, data: DataConfig) -> DataConfig:
+        if data.split.from_ == "none":
+            raise ValueError("split: {from: none} keeps every clip for the test; take random or manifest")
+        return data
 
     @field_serializer("loop")
     def _loop_as_written(self, loop: LoopConfig) -> dict[str, Any]:

@@ -13,6 +13,9 @@ Pooling = Literal["none", "mean", "mean_l2"]
 IMPORTED = "imported"
 """The extractor of rows that were made elsewhere: no registered one, so nothing can compute them again."""
 
+UNKNOWN_MAKE = "of unknown make"
+"""The layer of an imported recipe where nobody said what made its rows."""
+
 
 class Sampling(Model):
     """Which frames of a clip go into which windows.

@@ -199,6 +199,8 @@ def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str,
         ManifestError: the manifest's column `split` is incomplete.
         UsageError: nothing is left to train on, or nothing to test.
     """
+    if config.from_ == "none":
+        return replace(items, part=np.full(len(items), "test", dtype="<U10"))
     if config.from_ == "manifest":
         part = manifest_parts(items.video_ids, manifest_splits)
     else:

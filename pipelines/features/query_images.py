@@ -108,8 +108,18 @@ def check_recipe(recipe: Recipe) -> None:
     """Makes sure that one image is all a row of `recipe` needs.
 
     Raises:
-        UsageError: its windows have more frames.
+        UsageError: its windows have more frames, or nothing here can make a row of it.
     """
+    if recipe.is_imported:
+        raise UsageError(
+            describe(
+                "search",
+                f"feature {recipe.name}",
+                "a feature that clipmill computes, so that a query image can become a row of it",
+                f"one imported from {recipe.files.get('source', 'a file')}",
+                "search with a run trained on a built image feature, or rank stored clips by clipmill evaluate",
+            )
+        )
     if (recipe.sampling.frames or 1) != 1:
         raise UsageError(
             describe(

@@ -51,7 +51,8 @@ class ClipLineage:
     Attributes:
         uri: where the video is.
         fingerprint: 32 hex digits over the video's bytes; `num_bytes` of them.
-        state: whether the file there is still that one: ``same bytes``, or what is wrong.
+        state: whether the file there is still that one: ``same bytes``, or what is wrong; empty where no feature was
+            made of it here.
     """
 
     clip_id: str

@@ -4,6 +4,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from hashlib import file_digest
 from importlib.metadata import version
 from typing import Any
@@ -12,16 +13,13 @@ from clipmill.pipelines.features.imported.files import Place, SourceFiles
 from clipmill.schemas.config_import import ImportedFeatureConfig
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.schemas.fingerprint import fingerprint, short
-from clipmill.schemas.recipe import IMPORTED, ClipRule, Preprocess, Recipe, Sampling, Weights
+from clipmill.schemas.recipe import IMPORTED, UNKNOWN_MAKE, ClipRule, Preprocess, Recipe, Sampling, Weights
 from clipmill.schemas.rows import Rows
 from clipmill.stores.item_manifests import Item
 from clipmill.stores.verify import values_sha256
 
 IMPORT_VERSION = 1
 """Raised whenever a change of code changes what rows become of a file."""
-
-UNKNOWN = "of unknown make"
-"""The layer of a recipe where nobody said what made the rows."""
 
 _DIGEST_THREADS = 4
 """Hashing releases the interpreter lock; more threads than this only fight for the disk (ours)."""
@@ -110,7 +108,7 @@ def imported_recipe(
         name=name,
         extractor=IMPORTED,
         extractor_version=IMPORT_VERSION,
-        layer=config.made_by or UNKNOWN,
+        layer=config.made_by or UNKNOWN_MAKE,
         dim=dim,
         dtype=dtype,  # type: ignore[arg-type]
         # Vectors of two features are comparable where one network made both: where nobody says so, no two are alike.
@@ -123,10 +121,16 @@ def imported_recipe(
     )
 
 
+@cache
+def _clipmill_version() -> str:
+    # Looked up once: it is read from a file, and there is a record for each item.
+    return version("clipmill")
+
+
 def imported_passport(item: Item, origin: Origin, rows: Rows) -> dict[str, Any]:
     """Returns the provenance record of one item's rows: what is not known is null."""
     return {
-        "clipmill_version": version("clipmill"),
+        "clipmill_version": _clipmill_version(),
         "weights": IMPORTED,
         "decoder": IMPORTED,
         "decoder_version": origin.text,

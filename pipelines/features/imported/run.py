@@ -188,12 +188,13 @@ def _commit_table(
     spans: Sequence[tuple[str, int, int]],
     passports: Sequence[dict[str, Any]],
 ) -> pa.Table:
+    fingerprint = recipe.fingerprint
     rows = [
         {
             "video_id": item.video.id,
             "video_fingerprint": item.video.fingerprint,
             "clips_fingerprint": clips_fingerprint(item.video) if recipe.clips.from_ == "annotations" else "",
-            "recipe_fingerprint": recipe.fingerprint,
+            "recipe_fingerprint": fingerprint,
             "shard": shard,
             "row_start": start,
             "row_stop": stop,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 from clipmill.pipelines.reports.blocks import Block, Counts, Facts, Side, Tile
 from clipmill.pipelines.reports.runs import SpeedOfLight, StageTime, reasons_table, speed_table, stages_table
+from clipmill.schemas.recipe import IMPORTED
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +33,11 @@ class FeatureLine:
     def is_random(self) -> bool:
         """Whether the weights were drawn, not learned."""
         return self.weights.startswith("random")
+
+    @property
+    def is_imported(self) -> bool:
+        """Whether the rows were made elsewhere."""
+        return self.extractor == IMPORTED
 
     @property
     def source(self) -> str:

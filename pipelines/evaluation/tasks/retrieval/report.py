@@ -229,6 +229,7 @@ def _lineage(drawn: _Drawn, shown: Shown, anchors: Mapping[str, str], has_model:
     result, main = drawn.result, drawn.main
     features = shown.dataset.features if shown.dataset is not None else ()
     examples = ("examples", "Examples") if shown.examples else None
+    has_imported = any(feature.is_imported for feature in features)
     by_model = ", made of stored rows by the model named under Data" if has_model else ""
     steps = (
         Step(
@@ -244,7 +245,8 @@ def _lineage(drawn: _Drawn, shown: Shown, anchors: Mapping[str, str], has_model:
         Step("A place in the list", f"comes from the score of a query vector and a clip’s vector{by_model}."),
         Step(
             "A stored row",
-            "is a function of the video’s bytes and a recipe:",
+            "is a function of the video’s bytes and a recipe"
+            + (", or, where it was imported, a row of a file:" if has_imported else ":"),
             None,
             tuple(
                 f"{feature.name} ({feature.role}): {feature.extractor} {feature.layer}, weights {feature.source}"
@@ -254,7 +256,8 @@ def _lineage(drawn: _Drawn, shown: Shown, anchors: Mapping[str, str], has_model:
         Step(
             "Its frames",
             "follow from the recipe and the presentation times of the video’s packets; the provenance record says what "
-            "decoded them. Both are below for each clip this page shows.",
+            "decoded them. Both are below for each clip this page shows."
+            + (" Of imported rows they are not known." if has_imported else ""),
         ),
     )
     clips = tuple((anchors[name], shown.images.caption(name), item) for name, item in shown.lineage.items())

@@ -24,6 +24,7 @@ from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.runs import StageTime, build_stages, speed_of_light
 from clipmill.pipelines.reports.thumbnails import Thumbnail, moving_thumbnail
 from clipmill.schemas.arrays import Array
+from clipmill.schemas.recipe import IMPORTED
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 
@@ -199,10 +200,12 @@ def _feature_lines(store: FeatureStore, features: Sequence[tuple[str, str]]) -> 
     for role, name in features:
         feature = store[name]
         index = feature.index()
-        served: Counter[str] = Counter(
-            f"{passport['decoder']} {passport['decoder_version']}" for passport in index.column("passport").to_pylist()
-        )
         recipe = feature.recipe
+        served: Counter[str] = Counter(
+            # Of imported rows the record names a place in a file, which is another for each.
+            IMPORTED if recipe.is_imported else f"{passport['decoder']} {passport['decoder_version']}"
+            for passport in index.column("passport").to_pylist()
+        )
         yield FeatureLine(
             name=name,
             extractor=recipe.extractor,

@@ -17,8 +17,12 @@ Spaces = dict[str, Scorer | Combined]
 
 
 def comparable(image: Recipe, video: Recipe) -> bool:
-    """Returns whether both vectors are outputs of one network: same extractor, layer and weights."""
-    return (image.extractor, image.layer, _weights(image)) == (video.extractor, video.layer, _weights(video))
+    """Returns whether both vectors are outputs of one network: same extractor, layer, weights and length."""
+    return _network(image) == _network(video)
+
+
+def _network(recipe: Recipe) -> tuple[str, str, Weights, int]:
+    return recipe.extractor, recipe.layer, _weights(recipe), recipe.dim
 
 
 def _weights(recipe: Recipe) -> Weights:
