@@ -8,6 +8,7 @@ from clipmill.schemas.arrays import Array
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.stores.feature_files.base import ArrayInfo, FeatureFormat, ids_of, not_this_format, number_info
 
+_MAGIC = b"\x93NUMPY"
 UNNAMED = ""
 """What the one array goes by."""
 
@@ -21,18 +22,17 @@ class NpyFile:
 
     def __init__(self, path: str) -> None:
         self._path = path
+        with open(path, "rb") as file:
+            # Of anything else np.load would say that it is a pickle.
+            if file.read(len(_MAGIC)) != _MAGIC:
+                raise not_this_format(path, "a NumPy .npy file")
         try:
             self._array: Array = np.load(path, mmap_mode="r", allow_pickle=False)
-        except ValueError as error:
-            if "pickle" not in str(error) and "Python objects" not in str(error):
-                raise not_this_format(path, "a NumPy .npy file") from None
-            expected = "an array of numbers"
+        except (OSError, EOFError, ValueError) as error:
+            if "Python objects" not in str(error) and "pickle" not in str(error):
+                raise not_this_format(path, "a whole NumPy .npy file") from None
             remedy = "save it with an array of numbers: reading objects would run code"
-            raise FormatError(describe("file", path, expected, "Python objects", remedy)) from None
-        except (OSError, EOFError):
-            raise not_this_format(path, "a NumPy .npy file") from None
-        if not isinstance(self._array, np.ndarray):  # np.load opens .npz files too
-            raise not_this_format(path, "a NumPy .npy file")
+            raise FormatError(describe("file", path, "an array of numbers", "Python objects", remedy)) from None
 
     def names(self) -> Sequence[str]:
         """Returns the one name."""
