@@ -58,7 +58,7 @@ def import_(config: Config, overrides: Overrides = None, as_json: AsJson = False
     """Make features of files that other programs wrote (HDF5, npy, mat, Parquet, Arrow)."""
     from clipmill.jobs.import_features import run_import
 
-    run_verb(lambda: run_import(config, overrides or []), as_json, GO_ON)
+    run_verb(lambda: run_import(config, overrides or []), as_json, RESUME_HINT)
 
 
 @app.command()

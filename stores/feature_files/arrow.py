@@ -25,7 +25,9 @@ class RecordBatches:
             raise not_this_format(path, "an Arrow (or Feather, version 2) file") from None
         self.schema = self._file.schema
         first = self.schema.names[:1]
-        self.num_rows = [self.read(number, first).num_rows for number in range(self._file.num_record_batches)]
+        self.num_rows: Sequence[int] = [
+            self.read(number, first).num_rows for number in range(self._file.num_record_batches)
+        ]
 
     def read(self, chunk: int, columns: Sequence[str]) -> pa.Table:
         """Returns the columns of one record batch.

@@ -25,7 +25,9 @@ class RowGroups:
             raise not_this_format(path, "a Parquet file") from None
         metadata = self._file.metadata
         self.schema = self._file.schema_arrow
-        self.num_rows = [metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)]
+        self.num_rows: Sequence[int] = [
+            metadata.row_group(number).num_rows for number in range(metadata.num_row_groups)
+        ]
 
     def read(self, chunk: int, columns: Sequence[str]) -> pa.Table:
         """Returns the columns of one row group.

@@ -11,7 +11,7 @@ from clipmill.schemas.registry import Registry
 from clipmill.stores.feature_files.base import FeatureFile, FeatureFormat
 from clipmill.stores.formats.sniff import looks_like
 
-FEATURE_FORMATS = Registry(
+FEATURE_FORMATS: Registry[FeatureFormat] = Registry(
     "feature file format",
     "clipmill.feature_files",
     FeatureFormat,
@@ -23,7 +23,6 @@ FEATURE_FORMATS = Registry(
         "npz": "clipmill.stores.feature_files.npz:FORMAT",
         "parquet": "clipmill.stores.feature_files.parquet:FORMAT",
     },
-    "docs/import.md",
 )
 
 
@@ -34,7 +33,7 @@ def format_of(path: str) -> FeatureFormat:
         FormatError: none has it.
     """
     suffix = os.path.splitext(path)[1].lower()
-    known = [FEATURE_FORMATS[name] for name in FEATURE_FORMATS.names()]
+    known = [FEATURE_FORMATS.get(name) for name in FEATURE_FORMATS.names]
     for found in known:
         if suffix in found.suffixes:
             return found
@@ -56,5 +55,5 @@ def open_feature_file(path: str, format: str | None = None) -> FeatureFile:
         got = "a folder" if os.path.isdir(path) else "nothing there"
         remedy = "name its files, such as folder/{id}.npy" if os.path.isdir(path) else "check the path"
         raise FormatError(describe("file", path, "a file of features", got, remedy))
-    found = FEATURE_FORMATS[format] if format is not None else format_of(path)
+    found = FEATURE_FORMATS.get(format) if format is not None else format_of(path)
     return found.open(path)

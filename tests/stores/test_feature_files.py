@@ -12,6 +12,7 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csr_matrix
 
+from clipmill.schemas import registry
 from clipmill.schemas.arrays import Array
 from clipmill.schemas.errors import FormatError, UsageError
 from clipmill.stores.feature_files.registry import FEATURE_FORMATS, open_feature_file
@@ -117,7 +118,7 @@ def test_every_format_gives_the_same_numbers_by_rows(case: str, tmp_path: Path) 
 
 
 def test_there_is_a_case_for_every_format() -> None:
-    assert {case.split()[0].strip(",").replace("feather", "arrow") for case in CASES} == set(FEATURE_FORMATS.names())
+    assert {case.split()[0].strip(",").replace("feather", "arrow") for case in CASES} == set(FEATURE_FORMATS.names)
 
 
 def test_letters_of_matlab_are_ids_too(tmp_path: Path) -> None:
@@ -240,9 +241,9 @@ def test_a_format_from_outside_the_project_is_found_by_its_suffix(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: text-features\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[clipmill.feature_files]\ntext = text_features:FORMAT\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.delitem(FEATURE_FORMATS.__dict__, "_outside", raising=False)
+    registry._outside.cache_clear()
     (tmp_path / "a.rows").write_text("1 2\n3 4\n")
     try:
         assert open_feature_file(str(tmp_path / "a.rows")).read("rows").tolist() == [[1, 2], [3, 4]]
     finally:
-        FEATURE_FORMATS.__dict__.pop("_outside", None)
+        registry._outside.cache_clear()

@@ -46,8 +46,8 @@ def check_names(name: str, config: ImportedFeatureConfig, manifest: ItemManifest
         UsageError: there is one.
     """
     thing = f"features.{name}"
-    if config.format is not None and config.format not in FEATURE_FORMATS:
-        remedy = near(config.format, FEATURE_FORMATS.names())
+    if config.format is not None and config.format not in FEATURE_FORMATS.names:
+        remedy = near(config.format, FEATURE_FORMATS.names)
         raise UsageError(describe(thing, "format", "a registered feature file format", repr(config.format), remedy))
     steps = config.steps
     templates: dict[str, str | None] = {"file": config.file, "dataset": config.dataset}

@@ -8,7 +8,7 @@ import numpy as np
 from clipmill.pipelines.features.clips import clips_of
 from clipmill.pipelines.features.imported.files import SourceFiles
 from clipmill.pipelines.features.imported.places import Located
-from clipmill.schemas.arrays import Array, Floats
+from clipmill.schemas.arrays import Array, Floats, Ints
 from clipmill.schemas.config_import import ImportedFeatureConfig, StepsConfig
 from clipmill.schemas.errors import FormatError, ManifestError, UsageError, VideoError, describe
 from clipmill.schemas.recipe import ClipRule
@@ -123,6 +123,8 @@ class RowReader:
         except VideoError as error:
             problems.no_clips.append((item.video.id, error.reason))
             return None
+        rows: Ints
+        clip: Ints
         if self.rule.from_ == "annotations" and times is None:
             rows, clip = np.arange(num_rows), np.arange(num_rows)
         elif times is None or self.rule.from_ == "whole":
@@ -178,7 +180,7 @@ def step_times(
     return steps.offset_seconds + first / fps, steps.offset_seconds + (first + steps.frames) / fps
 
 
-def rows_within(clips: Sequence[Clip], start: Floats, stop: Floats) -> tuple[Array, Array]:
+def rows_within(clips: Sequence[Clip], start: Floats, stop: Floats) -> tuple[Ints, Ints]:
     """Returns which rows lie in which clip: positions of rows and indices of clips, ``int64[n]`` each, by clip.
 
     A row lies in a clip when its middle does: half-open, as all times are. One in several clips is there several times.
