@@ -228,8 +228,11 @@ class Feature:
         return found
 
     def _labels(self, video: Video, clips: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        # Labels are not part of the fingerprint: a corrected annotation must show without a rebuild.
-        if self.recipe.clips.from_ == "annotations" and len(clips) == len(video.segments):
+        # Labels are not part of the fingerprint: a corrected one must show without a rebuild. Of clips that are no
+        # annotations the commit has the label that the video had then.
+        if self.recipe.clips.from_ != "annotations":
+            return [video.label for _ in clips]
+        if len(clips) == len(video.segments):
             return [segment.label for segment in video.segments]
         return [clip["label"] for clip in clips]
 

@@ -225,7 +225,7 @@ def test_dask_index_and_clips_agree_with_the_rows(
     tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any
 ) -> None:
     store = Store.create(str(tmp_path), shard_format, "d")
-    recipe = make_recipe(dtype="float16")
+    recipe = make_recipe(dtype="float16", clips=ClipRule(from_="annotations"))
     videos = {Video(f"v{n}", f"/{n}", f"f{n}", label="l"): make_rows(n, dtype="float16", seed=n) for n in range(6)}
     items = list(videos.items())
     commit(store, recipe, "b", dict(items[:3]), [(0.0, 2.0, "own"), (2.0, 3.0, None)])
@@ -306,6 +306,18 @@ def test_labels_come_from_the_newest_manifest_without_a_rebuild(
     renamed = replace(video, label="y", segments=(Segment(0.0, 1.0, "new"), Segment(1.0, 2.0)))
     store.write_manifest("r2", [renamed])
     assert [clip.label for clip in FeatureStore(str(tmp_path))["c3d"].clips()] == ["new", "y"]
+
+
+@pytest.mark.parametrize("rule", [ClipRule(from_="whole"), ClipRule(from_="windows", length_seconds=1.0)])
+def test_clips_of_a_relabelled_video_have_its_new_label(
+    rule: ClipRule, tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
+) -> None:
+    store = Store.create(str(tmp_path), "parquet", "d")
+    video = Video("v", "/", "f", label="old")
+    commit(store, make_recipe(clips=rule), "a", {video: make_rows(2)}, [(0.0, 1.0, "old")])
+    for run, label in (("r1", "old"), ("r2", "new")):
+        store.write_manifest(run, [replace(video, label=label)])
+        assert [clip.label for clip in FeatureStore(str(tmp_path))["c3d"].clips()] == [label]
 
 
 def test_a_feature_travels_to_other_processes(
