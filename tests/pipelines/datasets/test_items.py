@@ -155,6 +155,13 @@ def test_the_manifests_split_is_followed_and_keeps_validation_apart(store: Store
     assert pairs.test_clip_ids == ("v2#0", "v6#0")
 
 
+def test_without_a_split_every_clip_is_tested(store: Store, write_feature: WriteFeature) -> None:
+    write_both(write_feature, videos_of(split="train"))
+    items = read(store, split={"from": "none"})
+    assert items.part.tolist() == ["test"] * 8
+    assert len(items.of("train")) == 0
+
+
 def test_labels_that_lack_a_side_are_reported(store: Store, write_feature: WriteFeature) -> None:
     given = [("a", "train"), ("a", "test"), ("b", "test"), ("c", "train")]
     write_both(write_feature, [stored_video(f"v{i}", label, split) for i, (label, split) in enumerate(given)])
