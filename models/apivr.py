@@ -130,7 +130,7 @@ class Apivr(nn.Module):
         moved = ["proposals", "image", "attention", "graph", "projector", "classifier"]
         if "untrained_classifier" in self.options.released_defects:
             moved.remove("classifier")
-        steps = (Step("total", dict.fromkeys(moved, 1.0)),)
+        steps: tuple[Step, ...] = (Step("total", dict.fromkeys(moved, 1.0)),)
         if self.options.adversary_weight:
             steps += (Step("adversary", {"modality": 1.0}),)
         return [Phase(steps=steps)]

@@ -14,7 +14,7 @@ differs stands in docs/models/cmdn.md.
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 from pydantic import Field
@@ -135,14 +135,14 @@ class Cmdn(nn.Module):
             "layer_1",
             _sum(
                 [self._autoencoder_1(name, vectors) for name, vectors in given.items()]
-                + [self.inter_1[name].reconstruction_loss([vectors]) for name, vectors in given.items()]
+                + [_tied(self.inter_1, name).reconstruction_loss([vectors]) for name, vectors in given.items()]
             ),
         )
         yield (
             "layer_2",
             _sum(
                 [self._autoencoder_2(name, vectors) for name, vectors in given.items()]
-                + [self.inter_2[name].reconstruction_loss([low]) for name, low in lows.items()]
+                + [_tied(self.inter_2, name).reconstruction_loss([low]) for name, low in lows.items()]
             ),
         )
         highs = [self._high(name, low) for name, low in lows.items()]
@@ -150,13 +150,13 @@ class Cmdn(nn.Module):
         seen = ((highs[0], highs[1]), (highs[0], None), (None, highs[1]))
         yield "joint", _sum([self.joint.reconstruction_loss(highs, some) for some in seen]) / 3
         pairs = {name: self._own(name, vectors) for name, vectors in given.items()}
-        yield "media", _sum([self.media[name].reconstruction_loss(pair) for name, pair in pairs.items()])
+        yield "media", _sum([_tied(self.media, name).reconstruction_loss(pair) for name, pair in pairs.items()])
         media = {name: self._media(name, pair) for name, pair in pairs.items()}
         logits = [self.classifiers[name](self.semantic[name](units)) for name, units in media.items()]
         yield "semantic", _sum([functional.cross_entropy(side, batch.labels, reduction="none") for side in logits])
         image, video = (self._semantic(name, units) for name, units in media.items())
         for number, autoencoder in enumerate(self.bimodal, start=1):
-            yield f"bimodal_{number}", autoencoder.loss(image, video, batch.labels)
+            yield f"bimodal_{number}", cast(BimodalAutoencoder, autoencoder).loss(image, video, batch.labels)
             image, video = _bimodal(autoencoder, 0, image), _bimodal(autoencoder, 1, video)
         scales = self.log_deviations.mean(dim=-1)
         normal = [self._normalised(place, units) for place, units in enumerate((image, video))]
@@ -218,22 +218,28 @@ class Cmdn(nn.Module):
         ours: without the release's weight decay it would outgrow the label's share of the bimodal autoencoders' loss.
         """
         semantic: Tensor = self.semantic[name](media)
-        return functional.normalize(semantic, dim=-1) * semantic.shape[-1] ** 0.5
+        scaled: Tensor = functional.normalize(semantic, dim=-1) * semantic.shape[-1] ** 0.5
+        return scaled
 
     def _code(self, name: str, vectors: Tensor) -> Tensor:
-        return functional.relu(self.encoders_2[name](functional.relu(self.encoders_1[name](vectors))))
+        code: Tensor = functional.relu(self.encoders_2[name](functional.relu(self.encoders_1[name](vectors))))
+        return code
 
     def _autoencoder_1(self, name: str, vectors: Tensor) -> Tensor:
-        decoded = self.decoders_1[name](functional.relu(self.encoders_1[name](vectors)))
+        decoded: Tensor = self.decoders_1[name](functional.relu(self.encoders_1[name](vectors)))
         return (decoded - vectors).square().mean(dim=-1)
 
     def _autoencoder_2(self, name: str, vectors: Tensor) -> Tensor:
-        decoded = self.decoders_1[name](functional.relu(self.decoders_2[name](self._code(name, vectors))))
+        decoded: Tensor = self.decoders_1[name](functional.relu(self.decoders_2[name](self._code(name, vectors))))
         return (decoded - vectors).square().mean(dim=-1)
 
 
 def _of_each(make: Callable[[str], nn.Module]) -> nn.ModuleDict:
     return nn.ModuleDict({name: make(name) for name in _MODALITIES})
+
+
+def _tied(layers: nn.ModuleDict, name: str) -> TiedLayer:
+    return cast(TiedLayer, layers[name])
 
 
 @torch.no_grad()

@@ -47,7 +47,8 @@ class DscmrOptions(Model):
 def label_loss(prediction: Tensor, label: Tensor) -> Tensor:
     """Returns the mean distance of predictions ``[B, num_labels]`` from the one-hot labels, one term of J1."""
     target = functional.one_hot(label, prediction.shape[-1]).to(prediction)
-    return torch.linalg.vector_norm(prediction - target, dim=-1).mean()
+    distance: Tensor = torch.linalg.vector_norm(prediction - target, dim=-1)
+    return distance.mean()
 
 
 def similarity_loss(left: Tensor, right: Tensor, label: Tensor) -> Tensor:

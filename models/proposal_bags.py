@@ -90,7 +90,8 @@ def projector(rows: Tensor, ridge: float) -> Tensor:
     squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
     identity = torch.eye(gram.shape[1], dtype=rows.dtype, device=rows.device)
     softened = gram + (ridge * squares).clamp(min=torch.finfo(rows.dtype).eps)[:, None, None] * identity
-    return rows.transpose(1, 2) @ torch.linalg.solve(softened, rows)
+    along: Tensor = torch.linalg.solve(softened, rows)
+    return rows.transpose(1, 2) @ along
 
 
 def squared_distance(points: Tensor, projectors: Tensor) -> Tensor:

@@ -52,7 +52,8 @@ class SdmlOptions(Model):
 
 def row_distance(left: Tensor, right: Tensor) -> Tensor:
     """Returns ``[B]``: the distance of each pair of rows; its slope is 0 where they are the same."""
-    return torch.linalg.vector_norm(left - right, dim=-1)
+    distance: Tensor = torch.linalg.vector_norm(left - right, dim=-1)
+    return distance
 
 
 class Sdml(nn.Module):
