@@ -196,7 +196,8 @@ def _csv_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
 
 def _parquet_rows(path: str, data: bytes) -> tuple[list[str], list[dict[str, Any]]]:
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
+        # By this thread, as in `clipmill.stores.tables.from_parquet`.
+        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError):
         raise _problem(
             "videos.manifest", path, "a Parquet file", "other bytes", "write it again with pandas or pyarrow"
