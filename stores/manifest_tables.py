@@ -82,7 +82,8 @@ def _csv_rows(thing: str, path: str, data: bytes) -> tuple[list[str], list[Row]]
 
 def _parquet_rows(thing: str, path: str, data: bytes) -> tuple[list[str], list[Row]]:
     try:
-        table = pq.ParquetFile(io.BytesIO(data)).read()
+        # By this thread, as in `clipmill.stores.tables.from_parquet`.
+        table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
     except (pa.ArrowException, OSError):
         raise problem(thing, path, "a Parquet file", "other bytes", "write it again with pandas or pyarrow") from None
     return table.column_names, table.to_pylist()

@@ -66,7 +66,7 @@ class ParquetShard:
         self._objects = objects
         self._path = path
         try:
-            with objects.open(path) as file:
+            with objects.open_for_arrow(path) as file:
                 self._metadata = pq.read_metadata(file)
         except FileNotFoundError:
             raise damaged(path, "no file") from None
@@ -81,7 +81,7 @@ class ParquetShard:
         try:
             # The file is opened for each read: readers share nothing, so threads do not wait for one another.
             with (
-                self._objects.open(self._path) as source,
+                self._objects.open_for_arrow(self._path) as source,
                 pq.ParquetFile(
                     source, metadata=self._metadata, pre_buffer=True, page_checksum_verification=True
                 ) as file,

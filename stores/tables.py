@@ -42,7 +42,8 @@ def to_parquet(table: pa.Table) -> bytes:
 
 def from_parquet(data: bytes) -> pa.Table:
     """Returns the table of a file made by `to_parquet`."""
-    return pq.ParquetFile(io.BytesIO(data)).read(use_threads=False)
+    # Read by this thread: one of Arrow's that lets go of Python's bytes while the interpreter ends aborts the process.
+    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
 
 
 def integers(numbers: Sequence[int], kind: pa.DataType) -> pa.Array:

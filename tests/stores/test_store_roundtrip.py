@@ -179,12 +179,14 @@ def test_other_software_reads_the_shards(
 def test_reading_a_clip_reads_a_small_part_of_the_shard(
     tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    store = Store.create(str(tmp_path), shard_format, "d")
+    # Not on a local disk: what Arrow reads of its own files cannot be counted here.
+    url = f"memory://{tmp_path.name}"
+    store = Store.create(url, shard_format, "d")
     rows = make_rows(20_000, dim=512, clips=500)
     commit(store, make_recipe(dim=512), "t", {Video("v", "/v", "f"): rows}, [(0.0, 1.0, None)] * 500)
     store.write_manifest("r1", [Video("v", "/v", "f")])
     num_bytes = sum(item.num_bytes for item in store.objects.find("shards"))
-    feature = FeatureStore(str(tmp_path))["c3d"]
+    feature = FeatureStore(url)["c3d"]
     feature.clip_rows("v", 0)
     read = 0
     original_read, original_open = Objects.read, Objects.open
