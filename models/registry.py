@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 ENTRY_POINT_GROUP = "clipmill.models"
 
 BUILT_IN = {
+    "bpbc": "clipmill.models.bpbc",
     "cca": "clipmill.models.cca",
     "jfssl": "clipmill.models.jfssl",
     "map_ivr": "clipmill.models.map_ivr",

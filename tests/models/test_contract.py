@@ -31,7 +31,8 @@ from tests.pipelines.training.test_training_loop import training_of
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
 SMALL: dict[str, dict[str, Any]] = {
-    "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]}
+    "bpbc": {"rows": 4, "columns": 4},
+    "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
 }
 """Options that make a model small, where its own are not."""
 
