@@ -18,6 +18,7 @@ BUILT_IN = {
     for name in (
         "acmr",
         "apivr",
+        "bpbc",
         "cca",
         "cmdn",
         "dscmr",

@@ -40,6 +40,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "image_hidden": [16],
         "attention_hidden": 8,
     },
+    "bpbc": {"rows": 4, "columns": 4},
     "cmdn": {
         "intra_dims": [10, 8],
         "inter_dims": [10, 8],
