@@ -234,6 +234,12 @@ class TrainerConfig(Model):
     workers: int = Field(default=1, ge=1)
     address: str | None = None
 
+    @model_validator(mode="after")
+    def _keys_of_its_own(self) -> "TrainerConfig":
+        if self.name == "local" and (self.workers != 1 or self.address is not None):
+            raise ValueError("workers and address belong to trainer ray: leave them out, or set name: ray")
+        return self
+
 
 class TrainConfig(Model):
     """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report."""

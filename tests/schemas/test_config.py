@@ -5,9 +5,10 @@ from typing import Any
 
 import pytest
 
-from clipmill.schemas.config import BuildConfig, TrainConfig, dump_config, parse_config
+from clipmill.schemas.config import BuildConfig, TrainConfig, TrainerConfig, dump_config, parse_config
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import EXIT_USAGE, ConfigError, RenamedKeyWarning
+from clipmill.schemas.model import validate
 
 CONTRACT = """
 store:    {url: out/topics70, format: zarr}
@@ -170,3 +171,10 @@ def test_a_folder_may_be_any_text(tmp_path: Path) -> None:
     text = f"store: {{url: '{tmp_path}/a b/ж'}}\nvideos: {{folder: '{tmp_path}/x=y'}}\nfeatures: {{c3d: {{}}}}\n"
     config = parse_config(BuildConfig, text)
     assert config.store.url.endswith("a b/ж")
+
+
+@pytest.mark.parametrize("trainer", [{"workers": 4}, {"name": "local", "address": "auto"}])
+def test_keys_of_ray_are_refused_for_the_local_trainer(trainer: dict[str, object]) -> None:
+    with pytest.raises(ConfigError, match="workers and address belong to trainer ray"):
+        validate(TrainerConfig, trainer, "trainer")
+    assert validate(TrainerConfig, {"name": "ray", "workers": 4}, "trainer").workers == 4
