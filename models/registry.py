@@ -20,6 +20,7 @@ BUILT_IN = {
         "apivr",
         "bpbc",
         "cca",
+        "ccl",
         "cmdn",
         "dscmr",
         "dspe",

@@ -50,6 +50,7 @@ SMALL: dict[str, dict[str, Any]] = {
         "bimodal_dims": [6, 4],
         "greedy": False,
     },
+    "ccl": {"layer_dims": [16, 12], "correlated_dim": 12, "category_dims": [12, 12], "common_dim": 8},
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
