@@ -102,7 +102,15 @@ DEVELOPMENT = [
     "pytrec-eval-terrier>=0.5.6",
     "ranx>=0.3.20",
     "torchmetrics>=1.4",
+    # An S3 server for the tests of object storage.
+    "flask>=3",
+    "flask-cors>=4",
+    "moto[s3]>=5",
+    "s3fs>=2024.9",
 ]
+
+OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
+"""The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``."""
 
 for package in PACKAGES:
     folder = Path("src", *package.split("."))
@@ -130,7 +138,7 @@ with TemporaryDirectory() as build_folder:
         package_dir={"": "src"},
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
-        extras_require={"dev": DEVELOPMENT},
+        extras_require={"dev": DEVELOPMENT, **OBJECT_STORES},
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
     )

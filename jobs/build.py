@@ -73,6 +73,8 @@ def _build_text(report: BuildReport) -> str:
         lines.append(
             f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"
         )
+    if report.num_storage_retries:
+        lines.append(f"  storage calls made again: {report.num_storage_retries}")
     if report.num_quarantined:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         lines.append(f"  quarantined {report.num_quarantined}: {reasons}; see clipmill status {report.store}")

@@ -1,10 +1,13 @@
 """``clipmill status``: what is complete, missing and in quarantine, per recipe."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try, run_time
 from clipmill.stores.store import Store
+from clipmill.stores.tables import in_force as in_force_of
 
 
 def run_status(url: str) -> Outcome:
@@ -12,7 +15,9 @@ def run_status(url: str) -> Outcome:
     store = Store.open(url)
     videos = store.manifest()
     current = store.current_features()
-    quarantine = store.quarantine().to_pylist()
+    history = store.quarantine_history()
+    quarantine = in_force_of(history).to_pylist()
+    failures = failures_in_a_row(history)
     in_force = [
         row
         for row in quarantine
@@ -42,10 +47,7 @@ def run_status(url: str) -> Outcome:
                 "dim": recipe.dim,
             }
         )
-    items = [
-        {key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")}
-        for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))
-    ]
+    items = [_item(row, failures) for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))]
     data = {
         "store": url,
         "dataset": store.dataset,
@@ -57,6 +59,16 @@ def run_status(url: str) -> Outcome:
         "runs": store.runs(),
     }
     return Outcome(data, _text(data))
+
+
+def _item(row: Mapping[str, Any], failures: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:
+    num_failures = max(failures[row["video_id"], row["video_fingerprint"], recipe] for recipe in row["recipes"])
+    due = next_try(row["reason"], run_time(row["run_id"]), num_failures)
+    return {
+        **{key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")},
+        "num_runs_failed": num_failures,
+        "next_try": None if due is None else due.isoformat(timespec="seconds"),
+    }
 
 
 def _text(data: dict[str, Any]) -> str:
@@ -76,6 +88,13 @@ def _text(data: dict[str, Any]) -> str:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"
         )
-        lines += [f"    {item['reason']}: {item['message']}" for item in data["quarantine"]]
+        lines += [f"    {item['reason']}: {item['message']}{_retried(item)}" for item in data["quarantine"]]
         lines.append(f"  put them back with: clipmill requeue {data['store']}")
     return "\n".join(lines)
+
+
+def _retried(item: Mapping[str, Any]) -> str:
+    if item["next_try"] is None:
+        return ""
+    runs = "1 run" if item["num_runs_failed"] == 1 else f"{item['num_runs_failed']} runs"
+    return f" (failed in {runs}; tried again by builds from {item['next_try']} on)"

@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from clipmill.schemas.errors import ConfigError
-from clipmill.schemas.model import Model, validate
+from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
 
 
@@ -17,11 +17,14 @@ class StoreConfig(Model):
     Attributes:
         format: of its shards; which ones there are, `clipmill.stores.shard_formats` knows.
         dataset: names what the store holds; default: the folder's or manifest's name.
+        attempts: tries of a storage call whose fault may pass (a connection that breaks, a server that is busy), with
+            growing pauses between them.
     """
 
     url: str = Field(min_length=1)
     format: str = "zarr"
     dataset: str | None = None
+    attempts: int = Field(default=5, ge=1)
 
 
 class VideosConfig(Model):
@@ -102,6 +105,8 @@ class EngineConfig(Model):
         task_seconds: size of a task: estimated seconds of work.
         max_attempts: tries for one video before it is quarantined.
         batch_windows: most windows in one forward pass; None: the extractor's hint.
+        max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
+            vanish, storage that refuses, memory that runs out) instead of putting them into quarantine; ours.
     """
 
     name: str = "local"
@@ -110,6 +115,7 @@ class EngineConfig(Model):
     task_seconds: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
+    max_fault_share: float = Field(default=0.2, ge=0, le=1)
 
     @property
     def num_workers(self) -> int:
@@ -248,7 +254,7 @@ class TrainConfig(Model):
     model: ModelConfig
     loop: LoopConfig = Field(default_factory=LoopConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
-    out: str
+    out: LocalPath
     resume: bool = True
 
     @field_validator("data")

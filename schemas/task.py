@@ -51,6 +51,8 @@ class WorkerSpec:
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
         run_id: names the run's records in the store.
+        storage_attempts: tries of a storage call whose fault may pass.
+        max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
     """
 
     store_url: str
@@ -64,6 +66,8 @@ class WorkerSpec:
     decode_memory_bytes: int = 4 << 30
     decode_videos_per_child: int = 200
     max_attempts: int = 2
+    storage_attempts: int = 5
+    max_fault_share: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +80,7 @@ class TaskResult:
         seconds: time per stage (scan, decode_wait, forward, write) and the total.
         num_frames_decoded: frames that left the decoder.
         forward: per recipe key, windows that went through the network and the seconds it took.
+        num_storage_retries: storage calls that had to be made again.
     """
 
     key: str
@@ -90,6 +95,7 @@ class TaskResult:
     num_tail_windows_padded: int = 0
     num_windows: Mapping[str, int] = field(default_factory=dict)
     peak_memory_bytes: int = 0
+    num_storage_retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

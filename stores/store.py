@@ -20,6 +20,7 @@ from clipmill.stores.catalog import read_commits, write_catalog
 from clipmill.stores.objects import Objects
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.tables import (
     Probe as Probe,
 )
@@ -65,7 +66,7 @@ class Store:
         self.dataset = dataset
 
     @classmethod
-    def create(cls, url: str, format: str, dataset: str) -> "Store":
+    def create(cls, url: str, format: str, dataset: str, retries: Retries = Retries()) -> "Store":  # noqa: B008
         """Returns the store at `url`, made if there is none.
 
         Raises:
@@ -73,7 +74,7 @@ class Store:
                 is no such format.
             StorageUnavailableError: it cannot be written.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         if not is_registered(format):
             remedy = near(format, SHARD_FORMATS.names)
             raise _problem("store", "format", "a registered shard format", repr(format), remedy)
@@ -82,19 +83,19 @@ class Store:
             marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
             objects.write(_MARKER, json.dumps(marker, ensure_ascii=False, indent=1).encode())
         # Read back even what was just written: of two that create at once, one meets the other's.
-        store = cls.open(url)
+        store = cls.open(url, retries)
         store.require(format, dataset)
         objects.check_writable()
         return store
 
     @classmethod
-    def open(cls, url: str) -> "Store":
-        """Returns the store at `url`.
+    def open(cls, url: str, retries: Retries = Retries()) -> "Store":  # noqa: B008
+        """Returns the store at `url`, whose storage calls are tried again as `retries` says.
 
         Raises:
             StoreError: there is none, a newer version of clipmill made it, or its format is not registered here.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         try:
             marker = json.loads(objects.read(_MARKER))
             version, dataset, format = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
@@ -117,13 +118,13 @@ class Store:
         return cls(objects, format, dataset)
 
     @classmethod
-    def exists(cls, url: str) -> bool:
+    def exists(cls, url: str, retries: Retries = Retries()) -> bool:  # noqa: B008
         """Returns whether there is a store at `url`; writes nothing.
 
         Raises:
             StoreError: there is none and `create` could make none: a file, or a folder that holds something else.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         if objects.exists(_MARKER):
             return True
         _check_free(objects)

@@ -15,18 +15,21 @@ from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.machine_faults import check_share, held_back, is_machine_fault, is_passing
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
-from clipmill.pipelines.features.probing import ProbedVideo, probe_videos
+from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
 from clipmill.stores.manifests import Manifest, read_manifest
-from clipmill.stores.store import Store
+from clipmill.stores.storage_faults import Retries
+from clipmill.stores.store import Probe, Store
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
+PASSED_KEY = "passed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,6 +79,7 @@ class BuildReport:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
+        num_storage_retries: storage calls that had to be made again.
     """
 
     run_id: str
@@ -96,6 +100,7 @@ class BuildReport:
     num_tail_windows_dropped: int
     num_tail_windows_padded: int
     seconds: Mapping[str, float]
+    num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
 
@@ -116,6 +121,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
+        MachineFaultError: too many videos cannot be read for reasons that are none of theirs.
     """
     check_clip_rule(config.clips)
     recipes = tuple(
@@ -126,6 +132,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     store = _existing(config, manifest)
     known = store.read_probes() if store else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
+    _check_faults(config, probed, known)
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
@@ -159,13 +166,19 @@ def build(
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
     planned = plan_build(config, on_probed)
-    store = Store.create(config.store.url, config.store.format, config.store.dataset or planned.manifest.dataset)
+    store = Store.create(
+        config.store.url,
+        config.store.format,
+        config.store.dataset or planned.manifest.dataset,
+        Retries(config.store.attempts),
+    )
     run_id = new_run_id()
     _record_start(store, run_id, planned)
     running = engine or make_engine(config.engine)
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
         report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
+    store.write_quarantine(run_id, PASSED_KEY, _passed(store, planned), released=True)
     store.write_catalog()
     result = _report(config, store, run_id, planned, report)
     store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
@@ -187,27 +200,39 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
+        storage_attempts=config.store.attempts,
+        max_fault_share=config.engine.max_fault_share,
     )
 
 
 def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     """Returns the store if there is one, after checking that it is this dataset's."""
-    if not Store.exists(config.store.url):
+    retries = Retries(config.store.attempts)
+    if not Store.exists(config.store.url, retries):
         return None
-    store = Store.open(config.store.url)
+    store = Store.open(config.store.url, retries)
     store.require(config.store.format, config.store.dataset or manifest.dataset)
     return store
 
 
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:
+    seen = {uri for uri, _, _ in known}
+    faults = [
+        item.error
+        for item in probed
+        if item.error is not None
+        # A folder was listed a moment ago.
+        and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
+    ]
+    check_share(faults, len(probed), config.engine.max_fault_share)
+
+
 def _quarantined(store: Store | None, released: Sequence[Quarantined]) -> dict[str, set[tuple[str, str]]]:
-    quarantined: dict[str, set[tuple[str, str]]] = {}
-    if store is not None:
-        for row in store.quarantine().to_pylist():
-            for recipe in row["recipes"]:
-                quarantined.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
+    """Returns, by recipe, what this build leaves out: see `machine_faults` for what it tries again."""
+    quarantined = {} if store is None else held_back(store.quarantine_history(), datetime.now(UTC))
     for item in released:
         for recipe in item.recipes:
-            quarantined[recipe].discard((item.video_id, item.video_fingerprint))
+            quarantined.get(recipe, set()).discard((item.video_id, item.video_fingerprint))
     return quarantined
 
 
@@ -278,6 +303,24 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
+def _passed(store: Store, planned: Planned) -> list[Quarantined]:
+    """Returns what is in quarantine for a reason that has passed: the video was read now, its rows are complete."""
+    now = {item.video.id: item.video for item in planned.probed if item.error is None}
+    done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
+    complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
+    found = []
+    for row in store.quarantine().to_pylist():
+        video, fingerprint = now.get(row["video_id"]), row["video_fingerprint"]
+        if video is None or not is_passing(row["reason"]):
+            continue
+        # Without a fingerprint: it could not be read at all.
+        passed = [name for name in row["recipes"] if not fingerprint or (name, video.id, fingerprint) in complete]
+        if passed:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(video.id, fingerprint, row["uri"], tuple(passed), *values))
+    return found
+
+
 def _num_complete(store: Store, planned: Planned) -> int:
     committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
     return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
@@ -319,6 +362,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
     )

@@ -23,6 +23,7 @@ from clipmill.schemas.rows import concatenate
 from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import ShardTask, clips_fingerprint
 from clipmill.stores.item_manifests import Item, read_item_manifest
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 REPORT = "import.json"
@@ -99,7 +100,7 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
         for name, feature in config.features.items():
             files = stack.enter_context(SourceFiles(feature.format, feature.transpose))
             plans.append(plan_feature(name, config, manifest, items, files, existing))
-        store = Store.create(config.store.url, config.store.format, dataset)
+        store = Store.create(config.store.url, config.store.format, dataset, Retries(config.store.attempts))
         run_id = new_run_id()
         _record_start(store, run_id, config, items, plans)
         done = tuple(_write_feature(store, plan, on_imported) for plan in plans)
@@ -118,9 +119,10 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
 
 
 def _existing(config: ImportConfig, dataset: str) -> Store | None:
-    if not Store.exists(config.store.url):
+    retries = Retries(config.store.attempts)
+    if not Store.exists(config.store.url, retries):
         return None
-    store = Store.open(config.store.url)
+    store = Store.open(config.store.url, retries)
     store.require(config.store.format, dataset)
     return store
 
