@@ -11,7 +11,7 @@ no_video_stream       audio, subtitles or cover pictures only
 encrypted             the video stream is encrypted
 unsupported_codec     no decoder for the video stream
 bad_dimensions        width or height is missing
-unsupported_rotation  a display matrix that mirrors, or turns by no multiple of 90 degrees
+unsupported_rotation  a display matrix that turns by no multiple of 90 degrees
 no_frames             no packet of the video stream holds a frame that is shown
 ===================== =========================================================================================
 """
@@ -24,10 +24,12 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+import numpy.typing as npt
 from av.stream import Discard
 
 from clipmill.pipelines.decode import boxes
 from clipmill.pipelines.decode.complaints import Complaints, listen
+from clipmill.pipelines.decode.orientation import IDENTITY, FirstFrame, Orientation, Turns
 from clipmill.schemas.errors import VideoError
 
 FORMATS = (
@@ -65,7 +67,6 @@ class OpenVideo:
     path: str
     container: Any
     stream: Any
-    rotation_degrees: int
 
 
 @contextmanager
@@ -86,7 +87,7 @@ def open_video(path: str) -> Iterator[OpenVideo]:
         raise _cannot_open(path, error, complaints) from None
     with container:
         stream = _best_stream(path, container)
-        yield OpenVideo(path, container, stream, _rotation(path, container, stream))
+        yield OpenVideo(path, container, stream)
 
 
 def _cannot_open(path: str, error: Exception, complaints: Complaints) -> Refused:
@@ -130,31 +131,28 @@ ATTACHED_PICTURE = 0x400
 """AV_DISPOSITION_ATTACHED_PIC: a cover, not a video."""
 
 
-def _rotation(path: str, container: Any, stream: Any) -> int:
-    """Returns by how many degrees counter-clockwise the decoded frame must be turned for display: 0, 90, 180 or 270."""
-    if "mov" not in container.format.name:
-        return 0
-    matrix = boxes.display_matrix(path, stream.id)
-    if matrix is None:
-        return 0
-    turns = {(1, 0, 0, 1): 0, (0, -1, 1, 0): 90, (-1, 0, 0, -1): 180, (0, 1, -1, 0): 270}
-    signs = tuple(round(value / 65536) for value in matrix)
-    exact = all(abs(value - 65536 * sign) < 64 for value, sign in zip(matrix, signs, strict=True))
-    if not exact or signs not in turns:
+def check_upright(path: str, orientation: Orientation) -> None:
+    """Refuses a frame that no turn by a multiple of 90 degrees and no mirroring brings upright.
+
+    Raises:
+        Refused: ``unsupported_rotation``.
+    """
+    if not orientation.upright:
         raise refusal(
             path,
             "unsupported_rotation",
             "a display matrix that turns by a multiple of 90 degrees",
-            f"{[round(value / 65536, 3) for value in matrix]}",
+            "one that turns by another angle",
             "re-encode it upright",
         )
-    return turns[signs]
 
 
 def read_header(path: str) -> dict[str, Any]:
     """Returns the fields of `clipmill.schemas.records.VideoHeader`; sizes are those before rotation."""
     with open_video(path) as video:
         stream, container = video.stream, video.container
+        orientation = _first_orientation(video) or IDENTITY
+        check_upright(path, orientation)
         duration = None
         if stream.duration is not None and stream.time_base is not None:
             duration = float(stream.duration * stream.time_base)
@@ -166,20 +164,36 @@ def read_header(path: str) -> dict[str, Any]:
             "codec": stream.codec_context.codec.canonical_name,
             "width": stream.codec_context.width,
             "height": stream.codec_context.height,
-            "rotation_degrees": video.rotation_degrees,
+            "rotation_degrees": orientation.rotation_degrees,
             "duration_seconds": duration,
             "average_fps": float(rate) if rate else None,
             "num_frames": stream.frames or None,
         }
 
 
+def _first_orientation(video: OpenVideo) -> Orientation | None:
+    """Returns that of the first frame; None where none decodes. Leaves the container somewhere behind it."""
+    first = FirstFrame(video.stream)
+    try:
+        for packet in video.container.demux(video.stream):
+            if not first.give(packet if packet.size else None):
+                break
+    except av.error.MemoryError:
+        raise MemoryError from None
+    except av.error.FFmpegError:
+        pass
+    return first.orientation
+
+
 def read_timeline(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the fields of `scan.Timeline`: the plain ones and the arrays."""
     with open_video(path) as video:
         counted = video.container.format.name in COUNTED_FORMATS
-        packets, num_hidden = _read_packets(video)
+        first = FirstFrame(video.stream)
+        packets, num_hidden = _read_packets(video, first)
         base = video.stream.time_base
-        refused = _decord_refusal(video, num_hidden)
+        check_upright(path, first.orientation or IDENTITY)
+        refused = _decord_refusal(video, num_hidden) or _turn_refusal(first.orientation, packets["spoken"])
         frame_bytes = video.stream.codec_context.width * video.stream.codec_context.height * 3
         durations = packets["duration"]
         rate = video.stream.average_rate or video.stream.guessed_rate
@@ -202,17 +216,24 @@ def read_timeline(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         },
         {
             "pts_seconds": seconds.astype(np.float64),
-            "key_frames": np.flatnonzero(packets["key"][order]).astype(np.int64),
+            "key_frames": _entries(packets["key"][order], packets["spoken"][order]),
         },
     )
 
 
-def _read_packets(video: OpenVideo) -> tuple[dict[str, Any], int]:
-    """Returns ``pts``, ``dts``, ``duration`` and ``key`` of every packet whose frame is shown, and how many are not."""
+def _read_packets(video: OpenVideo, first: FirstFrame) -> tuple[dict[str, Any], int]:
+    """Reads the stream to its end.
+
+    Returns:
+        ``pts``, ``dts``, ``duration``, ``key`` and ``spoken`` (a key frame that says itself which way up it is) of
+        every packet whose frame is shown, and how many are not shown.
+    """
     pts: list[int] = []
     dts: list[int] = []
     duration: list[int] = []
     key: list[bool] = []
+    spoken: list[bool] = []
+    turns = Turns(video.stream)
     num_hidden = 0
     is_vp8 = video.stream.codec_context.codec.canonical_name == "vp8"
     for other in video.container.streams:
@@ -222,6 +243,7 @@ def _read_packets(video: OpenVideo) -> tuple[dict[str, Any], int]:
         for packet in video.container.demux(video.stream):
             if not packet.size:
                 continue
+            first.give(packet)
             if packet.has_sidedata("encryption_info"):
                 raise refusal(video.path, "encrypted", "clear video", "encrypted packets", "decrypt it first")
             # The third bit of a VP8 frame's first byte from the top is show_frame (RFC 6386, 9.1).
@@ -235,6 +257,7 @@ def _read_packets(video: OpenVideo) -> tuple[dict[str, Any], int]:
             dts.append(packet.dts if packet.dts is not None else shown)
             duration.append(packet.duration or 0)
             key.append(packet.is_keyframe)
+            spoken.append(turns.note(packet))
     except av.error.MemoryError:
         raise MemoryError from None
     except av.error.FFmpegError:
@@ -246,7 +269,24 @@ def _read_packets(video: OpenVideo) -> tuple[dict[str, Any], int]:
         )
     integers = {"pts": pts, "dts": dts, "duration": duration}
     columns: dict[str, Any] = {name: np.array(values, dtype=np.int64) for name, values in integers.items()}
-    return columns | {"key": np.array(key, dtype=bool)}, num_hidden
+    first.give(None)
+    return columns | {"key": np.array(key, dtype=bool), "spoken": np.array(spoken, dtype=bool)}, num_hidden
+
+
+def _entries(key: npt.NDArray[np.bool_], spoken: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Returns where decoding can start: nowhere, if a key frame takes its orientation from an earlier one."""
+    if spoken.any() and not spoken[key].all():
+        return np.zeros(0, dtype=np.int64)
+    return np.flatnonzero(key).astype(np.int64)
+
+
+def _turn_refusal(first: Orientation | None, spoken: npt.NDArray[np.bool_]) -> str | None:
+    """Returns why decord must not decode a video for the way up its frames are: it knows an MP4 header's turns only."""
+    if first is None:
+        return "no first frame that decodes"
+    if spoken.any() or not first.is_identity:
+        return "frames turned or mirrored for display"
+    return None
 
 
 def _decord_refusal(video: OpenVideo, num_hidden: int) -> str | None:

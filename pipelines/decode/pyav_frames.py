@@ -3,14 +3,15 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
 import numpy as np
 
 from clipmill.pipelines.decode.complaints import Complaints
-from clipmill.pipelines.decode.containers import OpenVideo, open_video
+from clipmill.pipelines.decode.containers import OpenVideo, check_upright, open_video
+from clipmill.pipelines.decode.orientation import Orientation, Turns
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.schemas.arrays import Ints, Pixels
 from clipmill.schemas.errors import VideoError
@@ -107,7 +108,7 @@ def _exactly(reader: "_Reader", wanted: Ints, seeks: dict[int, int]) -> Iterator
 def _substituting(reader: "_Reader", path: str, wanted: Ints, counts: PassCounts) -> Iterator[tuple[int, Pixels]]:
     remaining = iter(map(int, wanted))
     index = next(remaining, None)
-    last: Any = None
+    last: Shown | None = None
     complaints = Complaints()
     for found, frame in reader.frames():
         while index is not None and index <= found:
@@ -142,6 +143,13 @@ def _count_missing(path: str, index: int, wanted: Ints, counts: PassCounts) -> N
         )
 
 
+class Shown(NamedTuple):
+    """A decoded frame and which way up it is shown."""
+
+    frame: Any
+    orientation: Orientation
+
+
 class _Reader:
     """Decodes a stream and tells which frame is which."""
 
@@ -153,10 +161,10 @@ class _Reader:
         self._ticks = np.rint(timeline.pts_seconds * (base.denominator / base.numerator)).astype(np.int64)
         self._counted = timeline.counted
         self._key_frames = timeline.key_frames
+        self._turns = Turns(video.stream)
         self._only = set(self._ticks[only].tolist()) if only is not None and not timeline.counted else None
-        self._turns = video.rotation_degrees // 90
 
-    def seek(self, key_frame: int) -> Iterator[tuple[int, Any]]:
+    def seek(self, key_frame: int) -> Iterator[tuple[int, Shown]]:
         """Returns the frames from a key frame on; where the container leads too far, from one a little earlier."""
         last = int(np.searchsorted(self._key_frames, key_frame))
         for key in self._key_frames[max(last - MAX_SEEK_RETRIES, 0) : last + 1][::-1]:
@@ -164,15 +172,16 @@ class _Reader:
             frames = self.frames()
             first = next(frames, None)
             # Starting elsewhere than at a key frame some codecs give frames that were never encoded.
-            if first is not None and first[0] <= key_frame and first[1].key_frame:
+            if first is not None and first[0] <= key_frame and first[1].frame.key_frame:
                 return itertools.chain([first], frames)
         raise FaultError(f"seeking to frame {key_frame} does not lead there")
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
+    def frames(self) -> Iterator[tuple[int, Shown]]:
         """Yields index and decoded frame, indices increasing; frames that are not on the timeline are passed over."""
         before = -1
         for number, frame in enumerate(self._decoded()):
             self._counts.num_decoded += 1
+            orientation = self._turns.follow(frame)
             index = number if self._counted else self._index(frame, before)
             if index is None or index >= len(self._ticks):
                 if not self._careful:
@@ -181,7 +190,7 @@ class _Reader:
             if index <= before:
                 continue
             before = index
-            yield index, frame
+            yield index, Shown(frame, orientation)
 
     def _index(self, frame: Any, before: int) -> int | None:
         if frame.pts is None:
@@ -210,6 +219,8 @@ class _Reader:
                 if not self._careful:
                     raise FaultError(f"the container breaks off ({error.strerror})") from None
                 packet = None
+            if packet is not None and packet.size:
+                self._turns.note(packet)
             if self._only is not None and packet is not None and packet.size:
                 # Unwanted frames that no other frame depends on need not be decoded at all.
                 stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._only else "NONREF"
@@ -231,7 +242,11 @@ class _Reader:
             if packet is None:
                 return
 
-    def pixels(self, frame: Any) -> Pixels:
-        """Returns the frame as ``uint8[H, W, 3]`` RGB, by its own matrix and range, turned upright."""
-        pixels: Pixels = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, self._turns)) if self._turns else pixels
+    def pixels(self, shown: Shown) -> Pixels:
+        """Returns the frame as ``uint8[H, W, 3]`` RGB, by its own matrix and range, turned upright.
+
+        Raises:
+            VideoError: ``unsupported_rotation``.
+        """
+        check_upright(self._video.path, shown.orientation)
+        return shown.orientation.apply(shown.frame.to_ndarray(format="rgb24"))
