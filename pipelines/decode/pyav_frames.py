@@ -43,7 +43,7 @@ def version() -> str:
 
 def seek_plan(timeline: Timeline, wanted: Ints) -> tuple[dict[int, int], int]:
     """Returns, for wanted frames that are worth a seek, the key frame to seek to, and how many frames get decoded."""
-    if timeline.counted or not len(timeline.key_frames) or not len(wanted):
+    if timeline.counted or timeline.num_parts > 1 or not len(timeline.key_frames) or not len(wanted):
         return {}, int(wanted[-1]) + 1 if len(wanted) else 0
     position, num_decoded, seeks = 0, 0, {}
     nearest = np.searchsorted(timeline.key_frames, wanted, side="right") - 1
@@ -162,6 +162,10 @@ class _Reader:
         self._counted = timeline.counted
         self._key_frames = timeline.key_frames
         self._turns = Turns(video.stream)
+        self._num_packets = timeline.num_packets
+        self._part_packets = timeline.part_packets.tolist()
+        self._part_offsets = timeline.part_offsets.tolist()
+        self._has_sought = False
         self._only = set(self._ticks[only].tolist()) if only is not None and not timeline.counted else None
 
     def seek(self, key_frame: int) -> Iterator[tuple[int, Shown]]:
@@ -169,6 +173,7 @@ class _Reader:
         last = int(np.searchsorted(self._key_frames, key_frame))
         for key in self._key_frames[max(last - MAX_SEEK_RETRIES, 0) : last + 1][::-1]:
             self._video.container.seek(int(self._ticks[key]), stream=self._video.stream)
+            self._has_sought = True
             frames = self.frames()
             first = next(frames, None)
             # Starting elsewhere than at a key frame some codecs give frames that were never encoded.
@@ -184,6 +189,8 @@ class _Reader:
             orientation = self._turns.follow(frame)
             index = number if self._counted else self._index(frame, before)
             if index is None or index >= len(self._ticks):
+                if self._num_packets is not None and frame.pts is not None and frame.pts > self._ticks[-1] + 1:
+                    return
                 if not self._careful:
                     raise FaultError(f"frame {number} has a time that no packet has")
                 continue
@@ -208,8 +215,8 @@ class _Reader:
         return index
 
     def _decoded(self) -> Iterator[Any]:
-        container, stream = self._video.container, self._video.stream
-        packets = container.demux(stream)
+        stream = self._video.stream
+        packets = self._packets()
         while True:
             try:
                 packet = next(packets, None)
@@ -241,6 +248,24 @@ class _Reader:
                     raise FaultError("a frame is marked corrupt by its decoder")
             if packet is None:
                 return
+
+    def _packets(self) -> Iterator[Any]:
+        """Yields the packets the scan counted, each part of a joined recording on the clock of the first one."""
+        number = 0
+        part = 0
+        for packet in self._video.container.demux(self._video.stream):
+            # After a seek nobody knows a packet's number: what the scan left out at the end has no place in time.
+            if packet.size and not self._has_sought:
+                if self._num_packets is not None and number >= self._num_packets:
+                    return
+                while part + 1 < len(self._part_packets) and number >= self._part_packets[part + 1]:
+                    part += 1
+                if part:
+                    offset = self._part_offsets[part]
+                    packet.pts = packet.pts if packet.pts is None else packet.pts + offset
+                    packet.dts = packet.dts if packet.dts is None else packet.dts + offset
+                number += 1
+            yield packet
 
     def pixels(self, shown: Shown) -> Pixels:
         """Returns the frame as ``uint8[H, W, 3]`` RGB, by its own matrix and range, turned upright.

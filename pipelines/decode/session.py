@@ -291,7 +291,8 @@ class DecodeSession:
 def _message(pending: _Pending) -> bytes:
     request = pending.request
     timeline = request.timeline
-    arrays = {"pts_seconds": timeline.pts_seconds, "key_frames": timeline.key_frames}
+    names = ("pts_seconds", "key_frames", "part_packets", "part_offsets")
+    arrays = {name: getattr(timeline, name) for name in names}
     for number, view in enumerate(request.views):
         arrays[f"view{number}"] = np.asarray(view.frames, dtype=np.int64)
     return pack(
@@ -306,6 +307,7 @@ def _message(pending: _Pending) -> bytes:
                 "counted": timeline.counted,
                 "decord_refusal": timeline.decord_refusal,
                 "frame_bytes": timeline.frame_bytes,
+                "num_packets": timeline.num_packets,
             },
             "views": [view.preprocess.model_dump(mode="json") for view in request.views],
         },
