@@ -11,6 +11,7 @@ import numpy as np
 
 from clipmill.pipelines.decode.complaints import Complaints
 from clipmill.pipelines.decode.containers import OpenVideo, check_upright, open_video
+from clipmill.pipelines.decode.conversion import ToRGB
 from clipmill.pipelines.decode.orientation import Orientation, Turns
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.schemas.arrays import Ints, Pixels
@@ -34,6 +35,7 @@ class PassCounts:
 
     num_decoded: int = 0
     substituted: list[int] = field(default_factory=list)
+    scaler_flags: str | None = None
 
 
 def version() -> str:
@@ -162,6 +164,7 @@ class _Reader:
         self._counted = timeline.counted
         self._key_frames = timeline.key_frames
         self._turns = Turns(video.stream)
+        self._to_rgb = ToRGB(video.stream)
         self._num_packets = timeline.num_packets
         self._part_packets = timeline.part_packets.tolist()
         self._part_offsets = timeline.part_offsets.tolist()
@@ -274,4 +277,6 @@ class _Reader:
             VideoError: ``unsupported_rotation``.
         """
         check_upright(self._video.path, shown.orientation)
-        return shown.orientation.apply(shown.frame.to_ndarray(format="rgb24"))
+        pixels = self._to_rgb(shown.frame)
+        self._counts.scaler_flags = self._to_rgb.scaler_flags
+        return shown.orientation.apply(pixels)

@@ -156,6 +156,7 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
             "decoder_version": _version(decoder),
             "fallback_reason": reason,
             "num_frames_decoded": counts.num_decoded,
+            "scaler_flags": counts.scaler_flags,
             "seconds": time.monotonic() - started,
         },
         {"substituted": np.array(counts.substituted, dtype=np.int64)},

@@ -52,6 +52,7 @@ class DecodeSummary:
         num_frames_decoded: frames that left the decoder, wanted or not.
         substituted: indices of wanted frames that do not decode, each replaced by the nearest earlier one that does.
         seconds: wall time in the child, waiting for the consumer included.
+        scaler_flags: libswscale's, where frames have more than 8 bits (see `conversion`); None where they have not.
     """
 
     decoder: str
@@ -60,6 +61,7 @@ class DecodeSummary:
     num_frames_decoded: int
     substituted: tuple[int, ...]
     seconds: float
+    scaler_flags: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -324,6 +326,7 @@ def _summary(message: Message) -> DecodeSummary:
         num_frames_decoded=data["num_frames_decoded"],
         substituted=tuple(message.arrays["substituted"].tolist()),
         seconds=data["seconds"],
+        scaler_flags=data["scaler_flags"],
     )
 
 
