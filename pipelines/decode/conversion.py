@@ -13,8 +13,8 @@ import av.filter
 from clipmill.schemas.arrays import Pixels
 
 SCALER_FLAGS = "bicubic+accurate_rnd+full_chroma_int"
-"""For frames of more than 8 bits: equal, bit for bit, to ``ffmpeg -sws_flags`` with these. ours: which flags; ffmpeg's own
-default (``bicubic``) neither rounds accurately nor interpolates chroma to full width."""
+"""For frames of more than 8 bits: equal, bit for bit, to ``ffmpeg -sws_flags`` with these. ours: which flags;
+ffmpeg's own default (``bicubic``) neither rounds accurately nor interpolates chroma to full width."""
 DIRECT_BITS = 8
 
 
