@@ -55,9 +55,11 @@ PASSPORT = pa.struct(
         pa.field("num_tail_windows_dropped", pa.int64()),
         pa.field("num_tail_windows_padded", pa.int64()),
         pa.field("values_sha256", pa.string()),
+        pa.field("scaler_flags", pa.string()),
     ]
 )
 """`values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
+`scaler_flags` are libswscale's, where the video has more than 8 bits; null where it has not, and before they were fixed.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""
 
 COMMITS = pa.schema(

@@ -44,6 +44,7 @@ def passport(
         "num_tail_windows_dropped": sum(group.num_tail_windows_dropped for group in groups),
         "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
         "values_sha256": values_sha256(rows.values),
+        "scaler_flags": item.summary.scaler_flags,
     }
 
 
