@@ -7,7 +7,7 @@ in window order, to one `Reducer` per clip, which makes the clip's rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -191,6 +191,15 @@ class Extractor(Protocol):
 
     def reducer(self, clip: Clip) -> "Reducer":
         """Returns a fresh reducer for one clip."""
+        ...
+
+
+@runtime_checkable
+class WindowExtractor(Extractor, Protocol):
+    """An extractor whose outputs depend on where in its clip a window lies: the pipeline calls this, not `forward`."""
+
+    def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
+        """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are."""
         ...
 
 

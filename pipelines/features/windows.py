@@ -64,7 +64,8 @@ def clip_windows(
         starts, dropped, padded = _grid(length, span, sampling.step or num_frames, sampling.tail)
     # One list of numbers that all windows share: overlapping windows of a long video would else hold each many times.
     numbers = sequence.frames.tolist()
-    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every) for start in starts)
+    reached = min(length, max(starts, default=0) + span)
+    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every, reached) for start in starts)
     return ClipWindows(windows, dropped, padded)
 
 
@@ -96,7 +97,9 @@ def _grid(length: int, span: int, step: int, tail: str) -> tuple[list[int], int,
     return [*starts, next_start], 0, 1
 
 
-def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int) -> Window:
+def _window(
+    sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int, reached: int
+) -> Window:
     last = len(numbers) - 1
     stop = start + (num_frames - 1) * every
     frames = numbers[start : min(stop, last) + 1 : every]
@@ -107,6 +110,7 @@ def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num
         start_seconds=float(sequence.start_seconds[start]),
         stop_seconds=float(sequence.stop_seconds[min(stop, last)]),
         num_padded_frames=num_padded,
+        num_clip_frames=-(-reached // every),
     )
 
 
