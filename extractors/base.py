@@ -252,7 +252,7 @@ def frame_spacing_seconds(window: Window, sampling: Sampling) -> float:
     """
     if sampling.fps is not None:
         return sampling.every / sampling.fps
-    num_spanned = window.frames[-1] - window.frames[0] + 1
+    num_spanned = max(window.frames) - window.frames[0] + 1
     return (window.stop_seconds - window.start_seconds) / num_spanned * sampling.every
 
 

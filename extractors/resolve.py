@@ -82,13 +82,20 @@ def _sampling(card: ExtractorCard, given: Sampling | None, where: str) -> Sampli
         raise UsageError(describe(where, "frames", expected, str(given.frames), "raise it"))
     own = card.sampling.model_dump()
     if given.random_frames is not None:
-        own |= {"fps": None, "step": None}
+        own |= {"fps": None, "step": None, "rounding": None}
+    if given.uniform_windows is not None:
+        own["step"] = None
+    if given.centred:
+        own["step"] = 1
     own |= {key: getattr(given, key) for key in written}
     own["frames"] = own["frames"] or card.sampling.frames or 1
     other_windows = (own["frames"], own["every"]) != (card.sampling.frames or 1, card.sampling.every)
-    if other_windows and "step" not in written:
+    if other_windows and "step" not in written and not given.centred:
         own["step"] = None
-    return Sampling.model_validate(own)
+    if own["rounding"] is not None and own["fps"] is None:
+        remedy = "set fps, or leave rounding out"
+        raise UsageError(describe(where, "rounding", "an fps to round times to", "every frame", remedy))
+    return validate(Sampling, own, where)
 
 
 def _dtype(layer: Layer, wanted: str | None, where: str) -> Any:

@@ -2,12 +2,12 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clipmill.schemas.fingerprint import fingerprint, short
 from clipmill.schemas.model import Model
 
-Tail = Literal["drop", "repeat", "overlap"]
+Tail = Literal["drop", "repeat", "overlap", "loop", "before_last", "both_ways"]
 Pooling = Literal["none", "mean", "mean_l2"]
 
 IMPORTED = "imported"
@@ -21,14 +21,30 @@ class Sampling(Model):
     """Which frames of a clip go into which windows.
 
     Attributes:
-        fps: resample the clip to this constant rate first (the frame on display at each tick); None: every frame.
+        fps: resample the clip to this constant rate first; None: every frame.
+        rounding: which frame a tick of `fps` shows. ``display``, or None: the one on display at it. ``nearest``: as
+            ffmpeg's ``fps`` filter. ``ffmpeg_r``: as ffmpeg's ``-r`` before an output. The last two resample the whole
+            video from its first frame, whatever clip is wanted of it (`clipmill.pipelines.features.resampling`).
         frames: frames in one window; None: what the extractor needs.
         step: frames between the starts of two windows; None: `frames` (no overlap).
         every: take every n-th frame inside a window.
         random_frames: instead of a grid, this many seeded random frames of each clip, one window each.
         seed: of `random_frames`; the draw is a function of (seed, video id, clip index) alone.
         tail: what becomes of the last, incomplete window of a clip: ``drop`` it; ``repeat`` its last frame; or
-            ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated).
+            ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated);
+            ``loop``: repeat its own frames from its first; ``before_last``: as VSLNet's scripts, a window for every
+            step of the clip, shifted back so that it ends before the clip's last frame, which no window has (a clip too
+            short for one has one shorter window); ``both_ways``: as R-C3D, a grid from the start and another from the
+            end, for windows that count `frames` x `every` frames; a shorter clip is one window and repeats its last.
+        first_frame: the first window starts at this frame of the clip, counted from 0; None: at its first.
+        frames_after: so many frames must follow a window in the clip, although they are not in it; a window that lacks
+            them is an incomplete one (video_features reads one more, for its flow).
+        block_frames: cut the clip into blocks of so many frames first, and place windows in each by itself; a last
+            block of one frame is left out, one shorter than a window is extended backwards (VSLNet's scripts).
+        uniform_windows: instead of a grid, so many windows spread evenly from the clip's start to its end; one lies in
+            its middle. A window counts `frames` x `every` frames (CPNet).
+        centred: instead of a grid, a window centred on each frame, or each `step` frames; what lies beyond the clip's
+            ends is its first or last frame.
     """
 
     fps: float | None = Field(default=None, gt=0, le=1000)
@@ -38,11 +54,46 @@ class Sampling(Model):
     random_frames: int | None = Field(default=None, ge=1)
     seed: int = 0
     tail: Tail = "drop"
+    rounding: Literal["display", "nearest", "ffmpeg_r"] | None = None
+    first_frame: int | None = Field(default=None, ge=1)
+    frames_after: int | None = Field(default=None, ge=1)
+    block_frames: int | None = Field(default=None, ge=1)
+    uniform_windows: int | None = Field(default=None, ge=1)
+    centred: bool = False
+
+    @field_validator("rounding", mode="after")
+    @classmethod
+    def _default_is_off(cls, rounding: str | None) -> str | None:
+        # So that writing the default leaves a fingerprint alone.
+        return None if rounding == "display" else rounding
 
     @model_validator(mode="after")
     def _one_mode(self) -> "Sampling":
         if self.random_frames is not None and (self.fps is not None or self.step is not None):
             raise ValueError("expected either random_frames or a grid (fps, step), got both; remove one")
+        modes = {
+            "random_frames": self.random_frames is not None,
+            "uniform_windows": self.uniform_windows is not None,
+            "centred": self.centred,
+        }
+        given = [name for name, is_given in modes.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"expected one of random_frames, uniform_windows and centred, got {' and '.join(given)}")
+        if self.uniform_windows is not None and self.step is not None:
+            raise ValueError("uniform_windows has no step: windows are spread evenly; remove one of them")
+        of_grid = {
+            "first_frame": self.first_frame,
+            "frames_after": self.frames_after,
+            "block_frames": self.block_frames,
+            f"tail: {self.tail}": None if self.tail in ("drop", "repeat", "overlap", "loop") else self.tail,
+        }
+        unused = [name for name, value in of_grid.items() if value is not None]
+        if given and unused and not (given == ["uniform_windows"] and unused[0] in ("first_frame", "frames_after")):
+            raise ValueError(f"{unused[0]} belongs to a grid of windows, got {given[0]} too; remove one")
+        if self.tail in ("before_last", "both_ways") and (self.first_frame or self.frames_after):
+            raise ValueError(f"tail: {self.tail} starts at the clip's first frame; remove first_frame and frames_after")
+        if self.tail == "before_last" and self.every != 1:
+            raise ValueError(f"tail: before_last takes every frame, got every: {self.every}; remove one of them")
         return self
 
 

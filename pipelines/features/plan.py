@@ -175,7 +175,11 @@ def _num_windows(recipe: Recipe, video: Video, duration_seconds: float, num_fram
     sampling = recipe.sampling
     if sampling.random_frames is not None:
         return sampling.random_frames * _num_clips(recipe, video, duration_seconds)
+    if sampling.uniform_windows is not None:
+        return sampling.uniform_windows * _num_clips(recipe, video, duration_seconds)
     length = round(duration_seconds * sampling.fps) if sampling.fps else num_frames
     frames = sampling.frames or 1
+    if sampling.centred or sampling.tail == "before_last":
+        return max(-(-length // (sampling.step or frames)), 1)
     span = (frames - 1) * sampling.every + 1
     return max((length - span) // (sampling.step or frames) + 1, 1)
