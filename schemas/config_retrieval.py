@@ -19,8 +19,8 @@ class RetrievalConfig(TaskConfig):
         cutoffs: K of mAP@K and the other metrics.
         spaces: of the model; default: all, and plain cosine.
         cosine_baseline: score plain cosine of the stored vectors too, where both come from one network.
-        exclude: what a query does not rank: its ``own_clip``, all clips of its ``own_video``, or ``none``: as published,
-            its own clip is in the gallery and counts as a hit.
+        exclude: what a query does not rank: its ``own_clip``, all clips of its ``own_video``, or ``none``; then its own
+            clip counts as a hit, as published.
         examples: how many queries the page shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
         search: exact, or through an index whose recall is measured.
