@@ -68,6 +68,9 @@ RUNTIME = [
     "torch>=2.6,<3",
     # Storage. zarr 3 for sharded arrays.
     "zarr>=3.0.8,<4",
+    # What zarr is made of, where its chunks are read without its event loop.
+    "numcodecs>=0.14",
+    "google-crc32c>=1.5",
     "fsspec>=2024.9",
     "h5py>=3.11",
     # MATLAB's .mat of version 5; scikit-learn needs it as well.
