@@ -210,9 +210,16 @@ class LoopConfig(Model):
     Attributes:
         batch: items of one step, over all workers together.
         beta1, beta2, weight_decay: of Adam.
+        schedule: of the learning rate: ``milestones``, without any of which it is constant, or ``cosine``, half a wave
+            that falls towards 0 over the epochs.
         milestones, gamma: after so many epochs the learning rate is multiplied by `gamma`.
+        warmup_epochs: over so many epochs it rises in equal steps, one a batch, to what the schedule says.
+        max_gradient_norm: the gradients of a step that are longer, all together, are shortened to it; None: never.
+        precision: of the forward pass. In ``bfloat16`` and ``float16`` PyTorch's autocast decides by operation; weights
+            stay in float32, and of float16 the losses are scaled, so that small gradients do not vanish.
         select: the epoch a run is used by: the ``last``, or the one whose loss of this name (such as ``total``) is
             least on the validation split.
+        patience: the training ends after so many epochs without a smaller loss `select`; None: never.
         keep_checkpoints: the newest so many are kept, older ones deleted.
         threads: compute threads; 0: as many as PyTorch takes, divided by the workers of a machine.
     """
@@ -223,32 +230,61 @@ class LoopConfig(Model):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["milestones", "cosine"] = "milestones"
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
+    warmup_epochs: int = Field(default=0, ge=0)
+    max_gradient_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     select: str = "last"
+    patience: int | None = Field(default=None, ge=1)
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _keys_fit_each_other(self) -> "LoopConfig":
+        if self.schedule != "milestones" and self.milestones:
+            raise ValueError(f"schedule {self.schedule} has no milestones: leave them out, or set schedule: milestones")
+        if self.patience is not None and self.select == "last":
+            raise ValueError("patience waits for a smaller loss on the validation split: set select, such as total")
+        return self
+
 
 class TrainerConfig(Model):
-    """Where training runs: in this process, or under Ray Train with `workers` processes (the same global batch)."""
+    """Where training runs: in this process, or under Ray Train with `workers` processes (the same global batch).
+
+    Attributes:
+        max_failures: so often a lost worker is made good from the last checkpoint; once more ends the run.
+        timeout_seconds: a worker that the others wait for longer than this counts as lost.
+    """
 
     name: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
     address: str | None = None
+    max_failures: int = Field(default=3, ge=0)  # ours
+    timeout_seconds: int = Field(default=600, ge=1)  # ours: as long as Ray's own health check of a worker
 
     @model_validator(mode="after")
     def _keys_of_its_own(self) -> "TrainerConfig":
-        if self.name == "local" and (self.workers != 1 or self.address is not None):
-            raise ValueError("workers and address belong to trainer ray: leave them out, or set name: ray")
+        unused = [key for key in type(self).model_fields if key != "name" and getattr(self, key) != _default(self, key)]
+        if self.name == "local" and unused:
+            raise ValueError(f"{unused[0]} belongs to trainer ray: leave it out, or set name: ray")
         return self
 
 
+def _default(model: Model, key: str) -> Any:
+    return type(model).model_fields[key].default
+
+
 class TrainConfig(Model):
-    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report."""
+    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report.
+
+    Attributes:
+        tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
+    """
 
     data: DataConfig
     model: ModelConfig
@@ -256,6 +292,7 @@ class TrainConfig(Model):
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
     out: LocalPath
     resume: bool = True
+    tensorboard: bool = False
 
     @field_validator("data")
     @classmethod

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import torch
 
+from clipmill.pipelines.training.event_files import event_files
 from clipmill.pipelines.training.run_folder import RunFolder
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, check_finite, placed, save_epoch, start
 from clipmill.schemas.config import LoopConfig, TrainConfig
@@ -39,13 +40,16 @@ def solve(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> int:
     everything = torch.arange(len(items))
     batch = items.batch(everything, items.lengths(everything))
     folder, began, number = RunFolder(job.folder), time.monotonic(), 0
-    for number, reached in enumerate(trained.model.solve(batch), start=1):
-        values = {name: float(value) for name, value in reached.items()}
-        check_finite(number, values)
-        seconds = time.monotonic() - began
-        folder.add_metrics({"epoch": number, "losses": values, "seconds": round(seconds, 6)})
-        on_epoch(EpochDone(number, number, values, seconds, len(items)))
-        began = time.monotonic()
+    with event_files(job.folder, 0, job.config.tensorboard) as events:
+        for number, reached in enumerate(trained.model.solve(batch), start=1):
+            values = {name: float(value) for name, value in reached.items()}
+            check_finite(number, values)
+            seconds = time.monotonic() - began
+            line = {"epoch": number, "losses": values, "seconds": round(seconds, 6)}
+            folder.add_metrics(line)
+            events.add(line, None)
+            on_epoch(EpochDone(number, number, values, seconds, len(items)))
+            began = time.monotonic()
     if not number:
         raise ValueError(f"{trained.name}: expected solve to yield at least once, got nothing")
     save_epoch(job, replace(trained, epoch=number), {}, None)

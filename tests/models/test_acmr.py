@@ -11,7 +11,7 @@ from clipmill.models.acmr import Acmr, AcmrOptions, triplet_loss
 from clipmill.models.base import Batch, Sizes, Values
 from clipmill.models.hard_negatives import HardNegatives
 from clipmill.models.registry import registration, resolve_options
-from clipmill.pipelines.training.loop import rate_of
+from clipmill.pipelines.training.optimiser import rate_of
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.errors import ConfigError
 from tests.models.small_batches import learned, made, mean_average_precision, pairs, unrelated_items

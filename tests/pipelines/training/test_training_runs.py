@@ -239,7 +239,7 @@ def test_from_a_store_to_a_checkpoint(
     videos = [stored_video(f"{label}/{i}.mp4", label) for label in ("a", "b") for i in range(4)]
     write_feature("frame", {video: rows_of(random.random((1, 6))) for video in videos})
     write_feature("clip", {video: rows_of(random.random((3, 10))) for video in videos})
-    data = make_config().model_dump(mode="json", by_alias=True)
+    data = make_config(batch=6).model_dump(mode="json", by_alias=True)
     data["data"] = {"store": store.url, "image": "frame", "video": "clip", "split": {"test_fraction": 0.25}}
     report = train(validate(TrainConfig, data, "test"))
     trained = load(Path(report.checkpoint))
