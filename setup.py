@@ -43,6 +43,8 @@ PACKAGES = [
     "clipmill.pipelines.reports",
     "clipmill.pipelines.reproductions",
     "clipmill.pipelines.reproductions.cpnet_toy",
+    "clipmill.pipelines.reproductions.map_ivr_table",
+    "clipmill.pipelines.sweeps",
     "clipmill.pipelines.training",
     "clipmill.schemas",
     "clipmill.stores",

@@ -27,6 +27,8 @@ StoreUrl = Annotated[str, typer.Argument(help="Path or URL of a store.", metavar
 
 RESUME_HINT = "what is committed stands; run the same command again to go on"
 
+TRIALS_HINT = "finished trials stand; run the same command again to go on"
+
 
 @app.command()
 def build(
@@ -147,6 +149,14 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
 
 
 @app.command()
+def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train and evaluate over a grid, at random or point by point, with several seeds (Ray Tune)."""
+    from clipmill.jobs.sweep import run_sweep
+
+    run_verb(lambda: run_sweep(config, overrides or []), as_json, TRIALS_HINT)
+
+
+@app.command()
 def evaluate(
     config: Config,
     overrides: Overrides = None,
@@ -199,14 +209,15 @@ def search(config: Config, overrides: Overrides = None, as_json: AsJson = False)
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as cpnet-toy.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as map-ivr-table.")],
+    config: Annotated[str | None, typer.Option("--config", help="YAML file of the job.", metavar="FILE")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a published experiment and print ours beside theirs."""
     from clipmill.jobs.reproduce import run_reproduce
 
-    run_verb(lambda: run_reproduce(name, overrides or []), as_json)
+    run_verb(lambda: run_reproduce(name, config, overrides or []), as_json, TRIALS_HINT)
 
 
 @app.command()
