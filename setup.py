@@ -11,11 +11,14 @@ PACKAGES = [
     "clipmill.extractors",
     "clipmill.extractors.c3d",
     "clipmill.extractors.cpnet",
+    "clipmill.extractors.exported",
     "clipmill.extractors.i3d",
+    "clipmill.extractors.onnx_program",
     "clipmill.extractors.rc3d",
     "clipmill.extractors.resnet50",
     "clipmill.extractors.rmac",
     "clipmill.extractors.squeezenet",
+    "clipmill.extractors.torch_program",
     "clipmill.extractors.tracks",
     "clipmill.extractors.vgg16",
     "clipmill.jobs",
@@ -66,8 +69,9 @@ RUNTIME = [
     # needs no display libraries.
     "opencv-contrib-python-headless>=4.10",
     "pillow>=10",
-    # Networks and training.
+    # Networks and training. safetensors: weights files of that form.
     "torch>=2.6,<3",
+    "safetensors>=0.4.3,<1",
     # Storage. zarr 3 for sharded arrays.
     "zarr>=3.0.8,<4",
     # What zarr is made of, where its chunks are read without its event loop.
@@ -92,6 +96,12 @@ RUNTIME = [
     "jinja2>=3.1,<4",
     # The report's t-SNE map, on one thread so that equal inputs give equal pages.
     "scikit-learn>=1.5",
+]
+
+ONNX = [
+    # The extractor onnx: the one reads a model as data, the other runs it.
+    "onnx>=1.17,<2",
+    "onnxruntime>=1.20,<2",
 ]
 
 DEVELOPMENT = [
@@ -143,7 +153,7 @@ with TemporaryDirectory() as build_folder:
         package_dir={"": "src"},
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
-        extras_require={"dev": DEVELOPMENT, **OBJECT_STORES},
+        extras_require={"dev": DEVELOPMENT + ONNX, "onnx": ONNX, **OBJECT_STORES},
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
     )

@@ -111,6 +111,26 @@ class Layer:
 
 
 @dataclass(frozen=True, slots=True)
+class ProgramFile:
+    """What an extractor does whose weights file is the network itself (an exported program): the file says what it is.
+
+    Attributes:
+        layout: name of that kind of file; recorded in the recipe.
+        card: from the path of a file and an instance of the card's options, the card as they make it. Reads the file.
+            The length of its layers may be left open (0) for `ExtractorCard.resolve_files` to find.
+        of_recipe: the card of a resolved recipe, without its file.
+        digest: of the file at a path, further files that belong to it included.
+        describe: what is in the file at a path, in lines for people.
+    """
+
+    layout: str
+    card: Callable[[str, Any], "ExtractorCard"]
+    of_recipe: Callable[[Recipe], "ExtractorCard"]
+    digest: Callable[[str], str]
+    describe: Callable[[str], list[tuple[str, str]]]
+
+
+@dataclass(frozen=True, slots=True)
 class ExtractorCard:
     """What an extractor is, without loading it: all that planning needs.
 
@@ -136,6 +156,7 @@ class ExtractorCard:
         class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
+        program: of an extractor whose weights file is the network itself.
     """
 
     name: str
@@ -156,6 +177,7 @@ class ExtractorCard:
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
+    program: ProgramFile | None = None
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.

@@ -15,6 +15,15 @@ from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
+PILLOW_FILTERS = {
+    "bilinear_antialias": Image.Resampling.BILINEAR,
+    "bicubic_antialias": Image.Resampling.BICUBIC,
+    "lanczos_antialias": Image.Resampling.LANCZOS,
+    "box_antialias": Image.Resampling.BOX,
+    "hamming_antialias": Image.Resampling.HAMMING,
+    "nearest_pillow": Image.Resampling.NEAREST,
+}
+
 MOST_PIXELS = 1 << 26
 """Of a resized frame (ours): twice an 8K frame, 200 MB. Only a frame of a few rows or columns gets there."""
 
@@ -107,7 +116,7 @@ def _resize(frame: Pixels, rows: int, columns: int, interpolation: str) -> Pixel
         resized = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_LINEAR)
     else:
         image = Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
-        resized = np.asarray(image.resize((columns, rows), Image.Resampling.BILINEAR))
+        resized = np.asarray(image.resize((columns, rows), PILLOW_FILTERS[interpolation]))
     return resized.reshape(rows, columns, frame.shape[2]).astype(np.uint8, copy=False)
 
 

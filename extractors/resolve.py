@@ -23,7 +23,7 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     where = f"features.{name}"
     card = registry.card(feature.extractor or name)
     options = validate(card.options, feature.options, f"{where}.options")
-    card = card_for(card, options)
+    card = _of_program(card, feature.weights, options, where) if card.program is not None else card_for(card, options)
     layer = _layer(card, feature.layer, where)
     weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
     of_weights = {key: value for key, value in weights_card.options.items() if getattr(options, key) is None}
@@ -51,6 +51,15 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     if card.check is not None:
         card.check(recipe)
     return recipe
+
+
+def _of_program(card: ExtractorCard, given: WeightsConfig | None, options: Any, where: str) -> ExtractorCard:
+    """Returns the card of an extractor that runs the very file given as its weights, as that file makes it."""
+    if card.program is None or given is None or given.file is None:
+        got = "none" if given is None else f"{{random: {given.random}}}"
+        remedy = f"name the file that {card.name} is to run (docs/extractors/{card.name}.md)"
+        raise UsageError(describe(where, "weights", "{file: PATH}, the exported network", got, remedy))
+    return card.program.card(os.path.abspath(os.path.expanduser(given.file)), options)
 
 
 def _layer(card: ExtractorCard, wanted: str | None, where: str) -> Layer:
@@ -144,6 +153,11 @@ def _weights(
     card: ExtractorCard, given: WeightsConfig | None, layer: Layer, where: str
 ) -> tuple[Weights, WeightsCard, int | None]:
     """Returns the weights, their card, and the number of classes of the file's last layer where it tells."""
+    if card.program is not None and given is not None and given.file is not None:
+        chosen = _card_named(card, given.card, where) if given.card else card.weights[0]
+        path = os.path.abspath(os.path.expanduser(given.file))
+        sha256, layout_name = card.program.digest(path), card.program.layout
+        return Weights(source="file", file=path, sha256=sha256, layout=layout_name, card=chosen.name), chosen, None
     known = registry.registration(card.name).layouts
     if known is None:
         if given is not None and given.file is not None:

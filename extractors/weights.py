@@ -10,7 +10,7 @@ import pickletools
 import re
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
@@ -34,6 +34,8 @@ SHOWN_KEYS = 4
 DIGEST_CHUNK_BYTES = 4 << 20
 CAFFEMODEL_START = b"\n"
 """The first byte of a serialised NetParameter: the tag of its name."""
+SAFETENSORS = ".safetensors"
+"""By which such a file is known: its first bytes are a length, which may be any."""
 MAX_PICKLES = 8
 """A legacy file is a few pickles in a row: magic number, version, system, content, keys."""
 PLAIN_GLOBALS = re.compile(
@@ -94,13 +96,16 @@ def _digest(path: str, num_bytes: int, modified_ns: int) -> str:
     return total.hexdigest()
 
 
-def check_digest(path: str, sha256: str) -> None:
+def check_digest(path: str, sha256: str, of: Callable[[str], str] = digest) -> None:
     """Makes sure that the file is still the one a recipe was resolved with.
+
+    Args:
+        of: what the digest of a file is.
 
     Raises:
         WeightsError: it is not.
     """
-    found = digest(path)
+    found = of(path)
     if found != sha256:
         remedy = "put the file back, or build again with the new one"
         raise WeightsError(describe("weights", path, f"SHA-256 {sha256[:12]}...", f"{found[:12]}...", remedy))
@@ -110,8 +115,8 @@ def read_state_dict(path: str) -> dict[str, "Tensor"]:
     """Returns the tensors of a weights file by key, unwrapped from ``state_dict`` and the like, without ``module.``.
 
     PyTorch files, both zip and legacy, are read with an unpickler that builds tensors, NumPy arrays and plain
-    containers only. ``.npz`` files and Caffe models are recognised by their first bytes; a Caffe model's keys are
-    ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
+    containers only. ``.npz`` files and Caffe models are recognised by their first bytes, safetensors by its suffix; a
+    Caffe model's keys are ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
 
     Raises:
         WeightsError: unreadable, truncated, no weights file, or one that would run code when loaded.
@@ -121,8 +126,10 @@ def read_state_dict(path: str) -> dict[str, "Tensor"]:
             head = file.read(1)
     except OSError as error:
         raise _unreadable(path, error, "correct the path") from None
-    if head == CAFFEMODEL_START:
+    if head == CAFFEMODEL_START and not path.endswith(SAFETENSORS):
         content: Any = _read_caffemodel(path)
+    elif path.endswith(SAFETENSORS):
+        content = _read_safetensors(path)
     elif _is_npz(path):
         content = _read_npz(path)
     else:
@@ -147,6 +154,18 @@ def _read_caffemodel(path: str) -> dict[str, Any]:
     if not found:
         raise _foreign(path, "a Caffe model", ValueError("no layer has numbers; is it the prototxt?"))
     return found
+
+
+def _read_safetensors(path: str) -> dict[str, Any]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return dict(load_file(path))
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise _foreign(path, "a safetensors file", error) from None
+    except OSError as error:
+        raise _unreadable(path, error, "correct the path") from None
 
 
 def _is_npz(path: str) -> bool:

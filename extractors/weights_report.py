@@ -58,6 +58,8 @@ def options_for(extractor: str, path: str) -> dict[str, Any]:
         UsageError: there is no such extractor, or it reads no weights files.
         WeightsError: the file cannot be read, or has none of the extractor's layouts.
     """
+    if registry.card(extractor).program is not None:
+        return {}
     layouts = _layouts(extractor)
     shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
     return dict(card_choices(extractor)[match_layout(path, shapes, layouts).card].options)

@@ -108,7 +108,8 @@ class Preprocess(Model):
         size: rows and columns for ``exact``; one number for ``short_side``, ``long_side`` and ``width``.
         resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
         interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or ``bilinear_antialias`` as
-            Pillow does it (torchvision's on PIL images).
+            Pillow does it (torchvision's on PIL images); Pillow's other filters likewise, of which ``nearest_pillow``
+            has no antialias.
         crop: rows and columns of the crop; None: no crop.
         crop_offset: row and column of its top left corner; None: centred with integer division.
         colour: channel order the weights expect, or ``grey`` (one channel).
@@ -125,7 +126,15 @@ class Preprocess(Model):
     resize: Literal["exact", "short_side", "long_side", "width", "none"] = "none"
     size: tuple[int, ...] = ()
     resize_when: Literal["always", "shrink", "enlarge"] = "always"
-    interpolation: Literal["bilinear", "bilinear_antialias"] = "bilinear"
+    interpolation: Literal[
+        "bilinear",
+        "bilinear_antialias",
+        "bicubic_antialias",
+        "lanczos_antialias",
+        "box_antialias",
+        "hamming_antialias",
+        "nearest_pillow",
+    ] = "bilinear"
     crop: tuple[int, int] | None = None
     crop_offset: tuple[int, int] | None = None
     colour: Literal["rgb", "bgr", "grey"] = "rgb"

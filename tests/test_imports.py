@@ -71,6 +71,9 @@ HOMES = {
     "zarr": ("stores/",),
     # The second reads a weights file published as HDF5: extractors read their weights, and may not import stores.
     "h5py": ("stores/", "extractors/c3d/projection.py"),
+    # An optional extra.
+    "onnx": ("extractors/onnx_program/",),
+    "onnxruntime": ("extractors/onnx_program/",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
 
@@ -262,7 +265,11 @@ def test_what_the_plan_allows_is_allowed(path: str, source: str) -> None:
     assert violations(path, source) == []
 
 
-HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"}
+HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"} | {
+    "onnx",
+    "onnxruntime",
+    "safetensors",
+}
 
 
 @pytest.mark.parametrize(

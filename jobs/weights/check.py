@@ -1,9 +1,11 @@
 """``clipmill weights check``: what a weights file is, and where a sample is published whether it gives its numbers."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from clipmill.extractors import registry
+from clipmill.extractors.base import ProgramFile
 from clipmill.extractors.weights_report import WeightsReport, report_weights
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.weights.sample import check_sample
@@ -18,6 +20,9 @@ def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
         having = [name for name in registry.names() if registry.registration(name).sample is not None]
         expected = f"extractor {' or '.join(having)} (no other has a published sample)"
         raise UsageError(describe("option", "--input", expected, extractor, "leave it out"))
+    program = registry.card(extractor).program
+    if program is not None:
+        return _program(extractor, program, os.path.abspath(os.path.expanduser(path)))
     report = report_weights(extractor, path)
     data = _data(extractor, report)
     lines = _lines(extractor, report)
@@ -29,6 +34,24 @@ def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
         lines += sample.lines
     data["passed"] = passed
     return Outcome(data, "\n".join(lines), EXIT_COMPLETE if passed else EXIT_FAILURE)
+
+
+def _program(extractor: str, program: ProgramFile, path: str) -> Outcome:
+    """Says what an exported network is; one that cannot be used is an error, with its reason."""
+    facts = [("SHA-256", program.digest(path)), *program.describe(path)]
+    named = {key: [value for other, value in facts if other == key] for key, _ in facts}
+    data = {"extractor": extractor, "path": path, "num_bytes": os.path.getsize(path), "layout": program.layout}
+    data |= {key.lower().replace("-", "").replace(" ", "_"): found for key, found in named.items() if key != "SHA-256"}
+    data |= {"sha256": named["SHA-256"][0], "passed": True}
+    lines = [path, f"  {'file':<10}  {data['num_bytes']:,} bytes, {program.layout}"]
+    lines += [f"  {key:<10}  {value}" for key, value in facts]
+    lines.append(f"  {'in a build':<10}  {extractor}: {{layer: {_last_word(facts)}, weights: {{file: {path}}}}}")
+    return Outcome(data, "\n".join(lines), EXIT_COMPLETE)
+
+
+def _last_word(facts: Sequence[tuple[str, str]]) -> str:
+    """Returns the name of the first output, which stands behind its shape."""
+    return next(value.rpartition(" ")[2] for key, value in facts if key == "output")
 
 
 def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
