@@ -5,6 +5,7 @@ from typing import Any
 
 from clipmill.jobs.output import Outcome
 from clipmill.stores.store import Store
+from clipmill.stores.tables import truncated_and_joined
 
 
 def run_status(url: str) -> Outcome:
@@ -28,6 +29,7 @@ def run_status(url: str) -> Outcome:
                 commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
             )
         )
+        truncated, joined = truncated_and_joined(commits)
         quarantined = {row["video_id"] for row in in_force if recipe.fingerprint in row["recipes"]} - complete
         features.append(
             {
@@ -39,6 +41,8 @@ def run_status(url: str) -> Outcome:
                 "num_quarantined": len(quarantined),
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
+                "num_truncated_kept": len(truncated),
+                "num_joined": len(joined),
                 "dim": recipe.dim,
             }
         )
@@ -72,6 +76,11 @@ def _text(data: dict[str, Any]) -> str:
             f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
+    lines += [
+        f"  {item['key']}: {item['num_truncated_kept']} truncated videos kept, {item['num_joined']} joined end to end"
+        for item in data["features"]
+        if item["num_truncated_kept"] or item["num_joined"]
+    ]
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"
