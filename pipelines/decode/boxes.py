@@ -111,7 +111,7 @@ def fragments_seconds(path: str) -> float | None:
 
 
 def display_stops_seconds(path: str, track: int, start_seconds: float) -> list[float]:
-    """Returns when the display of a track ends: by its edit list, or, where it has none, by its headers, likeliest first.
+    """Returns when the display of a track ends: by its edit list, or, without one, by its headers, likeliest first.
 
     Counted as libavformat counts presentation times: from the start of the first edit.
 
