@@ -8,6 +8,7 @@ from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try, run_time
 from clipmill.stores.store import Store
 from clipmill.stores.tables import in_force as in_force_of
+from clipmill.stores.tables import truncated_and_joined
 
 
 def run_status(url: str) -> Outcome:
@@ -33,6 +34,7 @@ def run_status(url: str) -> Outcome:
                 commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
             )
         )
+        truncated, joined = truncated_and_joined(commits)
         quarantined = {row["video_id"] for row in in_force if recipe.fingerprint in row["recipes"]} - complete
         features.append(
             {
@@ -44,6 +46,8 @@ def run_status(url: str) -> Outcome:
                 "num_quarantined": len(quarantined),
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
+                "num_truncated_kept": len(truncated),
+                "num_joined": len(joined),
                 "dim": recipe.dim,
             }
         )
@@ -84,6 +88,11 @@ def _text(data: dict[str, Any]) -> str:
             f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
+    lines += [
+        f"  {item['key']}: {item['num_truncated_kept']} truncated videos kept, {item['num_joined']} joined end to end"
+        for item in data["features"]
+        if item["num_truncated_kept"] or item["num_joined"]
+    ]
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"

@@ -19,13 +19,14 @@ from clipmill.pipelines.features.machine_faults import check_share, held_back, i
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
-from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, Store
+from clipmill.stores.tables import truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
@@ -44,7 +45,7 @@ class Planned:
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
-    reannotated: tuple[Quarantined, ...] = ()
+    released: tuple[Quarantined, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -79,6 +80,8 @@ class BuildReport:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
+        num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
+        num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
     """
 
@@ -99,6 +102,8 @@ class BuildReport:
     num_frames_substituted: int
     num_tail_windows_dropped: int
     num_tail_windows_padded: int
+    num_truncated_kept: int
+    num_joined: int
     seconds: Mapping[str, float]
     num_storage_retries: int
     peak_memory_bytes: int
@@ -139,7 +144,8 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
-    quarantined = _quarantined(store, reannotated)
+    released = (*reannotated, *_now_kept(store, config.decode, recipes))
+    quarantined = _quarantined(store, released)
     unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
         readable,
@@ -147,7 +153,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, reannotated)
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, released)
 
 
 def build(
@@ -202,6 +208,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         max_attempts=config.engine.max_attempts,
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
+        keep_truncated=config.decode.truncated == "keep",
     )
 
 
@@ -257,6 +264,21 @@ def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Reci
     return tuple(found)
 
 
+def _now_kept(store: Store | None, decode: DecodeConfig, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
+    """Returns what is in quarantine because it breaks off, where such videos are to be kept now."""
+    if store is None or decode.truncated != "keep":
+        return ()
+    wanted = {recipe.fingerprint for recipe in recipes}
+    found = []
+    for row in store.quarantine().to_pylist():
+        concerned = tuple(recipe for recipe in row["recipes"] if recipe in wanted)
+        # Of one without an index (stage probe) there is nothing to keep.
+        if row["stage"] == "scan" and row["reason"] == "truncated" and concerned:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
+    return tuple(found)
+
+
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
     if store is None:
         return Done()
@@ -298,7 +320,7 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
-    store.write_quarantine(run_id, REANNOTATED_KEY, planned.reannotated, released=True)
+    store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
@@ -326,6 +348,19 @@ def _num_complete(store: Store, planned: Planned) -> int:
     return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
 
 
+def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
+    """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
+    manifest = {item.video.id: item.video for item in planned.probed}
+    truncated: set[str] = set()
+    joined: set[str] = set()
+    for recipe in planned.recipes:
+        commits = store.commits_in_force(recipe.fingerprint, manifest)
+        broken, parts = truncated_and_joined(commits)
+        truncated |= broken
+        joined |= parts
+    return len(truncated), len(joined)
+
+
 def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
     current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
@@ -343,6 +378,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
             seconds[stage] += spent
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
+    truncated, joined = _counted_passports(store, planned)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -361,6 +397,8 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
         num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
+        num_truncated_kept=truncated,
+        num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),

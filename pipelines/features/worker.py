@@ -167,7 +167,8 @@ class Worker:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            item = prepare(video, [extraction.recipe for extraction in extractions.values()], self._shot_session)
+            recipes = [extraction.recipe for extraction in extractions.values()]
+            item = prepare(video, recipes, self._shot_session, self._spec.keep_truncated)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
