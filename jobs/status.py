@@ -3,6 +3,8 @@
 from collections import Counter
 from typing import Any
 
+import pyarrow as pa
+
 from clipmill.jobs.output import Outcome
 from clipmill.stores.store import Store
 
@@ -39,6 +41,7 @@ def run_status(url: str) -> Outcome:
                 "num_quarantined": len(quarantined),
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
+                **_segments_outside(commits),
                 "dim": recipe.dim,
             }
         )
@@ -59,6 +62,13 @@ def run_status(url: str) -> Outcome:
     return Outcome(data, _text(data))
 
 
+def _segments_outside(commits: pa.Table) -> dict[str, int]:
+    """Returns how many annotated segments lie outside their videos, in part or wholly."""
+    passports = commits.column("passport").to_pylist()
+    names = ("num_segments_clamped", "num_segments_emptied")
+    return {name: sum(passport[name] or 0 for passport in passports) for name in names}
+
+
 def _text(data: dict[str, Any]) -> str:
     lines = [
         f"{data['store']}: dataset {data['dataset']}, {data['format']}, {data['num_videos']} videos, "
@@ -72,6 +82,11 @@ def _text(data: dict[str, Any]) -> str:
             f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
+        if item["num_segments_clamped"] or item["num_segments_emptied"]:
+            lines.append(
+                f"    annotated segments outside their video: {item['num_segments_emptied']} wholly (empty clips), "
+                f"{item['num_segments_clamped']} in part (cut)"
+            )
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"

@@ -56,10 +56,14 @@ PASSPORT = pa.struct(
         pa.field("num_tail_windows_padded", pa.int64()),
         pa.field("values_sha256", pa.string()),
         pa.field("scaler_flags", pa.string()),
+        pa.field("first_frame_seconds", pa.float64()),
+        pa.field("num_segments_clamped", pa.int64()),
+        pa.field("num_segments_emptied", pa.int64()),
     ]
 )
 """`values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
-`scaler_flags` are libswscale's, where the video has more than 8 bits; null where it has not, and before they were fixed.
+`scaler_flags` are libswscale's, where the video has more than 8 bits; null where it has not.
+`first_frame_seconds` is where on the container's clock, which all times of a store are on, the video begins.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""
 
 COMMITS = pa.schema(

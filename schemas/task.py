@@ -50,6 +50,7 @@ class WorkerSpec:
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
+        max_outside_share: of a video's segments, or their time, that may lie outside it.
         run_id: names the run's records in the store.
     """
 
@@ -64,6 +65,7 @@ class WorkerSpec:
     decode_memory_bytes: int = 4 << 30
     decode_videos_per_child: int = 200
     max_attempts: int = 2
+    max_outside_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,6 +77,7 @@ class TaskResult:
         num_rows: per recipe key.
         seconds: time per stage (scan, decode_wait, forward, write) and the total.
         num_frames_decoded: frames that left the decoder.
+        num_segments_clamped, num_segments_emptied: annotated segments that lie partly, or wholly, outside their video.
         forward: per recipe key, windows that went through the network and the seconds it took.
     """
 
@@ -89,6 +92,8 @@ class TaskResult:
     num_tail_windows_dropped: int = 0
     num_tail_windows_padded: int = 0
     num_windows: Mapping[str, int] = field(default_factory=dict)
+    num_segments_clamped: int = 0
+    num_segments_emptied: int = 0
     peak_memory_bytes: int = 0
 
 

@@ -95,6 +95,8 @@ class BuildReport:
     num_frames_substituted: int
     num_tail_windows_dropped: int
     num_tail_windows_padded: int
+    num_segments_clamped: int
+    num_segments_emptied: int
     seconds: Mapping[str, float]
     peak_memory_bytes: int
     speed: SpeedOfLight | None
@@ -119,7 +121,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     """
     check_clip_rule(config.clips)
     recipes = tuple(
-        resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
+        resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
@@ -187,6 +189,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
+        max_outside_share=config.annotations.max_outside_share,
     )
 
 
@@ -318,6 +321,8 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
         num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
+        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
+        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),

@@ -24,6 +24,7 @@ def passport(
         raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
     recipe = extraction.recipe
     groups = item.windows[recipe.fingerprint]
+    fit = item.segment_fits[recipe.fingerprint]
     return {
         "clipmill_version": __version__,
         "weights": recipe.weights.source,
@@ -45,6 +46,9 @@ def passport(
         "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
         "values_sha256": values_sha256(rows.values),
         "scaler_flags": item.summary.scaler_flags,
+        "first_frame_seconds": float(item.timeline.pts_seconds[0]),
+        "num_segments_clamped": fit.num_clamped,
+        "num_segments_emptied": fit.num_emptied,
     }
 
 
