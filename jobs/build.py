@@ -79,6 +79,11 @@ def _build_text(report: BuildReport) -> str:
         )
     if report.num_storage_retries:
         lines.append(f"  storage calls made again: {report.num_storage_retries}")
+    if report.num_segments_clamped or report.num_segments_emptied:
+        lines.append(
+            f"  annotated segments outside their video: {report.num_segments_emptied} wholly (empty clips), "
+            f"{report.num_segments_clamped} in part (cut)"
+        )
     if report.num_quarantined:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         lines.append(f"  quarantined {report.num_quarantined}: {reasons}; see clipmill status {report.store}")

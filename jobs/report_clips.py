@@ -168,9 +168,9 @@ def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
     substituted = passport["num_frames_substituted"]
     broken = passport["truncated"]
     return {
-            "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}{flags}"
-            + (f"; {substituted} frames substituted" if substituted else "")
-            + (f"; the video breaks off: {broken}" if broken else ""),
+        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}{flags}"
+        + (f"; {substituted} frames substituted" if substituted else "")
+        + (f"; the video breaks off: {broken}" if broken else ""),
         "computed on": f"{passport['device']}, {passport['precision']}, {passport['num_threads']} threads, "
         f"batches of {passport['batch_windows']} windows",
         "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "

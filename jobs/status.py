@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try, run_time
 from clipmill.stores.store import Store
@@ -48,6 +50,7 @@ def run_status(url: str) -> Outcome:
                 "num_rows": num_rows,
                 "num_truncated_kept": len(truncated),
                 "num_joined": len(joined),
+                **_segments_outside(commits),
                 "dim": recipe.dim,
             }
         )
@@ -75,6 +78,13 @@ def _item(row: Mapping[str, Any], failures: Mapping[tuple[str, str, str], int]) 
     }
 
 
+def _segments_outside(commits: pa.Table) -> dict[str, int]:
+    """Returns how many annotated segments lie outside their videos, in part or wholly."""
+    passports = commits.column("passport").to_pylist()
+    names = ("num_segments_clamped", "num_segments_emptied")
+    return {name: sum(passport[name] or 0 for passport in passports) for name in names}
+
+
 def _text(data: dict[str, Any]) -> str:
     lines = [
         f"{data['store']}: dataset {data['dataset']}, {data['format']}, {data['num_videos']} videos, "
@@ -88,6 +98,11 @@ def _text(data: dict[str, Any]) -> str:
             f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
+        if item["num_segments_clamped"] or item["num_segments_emptied"]:
+            lines.append(
+                f"    annotated segments outside their video: {item['num_segments_emptied']} wholly (empty clips), "
+                f"{item['num_segments_clamped']} in part (cut)"
+            )
     lines += [
         f"  {item['key']}: {item['num_truncated_kept']} truncated videos kept, {item['num_joined']} joined end to end"
         for item in data["features"]

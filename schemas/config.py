@@ -86,6 +86,20 @@ class FeatureConfig(Model):
         return None if sampling is None else sampling.model_dump(mode="json", exclude_unset=True)
 
 
+class AnnotationsConfig(Model):
+    """How the segments of the manifest are laid on a video, for ``clips: {from: annotations}``.
+
+    Attributes:
+        origin: what their times count from: the ``first_frame`` that is shown, as players count; or the zero of the
+            ``container``'s clock, at which a camcorder's file or a broadcast need not begin.
+        max_outside_share: a video is refused where more than this share of its segments, or of their time, lies outside
+            it (ours): such annotations belong to another file, or count from another time.
+    """
+
+    origin: Literal["first_frame", "container"] = "first_frame"
+    max_outside_share: float = Field(default=0.5, ge=0, le=1)
+
+
 class DecodeConfig(Model):
     """How videos are decoded: which decoder, how long one may take, how much memory its child process may use.
 
@@ -140,8 +154,21 @@ class BuildConfig(Model):
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
+    annotations: AnnotationsConfig = Field(default_factory=AnnotationsConfig)
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: SerializeAsAny[EngineConfig] = Field(default_factory=EngineConfig)
+
+    @model_validator(mode="after")
+    def _origin_of_annotations(self) -> "BuildConfig":
+        if self.annotations.origin == "container" and self.clips.from_ != "annotations":
+            raise ValueError("annotations.origin: container belongs to clips: {from: annotations}; leave it out")
+        return self
+
+    @property
+    def clip_rule(self) -> ClipRule:
+        """`clips` as recipes have it: with the origin of the annotations, where it is not the default."""
+        origin = "container" if self.annotations.origin == "container" else self.clips.origin
+        return self.clips.model_copy(update={"origin": origin})
 
 
 class SplitConfig(Model):

@@ -61,12 +61,16 @@ PASSPORT = pa.struct(
         pa.field("truncated", pa.string()),
         pa.field("num_joined_parts", pa.int32()),
         pa.field("num_repeated_times", pa.int64()),
+        pa.field("first_frame_seconds", pa.float64()),
+        pa.field("num_segments_clamped", pa.int64()),
+        pa.field("num_segments_emptied", pa.int64()),
     ]
 )
 """`duration_seconds` and `num_frames` are the packet scan's; those with ``header_`` are what the header claimed.
-`truncated` says what shows that the video breaks off, and is null where nothing does. `scaler_flags` are libswscale's, where
-the video has more than 8 bits, and null where it has not. The fields from `scaler_flags` on are null in commits of
-earlier versions.
+`truncated` says what shows that the video breaks off, and is null where nothing does. `scaler_flags` are libswscale's,
+where the video has more than 8 bits, and null where it has not. `first_frame_seconds` is where on the container's clock,
+which all times of a store are on, the video begins. The fields from `scaler_flags` on are null in commits of earlier
+versions.
 
 `values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""

@@ -51,6 +51,7 @@ class WorkerSpec:
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
         keep_truncated: make rows of what there is of a video that breaks off, instead of putting it in quarantine.
+        max_outside_share: of a video's segments, or their time, that may lie outside it.
         run_id: names the run's records in the store.
         storage_attempts: tries of a storage call whose fault may pass.
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
@@ -70,6 +71,7 @@ class WorkerSpec:
     keep_truncated: bool = False
     storage_attempts: int = 5
     max_fault_share: float = 0.2
+    max_outside_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class TaskResult:
         num_rows: per recipe key.
         seconds: time per stage (scan, decode_wait, forward, write) and the total.
         num_frames_decoded: frames that left the decoder.
+        num_segments_clamped, num_segments_emptied: annotated segments that lie partly, or wholly, outside their video.
         forward: per recipe key, windows that went through the network and the seconds it took.
         num_storage_retries: storage calls that had to be made again.
     """
@@ -96,6 +99,8 @@ class TaskResult:
     num_tail_windows_dropped: int = 0
     num_tail_windows_padded: int = 0
     num_windows: Mapping[str, int] = field(default_factory=dict)
+    num_segments_clamped: int = 0
+    num_segments_emptied: int = 0
     peak_memory_bytes: int = 0
     num_storage_retries: int = 0
 

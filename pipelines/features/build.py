@@ -104,6 +104,8 @@ class BuildReport:
     num_tail_windows_padded: int
     num_truncated_kept: int
     num_joined: int
+    num_segments_clamped: int
+    num_segments_emptied: int
     seconds: Mapping[str, float]
     num_storage_retries: int
     peak_memory_bytes: int
@@ -130,7 +132,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     """
     check_clip_rule(config.clips)
     recipes = tuple(
-        resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
+        resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
@@ -209,6 +211,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
         keep_truncated=config.decode.truncated == "keep",
+        max_outside_share=config.annotations.max_outside_share,
     )
 
 
@@ -399,6 +402,8 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
         num_truncated_kept=truncated,
         num_joined=joined,
+        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
+        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),

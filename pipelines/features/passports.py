@@ -25,6 +25,7 @@ def passport(
     recipe = extraction.recipe
     header = item.video.header
     groups = item.windows[recipe.fingerprint]
+    fit = item.segment_fits[recipe.fingerprint]
     return {
         "clipmill_version": __version__,
         "weights": recipe.weights.source,
@@ -51,6 +52,9 @@ def passport(
         "truncated": item.timeline.truncated,
         "num_joined_parts": item.timeline.num_parts,
         "num_repeated_times": item.timeline.num_repeated_times,
+        "first_frame_seconds": float(item.timeline.pts_seconds[0]),
+        "num_segments_clamped": fit.num_clamped,
+        "num_segments_emptied": fit.num_emptied,
     }
 
 

@@ -11,7 +11,7 @@ from clipmill.extractors.preprocess import geometry_key
 from clipmill.pipelines.decode.probe import content_fingerprint
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
-from clipmill.pipelines.features.clips import clips_of
+from clipmill.pipelines.features.clips import SegmentFit, check_segment_fit, clips_of, fit_segments
 from clipmill.pipelines.features.shots import ShotPass, find_shots
 from clipmill.pipelines.features.sources import local_copy
 from clipmill.pipelines.features.windows import ClipWindows, clip_windows, max_ticks, num_ticks
@@ -26,6 +26,7 @@ class PreparedVideo:
 
     Attributes:
         clips: per recipe fingerprint: each recipe has a clip rule of its own.
+        segment_fits: per recipe fingerprint, how the annotated segments lie on the video.
         windows: per recipe fingerprint, the windows of each clip.
         view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
         failures: recipes that cannot be made from this video, each with its reason.
@@ -37,6 +38,7 @@ class PreparedVideo:
     video: Video
     timeline: Timeline | None = None
     clips: dict[str, tuple[Clip, ...]] = field(default_factory=dict)
+    segment_fits: dict[str, SegmentFit] = field(default_factory=dict)
     windows: dict[str, list[ClipWindows]] = field(default_factory=dict)
     view_recipes: list[list[str]] = field(default_factory=list)
     request: DecodeRequest | None = None
@@ -57,7 +59,11 @@ MAX_DURATION_SECONDS = 7 * 86400.0
 
 
 def prepare(
-    video: Video, recipes: Sequence[Recipe], session: DecodeSession | None = None, keep_truncated: bool = False
+    video: Video,
+    recipes: Sequence[Recipe],
+    session: DecodeSession | None = None,
+    keep_truncated: bool = False,
+    max_outside_share: float = 1.0,
 ) -> PreparedVideo:
     """Returns `video` with its windows and one decode request that serves all `recipes`.
 
@@ -67,6 +73,7 @@ def prepare(
     Args:
         session: what that pass runs in, idle; None: one of its own.
         keep_truncated: use what there is of a video that breaks off.
+        max_outside_share: of the annotated segments, or of their time, that may lie outside the video.
     """
     item = PreparedVideo(video)
     try:
@@ -87,12 +94,15 @@ def prepare(
             shots = item.shot_passes.get(recipe.clips.options) if recipe.clips.options is not None else None
             boundaries = shots.boundaries_seconds if shots is not None else ()
             _check_ticks(video, recipe, timeline)
+            fit = fit_segments(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds)
+            check_segment_fit(video, fit, max_outside_share)
             clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
             windows = _windows(video, recipe, clips, timeline)
         except VideoError as error:
             item.failures.append((recipe, error))
             continue
         item.clips[recipe.fingerprint] = clips
+        item.segment_fits[recipe.fingerprint] = fit
         item.windows[recipe.fingerprint] = windows
         key = (recipe.decoder, geometry_key(recipe.preprocess))
         frames = views.setdefault(key, (recipe, set()))[1]

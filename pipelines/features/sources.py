@@ -5,11 +5,12 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import fsspec
 
 from clipmill.schemas.errors import VideoError, describe
+from clipmill.stores.file_names import is_text, path_of, quoted_name
 from clipmill.stores.storage_faults import RetriedCalls, Retries, fault_of, status_of
 
 COPY_CHUNK_BYTES = 4 << 20
@@ -22,12 +23,14 @@ def is_local(uri: str) -> bool:
 
 def local_path(uri: str) -> str:
     """Returns the path of a local `uri`."""
-    return unquote(urlsplit(uri).path) if uri.startswith("file://") else uri
+    return path_of(uri)
 
 
 @contextlib.contextmanager
 def local_copy(uri: str) -> Iterator[str]:
     """Yields a path that holds the bytes of `uri`: its own when local, else a temporary file deleted on leaving.
+
+    The path is UTF-8, as decoders want it: a local file of another name is given by a temporary link to it.
 
     Raises:
         VideoError: ``missing_file`` or ``unreadable``.
@@ -45,7 +48,13 @@ def local_copy(uri: str) -> Iterator[str]:
             got = "a folder" if os.path.isdir(path) else "a pipe or a device"
             remedy = "give the path of a video file"
             raise VideoError("probe", "unreadable", describe("video", uri, "a file", got, remedy))
-        yield path
+        if is_text(path):
+            yield path
+            return
+        with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
+            link = os.path.join(folder, quoted_name(os.path.basename(path)))
+            os.symlink(os.path.abspath(path), link)
+            yield link
         return
     with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
         path = os.path.join(folder, "video" + os.path.splitext(urlsplit(uri).path)[1])

@@ -167,8 +167,8 @@ class Worker:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            recipes = [extraction.recipe for extraction in extractions.values()]
-            item = prepare(video, recipes, self._shot_session, self._spec.keep_truncated)
+            wanted = [extraction.recipe for extraction in extractions.values()]
+            item = prepare(video, wanted, self._shot_session, self._spec.keep_truncated, self._spec.max_outside_share)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
@@ -256,6 +256,8 @@ class Worker:
         tally: _Tally,
         num_rows: dict[str, int],
     ) -> TaskResult:
+        # All features of a build have one clip rule, so any of a video's is that of its segments.
+        fits = [next(iter(item.segment_fits.values())) for item in prepared if item.segment_fits]
         tails = [windows for item in prepared for windows in item.windows.values()]
         return TaskResult(
             key=task.key,
@@ -270,6 +272,8 @@ class Worker:
             num_tail_windows_dropped=sum(item.num_tail_windows_dropped for group in tails for item in group),
             num_tail_windows_padded=sum(item.num_tail_windows_padded for group in tails for item in group),
             num_windows={extraction.recipe.key: extraction.num_windows for extraction in extractions.values()},
+            num_segments_clamped=sum(fit.num_clamped for fit in fits),
+            num_segments_emptied=sum(fit.num_emptied for fit in fits),
             num_storage_retries=tally.num_storage_retries,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
