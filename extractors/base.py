@@ -23,6 +23,9 @@ Outputs = Mapping[str, npt.NDArray[np.generic]]
 """What one forward pass gives, by name, each ``[N, ...]``; ``values`` is the one the default reducer stores."""
 
 
+PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
+
+
 class NoOptions(Model):
     """The options of an extractor that has none."""
 
@@ -66,6 +69,7 @@ class WeightsCard:
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
+        sampling: keys of the extractor's default windows that are others for these weights.
     """
 
     name: str
@@ -76,6 +80,7 @@ class WeightsCard:
     files: tuple[WeightsFile, ...] = ()
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +141,8 @@ class ExtractorCard:
         class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
+        pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
+            over crops means something, the second where it reads frames with `preprocess.values_of`.
     """
 
     name: str
@@ -156,6 +163,7 @@ class ExtractorCard:
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
+    pixel_options: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.

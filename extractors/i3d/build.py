@@ -15,6 +15,7 @@ from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import StepRows
 from clipmill.extractors.i3d.weights import load_stream, read_streams
+from clipmill.extractors.preprocess import centre_offset, values_of
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
@@ -82,8 +83,9 @@ class I3DExtractor:
         if self._flows is not None:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
-        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
-        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+        values = values_of(frames, self._recipe.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         flow = self._options.flow
@@ -103,7 +105,7 @@ class I3DExtractor:
             raise VideoError(
                 "extract", "frame_too_small", describe(self._recipe.name, "crop", expected, f"{width}x{height}", remedy)
             )
-        top, left = (height - side) // 2, (width - side) // 2
+        top, left = centre_offset(self._recipe.preprocess.model_copy(update={"crop": (side, side)}), height, width)
         return slice(top, top + side), slice(left, left + side)
 
     def reducer(self, clip: Clip) -> Reducer:
