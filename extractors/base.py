@@ -92,6 +92,7 @@ class Layer:
         maps: the shape of a row before flattening.
         rows_per_window: how many rows a window is expected to make: it bounds planned shards.
         frames_per_row: of a layer whose rows lie this many frames apart, however its windows are cut.
+        frames_per_step: of a layer that makes a row of each step of so many frames of a window, but for the last.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
     """
@@ -102,6 +103,7 @@ class Layer:
     maps: tuple[int, ...] = ()
     rows_per_window: float = 1.0
     frames_per_row: int | None = None
+    frames_per_step: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
 
@@ -112,6 +114,8 @@ class Layer:
         per_window = self.rows_per_window
         if self.frames_per_row is not None:
             per_window = (sampling.step or sampling.frames or 1) / self.frames_per_row
+        if self.frames_per_step is not None:
+            per_window = -(-(sampling.frames or 1) // self.frames_per_step) - 1
         return round(num_windows * per_window)
 
 

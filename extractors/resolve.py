@@ -6,6 +6,7 @@ from typing import Any
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, card_for
+from clipmill.extractors.presets import expand
 from clipmill.extractors.weights import digest, match_layout, read_state_dict
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, WeightsError, describe, near
@@ -22,6 +23,7 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         UsageError: unknown extractor, layer or option; sampling or weights that do not fit the extractor.
     """
     where = f"features.{name}"
+    feature = expand(name, feature)
     card = registry.card(feature.extractor or name)
     options = validate(card.options, feature.options, f"{where}.options")
     card = card_for(card, options)

@@ -15,6 +15,7 @@ from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import StepRows
 from clipmill.extractors.i3d.weights import load_stream, read_streams
+from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
 from clipmill.schemas.errors import VideoError, describe
@@ -67,7 +68,8 @@ class I3DExtractor:
             parts = [self._stream(name, frames) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
             values = sum(parts[1:], parts[0]) if self._recipe.layer == "logits" else torch.cat(parts, dim=1)
-            values = values.transpose(1, 2) if self._options.steps else values.mean(dim=2)
+            by_step = self._options.steps or self._options.window_steps
+            values = values.transpose(1, 2) if by_step else values.mean(dim=2)
         return {"values": values.contiguous().cpu().numpy()}
 
     def _stream(self, name: str, frames: npt.NDArray[np.uint8]) -> Tensor:
@@ -112,4 +114,6 @@ class I3DExtractor:
         """Returns a reducer that makes one row per window, or one per step."""
         if self._options.steps:
             return StepRows(clip, self._recipe.dtype, self._recipe.sampling)
+        if self._options.window_steps:
+            return WindowStepRows(clip, self._recipe.dtype, self._recipe.sampling)
         return EachWindow(clip, self._recipe.dtype)

@@ -124,6 +124,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     if options.flow is not None:
         least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
     frames_per_row = FRAMES_PER_STEP if options.steps else None
+    frames_per_step = FRAMES_PER_STEP if options.window_steps else None
     return ExtractorCard(
         name="i3d",
         version=1,
@@ -133,9 +134,16 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 "features",
                 2048 if options.stream == "both" else 1024,
                 frames_per_row=frames_per_row,
+                frames_per_step=frames_per_step,
                 min_side_pixels=least,
             ),
-            Layer("logits", 400, frames_per_row=frames_per_row, min_side_pixels=least),
+            Layer(
+                "logits",
+                400,
+                frames_per_row=frames_per_row,
+                frames_per_step=frames_per_step,
+                min_side_pixels=least,
+            ),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
