@@ -23,6 +23,9 @@ Outputs = Mapping[str, npt.NDArray[np.generic]]
 """What one forward pass gives, by name, each ``[N, ...]``; ``values`` is the one the default reducer stores."""
 
 
+PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
+
+
 class NoOptions(Model):
     """The options of an extractor that has none."""
 
@@ -66,6 +69,7 @@ class WeightsCard:
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
+        sampling: keys of the extractor's default windows that are others for these weights.
     """
 
     name: str
@@ -76,6 +80,7 @@ class WeightsCard:
     files: tuple[WeightsFile, ...] = ()
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +92,7 @@ class Layer:
         maps: the shape of a row before flattening.
         rows_per_window: how many rows a window is expected to make: it bounds planned shards.
         frames_per_row: of a layer whose rows lie this many frames apart, however its windows are cut.
+        frames_per_step: of a layer that makes a row of each step of so many frames of a window, but for the last.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
     """
@@ -97,6 +103,7 @@ class Layer:
     maps: tuple[int, ...] = ()
     rows_per_window: float = 1.0
     frames_per_row: int | None = None
+    frames_per_step: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
 
@@ -107,6 +114,8 @@ class Layer:
         per_window = self.rows_per_window
         if self.frames_per_row is not None:
             per_window = (sampling.step or sampling.frames or 1) / self.frames_per_row
+        if self.frames_per_step is not None:
+            per_window = -(-(sampling.frames or 1) // self.frames_per_step) - 1
         return round(num_windows * per_window)
 
 
@@ -157,6 +166,8 @@ class ExtractorCard:
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
         program: of an extractor whose weights file is the network itself.
+        pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
+            over crops means something, the second where it reads frames with `preprocess.values_of`.
     """
 
     name: str
@@ -178,6 +189,7 @@ class ExtractorCard:
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None
+    pixel_options: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.

@@ -145,4 +145,9 @@ def build(recipe: Recipe, device: str) -> Extractor:
         from clipmill.extractors.torch_extractor import make_arithmetic_exact
 
         make_arithmetic_exact()
-    return registration(recipe.extractor).factory(recipe, device)
+    built = registration(recipe.extractor).factory(recipe, device)
+    if recipe.preprocess.crops is None:
+        return built
+    from clipmill.extractors.crops import AveragedCrops
+
+    return AveragedCrops(built, recipe.preprocess)

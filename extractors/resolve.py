@@ -1,10 +1,12 @@
 """From what a user wrote to a recipe with nothing left open."""
 
 import os
+from dataclasses import replace
 from typing import Any
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, card_for
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, card_for
+from clipmill.extractors.presets import expand
 from clipmill.extractors.weights import digest, match_layout, read_state_dict
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, WeightsError, describe, near
@@ -21,15 +23,20 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         UsageError: unknown extractor, layer or option; sampling or weights that do not fit the extractor.
     """
     where = f"features.{name}"
+    feature = expand(name, feature)
     card = registry.card(feature.extractor or name)
     options = validate(card.options, feature.options, f"{where}.options")
     card = _of_program(card, feature.weights, options, where) if card.program is not None else card_for(card, options)
     layer = _layer(card, feature.layer, where)
     weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
+    card = replace(card, sampling=card.sampling.model_copy(update=dict(weights_card.sampling)))
     of_weights = {key: value for key, value in weights_card.options.items() if getattr(options, key) is None}
     options = options.model_copy(update=of_weights)
     preprocess = _preprocess(weights_card, feature.preprocess, where)
     _check_side(layer, preprocess, where)
+    _check_pixels(card, layer, preprocess, where)
+    sampling = _sampling(card, feature.sampling, where)
+    _check_grid(layer, sampling, where)
     recipe = Recipe(
         name=name,
         extractor=card.name,
@@ -38,7 +45,7 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         dim=num_classes if layer.name == "logits" and num_classes is not None else layer.dim,
         dtype=_dtype(layer, feature.dtype, where),
         weights=weights,
-        sampling=_sampling(card, feature.sampling, where),
+        sampling=sampling,
         preprocess=preprocess,
         clips=clips,
         options=options.model_dump(mode="json"),
@@ -101,6 +108,8 @@ def _sampling(card: ExtractorCard, given: Sampling | None, where: str) -> Sampli
     other_windows = (own["frames"], own["every"]) != (card.sampling.frames or 1, card.sampling.every)
     if other_windows and "step" not in written and not given.centred:
         own["step"] = None
+    if own["fps"] is None and "rounding" not in written:
+        own["rounding"] = None
     if own["rounding"] is not None and own["fps"] is None:
         remedy = "set fps, or leave rounding out"
         raise UsageError(describe(where, "rounding", "an fps to round times to", "every frame", remedy))
@@ -118,7 +127,11 @@ def _preprocess(card: WeightsCard, changes: dict[str, Any], where: str) -> Prepr
         if key in changes:
             got = repr(changes[key])
             raise UsageError(describe(f"{where}.preprocess", key, "no value here", got, "set options.mean_cube"))
-    preprocess = validate(Preprocess, card.preprocess.model_dump() | changes, f"{where}.preprocess")
+    own = card.preprocess.model_dump()
+    if changes.get("resize", card.preprocess.resize) != card.preprocess.resize:
+        # How the card's resize rounds, and what comes before it, belong to it.
+        own |= {"stored_side": None, "resize_rounding": None}
+    preprocess = validate(Preprocess, own | changes, f"{where}.preprocess")
     if (preprocess.colour == "grey") != (card.preprocess.colour == "grey"):
         expected = "grey" if card.preprocess.colour == "grey" else "rgb or bgr"
         raise UsageError(describe(f"{where}.preprocess", "colour", expected, preprocess.colour, "leave it out"))
@@ -147,6 +160,30 @@ def _check_side(layer: Layer, preprocess: Preprocess, where: str) -> None:
         got = f"{size[0]} x {size[1]}" if len(size) == 2 else f"{preprocess.resize} {size[0]}"
         expected = f"at least {least} x {least} for layer {layer.name}"
         raise UsageError(describe(f"{where}.preprocess", key, expected, got, "enlarge it"))
+
+
+def _check_pixels(card: ExtractorCard, layer: Layer, preprocess: Preprocess, where: str) -> None:
+    """Refuses several crops, or frames in float32, where the extractor cannot be given them."""
+    for key in sorted(PIXEL_OPTIONS):
+        value = getattr(preprocess, key)
+        joined = key == "crops" and layer.frames_per_row is not None
+        if value is not None and (key not in card.pixel_options or joined):
+            expected = f"none for {card.name}" + (" as its options are" if card.variant is not None else "")
+            raise UsageError(describe(f"{where}.preprocess", key, expected, str(value), "leave it out"))
+
+
+def _check_grid(layer: Layer, sampling: Sampling, where: str) -> None:
+    """Refuses windows that do not lie on a plain grid where rows are joined from several of them."""
+    if layer.frames_per_row is None:
+        return
+    keys = ("centred", "uniform_windows", "first_frame", "frames_after", "block_frames")
+    given = [key for key in keys if getattr(sampling, key)]
+    if sampling.tail in ("loop", "before_last", "both_ways"):
+        given.append("tail")
+    if given:
+        expected = "a plain grid of windows, whose rows are joined"
+        got = str(getattr(sampling, given[0]))
+        raise UsageError(describe(f"{where}.sampling", given[0], expected, got, "leave it out"))
 
 
 def _weights(

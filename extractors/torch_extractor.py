@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.extractors.preprocess import values_of
 from clipmill.schemas.recipe import Preprocess, Recipe
 from clipmill.schemas.records import Clip
 
@@ -61,10 +62,12 @@ class TorchExtractor:
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
+        values = values_of(frames, self._recipe.preprocess)
         # torch shares memory only with arrays that may be written to.
-        tensor = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self._device)
+        tensor = torch.from_numpy(values if values.flags.writeable else values.copy()).to(self._device)
         tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
-        return tensor.to(torch.float32).mul_(self._scale).add_(self._shift).to(self._dtype)
+        # Of float32 frames a copy: what was handed in stays as it is.
+        return tensor.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift).to(self._dtype)
 
     @property
     def network(self) -> nn.Module:

@@ -64,6 +64,19 @@ def import_(config: Config, overrides: Overrides = None, as_json: AsJson = False
 
 
 @app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one to show; all are listed else.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the video whose rows are counted.")] = 60.0,
+    fps: Annotated[float, typer.Option(help="Frames a second of that video.")] = 25.0,
+    as_json: AsJson = False,
+) -> None:
+    """List the published feature sets known by name, or show one as YAML with its source."""
+    from clipmill.jobs.presets import run_presets
+
+    run_verb(lambda: run_presets(name, seconds, fps), as_json)
+
+
+@app.command()
 def status(store: StoreUrl, as_json: AsJson = False) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
     from clipmill.jobs.status import run_status

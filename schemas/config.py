@@ -67,9 +67,12 @@ class FeatureConfig(Model):
     """One feature of a build; its key in `features` is its name. What is left out, the extractor decides.
 
     Attributes:
+        preset: a published feature set whose keys are meant (`clipmill.extractors.presets`); those written beside it
+            override them.
         sampling: what is written in it stands in place of the extractor's; see `clipmill.extractors.resolve`.
     """
 
+    preset: str | None = None
     extractor: str | None = None
     layer: str | None = None
     sampling: Sampling | None = None

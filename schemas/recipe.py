@@ -9,6 +9,17 @@ from clipmill.schemas.model import Model
 
 Tail = Literal["drop", "repeat", "overlap", "loop", "before_last", "both_ways"]
 Pooling = Literal["none", "mean", "mean_l2"]
+Interpolation = Literal[
+    "bilinear",
+    "bicubic",
+    "nearest",
+    "bilinear_antialias",
+    "pillow_nearest",
+    "pillow_box",
+    "pillow_hamming",
+    "pillow_bicubic",
+    "pillow_lanczos",
+]
 
 IMPORTED = "imported"
 """The extractor of rows that were made elsewhere: no registered one, so nothing can compute them again."""
@@ -107,9 +118,9 @@ class Preprocess(Model):
             ``size[0]`` keeping it; ``none``.
         size: rows and columns for ``exact``; one number for ``short_side``, ``long_side`` and ``width``.
         resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
-        interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or ``bilinear_antialias`` as
-            Pillow does it (torchvision's on PIL images); Pillow's other filters likewise, of which ``nearest_pillow``
-            has no antialias.
+        interpolation: ``bilinear``, ``bicubic`` and ``nearest`` as OpenCV does them (no antialias), or a filter of
+            Pillow's: ``bilinear_antialias`` (torchvision's on PIL images), ``pillow_nearest``, ``pillow_box``,
+            ``pillow_hamming``, ``pillow_bicubic``, ``pillow_lanczos``.
         crop: rows and columns of the crop; None: no crop.
         crop_offset: row and column of its top left corner; None: centred with integer division.
         colour: channel order the weights expect, or ``grey`` (one channel).
@@ -118,23 +129,24 @@ class Preprocess(Model):
         mean_cube: SHA-256 of the file of a mean volume to subtract instead of `mean` (C3D), cut at the crop.
         mean_cube_file: path of that file; not part of the fingerprint (the digest is).
         resize_rounding: how the other side of a resize becomes whole pixels: None cuts ``short_side`` and ``width`` and
-            rounds ``long_side`` up; ``nearest`` rounds half up, as mmcv does.
+            rounds ``long_side`` up; ``nearest`` rounds half up, as mmcv does; ``even`` cuts to an even number, as CPNet
+            does; ``opencv_factor`` is ``cv2.resize`` by a factor in place of a size: half to even, and pixels are taken
+            from where the factor itself places them (the Charades loader of pytorch-i3d, VSLNet).
         crop_rounding: how the corner of a centred crop becomes whole pixels: None cuts, as Caffe does (column 29, not
             30, of 171 columns cropped to 112); ``half_even`` as torchvision does.
+        stored_side: the short side frames are brought to first, with `interpolation`, the other side cut to whole
+            pixels: that of the frames some code stored and then read again.
+        resize_precision: None rounds what `resize` makes to whole grey levels; ``float32`` keeps the fractions, as a
+            resize of float pixels does (R-C3D).
+        crops: more crops of the size of `crop` than one, whose rows are averaged. ``ten``: corners and centre, of the
+            frame and of its mirror image. ``six``: spread along the long side, as CPNet is evaluated. Geometry then
+            ends with the resize, and `clipmill.extractors.crops` cuts.
     """
 
     resize: Literal["exact", "short_side", "long_side", "width", "none"] = "none"
     size: tuple[int, ...] = ()
     resize_when: Literal["always", "shrink", "enlarge"] = "always"
-    interpolation: Literal[
-        "bilinear",
-        "bilinear_antialias",
-        "bicubic_antialias",
-        "lanczos_antialias",
-        "box_antialias",
-        "hamming_antialias",
-        "nearest_pillow",
-    ] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     crop: tuple[int, int] | None = None
     crop_offset: tuple[int, int] | None = None
     colour: Literal["rgb", "bgr", "grey"] = "rgb"
@@ -143,8 +155,11 @@ class Preprocess(Model):
     std: tuple[float, ...] = ()
     mean_cube: str | None = None
     mean_cube_file: str | None = None
-    resize_rounding: Literal["nearest"] | None = None
+    resize_rounding: Literal["nearest", "even", "opencv_factor"] | None = None
     crop_rounding: Literal["half_even"] | None = None
+    stored_side: int | None = Field(default=None, ge=1)
+    resize_precision: Literal["float32"] | None = None
+    crops: Literal["ten", "six"] | None = None
 
     @model_validator(mode="after")
     def _size_fits_resize(self) -> "Preprocess":
@@ -155,6 +170,21 @@ class Preprocess(Model):
             raise ValueError(f"expected positive numbers in size {list(self.size)} and crop {list(self.crop or ())}")
         if any(number < 0 for number in self.crop_offset or ()):
             raise ValueError(f"expected crop_offset of zero or more, got {list(self.crop_offset or ())}")
+        return self
+
+    @model_validator(mode="after")
+    def _as_its_libraries_can(self) -> "Preprocess":
+        of_opencv = self.interpolation in ("bilinear", "bicubic", "nearest")
+        for key in ("resize_precision", "resize_rounding"):
+            if getattr(self, key) in ("float32", "opencv_factor") and not of_opencv:
+                raise ValueError(
+                    f"{key} {getattr(self, key)}: expected an interpolation of OpenCV, got {self.interpolation}; set "
+                    "interpolation: bilinear, bicubic or nearest"
+                )
+        if self.resize_rounding == "opencv_factor" and self.resize == "exact":
+            raise ValueError("resize_rounding opencv_factor: expected a resize that keeps the aspect, got exact")
+        if self.crops is not None and (self.crop is None or self.crop_offset is not None):
+            raise ValueError(f"crops {self.crops}: expected the size of a crop and no crop_offset")
         return self
 
 

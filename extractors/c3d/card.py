@@ -2,7 +2,7 @@
 
 import os
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.c3d.options import CROP, NUM_FRAMES, C3DOptions
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -153,6 +153,9 @@ def _check(recipe: Recipe) -> None:
     if size != CROP:
         got = "frames of any size" if size is None else f"{size[0]} x {size[1]}"
         raise UsageError(describe(where, "crop", "112 x 112 (fc6 takes no other)", got, "leave crop out"))
+    if preprocess.crops is not None and preprocess.mean_cube is not None:
+        got = f"{preprocess.crops} and a mean_cube, which is cut at one"
+        raise UsageError(describe(where, "crops", "none beside a mean volume", got, "leave one of them out"))
 
 
 CARD = ExtractorCard(
@@ -173,4 +176,5 @@ CARD = ExtractorCard(
     batch_windows=4,
     resolve_files=_resolve_files,
     check=_check,
+    pixel_options=PIXEL_OPTIONS,
 )

@@ -15,6 +15,8 @@ from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, parts
 from clipmill.extractors.i3d.weights import load_stream, read_streams
+from clipmill.extractors.i3d.window_steps import WindowStepRows
+from clipmill.extractors.preprocess import centre_offset, values_of
 from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
@@ -95,7 +97,8 @@ class I3DExtractor:
             parts = [self._stream(name, frames, num_frames) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
             values = sum(parts[1:], parts[0]) if self._recipe.layer == "logits" else torch.cat(parts, dim=1)
-            values = values.transpose(1, 2) if self._options.steps else values.mean(dim=2)
+            by_step = self._options.steps or self._options.window_steps
+            values = values.transpose(1, 2) if by_step else values.mean(dim=2)
         return np.asarray(values.contiguous().cpu().numpy(), dtype=np.float32)
 
     def _stream(self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None) -> Tensor:
@@ -111,8 +114,9 @@ class I3DExtractor:
         if self._flows is not None:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
-        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
-        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+        values = values_of(frames, self._recipe.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         flow = self._options.flow
@@ -132,11 +136,13 @@ class I3DExtractor:
             raise VideoError(
                 "extract", "frame_too_small", describe(self._recipe.name, "crop", expected, f"{width}x{height}", remedy)
             )
-        top, left = (height - side) // 2, (width - side) // 2
+        top, left = centre_offset(self._recipe.preprocess.model_copy(update={"crop": (side, side)}), height, width)
         return slice(top, top + side), slice(left, left + side)
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window, or one per step."""
         if self._options.steps:
             return StepRows(clip, self._recipe.dtype, self._recipe.sampling)
+        if self._options.window_steps:
+            return WindowStepRows(clip, self._recipe.dtype, self._recipe.sampling)
         return EachWindow(clip, self._recipe.dtype)

@@ -1,6 +1,6 @@
 """I3D (Carreira and Zisserman, CVPR 2017): two-stream inflated 3D ConvNet."""
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, gmac_per_pair, resolve_flow_files
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import FRAMES_PER_STEP
@@ -26,8 +26,16 @@ KINETICS = Preprocess(
     scale=2 / 255,
     mean=(1.0, 1.0, 1.0),
 )
-# piergiaj's Charades loader enlarges a side under 226 pixels and otherwise crops the stored frame as it is.
-CHARADES = KINETICS.model_copy(update={"size": (226,), "resize_when": "enlarge"})
+# piergiaj's Charades loader enlarges a side under 226 pixels, by OpenCV's factor, and otherwise crops the stored frame
+# as it is; the crop's corner is rounded half to even.
+CHARADES = KINETICS.model_copy(
+    update={
+        "size": (226,),
+        "resize_when": "enlarge",
+        "resize_rounding": "opencv_factor",
+        "crop_rounding": "half_even",
+    }
+)
 CROPPED_LATER = {"crop": None}
 
 SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
@@ -116,6 +124,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     if options.flow is not None:
         least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
     frames_per_row = FRAMES_PER_STEP if options.steps else None
+    frames_per_step = FRAMES_PER_STEP if options.window_steps else None
     return ExtractorCard(
         name="i3d",
         # 2: with steps, rows are those of one pass over the whole clip. Rows of windows are as they were.
@@ -126,9 +135,16 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 "features",
                 2048 if options.stream == "both" else 1024,
                 frames_per_row=frames_per_row,
+                frames_per_step=frames_per_step,
                 min_side_pixels=least,
             ),
-            Layer("logits", 400, frames_per_row=frames_per_row, min_side_pixels=least),
+            Layer(
+                "logits",
+                400,
+                frames_per_row=frames_per_row,
+                frames_per_step=frames_per_step,
+                min_side_pixels=least,
+            ),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
@@ -142,6 +158,8 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         resolve_files=_resolve_files,
         check=_check,
         option_files=RAFT_FILES,
+        # A flow is of whole frames in whole grey levels, and a mirrored one is no mean's part.
+        pixel_options=PIXEL_OPTIONS if options.stream == "rgb" else frozenset(),
     )
 
 

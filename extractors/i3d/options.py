@@ -14,6 +14,8 @@ class I3DOptions(Model):
     Attributes:
         stream: ``rgb``, ``flow``, or ``both``: features of the two streams side by side (2048), logits summed.
         steps: one row per 8 frames, with times of its own, instead of one per window.
+        window_steps: one row per 8 frames of each window by itself, ``ceil(T / 8) - 1`` for T frames: windows are not
+            joined, so steps at their ends see zeros (VSLNet's Charades features).
         flow: which optical flow, for ``flow`` and ``both``; a window then takes one frame more than it has flows.
         crop: side of the centre crop of ``flow`` and ``both``, which comes after the flow: flow at an image's border is
             poor, so it is computed on the whole resized frame.
@@ -22,6 +24,7 @@ class I3DOptions(Model):
 
     stream: Literal["rgb", "flow", "both"] = "rgb"
     steps: bool = False
+    window_steps: bool = False
     flow: FlowOptions | None = None
     crop: int = Field(default=224, ge=32)
     fold_batch_norm: bool = True
@@ -36,3 +39,9 @@ class I3DOptions(Model):
                 raise ValueError("stream rgb: flow belongs to stream: flow or both; remove it")
             return data
         return data | {"flow": data.get("flow") or {}}
+
+    @model_validator(mode="after")
+    def _one_way_of_steps(self) -> "I3DOptions":
+        if self.steps and self.window_steps:
+            raise ValueError("steps joins windows and window_steps does not: expected one of them, got both")
+        return self

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import Outputs, Reducer, options_of
+from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts
 from clipmill.extractors.rc3d.network import RC3D
@@ -97,8 +98,9 @@ class RC3DExtractor:
         }
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
-        tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format)
+        values = values_of(frames, self._recipe.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
 
     def _detect(

@@ -20,8 +20,15 @@ TRUNK_STRIDE_PIXELS = 16
 OF_DETECTIONS = ("score_threshold", "nms", "nms_video", "max_detections")
 """Options that change nothing but layer detections."""
 
+# Both codes turn a frame into float32 before OpenCV resizes it, so grey levels keep their fractions.
 PREPROCESS = Preprocess(
-    resize="exact", size=(128, 171), crop=(112, 112), crop_offset=(8, 29), colour="bgr", mean=(90.0, 98.0, 102.0)
+    resize="exact",
+    size=(128, 171),
+    resize_precision="float32",
+    crop=(112, 112),
+    crop_offset=(8, 29),
+    colour="bgr",
+    mean=(90.0, 98.0, 102.0),
 )
 SOURCES = {
     "pytorch": ("sunnyxiaohu/R-C3D.pytorch, tdcnn_<session>_<epoch>_<step>.pth", "MIT"),
@@ -52,7 +59,8 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
     ]
     return ExtractorCard(
         name="rc3d",
-        version=1,
+        # 2: frames are resized in float32.
+        version=2,
         summary="temporal action proposals with their features, or detections (ActivityNet, THUMOS14)",
         layers=tuple(layers),
         sampling=Sampling(
@@ -67,6 +75,7 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         variant=_variant,
         check=_check,
         class_names=_class_names,
+        pixel_options=frozenset({"resize_precision"}),
     )
 
 

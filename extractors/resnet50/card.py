@@ -1,6 +1,6 @@
 """ResNet-50 (He et al., CVPR 2016), as torchvision has it: one row per frame."""
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Sampling
@@ -68,4 +68,5 @@ CARD = ExtractorCard(
     options=ResNet50Options,
     gmac_per_window=4.09,
     batch_windows=16,
+    pixel_options=PIXEL_OPTIONS,
 )

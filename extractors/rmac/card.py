@@ -70,6 +70,7 @@ def _card(options: RMACOptions) -> ExtractorCard:
         resolve_files=_resolve_files,
         check=_check,
         check_videos=_check_videos,
+        pixel_options=frozenset({"resize_precision"}),
     )
 
 

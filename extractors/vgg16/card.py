@@ -1,6 +1,6 @@
 """VGG-16 (Simonyan and Zisserman, ICLR 2015): one row per frame."""
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -86,4 +86,5 @@ CARD = ExtractorCard(
     gmac_per_window=15.47,
     batch_windows=8,
     resolve_files=_with_row_length,
+    pixel_options=PIXEL_OPTIONS,
 )

@@ -31,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
-from clipmill.pipelines.decode import boxes, endings
+from clipmill.pipelines.decode import boxes, ebml, endings
 from clipmill.pipelines.decode.complaints import Complaints, listen
 from clipmill.pipelines.decode.continuity import LONG_DISPLAY_SECONDS, Layout, lay_out
 from clipmill.pipelines.decode.hidden_frames import shown_test

@@ -306,7 +306,9 @@ def test_the_number_of_classes_tells_what_weights_were_trained_on(tmp_path: Path
 def test_defaults_are_the_published_input() -> None:
     found = recipe()
     assert (found.layer, found.dim, found.weights.card) == ("features", 512, "kinetics-resnet18")
-    assert found.sampling == Sampling(frames=12, every=2, step=24, tail="overlap")
+    assert found.sampling == Sampling(fps=24, rounding="ffmpeg_r", frames=12, every=2, step=24, tail="overlap")
+    jester = recipe({"depth": 34}).sampling
+    assert (jester.fps, jester.frames, jester.every, jester.step) == (12, 24, 1, 24)
     assert (found.preprocess.resize, found.preprocess.size, found.preprocess.crop) == (
         "short_side",
         (112,),
