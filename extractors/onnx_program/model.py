@@ -80,9 +80,16 @@ def read_onnx(path: str) -> OnnxFile:
     """
     try:
         status = os.stat(path)
-        return _read(path, status.st_size, status.st_mtime_ns)
+        found = _read(path, status.st_size, status.st_mtime_ns)
     except OSError as error:
         raise refused(path, "a readable file", error.strerror or str(error), "correct the path") from None
+    for name in found.external:
+        place = os.path.join(os.path.dirname(path), name)
+        if os.path.islink(place):
+            raise refused(path, "weights in files of its folder", f"a link, {name}", "put the file itself there")
+        if not os.path.isfile(place):
+            raise refused(path, f"its weights in {name}, in its folder", "no such file", "copy both files")
+    return found
 
 
 def onnx_digest(path: str) -> str:
@@ -182,14 +189,11 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _location(path: str, tensor: Any) -> str:
-    """Returns the file a tensor's numbers lie in, which must be in the model's folder and be a file of its own."""
+    """Returns the name of the file a tensor's numbers lie in, which must be in the model's folder."""
     name = str({entry.key: entry.value for entry in tensor.external_data}.get("location", ""))
     parts = name.split("/")
-    whole = os.path.join(os.path.dirname(path), name)
-    if not name or os.path.isabs(name) or ".." in parts or "\\" in name or os.path.islink(whole):
+    if not name or os.path.isabs(name) or ".." in parts or "\\" in name:
         raise refused(path, "weights in files of its folder", f"{name or 'no name'} for {tensor.name}", "put it there")
-    if not os.path.isfile(whole):
-        raise refused(path, f"its weights in {name}, in its folder", "no such file", "copy both files")
     return name
 
 

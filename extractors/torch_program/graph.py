@@ -19,6 +19,7 @@ from torch import Tensor
 
 from clipmill.extractors.exported.program import Interface, refused
 from clipmill.extractors.torch_program.archive import DTYPES, Archive, StoredTensor
+from clipmill.schemas.errors import WeightsError
 
 SIZE_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
     **{
@@ -335,7 +336,8 @@ class TorchProgram:
         replaced: tensors by their names in the network's state dict, in place of the file's.
 
     Raises:
-        WeightsError: an operator is not taken, or a tensor's numbers are not all there or not finite.
+        WeightsError: an operator is not taken, or a tensor's numbers are not all there or not finite; in `run`: the
+            program writes to its weights, so that a row would depend on those before it.
     """
 
     def __init__(self, archive: Archive, device: str, replaced: Mapping[str, Tensor] | None = None) -> None:
@@ -343,10 +345,16 @@ class TorchProgram:
         self._device = torch.device(device)
         try:
             self._graph = Graph(archive.path, archive.graph, self._device)
+        except WeightsError:
+            raise
         except (KeyError, TypeError, ValueError, AttributeError, IndexError, RecursionError) as error:
             got = f"damaged or foreign data ({type(error).__name__}: {str(error)[:80]})"
             raise refused(archive.path, "the graph of a network", got, "export it again") from None
-        self._values: dict[str, Any] = {name: tensor.to(self._device) for name, tensor in self._tensors(replaced or {})}
+        # Whoever calls this: tensors made in inference mode do not count how often they are written to.
+        with torch.inference_mode(False):
+            loaded = [(name, tensor.to(self._device)) for name, tensor in self._tensors(replaced or {})]
+        self._values: dict[str, Any] = dict(loaded)
+        self._written = self._num_written()
         self._values |= archive.constants
 
     @property
@@ -358,7 +366,15 @@ class TorchProgram:
         """Returns the output of that name for ``float[N, ...]``, the axes in the program's order."""
         given = self._values | {self._archive.user_input: frames}
         found: Tensor = self._graph.run(given, self._archive.results[output])
+        if self._num_written() != self._written:
+            # Also through a view of them, which no look at the graph would tell.
+            expected, got = "a program that leaves its weights as they are", "one that writes to them"
+            raise refused(self._archive.path, expected, got, "export it after model.eval()")
         return found
+
+    def _num_written(self) -> int:
+        """Returns how often the weights have been written to: PyTorch counts it on each tensor."""
+        return sum(self._values[name]._version for name in self._archive.tensors)
 
     def _tensors(self, replaced: Mapping[str, Tensor]) -> list[tuple[str, Tensor]]:
         path = self._archive.path
