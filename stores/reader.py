@@ -1,6 +1,7 @@
 """Reading features: `FeatureStore` and `Feature`. What counts is decided by commits and the manifest, nothing else."""
 
 from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -182,6 +183,11 @@ class Feature:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._places
 
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._store.url
+
     def index(self) -> pa.Table:
         """Returns one row per video: the COMMITS columns with its passport, its `label`, `num_rows`, `first_row`.
 
@@ -270,21 +276,35 @@ class Feature:
         Raises:
             IndexError: there is no row at one of them.
         """
+        parts = self._placed(rows)
+        if len(parts) == 1:
+            return self._at(*parts[0][:2])
+        read = [self._at(shard, within) for shard, within, _ in parts]
+        if not read:
+            return self._none()
+        return _take(concatenate(read), np.argsort(np.concatenate([at for _, _, at in parts])))
+
+    def mask(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Returns ``bool[n]``, whether the rows at the positions `rows` count; no values are read."""
+        found = np.zeros(len(rows), np.bool_)
+        for shard, within, at in self._placed(rows):
+            found[at] = self._shards.columns(shard).mask[within]
+        return found
+
+    def _placed(self, rows: Ints) -> list[tuple[str, Ints, Ints]]:
+        """Returns, by shard, its path, rows there ``int64[m]``, and which of `rows` these are."""
         rows = np.asarray(rows, np.int64)
         first_row, shards, starts = self._row_order
         if len(rows) and not (0 <= rows.min() and rows.max() < first_row[-1]):
-            raise IndexError(
-                f"rows of {self.recipe.key}: expected 0 to {first_row[-1] - 1}, got {rows.min()} to {rows.max()}"
-            )
+            got = f"{rows.min()} to {rows.max()}"
+            raise IndexError(f"rows of {self.recipe.key}: expected 0 to {first_row[-1] - 1}, got {got}")
         video = np.searchsorted(first_row, rows, side="right") - 1
-        within = rows - first_row[video] + starts[video]
-        owners = shards[video]
-        parts = [(where, np.flatnonzero(owners == where)) for where in dict.fromkeys(owners.tolist())]
-        if len(parts) == 1:
-            return self._at(self._shard_paths[parts[0][0]], within)
-        read = [self._at(self._shard_paths[where], within[at]) for where, at in parts]
-        back = np.argsort(np.concatenate([at for _, at in parts])) if parts else np.zeros(0, np.int64)
-        return _take(concatenate(read), back) if read else self._none()
+        within, owners = rows - first_row[video] + starts[video], shards[video]
+        numbers = np.unique(owners).tolist()
+        if len(numbers) == 1:
+            return [(self._shard_paths[numbers[0]], within, np.arange(len(rows)))]
+        found = [(number, np.flatnonzero(owners == number)) for number in numbers]
+        return [(self._shard_paths[number], within[at], at) for number, at in found]
 
     @cached_property
     def _shard_paths(self) -> list[str]:
@@ -325,6 +345,33 @@ class Feature:
         for place in self._places.values():
             starts.setdefault(place.shard, []).append(place.start)
         return {shard: np.unique(np.array(found, np.int64)) for shard, found in starts.items()}
+
+    def clip_positions(self, clips: Sequence[ClipRows]) -> list[Ints]:
+        """Returns the positions (of `index` and `take`) of all rows of each clip, whatever their mask, ascending.
+
+        Raises:
+            StoreError: a clip's video has no rows, or no clip of that index.
+        """
+        first_row = dict(
+            zip(*(self._index.column(name).to_pylist() for name in ("video_id", "first_row")), strict=True)
+        )
+        found = []
+        for clip in clips:
+            place = self._place(clip.video_id)
+            rows = self._clips_of(place.shard).rows(place.start, place.stop, clip.clip)
+            if isinstance(rows, slice):
+                if rows.start == rows.stop:
+                    self._check_clip(clip.video_id, clip.clip)
+                rows = np.arange(rows.start, rows.stop)
+            found.append(rows + (first_row[clip.video_id] - place.start))
+        return found
+
+    def reopened(self) -> "Feature":
+        """Returns the same feature over storage opened anew: for a process that was forked from one that read it."""
+        again = copy(self)
+        again._store = Store(Objects(self._store.url), self._store.format, self._store.dataset)
+        again._shards = ShardCache(again._store.objects)
+        return again
 
     def shard_rows(self, clips: Sequence[ClipRows]) -> Iterator[tuple[str, RowColumns, list[tuple[int, Ints]]]]:
         """Yields, shard by shard, which rows each of `clips` has there, without reading values.

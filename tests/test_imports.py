@@ -54,7 +54,7 @@ MAY_IMPORT = {
         "pipelines.sweeps",
         "pipelines.reproductions",
     },
-    "clipmill": {"schemas", "stores", "extractors", "pipelines.evaluation", "jobs"},
+    "clipmill": {"schemas", "stores", "extractors", "pipelines.datasets", "pipelines.evaluation", "jobs"},
 }
 """Room -> rooms it may import, itself aside; ``clipmill`` is the package's own file, which offers the public names."""
 
@@ -277,6 +277,7 @@ HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "
     [
         "clipmill.schemas.config",
         "clipmill.schemas.tables",
+        "clipmill",
         "clipmill.stores",
         "clipmill.extractors.registry",
         "clipmill.pipelines.features.plan",
