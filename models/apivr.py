@@ -153,22 +153,22 @@ class Apivr(nn.Module):
         The value of ``total`` has ``adversary`` as it is; its gradient for the rest of the network has it reversed,
         times weight and factor.
         """
-        o, label = self.options, batch.labels
-        image = self.image(batch["image"])
+        o, gather = self.options, batch.workers.gather
+        label, image = gather(batch.labels), gather(self.image(batch["image"]))
         rows, mask, weights, video = self.encode_bags(batch.inputs["video"])
-        kept = heaviest(rows, weights, mask, o.num_kept)
+        kept, video = heaviest(rows, weights, mask, o.num_kept), gather(video)
         terms = {
             "class_video": (o.video_class_weight, functional.cross_entropy(self.classifier(video), label)),
             "class_image": (o.image_class_weight, functional.cross_entropy(self.classifier(image), label)),
         }
-        negatives = nearest_of_other_labels(batch["image"], label)
+        negatives = nearest_of_other_labels(gather(batch["image"]), label)
         unit = functional.normalize(image, dim=-1)
         if o.form == "paper":
-            spans = projector(kept, o.ridge)
+            spans = gather(projector(kept, o.ridge))
             near, far = squared_distance(unit, spans), squared_distance(unit, spans[negatives.index])
         else:
-            network = self.projector(rows)
-            terms["projector"] = (o.projector_weight, (network - self._target(rows, kept)).square().mean())
+            network, target = gather(self.projector(rows)), gather(self._target(rows, kept))
+            terms["projector"] = (o.projector_weight, (network - target).square().mean())
             spans = network / torch.linalg.vector_norm(network)
             near, far = -_score(unit, spans), -_score(unit, spans[negatives.index])
         hinges = functional.relu(o.margin + near - far) * negatives.exists
@@ -222,6 +222,7 @@ _CARD = ModelCard(
     options=ApivrOptions,
     loop={"epochs": 200, "batch": 70, "learning_rate": 1e-4, "beta1": 0.7},
     couples_batch=True,
+    gathers=True,
     variant=_variant,
 )
 

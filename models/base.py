@@ -68,6 +68,9 @@ class OneWorker:
         return values
 
 
+ALONE = OneWorker()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B items of the training split.
@@ -86,7 +89,7 @@ class Batch:
     draws: "Mapping[str, Tensor]" = field(default_factory=dict)
     progress: float = 0.0
     phase: str = "main"
-    workers: Workers = field(default_factory=OneWorker)
+    workers: Workers = ALONE
 
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipmill.models.base import Batch, OneWorker, Step, Values
+from clipmill.models.base import ALONE, Batch, Step, Values
 from clipmill.pipelines.training.optimiser import Optimiser, autocast, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel, share
 from clipmill.pipelines.training.phases import PlannedPhase
@@ -187,7 +187,7 @@ def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progre
         draws={name: noise[ours].to(device) for name, noise in draws.items()},
         progress=progress,
         phase=phase,
-        workers=OneWorker() if is_whole else parallel.sharing(len(taken)),
+        workers=ALONE if is_whole else parallel.sharing(len(taken)),
     )
 
 

@@ -2,7 +2,7 @@
 
 import contextlib
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -51,14 +51,19 @@ class Optimiser:
         """Adds the gradients of the scalar `loss`, scaled where losses are."""
         self._scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
 
-    def moved(self, step: Step) -> Iterator[nn.Parameter]:
-        """Yields the parameters that `step` moves; the others lose their gradient, so that they stand still."""
+    def moved(self, step: Step) -> list[nn.Parameter]:
+        """Returns the parameters that `step` moves; the others lose their gradient, so that they stand still.
+
+        Adam would take that gradient into its moments even where the learning rate is 0.
+        """
+        found: list[nn.Parameter] = []
         for group, rates in zip(self.adam.param_groups, self._rates, strict=True):
             if rates[id(step)] is not None:
-                yield from group["params"]
+                found.extend(group["params"])
                 continue
             for parameter in group["params"]:
                 parameter.grad = None
+        return found
 
     def update(self, step: Step, factor: float) -> None:
         """Moves the parameters of `step`, whose learning rates are multiplied by `factor`.

@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from clipmill.models.base import OneWorker, Workers
+from clipmill.models.base import ALONE, Workers
 
 
 class Parallel(Protocol):
@@ -54,7 +54,7 @@ class OneProcess:
 
     def sharing(self, num_items: int) -> Workers:
         """Returns one worker."""
-        return OneWorker()
+        return ALONE
 
 
 class ProcessGroup:

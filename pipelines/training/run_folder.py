@@ -136,8 +136,6 @@ class RunFolder:
         newest = self._newest(config, wanted, closed_form) if config.resume else None
         with self._writing():
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
-            for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
-                left_over.unlink()
             if newest is None:
                 others = (self.path / METRICS, self.path / REPORT, self.path / FOLDER / SELECTED)
                 for path in [*checkpoints(self.path).values(), *others]:
@@ -148,7 +146,10 @@ class RunFolder:
         return newest
 
     def go_on(self, epoch: int) -> None:
-        """Drops the lines of epochs after `epoch`, the last checkpoint's: they will be trained again."""
+        """Drops what an end in mid-epoch left, and the lines after `epoch`, the last checkpoint's: they come again."""
+        with self._writing():
+            for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
+                left_over.unlink()
         kept = [line for line in self.metrics() if line["epoch"] <= epoch]
         self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
