@@ -5,7 +5,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try, run_time
+from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try
+from clipmill.stores.run_ids import run_time
 from clipmill.stores.store import Store
 from clipmill.stores.tables import in_force as in_force_of
 
