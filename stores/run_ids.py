@@ -19,7 +19,7 @@ def next_run_id(seen: Iterable[str], now: datetime) -> str:
     Args:
         seen: ids of runs, or names that begin with one.
     """
-    latest = max((run_time(name) for name in seen), default=now)
+    latest = max((run_time(name) for name in seen), default=now - timedelta(seconds=1))
     if latest - now > NOTED_SKEW:
         logger.warning(
             "the newest run of this store began %s after this machine's clock says it is now: one of the two clocks is "
