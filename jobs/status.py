@@ -7,7 +7,8 @@ from typing import Any
 import pyarrow as pa
 
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try, run_time
+from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try
+from clipmill.stores.run_ids import run_time
 from clipmill.stores.store import Store
 from clipmill.stores.tables import in_force as in_force_of
 from clipmill.stores.tables import truncated_and_joined

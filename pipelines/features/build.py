@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -17,6 +16,7 @@ from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.machine_faults import check_share, held_back, is_machine_fault, is_passing
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
+from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
@@ -118,13 +118,13 @@ class BuildReport:
         return data
 
 
-def new_run_id() -> str:
-    """Returns an id that sorts by time and is unique without coordination."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "-" + secrets.token_hex(2)
-
-
-def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None = None) -> Planned:
+def plan_build(
+    config: BuildConfig, on_probed: Callable[[int, int], None] | None = None, recheck_bytes: bool = False
+) -> Planned:
     """Returns what a build of `config` would do; writes nothing and decodes nothing.
+
+    Args:
+        recheck_bytes: read every file again, those too whose size and modification time are known.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
@@ -137,7 +137,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
-    known = store.read_probes() if store else {}
+    known = _known_probes(store) if store and not recheck_bytes else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
     _check_faults(config, probed, known)
     readable = [item.video for item in probed if item.error is None]
@@ -163,24 +163,26 @@ def build(
     observers: Sequence[Observer] = (),
     on_probed: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
+    recheck_bytes: bool = False,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
     Args:
         engine: overrides the one `config.engine` names.
+        recheck_bytes: see `plan_build`.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
-    planned = plan_build(config, on_probed)
+    planned = plan_build(config, on_probed, recheck_bytes)
     store = Store.create(
         config.store.url,
         config.store.format,
         config.store.dataset or planned.manifest.dataset,
         Retries(config.store.attempts),
     )
-    run_id = new_run_id()
+    run_id = store.new_run_id()
     _record_start(store, run_id, planned)
     running = engine or make_engine(config.engine)
     report = RunReport(config.engine.name, 0, (), 0.0)
@@ -223,6 +225,12 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     store = Store.open(config.store.url, retries)
     store.require(config.store.format, config.store.dataset or manifest.dataset)
     return store
+
+
+def _known_probes(store: Store) -> dict[ProbeKey, Probe]:
+    """Returns what earlier runs read of files, without those that a worker found to hold other bytes than they say."""
+    changed = {row["uri"] for row in store.quarantine().to_pylist() if row["reason"] == CHANGED_FILE}
+    return {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
 
 
 def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:

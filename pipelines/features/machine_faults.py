@@ -9,12 +9,13 @@ passing reasons, the machine is at fault: the run ends, and nothing more is book
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 
 from clipmill.pipelines.features.sources import is_local, local_path
 from clipmill.schemas.errors import MachineFaultError, VideoError, describe
+from clipmill.stores.run_ids import run_time
 from clipmill.stores.tables import in_force
 
 _STORAGE_PAUSES = tuple(timedelta(minutes=minutes) for minutes in (0, 10, 60, 360, 1440))
@@ -50,14 +51,6 @@ def next_try(reason: str, failed_at: datetime, num_failures: int) -> datetime | 
     return failed_at + pauses[min(num_failures, len(pauses)) - 1]
 
 
-def run_time(run_id: str) -> datetime:
-    """Returns when the run `run_id` began; the year 1 where the id does not say."""
-    try:
-        return datetime.strptime(run_id.partition("-")[0], "%Y%m%dT%H%M%S%f").replace(tzinfo=UTC)
-    except ValueError:
-        return datetime.min.replace(tzinfo=UTC)
-
-
 def failures_in_a_row(history: pa.Table) -> Counter[tuple[str, str, str]]:
     """Returns, by (video id, video fingerprint, recipe fingerprint), the runs that failed since the last release.
 
@@ -83,8 +76,10 @@ def held_back(history: pa.Table, now: datetime) -> dict[str, set[tuple[str, str]
     for row in in_force(history).to_pylist():
         key = row["video_id"], row["video_fingerprint"]
         for recipe in row["recipes"]:
-            due = next_try(row["reason"], run_time(row["run_id"]), failures[*key, recipe])
-            if due is None or due > now:
+            failed_at = run_time(row["run_id"])
+            due = next_try(row["reason"], failed_at, failures[*key, recipe])
+            # A clock that was ahead must not hold a video back until its time has come.
+            if due is None or failed_at <= now < due:
                 held.setdefault(recipe, set()).add(key)
     return held
 

@@ -54,6 +54,9 @@ class PreparedVideo:
         self._files.close()
 
 
+CHANGED_FILE = "changed_file"
+"""The reason of a video whose bytes are not those it was planned with."""
+
 MAX_DURATION_SECONDS = 7 * 86400.0
 """Ours: a longer video is taken for a damaged one, whose times would make windows without end."""
 
@@ -147,7 +150,7 @@ def _check_unchanged(video: Video, path: str) -> None:
     if content_fingerprint(path) != video.fingerprint:
         raise VideoError(
             "scan",
-            "changed_file",
+            CHANGED_FILE,
             describe("video", video.id, "the bytes it was planned with", "others", "run the same command again"),
         )
 

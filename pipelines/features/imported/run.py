@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from clipmill.pipelines.features.build import new_run_id
 from clipmill.pipelines.features.imported.files import SourceFiles
 from clipmill.pipelines.features.imported.places import check_names
 from clipmill.pipelines.features.imported.plan import FeaturePlan, known_items, plan_feature
@@ -101,7 +100,7 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
             files = stack.enter_context(SourceFiles(feature.format, feature.transpose))
             plans.append(plan_feature(name, config, manifest, items, files, existing))
         store = Store.create(config.store.url, config.store.format, dataset, Retries(config.store.attempts))
-        run_id = new_run_id()
+        run_id = store.new_run_id()
         _record_start(store, run_id, config, items, plans)
         done = tuple(_write_feature(store, plan, on_imported) for plan in plans)
     store.write_catalog()
