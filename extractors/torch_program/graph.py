@@ -386,7 +386,7 @@ class TorchProgram:
                 tensor = replaced[key].to(_dtype(stored)) if key in replaced else _read(path, file, stored, key, loaded)
                 if tensor.is_floating_point() and not tensor.isfinite().all() and "mask" not in key:
                     raise refused(path, "finite numbers", f"NaN or infinity in {key}", "export it again")
-                found.append((name, tensor))
+                found.append((name, tensor.clone() if tensor.is_inference() else tensor))
         return found
 
 
