@@ -59,13 +59,14 @@ class WeightsCard:
 
     Attributes:
         name: such as ``sports1m-caffe``; recorded in the recipe.
-        layouts: published layouts (see `clipmill.extractors.weights`) this card is the default for.
+        layouts: published layouts (see `clipmill.extractors.weights`) that name this card first.
         source: where the file was published (repository or paper), in words.
         files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
+        digests: of further files with this card, whole or their first digits: those another extractor lists.
     """
 
     name: str
@@ -76,6 +77,12 @@ class WeightsCard:
     files: tuple[WeightsFile, ...] = ()
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 is known to have this card."""
+        known = (*self.digests, *(file.sha256 for file in self.files if file.sha256 is not None))
+        return sha256.startswith(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +96,8 @@ class Layer:
         frames_per_row: of a layer whose rows lie this many frames apart, however its windows are cut.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
+        unused: beginnings of the network's tensors, by our keys, that the layer does without: a weights file need not
+            hold them.
     """
 
     name: str
@@ -99,6 +108,7 @@ class Layer:
     frames_per_row: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
+    unused: tuple[str, ...] = ()
 
     def expected_rows(self, sampling: Sampling, num_windows: int, num_clips: int) -> int:
         """Returns how many rows are expected of so many windows of `num_clips` clips, cut as `sampling` says."""
