@@ -62,7 +62,7 @@ class WeightsCard:
 
     Attributes:
         name: such as ``sports1m-caffe``; recorded in the recipe.
-        layouts: published layouts (see `clipmill.extractors.weights`) this card is the default for.
+        layouts: published layouts (see `clipmill.extractors.weights`) that name this card first.
         source: where the file was published (repository or paper), in words.
         files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.
@@ -70,6 +70,7 @@ class WeightsCard:
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
         sampling: keys of the extractor's default windows that are others for these weights.
+        digests: of further files with this card, whole or their first digits: those another extractor lists.
     """
 
     name: str
@@ -81,6 +82,12 @@ class WeightsCard:
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 is known to have this card."""
+        known = (*self.digests, *(file.sha256 for file in self.files if file.sha256 is not None))
+        return sha256.startswith(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +102,8 @@ class Layer:
         frames_per_step: of a layer that makes a row of each step of so many frames of a window, but for the last.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
+        unused: beginnings of the network's tensors, by our keys, that the layer does without: a weights file need not
+            hold them.
     """
 
     name: str
@@ -106,6 +115,7 @@ class Layer:
     frames_per_step: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
+    unused: tuple[str, ...] = ()
 
     def expected_rows(self, sampling: Sampling, num_windows: int, num_clips: int) -> int:
         """Returns how many rows are expected of so many windows of `num_clips` clips, cut as `sampling` says."""

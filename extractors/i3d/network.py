@@ -149,17 +149,20 @@ class InceptionI3D(nn.Module):
 
     Args:
         stream: ``rgb`` (3 channels) or ``flow`` (2).
-        num_classes: 400 for Kinetics, 157 for Charades.
+        num_classes: 400 for Kinetics, 157 for Charades; None: no last layer, for features alone.
     """
 
-    def __init__(self, stream: str, num_classes: int = NUM_CLASSES["kinetics"]) -> None:
+    logits: Logits
+
+    def __init__(self, stream: str, num_classes: int | None = NUM_CLASSES["kinetics"]) -> None:
         super().__init__()
         for name, (channels, width, side) in STEM.items():
             inputs = INPUT_CHANNELS[stream] if channels is None else channels
             self.add_module(name, Unit3D(inputs, width, side, stride=2 if channels is None else 1))
         for block, (inputs, widths) in MIXED.items():
             self.add_module(f"Mixed_{block}", Mixed(inputs, widths))
-        self.logits = Logits(num_classes)
+        if num_classes is not None:
+            self.logits = Logits(num_classes)
 
     def endpoint(self, clips: Tensor, name: str, num_frames: int | None = None) -> Tensor:
         """Returns the map ``[N, C, T', H', W']`` after the layer `name` of `ENDPOINTS`.
