@@ -142,6 +142,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 frames_per_row=frames_per_row,
                 frames_per_step=frames_per_step,
                 min_side_pixels=least,
+                unused=LAST_LAYER,
             ),
             Layer(
                 "logits",
@@ -149,7 +150,6 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 frames_per_row=frames_per_row,
                 frames_per_step=frames_per_step,
                 min_side_pixels=least,
-                unused=LAST_LAYER,
             ),
         ),
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
