@@ -15,14 +15,14 @@ from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
 
 
 def run_build(path: str, overrides: Sequence[str]) -> Outcome:
-    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine."""
+    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine, or kept though truncated."""
     config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
     progress = Progress()
     report = build(config, [progress], progress.on_probed)
     page = write_build_report(report)
-    code = EXIT_QUARANTINED if report.num_quarantined else EXIT_COMPLETE
+    code = EXIT_QUARANTINED if report.num_quarantined or report.num_truncated_kept else EXIT_COMPLETE
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", code)
 
 
@@ -69,6 +69,10 @@ def _build_text(report: BuildReport) -> str:
         lines.append(f"  {key}: {rows} rows")
     if report.num_frames_substituted:
         lines.append(f"  substituted frames: {report.num_frames_substituted} of {report.num_frames_decoded}")
+    if report.num_truncated_kept:
+        lines.append(f"  truncated videos kept: {report.num_truncated_kept}; each passport says how much is there")
+    if report.num_joined:
+        lines.append(f"  recordings joined end to end, laid one after the other: {report.num_joined}")
     if report.num_tail_windows_dropped or report.num_tail_windows_padded:
         lines.append(
             f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"

@@ -7,6 +7,7 @@ import pyarrow as pa
 
 from clipmill.jobs.output import Outcome
 from clipmill.stores.store import Store
+from clipmill.stores.tables import truncated_and_joined
 
 
 def run_status(url: str) -> Outcome:
@@ -30,6 +31,7 @@ def run_status(url: str) -> Outcome:
                 commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
             )
         )
+        truncated, joined = truncated_and_joined(commits)
         quarantined = {row["video_id"] for row in in_force if recipe.fingerprint in row["recipes"]} - complete
         features.append(
             {
@@ -42,6 +44,8 @@ def run_status(url: str) -> Outcome:
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
                 **_segments_outside(commits),
+                "num_truncated_kept": len(truncated),
+                "num_joined": len(joined),
                 "dim": recipe.dim,
             }
         )
@@ -87,6 +91,11 @@ def _text(data: dict[str, Any]) -> str:
                 f"    annotated segments outside their video: {item['num_segments_emptied']} wholly (empty clips), "
                 f"{item['num_segments_clamped']} in part (cut)"
             )
+    lines += [
+        f"  {item['key']}: {item['num_truncated_kept']} truncated videos kept, {item['num_joined']} joined end to end"
+        for item in data["features"]
+        if item["num_truncated_kept"] or item["num_joined"]
+    ]
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"

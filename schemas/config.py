@@ -98,9 +98,15 @@ class AnnotationsConfig(Model):
 
 
 class DecodeConfig(Model):
-    """How videos are decoded: which decoder, how long one may take, how much memory its child process may use."""
+    """How videos are decoded: which decoder, how long one may take, how much memory its child process may use.
+
+    Attributes:
+        truncated: what becomes of a video that breaks off before its end: ``quarantine``, or ``keep`` what is there,
+            counted. Not part of a recipe: what is there has the same rows either way.
+    """
 
     decoder: Literal["auto", "decord", "pyav"] = "auto"
+    truncated: Literal["quarantine", "keep"] = "quarantine"
     deadline_seconds: float = Field(default=60.0, gt=0)
     memory_gib: float = Field(default=4.0, gt=0)
     videos_per_child: int = Field(default=200, ge=1)

@@ -51,6 +51,7 @@ class WorkerSpec:
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
         max_outside_share: of a video's segments, or their time, that may lie outside it.
+        keep_truncated: make rows of what there is of a video that breaks off, instead of putting it in quarantine.
         run_id: names the run's records in the store.
     """
 
@@ -66,6 +67,7 @@ class WorkerSpec:
     decode_videos_per_child: int = 200
     max_attempts: int = 2
     max_outside_share: float = 1.0
+    keep_truncated: bool = False
 
 
 @dataclass(frozen=True, slots=True)

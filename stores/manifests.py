@@ -14,7 +14,7 @@ from clipmill.stores.manifest_tables import TIMES, file_system, kind_of, problem
 
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg "
-    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .qt .rm .rmvb .tod .ts .vob "
+    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .ps .qt .rm .rmvb .tod .ts .vob "
     ".webm .wmv .wtv .y4m".split()
 )
 """ours: suffixes of video files, in lower case; a folder's other files are left out and counted."""

@@ -62,14 +62,12 @@ def hidden_index(path: str) -> str | None:
     """
     with open(path, "rb") as file:
         length = file.seek(0, 2)
-        last, end = "the first box", 0
+        last, position = "the first box", 0
         for kind, start, stop in _boxes(file, 0, length):
-            if stop > length:
-                end = start
-                last = f"box {_name(kind)} of {stop - start} bytes"
-                break
-            last, end = f"what follows box {_name(kind)}", stop
-        position = end
+            # One that reaches the end of the file, or beyond it, has swallowed what is behind it.
+            reaches = stop >= length
+            last = f"box {_name(kind)} of {stop - start} bytes" if reaches else f"what follows box {_name(kind)}"
+            position = start if reaches else stop
         carried = b""
         file.seek(position)
         while chunk := file.read(SEARCH_BYTES):
@@ -85,12 +83,16 @@ def hidden_index(path: str) -> str | None:
 
 
 def missing_fragment_bytes(path: str) -> int:
-    """Returns how many bytes of fragments a fragmented file lacks, by its own boxes; whole samples count elsewhere."""
-    claimed = 0
+    """Returns how many bytes of fragments a fragmented file lacks, by its own boxes.
+
+    Of a file without fragments nothing is said: its index lists every sample.
+    """
+    claimed, has_fragments = 0, False
     with open(path, "rb") as file:
         length = file.seek(0, 2)
         for kind, start, stop in _boxes(file, 0, length):
-            if kind == b"moof":
+            has_fragments = has_fragments or kind == b"moof"
+            if has_fragments and kind in (b"moof", b"mdat"):
                 claimed = max(claimed, stop)
             elif kind == b"sidx" and stop <= length:
                 claimed = max(claimed, _segment_index_stop(file, start, stop))
@@ -106,10 +108,13 @@ def fragments_seconds(path: str) -> float | None:
     return duration / scale if duration and scale else None
 
 
-def display_stop_seconds(path: str, track: int) -> float | None:
-    """Returns when the display of a track ends: the end of its edit list, or, where it has none, of its media.
+def display_stops_seconds(path: str, track: int, start_seconds: float) -> list[float]:
+    """Returns when the display of a track ends: by its edit list, or, where it has none, by its headers, likeliest first.
 
     Counted as libavformat counts presentation times: from the start of the first edit.
+
+    Args:
+        start_seconds: when its first frame is shown.
     """
     with open(path, "rb") as file:
         length = file.seek(0, 2)
@@ -121,11 +126,13 @@ def display_stop_seconds(path: str, track: int) -> float | None:
             if edits is not None:
                 durations = _edit_durations(file, *edits)
                 # An edit of length zero goes on to the end of the media.
-                return sum(durations) / scale if scale and durations and all(durations) else None
-            header = _descend(file, start, stop, (b"mdia", b"mdhd"))
-            media_scale, duration = _scale(file, header), _wide_number(file, header, 16, 24)
-            return duration / media_scale if duration and media_scale else None
-    return None
+                return [sum(durations) / scale] if scale and durations and all(durations) else []
+            media = _descend(file, start, stop, (b"mdia", b"mdhd"))
+            media_scale, media_ticks = _scale(file, media), _wide_number(file, media, 16, 24)
+            track_ticks = _wide_number(file, _descend(file, start, stop, (b"tkhd",)), 20, 28)
+            stops = [media_ticks / media_scale] if media_ticks and media_scale else []
+            return stops + ([start_seconds + track_ticks / scale] if track_ticks and scale else [])
+    return []
 
 
 def _movie_scale(file: BinaryIO, length: int) -> int | None:

@@ -5,7 +5,8 @@ Runs in the child process only (`inspection`, `session`). The reason codes of it
 ===================== =========================================================================================
 missing_file          gone since it was planned (`inspection` tells it, and ``empty_file``, before a child is asked)
 not_a_video           no container format we read recognises it (pictures and playlists count as none)
-truncated             an MP4 or MOV file without its index (moov)
+truncated             an MP4 or MOV file that ends before its index (moov); what breaks off later is `scan`'s to tell
+missing_init_segment  a media segment (.m4s) without the part that says what is in it
 unreadable            a container whose header is broken
 no_video_stream       audio, subtitles or cover pictures only
 encrypted             the video stream is encrypted
@@ -13,7 +14,7 @@ unsupported_codec     no decoder for the video stream
 bad_dimensions        width or height is missing
 unsupported_rotation  a display matrix that turns by no multiple of 90 degrees
 no_frames             no packet of the video stream holds a frame that is shown
-joined_files          other files are joined to it, which libavformat does not read
+joined_files          other files are joined to it, which libavformat does not read, or not with exact times
 timestamps_jump       the clock jumps, and not as in recordings that were joined end to end
 timestamps_repeat     most frames share their time with another one
 ===================== =========================================================================================
@@ -30,7 +31,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
-from clipmill.pipelines.decode import boxes, endings
+from clipmill.pipelines.decode import boxes, ebml, endings
 from clipmill.pipelines.decode.complaints import Complaints, listen
 from clipmill.pipelines.decode.continuity import LONG_DISPLAY_SECONDS, Layout, lay_out
 from clipmill.pipelines.decode.hidden_frames import shown_test
@@ -104,16 +105,31 @@ def _cannot_open(path: str, error: Exception, complaints: Complaints) -> Refused
         return refusal(path, reason, "a readable file", str(problem.strerror), "correct its path or permissions")
     if kind is None:
         return refusal(path, "not_a_video", "a video", "a file no video format recognises", "remove it from the input")
-    if kind == "mp4" and not boxes.has_index(path):
-        return refusal(
-            path, "truncated", "an index (moov)", "a file that ends before it", "fetch or record the file again"
-        )
+    if kind == "mp4" and (refused := _no_index(path)) is not None:
+        return refused
     text = getattr(error, "strerror", None) or str(error)
     return refusal(path, "unreadable", f"a readable {kind} header", text + complaints.quoted(), "re-encode it")
 
 
+def _no_index(path: str) -> Refused | None:
+    """Returns why an MP4 or MOV file has no index; None where it has one, whatever else may be wrong with it."""
+    if boxes.is_still(path):
+        return refusal(path, "not_a_video", "a video", "a picture (HEIF or AVIF)", "remove it from the input")
+    if boxes.has_index(path):
+        return None
+    if boxes.is_segment(path):
+        got = "a media segment alone (.m4s)"
+        remedy = "join it behind its initialisation segment"
+        return refusal(path, "missing_init_segment", "an initialisation segment (moov)", got, remedy)
+    if (before := boxes.hidden_index(path)) is not None:
+        return refusal(path, "unreadable", "boxes that lead to the index (moov)", f"{before} before it", "remux it")
+    return refusal(path, "truncated", "an index (moov)", "a file that ends before it", "fetch or record the file again")
+
+
 def _best_stream(path: str, container: Any) -> Any:
     """Returns the stream libavformat finds best: the one decord decodes too."""
+    if "mov" in container.format.name and (refused := _no_index(path)) is not None:
+        raise refused
     stream = container.streams.best("video")
     attached = stream is not None and bool(int(stream.disposition) & ATTACHED_PICTURE)
     if stream is None or attached:
@@ -122,7 +138,7 @@ def _best_stream(path: str, container: Any) -> Any:
         raise refusal(path, "no_video_stream", "a video stream", got, "remove it from the input")
     context = stream.codec_context
     tag = getattr(context, "codec_tag", "") if context is not None else ""
-    if tag.startswith("enc"):
+    if tag.startswith("enc") or ("matroska" in container.format.name and ebml.is_encrypted(path, stream.index)):
         raise refusal(path, "encrypted", "clear video", "an encrypted stream", "decrypt it first")
     if context is None:
         raise refusal(path, "unsupported_codec", "a codec FFmpeg decodes", "an unknown one", "re-encode it")
@@ -327,9 +343,10 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             video.path, "no_frames", "at least one frame", "none", "re-encode it, or remove it from the input"
         )
     first.give(None)
-    columns = [np.array(values, dtype=np.int64) for values in (pts, dts, duration)]
     return Packets(
-        *columns,
+        pts=np.array(pts, dtype=np.int64),
+        dts=np.array(dts, dtype=np.int64),
+        duration=np.array(duration, dtype=np.int64),
         key=np.array(key, dtype=bool),
         spoken=np.array(spoken, dtype=bool),
         number=np.array(number, dtype=np.int64),
@@ -358,18 +375,17 @@ def _turn_refusal(first: Orientation | None, spoken: npt.NDArray[np.bool_]) -> s
 
 
 def _check_all_read(video: OpenVideo, packets: Packets) -> None:
-    """Refuses files joined end to end of which libavformat reads only the first ones.
+    """Refuses files joined end to end of which libavformat reads only the first ones, or counts frames wrongly.
 
     Raises:
         Refused: ``joined_files``.
     """
-    unread = [
-        start
-        for start in endings.later_files(video.path, video.container.format.name)
-        if 0 <= packets.last_position < start
-    ]
+    format_name = video.container.format.name
+    later = endings.later_files(video.path, format_name)
+    # Where frames have no times, the one that a decoder may lose where files meet shifts all that follow.
+    unread = [start for start in later if 0 <= packets.last_position < start or format_name in COUNTED_FORMATS]
     if unread:
-        got = f"{len(unread)} more joined to it that readers pass over, from byte {unread[0]} on"
+        got = f"{len(unread)} more joined to it, from byte {unread[0]} on, that cannot be read with it"
         raise refusal(video.path, "joined_files", "one recording", got, "take them apart, or join them with ffmpeg")
 
 
@@ -417,11 +433,11 @@ def _last_display_seconds(
     known = packets.duration[packets.duration > 0]
     is_reordered = bool((np.diff(packets.pts) < 0).any())
     if "mov" in video.container.format.name and is_reordered and len(known) and known.max() - known.min() > 1:
-        stop = boxes.display_stop_seconds(video.path, video.stream.id)
         longest = float(steps.max()) if len(steps) else default_seconds
-        # A claim that keeps the last frame up ten times longer than any other is taken for a wrong one (ours).
-        if stop is not None and 0 < stop - seconds[-1] <= max(10 * longest, LONG_DISPLAY_SECONDS):
-            return stop - float(seconds[-1])
+        for stop in boxes.display_stops_seconds(video.path, video.stream.id, float(seconds[0])):
+            # A claim that keeps the last frame up ten times longer than any other is taken for a wrong one (ours).
+            if 0 < stop - seconds[-1] <= max(10 * longest, LONG_DISPLAY_SECONDS):
+                return stop - float(seconds[-1])
         return usual
     last = float(packets.duration[order[-1]] * base.numerator / base.denominator)
     return last if last > 0 else usual

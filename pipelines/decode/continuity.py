@@ -22,7 +22,9 @@ REORDERED_FRAMES = 17
 """A packet that is no key frame may lie this many frames back: 16 is the most that H.264 and HEVC reorder."""
 LONG_DISPLAY_SECONDS = 3600.0
 LONG_DISPLAY_STEPS = 10_000
-"""A frame on display for longer than both, in a container without discontinuities, is taken for a jump (ours)."""
+VERY_LONG_DISPLAY_SECONDS = 7 * 86400.0
+"""A frame on display for longer than the first two, in a container without discontinuities, is taken for a jump; one
+for longer than the third is no jump of a clock either: its times are damaged, which whoever reads them tells (ours)."""
 MIN_PART_PACKETS = 8
 """Parts shorter than this on average are no joined recordings but times without order (ours)."""
 
@@ -66,7 +68,8 @@ def lay_out(
     starts = _jumps(pts, dts, key, tick_seconds, step, format_name)
     if format_name not in DISCONTINUOUS_FORMATS:
         longest = _longest_display(pts, [0, *starts])
-        if longest is not None and longest[1] > max(LONG_DISPLAY_SECONDS / tick_seconds, LONG_DISPLAY_STEPS * step):
+        shortest = max(LONG_DISPLAY_SECONDS / tick_seconds, LONG_DISPLAY_STEPS * step)
+        if longest is not None and shortest < longest[1] <= VERY_LONG_DISPLAY_SECONDS / tick_seconds:
             before = longest[0]
             text = f"from {before * tick_seconds:.3f} s to {(before + longest[1]) * tick_seconds:.3f} s"
             return Layout(pts, dts, problem=f"a jump {text}, which no frame fills")
@@ -102,10 +105,12 @@ def _jumps(
 ) -> list[int]:
     """Returns the numbers of the packets before which the clock jumps."""
     back = BACK_SECONDS / tick_seconds
-    far_back = max(1.0 / tick_seconds, REORDERED_FRAMES * step)
+    # Not every container states durations, and few state those of a variable rate.
+    longer = max(step, int(np.median(np.abs(np.diff(pts)))))
+    far_back = max(1.0 / tick_seconds, REORDERED_FRAMES * longer)
     forward = np.inf
     if format_name in DISCONTINUOUS_FORMATS:
-        forward = max(FORWARD_SECONDS / tick_seconds, FORWARD_STEPS * step)
+        forward = max(FORWARD_SECONDS / tick_seconds, FORWARD_STEPS * longer)
     starts = []
     latest = int(pts[0])
     keyed = key.tolist()

@@ -10,7 +10,7 @@ from typing import BinaryIO
 HEADER = 0x1A45DFA3
 SEGMENT, SEEK_HEAD, CLUSTER, CUES, TRACKS = 0x18538067, 0x114D9B74, 0x1F43B675, 0x1C53BB6B, 0x1654AE6B
 SEEK, SEEK_ID, SEEK_POSITION = 0x4DBB, 0x53AB, 0x53AC
-TRACK_ENTRY, TRACK_NUMBER = 0xAE, 0xD7
+TRACK_ENTRY = 0xAE
 CONTENT_ENCODINGS, CONTENT_ENCODING, CONTENT_ENCODING_TYPE, CONTENT_ENCRYPTION = 0x6D80, 0x6240, 0x5033, 0x5035
 BLOCKS = frozenset({0xA3, 0xA0, 0xAF})
 """SimpleBlock, BlockGroup, EncryptedBlock: they stand at this level where a live recording left its cluster open."""
@@ -63,8 +63,8 @@ def later_files(path: str) -> list[int]:
         return [item.start for item in _elements(file, 0, file.seek(0, 2)) if item.kind == HEADER][1:]
 
 
-def is_encrypted(path: str, track_number: int) -> bool:
-    """Returns whether the track's frames are encrypted (ContentEncryption)."""
+def is_encrypted(path: str, track: int) -> bool:
+    """Returns whether the frames of the track at this place (from 0) are encrypted (ContentEncryption)."""
     with open(path, "rb") as file:
         length = file.seek(0, 2)
         segment = next((item for item in _elements(file, 0, length) if item.kind == SEGMENT), None)
@@ -74,11 +74,8 @@ def is_encrypted(path: str, track_number: int) -> bool:
             if item.kind == CLUSTER:
                 return False
             if item.kind == TRACKS:
-                return any(
-                    _number(file, entry, TRACK_NUMBER) == track_number and _has_encryption(file, entry)
-                    for entry in _children(file, item, length)
-                    if entry.kind == TRACK_ENTRY
-                )
+                entries = [entry for entry in _children(file, item, length) if entry.kind == TRACK_ENTRY]
+                return track < len(entries) and _has_encryption(file, entries[track])
     return False
 
 

@@ -85,15 +85,38 @@ def _avi(path: str, file: BinaryIO, length: int) -> str | None:
     return None
 
 
+def _avi_files(path: str) -> list[int]:
+    starts: list[int] = []
+    with open(path, "rb") as file:
+        length = os.fstat(file.fileno()).st_size
+        position = 0
+        while position < length and len(starts) < MAX_ITEMS:
+            file.seek(position)
+            riff, size, kind = _riff_head(file)
+            if riff != b"RIFF" or size <= 4:
+                break
+            if kind == b"AVI ":
+                starts.append(position)
+            position += 8 + size + (size & 1)
+    return starts[1:]
+
+
 def _riff_head(file: BinaryIO) -> tuple[bytes, int, bytes]:
     head = file.read(12).ljust(12, b"\0")
     return head[:4].rstrip(b"\0"), int.from_bytes(head[4:8], "little"), head[8:12]
 
 
 def _flv(path: str, file: BinaryIO, length: int) -> str | None:
-    """Steps through tags; each states its size before and after."""
+    """Steps through tags, each of which states its size; a header that was completed states the size of the file."""
     stop = _walk_flv(file, length, [])
-    return _bytes_missing(max(stop - length, 0), "its last tag is long")
+    if stop > length:
+        return _bytes_missing(stop - length, "its last tag is long")
+    file.seek(0)
+    head = file.read(1 << 16)
+    place = head.find(b"\x00\x08filesize\x00")
+    # A live stream's is zero.
+    stated = struct.unpack_from(">d", head, place + 11)[0] if 0 <= place < len(head) - 19 else 0.0
+    return _bytes_missing(int(stated) - length, "its header says") if length < stated < 1 << 50 else None
 
 
 def _flv_files(path: str) -> list[int]:
@@ -114,12 +137,14 @@ def _walk_flv(file: BinaryIO, length: int, headers: list[int]) -> int:
             position += int.from_bytes(tag[5:9], "big") + 4
             continue
         if position >= length or not headers:
-            return position
+            return min(position, length)
         if tag[0] & 0x1F not in (8, 9, 18):
             return 0
         stop = position + 11 + int.from_bytes(tag[1:4], "big")
         if len(tag) < 11 or stop > length:
             return max(stop, position + 11)
+        if stop < length < stop + 4:
+            return stop + 4
         position = stop + 4
     return 0
 
@@ -249,6 +274,7 @@ _LATER_FILES: dict[str, Callable[[str], list[int]]] = {
     "mov,mp4,m4a,3gp,3g2,mj2": boxes.later_files,
     "matroska,webm": ebml.later_files,
     "flv": _flv_files,
+    "avi": _avi_files,
 }
 
 _CHECKS: dict[str, Callable[[str, BinaryIO, int], str | None]] = {

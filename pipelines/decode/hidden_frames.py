@@ -1,8 +1,8 @@
 """Packets that decode to no picture that is shown: what an encoder keeps only for other frames to refer to.
 
-Sources: VP8: RFC 6386, 9.1 (``show_frame``). VP9: the bitstream specification, 6.2 (``uncompressed_header``) and annex B
-(superframes). Theora: the specification, 6 (headers of a
-stream that was joined to another). AV1: the bitstream specification, 5.3.2 (OBU header), 5.5.1 (sequence header) and 5.9.2 (frame header).
+Sources: VP8: RFC 6386, 9.1 (``show_frame``). VP9: the bitstream specification, 6.2 (``uncompressed_header``) and annex
+B (superframes). AV1: the bitstream specification, 5.3.2 (OBU header), 5.5.1 (sequence header) and 5.9.2 (frame header).
+Theora: the specification, 6 (headers, which stand in mid-stream where another stream was joined).
 """
 
 from collections.abc import Callable, Iterator

@@ -122,8 +122,14 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
     started = time.monotonic()
     data = request.data
     path, asked = data["path"], data["decoder"]
-    arrays = {name: request.arrays[name] for name in ("pts_seconds", "key_frames", "part_packets", "part_offsets")}
-    timeline = Timeline(stop_seconds=0.0, **arrays, **data["timeline"])
+    timeline = Timeline(
+        pts_seconds=request.arrays["pts_seconds"],
+        stop_seconds=0.0,
+        key_frames=request.arrays["key_frames"],
+        part_packets=request.arrays["part_packets"],
+        part_offsets=request.arrays["part_offsets"],
+        **data["timeline"],
+    )
     views = [Preprocess.model_validate(preprocess) for preprocess in data["views"]]
     emitter = Emitter(
         path, channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)]

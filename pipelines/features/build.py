@@ -18,12 +18,13 @@ from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.probing import ProbedVideo, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
-from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.store import Store
+from clipmill.stores.tables import truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
@@ -41,7 +42,7 @@ class Planned:
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
-    reannotated: tuple[Quarantined, ...] = ()
+    released: tuple[Quarantined, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -76,6 +77,8 @@ class BuildReport:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
+        num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
+        num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
     """
 
     run_id: str
@@ -97,6 +100,8 @@ class BuildReport:
     num_tail_windows_padded: int
     num_segments_clamped: int
     num_segments_emptied: int
+    num_truncated_kept: int
+    num_joined: int
     seconds: Mapping[str, float]
     peak_memory_bytes: int
     speed: SpeedOfLight | None
@@ -134,7 +139,8 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
-    quarantined = _quarantined(store, reannotated)
+    released = (*reannotated, *_now_kept(store, config.decode, recipes))
+    quarantined = _quarantined(store, released)
     unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
         readable,
@@ -142,7 +148,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, reannotated)
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, released)
 
 
 def build(
@@ -190,6 +196,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
         max_outside_share=config.annotations.max_outside_share,
+        keep_truncated=config.decode.truncated == "keep",
     )
 
 
@@ -230,6 +237,21 @@ def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Reci
         if run_id not in then:
             then[run_id] = {video.id: clips_fingerprint(video) for video in store.run_manifest(run_id)}
         if then[run_id].get(row["video_id"], "") != now[row["video_id"]]:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
+    return tuple(found)
+
+
+def _now_kept(store: Store | None, decode: DecodeConfig, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
+    """Returns what is in quarantine because it breaks off, where such videos are to be kept now."""
+    if store is None or decode.truncated != "keep":
+        return ()
+    wanted = {recipe.fingerprint for recipe in recipes}
+    found = []
+    for row in store.quarantine().to_pylist():
+        concerned = tuple(recipe for recipe in row["recipes"] if recipe in wanted)
+        # Of one without an index (stage probe) there is nothing to keep.
+        if row["stage"] == "scan" and row["reason"] == "truncated" and concerned:
             values = [row[name] for name in ("stage", "reason", "message", "attempts")]
             found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
     return tuple(found)
@@ -276,7 +298,7 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
-    store.write_quarantine(run_id, REANNOTATED_KEY, planned.reannotated, released=True)
+    store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
@@ -284,6 +306,19 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
 def _num_complete(store: Store, planned: Planned) -> int:
     committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
     return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+
+
+def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
+    """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
+    manifest = {item.video.id: item.video for item in planned.probed}
+    truncated: set[str] = set()
+    joined: set[str] = set()
+    for recipe in planned.recipes:
+        commits = store.commits_in_force(recipe.fingerprint, manifest)
+        broken, parts = truncated_and_joined(commits)
+        truncated |= broken
+        joined |= parts
+    return len(truncated), len(joined)
 
 
 def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
@@ -303,6 +338,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
             seconds[stage] += spent
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
+    truncated, joined = _counted_passports(store, planned)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -323,6 +359,8 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
         num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
         num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_truncated_kept=truncated,
+        num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),

@@ -23,6 +23,7 @@ def passport(
     if item.summary is None or item.timeline is None:
         raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
     recipe = extraction.recipe
+    header = item.video.header
     groups = item.windows[recipe.fingerprint]
     fit = item.segment_fits[recipe.fingerprint]
     return {
@@ -49,6 +50,11 @@ def passport(
         "first_frame_seconds": float(item.timeline.pts_seconds[0]),
         "num_segments_clamped": fit.num_clamped,
         "num_segments_emptied": fit.num_emptied,
+        "header_duration_seconds": header.duration_seconds if header is not None else None,
+        "header_num_frames": header.num_frames if header is not None else None,
+        "truncated": item.timeline.truncated,
+        "num_joined_parts": item.timeline.num_parts,
+        "num_repeated_times": item.timeline.num_repeated_times,
     }
 
 

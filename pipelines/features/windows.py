@@ -9,11 +9,30 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.schemas.recipe import Sampling
+from clipmill.schemas.recipe import ClipRule, Sampling
 from clipmill.schemas.records import Clip, Window
+
+TICKS_PER_FRAME = 2000
+FEWEST_TICKS = 20_000
+"""Ours: more ticks than so many for each frame, and than so many in all, are no sampling but a damaged time scale. A
+lecture of one picture a minute has 1,800 at 30 a second."""
 
 TICK_TOLERANCE_SECONDS = 1e-6
 """A frame whose presentation time is this little after a tick counts as on display at it (ours: float rounding)."""
+
+
+def max_ticks(num_frames: int) -> int:
+    """Returns how many ticks of a sampling rate, or clips of a rule, `num_frames` frames justify.
+
+    Planning holds it against what headers claim, work against what the packets say.
+    """
+    return max(num_frames * TICKS_PER_FRAME, FEWEST_TICKS)
+
+
+def num_ticks(sampling: Sampling, clips: ClipRule, duration_seconds: float) -> float:
+    """Returns the larger of how often a video of this length is sampled, and how many clips it is cut into."""
+    step = clips.step_seconds or clips.length_seconds if clips.from_ == "windows" else None
+    return max(duration_seconds * (sampling.fps or 0.0), duration_seconds / step if step else 0.0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -171,11 +171,16 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     left_out = ", ".join(
         f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(report["num_left_out"].items())
     )
+    # Reports of earlier versions do not count these.
+    kept = ("truncated videos kept", f"{report.get('num_truncated_kept', 0):,}")
+    joined = ("joined end to end", f"{report.get('num_joined', 0):,} videos, laid one after the other")
     facts = Facts(
         "What did not work as asked",
         (
             substituted,
             ("short tails", tails),
+            kept,
+            joined,
             ("annotated segments", outside),
             ("files left out", left_out or "none"),
         ),
