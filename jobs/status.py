@@ -49,9 +49,9 @@ def run_status(url: str) -> Outcome:
                 "num_quarantined": len(quarantined),
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
+                **_segments_outside(commits),
                 "num_truncated_kept": len(truncated),
                 "num_joined": len(joined),
-                **_segments_outside(commits),
                 "dim": recipe.dim,
             }
         )

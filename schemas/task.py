@@ -50,8 +50,8 @@ class WorkerSpec:
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
-        keep_truncated: make rows of what there is of a video that breaks off, instead of putting it in quarantine.
         max_outside_share: of a video's segments, or their time, that may lie outside it.
+        keep_truncated: make rows of what there is of a video that breaks off, instead of putting it in quarantine.
         run_id: names the run's records in the store.
         storage_attempts: tries of a storage call whose fault may pass.
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
@@ -68,10 +68,10 @@ class WorkerSpec:
     decode_memory_bytes: int = 4 << 30
     decode_videos_per_child: int = 200
     max_attempts: int = 2
+    max_outside_share: float = 1.0
     keep_truncated: bool = False
     storage_attempts: int = 5
     max_fault_share: float = 0.2
-    max_outside_share: float = 1.0
 
 
 @dataclass(frozen=True, slots=True)

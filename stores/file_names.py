@@ -1,8 +1,8 @@
 """File names that are no UTF-8 as text that can be written down, and back.
 
-A name on Linux is bytes. Python shows those that are no UTF-8 as surrogates, which neither Arrow nor a terminal takes. As an
-id, such a name has these bytes percent-encoded (RFC 3986), and its own percent signs too; as an address it is a ``file://``
-URL. Names that are UTF-8 stay as they are.
+A name on Linux is bytes. Python shows those that are no UTF-8 as surrogates, which neither Arrow nor a terminal takes.
+As an id, such a name has these bytes percent-encoded (RFC 3986), and its own percent signs too; as an address it is a
+``file://`` URL. Names that are UTF-8 stay as they are.
 """
 
 import os

@@ -102,10 +102,10 @@ class BuildReport:
     num_frames_substituted: int
     num_tail_windows_dropped: int
     num_tail_windows_padded: int
-    num_truncated_kept: int
-    num_joined: int
     num_segments_clamped: int
     num_segments_emptied: int
+    num_truncated_kept: int
+    num_joined: int
     seconds: Mapping[str, float]
     num_storage_retries: int
     peak_memory_bytes: int
@@ -210,10 +210,10 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
+        max_outside_share=config.annotations.max_outside_share,
+        keep_truncated=config.decode.truncated == "keep",
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
-        keep_truncated=config.decode.truncated == "keep",
-        max_outside_share=config.annotations.max_outside_share,
     )
 
 
@@ -408,10 +408,10 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
         num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
-        num_truncated_kept=truncated,
-        num_joined=joined,
         num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
         num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_truncated_kept=truncated,
+        num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),

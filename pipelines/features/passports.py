@@ -47,14 +47,14 @@ def passport(
         "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
         "values_sha256": values_sha256(rows.values),
         "scaler_flags": item.summary.scaler_flags,
+        "first_frame_seconds": float(item.timeline.pts_seconds[0]),
+        "num_segments_clamped": fit.num_clamped,
+        "num_segments_emptied": fit.num_emptied,
         "header_duration_seconds": header.duration_seconds if header is not None else None,
         "header_num_frames": header.num_frames if header is not None else None,
         "truncated": item.timeline.truncated,
         "num_joined_parts": item.timeline.num_parts,
         "num_repeated_times": item.timeline.num_repeated_times,
-        "first_frame_seconds": float(item.timeline.pts_seconds[0]),
-        "num_segments_clamped": fit.num_clamped,
-        "num_segments_emptied": fit.num_emptied,
     }
 
 

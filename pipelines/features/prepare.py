@@ -75,8 +75,8 @@ def prepare(
 
     Args:
         session: what that pass runs in, idle; None: one of its own.
-        keep_truncated: use what there is of a video that breaks off.
         max_outside_share: of the annotated segments, or of their time, that may lie outside the video.
+        keep_truncated: use what there is of a video that breaks off.
     """
     item = PreparedVideo(video)
     try:
@@ -96,9 +96,9 @@ def prepare(
         try:
             shots = item.shot_passes.get(recipe.clips.options) if recipe.clips.options is not None else None
             boundaries = shots.boundaries_seconds if shots is not None else ()
-            _check_ticks(video, recipe, timeline)
             fit = fit_segments(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds)
             check_segment_fit(video, fit, max_outside_share)
+            _check_ticks(video, recipe, timeline)
             clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
             windows = _windows(video, recipe, clips, timeline)
         except VideoError as error:

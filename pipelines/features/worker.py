@@ -167,8 +167,9 @@ class Worker:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            wanted = [extraction.recipe for extraction in extractions.values()]
-            item = prepare(video, wanted, self._shot_session, self._spec.keep_truncated, self._spec.max_outside_share)
+            recipes = [extraction.recipe for extraction in extractions.values()]
+            spec = self._spec
+            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
