@@ -19,6 +19,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from clipmill.extractors.caffe import read_caffemodel
+from clipmill.extractors.keras import HDF5_START, read_keras_weights
 from clipmill.schemas.errors import WeightsError, describe
 
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ CAFFEMODEL_START = b"\n"
 """The first byte of a serialised NetParameter: the tag of its name."""
 SAFETENSORS = ".safetensors"
 """By which such a file is known: its first bytes are a length, which may be any."""
-HDF5_START = b"\x89HDF\r\n\x1a\n"
 MAX_PICKLES = 8
 """A legacy file is a few pickles in a row: magic number, version, system, content, keys."""
 PLAIN_GLOBALS = re.compile(
@@ -210,21 +210,9 @@ def _is_hdf5(path: str) -> bool:
 
 
 def _read_keras(path: str) -> dict[str, Any]:
-    """Returns a Keras file's arrays as ``<layer>[<index>]``, like a Caffe model's: they are stored in that order."""
-    import h5py
-
-    def text(name: Any) -> str:
-        return name.decode("utf-8") if isinstance(name, bytes) else str(name)
-
     try:
-        with h5py.File(path, "r") as file:
-            root = file["model_weights"] if "model_weights" in file else file
-            return {
-                f"{text(layer)}[{index}]": root[text(layer)][text(name)][()]
-                for layer in root.attrs["layer_names"]
-                for index, name in enumerate(root[text(layer)].attrs["weight_names"])
-            }
-    except (OSError, ValueError, KeyError, TypeError, UnicodeDecodeError) as error:
+        return read_keras_weights(path)
+    except ValueError as error:
         raise _foreign(path, "weights saved by Keras (HDF5)", error) from None
 
 

@@ -69,8 +69,8 @@ HOMES = {
     "dask": ("pipelines/evaluation/", "stores/reader.py"),
     "distributed": ("pipelines/evaluation/",),
     "zarr": ("stores/",),
-    # The second reads a weights file published as HDF5: extractors read their weights, and may not import stores.
-    "h5py": ("stores/", "extractors/c3d/projection.py"),
+    # The others read weights published as HDF5: extractors read their weights, and may not import stores.
+    "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
     "onnxruntime": ("extractors/onnx_program/",),

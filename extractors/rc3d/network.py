@@ -111,8 +111,7 @@ class RC3D(nn.Module):
         if self.top is not None:
             features = head_features(self.top, pooled)
             return features, features
-        assert self.fc6 is not None
-        fc6 = functional.relu(self.fc6(pooled.flatten(1)))
+        fc6 = functional.relu(cast(nn.Linear, self.fc6)(pooled.flatten(1)))
         last = functional.dropout(fc6, self.release.dropout, self.training)
         if self.fc7 is not None:
             last = functional.dropout(functional.relu(self.fc7(last)), self.release.dropout, self.training)
