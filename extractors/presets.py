@@ -174,8 +174,8 @@ PRESETS: Mapping[str, Preset] = {
                 "layer": "features",
                 "sampling": {"fps": None, "frames": 17, "step": 4, "tail": "drop"},
                 "weights": {"card": "kinetics-both"},
+                **_TWO_STREAMS,
             }
-            | _TWO_STREAMS
         },
         rows="(F - 17) // 4 + 1, none under 17 frames",
         weights="rgb_imagenet.pt and flow_imagenet.pt, joined (clipmill weights join)",
@@ -194,8 +194,8 @@ PRESETS: Mapping[str, Preset] = {
                 "layer": "features",
                 "sampling": {"fps": None, "frames": 17, "step": 5, "centred": True},
                 "weights": {"card": "kinetics-both"},
+                **_TWO_STREAMS,
             }
-            | _TWO_STREAMS
         },
         rows="ceil(F / 5)",
         weights="rgb_imagenet.pt and flow_imagenet.pt, joined (clipmill weights join)",

@@ -5,8 +5,6 @@ import subprocess
 from fractions import Fraction
 from pathlib import Path
 
-import av
-import av.filter
 import numpy as np
 import numpy.typing as npt
 import pytest
@@ -17,6 +15,7 @@ from clipmill.pipelines.features.windows import clip_windows
 from clipmill.schemas.recipe import Sampling
 from clipmill.schemas.records import Clip
 from tests.encoded_videos import encode_video
+from tests.ffmpeg_frames import by_fps_filter
 
 RATES = (1, 8, 15, 16, 24, 25)
 REAL = (
@@ -29,35 +28,6 @@ REAL = (
     "torture/torchcodec/test_non_zero_start.mp4",
     "torture/torchcodec/av1_video.mkv",
 )
-
-
-def by_fps_filter(path: Path, fps: int) -> list[int]:
-    """Returns the frames that libavfilter's ``fps`` lets through: each is marked with its number by its pixels.
-
-    Times begin at zero, as those the ffmpeg command hands its filters.
-    """
-    with av.open(str(path)) as container:
-        stream = container.streams.video[0]
-        graph = av.filter.Graph()
-        source = graph.add_buffer(width=2, height=2, format=av.VideoFormat("rgb48le", 2, 2), time_base=stream.time_base)
-        rate = graph.add("fps", f"fps={fps}")
-        sink = graph.add("buffersink")
-        source.link_to(rate)
-        rate.link_to(sink)
-        graph.configure()
-        first = None
-        for number, frame in enumerate(container.decode(stream)):
-            first = frame.pts if first is None else first
-            marked = av.VideoFrame.from_ndarray(np.full((2, 2, 3), number, np.uint16), format="rgb48le")
-            marked.pts, marked.time_base, marked.duration = frame.pts - first, frame.time_base, frame.duration
-            graph.push(marked)
-        graph.push(None)
-        found = []
-        while True:
-            try:
-                found.append(int(graph.pull().to_ndarray()[0, 0, 0]))
-            except (av.error.EOFError, av.error.BlockingIOError):
-                return found
 
 
 def by_command(path: Path, *arguments: str) -> list[str]:
