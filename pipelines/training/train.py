@@ -116,7 +116,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     wanted = identity(config, plain, items)
     on_ray = config.trainer.name == "ray"
     device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
-    checkpoint = folder.open(config, wanted, card.closed_form)
+    checkpoint = folder.open(config, wanted, card.closed_form, items.sources)
     job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
 
     def tell(done: EpochDone) -> None:
