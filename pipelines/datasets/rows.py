@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
 from clipmill.schemas.arrays import Array, Floats, Ints, Singles
 from clipmill.schemas.errors import UsageError, describe
@@ -70,13 +69,13 @@ def read_rows(feature: Feature, kind: Input) -> ItemRows:
     slabs of bounded size, rows that lie near each other together.
 
     Raises:
-        UsageError: the feature lacks a column that the input chooses by.
+        UsageError: the feature lacks a column that the input chooses by, or a row that was read is not finite.
     """
     if isinstance(kind, Tokens):
         raise ValueError("tokens are read from texts, not from a feature")
     clips = feature.clips()
     if kind == Vector("mean"):
-        return _means(feature, {clip.key: clip for clip in clips})
+        return _means(feature, clips)
     shards = list(_chosen_by_shard(feature, clips, kind))
     lengths = np.zeros(len(clips), np.int64)
     for _, _, chosen in shards:
@@ -92,6 +91,10 @@ def read_rows(feature: Feature, kind: Input) -> ItemRows:
             start_seconds[span], stop_seconds[span] = _times(columns, rows)
         _read_values(feature, shard, placed, values)
     kept = np.flatnonzero(lengths)
+    whole = np.isfinite(values).all(axis=1)
+    if not whole.all():
+        wrong = np.searchsorted(offsets, np.flatnonzero(~whole), side="right") - 1
+        _refuse(feature, [clips[number] for number in np.unique(wrong).tolist()])
     return ItemRows(
         {clips[number].key: clips[number] for number in kept.tolist()},
         InputRows(
@@ -103,11 +106,32 @@ def read_rows(feature: Feature, kind: Input) -> ItemRows:
     )
 
 
-def _means(feature: Feature, clips: Mapping[ClipKey, ClipRows]) -> ItemRows:
-    means = feature.clip_means(list(clips.values())) if clips else np.zeros((0, feature.dim), np.float32)
-    whole: npt.NDArray[np.bool_] = np.logical_not(np.isnan(means).any(axis=1))
-    kept = {key: clip for (key, clip), has_rows in zip(clips.items(), whole.tolist(), strict=True) if has_rows}
-    return ItemRows(kept, InputRows(means[whole]))
+def _means(feature: Feature, clips: Sequence[ClipRows]) -> ItemRows:
+    means = feature.clip_means(clips) if clips else np.zeros((0, feature.dim), np.float32)
+    whole = np.isfinite(means).all(axis=1)
+    if not whole.all():
+        # A clip without rows has a mean of NaN, too.
+        others = [clips[number] for number in np.flatnonzero(~whole).tolist()]
+        wrong = [others[number] for _, _, found in feature.shard_rows(others) for number, _ in found]
+        if wrong:
+            _refuse(feature, wrong)
+    kept = np.flatnonzero(whole).tolist()
+    return ItemRows({clips[number].key: clips[number] for number in kept}, InputRows(means[whole]))
+
+
+def _refuse(feature: Feature, clips: Sequence[ClipRows]) -> None:
+    """Raises the error for clips that have rows which are not finite."""
+    videos = sorted({clip.video_id for clip in clips})
+    shown = ", ".join(map(repr, videos[:3])) + (", ..." if len(videos) > 3 else "")
+    raise UsageError(
+        describe(
+            "feature",
+            feature.recipe.name,
+            "numbers in every row",
+            f"NaN or infinity in {len(clips)} clips of {len(videos)} of {len(feature)} videos ({shown})",
+            f"build or import those videos anew, or leave them out; clipmill verify {feature.url} tells damage",
+        )
+    )
 
 
 def _chosen_by_shard(

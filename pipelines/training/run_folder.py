@@ -12,9 +12,11 @@ from typing import Any
 
 from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints, load
 from clipmill.pipelines.datasets.items import Items
+from clipmill.pipelines.datasets.provenance import all_rows_changed
 from clipmill.pipelines.training.event_files import remove_event_files
 from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.schemas.features import FeatureSource
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
 
@@ -83,6 +85,11 @@ def differing_keys(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     return sorted(key for key in {*wanted, *given} if wanted.get(key) != known.get(key))
 
 
+def _rows_changed(newest: TrainedModel, sources: Mapping[str, FeatureSource], differ: list[str]) -> str:
+    """Returns which rows have changed, and by which part of their passports, where nothing else has."""
+    return "; ".join(all_rows_changed(newest.origin.inputs, sources)) if differ == ["values of the features"] else ""
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in value.items():
@@ -124,16 +131,25 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
 
-    def open(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool = False) -> TrainedModel | None:
+    def open(
+        self,
+        config: TrainConfig,
+        wanted: Mapping[str, Any],
+        closed_form: bool = False,
+        sources: Mapping[str, FeatureSource] | None = None,
+    ) -> TrainedModel | None:
         """Makes the folder ready and returns the checkpoint to go on from, or None to start.
 
         With ``resume: false`` the checkpoints and metrics of an earlier run in it are deleted.
+
+        Args:
+            sources: what the inputs were read from, by which a refusal says what changed.
 
         Raises:
             UsageError: there is a checkpoint of another config or other features, or one beyond the wanted epochs.
             StorageUnavailableError: the folder cannot be written.
         """
-        newest = self._newest(config, wanted, closed_form) if config.resume else None
+        newest = self._newest(config, wanted, closed_form, sources or {}) if config.resume else None
         with self._writing():
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
             if newest is None:
@@ -153,7 +169,13 @@ class RunFolder:
         kept = [line for line in self.metrics() if line["epoch"] <= epoch]
         self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
-    def _newest(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool) -> TrainedModel | None:
+    def _newest(
+        self,
+        config: TrainConfig,
+        wanted: Mapping[str, Any],
+        closed_form: bool,
+        sources: Mapping[str, FeatureSource],
+    ) -> TrainedModel | None:
         found = checkpoints(self.path)
         if not found:
             return None
@@ -172,7 +194,10 @@ class RunFolder:
                     "run",
                     str(self.path),
                     "the config and features of its checkpoint",
-                    "another " + ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
+                    _rows_changed(newest, sources, shown)
+                    or "another "
+                    + ", ".join(changes[:5])
+                    + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
                     "give another out folder, or resume: false to start again",
                 )
             )

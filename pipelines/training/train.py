@@ -124,7 +124,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     wanted = identity(config, plain, items)
     on_ray = config.trainer.name == "ray"
     device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
-    checkpoint = folder.open(config, wanted, card.closed_form)
+    checkpoint = folder.open(config, wanted, card.closed_form, items.sources)
     if checkpoint is not None and not card.closed_form:
         _check_same_phases(config, checkpoint)
     job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
