@@ -136,13 +136,20 @@ class Apivr(nn.Module):
         return [Phase(steps=steps)]
 
     def encode_bags(self, bags: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns of B bags H ``[B, k, common_dim]``, its mask and weights ``[B, k]``, and v ``[B, common_dim]``."""
-        o, mask = self.options, _mask(bags)
-        if o.form == "paper":
-            rows = self.proposals(bags.values)
+        """Returns of B bags H ``[B, k, common_dim]``, its mask and weights ``[B, k]``, and v ``[B, common_dim]``.
+
+        In single precision under autocast, too: at first the rows and weights of a bag hardly differ, and which rows are
+        the heaviest and what they span would be a matter of rounding.
+        """
+        with torch.autocast(bags.values.device.type, enabled=False):
+            return self._encoded(bags.values, _mask(bags))
+
+    def _encoded(self, proposals: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.options.form == "paper":
+            rows = self.proposals(proposals)
             video, weights = self.attention(self.graph(rows, mask), mask)
             return rows, mask, weights, video
-        rows = self.proposals(filled_up(bags.values, mask, o.num_proposals))
+        rows = self.proposals(filled_up(proposals, mask, self.options.num_proposals))
         whole = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         video, weights = self.attention(rows, whole)
         return rows, whole, weights, video
