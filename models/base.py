@@ -46,6 +46,7 @@ class Batch:
         draws: standard normal noise ``float32[B, ...]`` by the names of the model's `draws`.
         progress: share of the training that is done, from 0 to 1.
         phase: name of the phase of the training.
+        video: ``int64[B]``, equal where items are clips of one video; None: not told (only solutions are).
     """
 
     inputs: "Mapping[str, Values]"
@@ -53,6 +54,7 @@ class Batch:
     draws: "Mapping[str, Tensor]" = field(default_factory=dict)
     progress: float = 0.0
     phase: str = "main"
+    video: "Tensor | None" = None
 
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values
