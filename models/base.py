@@ -82,6 +82,7 @@ class Batch:
         progress: share of the training that is done, from 0 to 1.
         phase: name of the phase of the training.
         workers: those that share the batch, for the losses of a card that `gathers`; for others a worker is alone.
+        video: ``int64[B]``, equal where items are clips of one video; None: not told (only solutions are).
     """
 
     inputs: "Mapping[str, Values]"
@@ -90,6 +91,7 @@ class Batch:
     progress: float = 0.0
     phase: str = "main"
     workers: Workers = ALONE
+    video: "Tensor | None" = None
 
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values

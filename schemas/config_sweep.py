@@ -102,6 +102,7 @@ class SweepConfig(TrialsConfig):
         set: keys of it, dotted, that are the same for all points.
         grid: dotted key to its values; every combination is a point. A number in a key is a place in a list.
         metric: what points are compared by, ``<space>/<metric>``; default: the headline of the model's last space.
+        also: further metrics to show and to draw, such as ``loss/orth``.
         goal: whether the best is the greatest or the least.
         title: of the page.
         source: of the published values.
@@ -113,6 +114,7 @@ class SweepConfig(TrialsConfig):
     random: RandomConfig | None = None
     points: tuple[PointConfig, ...] = ()
     metric: str | None = None
+    also: tuple[str, ...] = ()
     goal: Literal["max", "min"] = "max"
     title: str = ""
     source: str = ""

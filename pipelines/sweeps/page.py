@@ -117,8 +117,13 @@ def curves(result: SweepResult) -> tuple[Chart, ...]:
         values = _values(found, key)
         if len(values) < 2:
             continue
-        lines = _scattered(found, key, result) if result.config.random else _lines(found, key, values, result)
-        charts.append(_chart(names[key], values, lines, result))
+        for metric in (result.metric, *result.config.also):
+            there = [point for point in found if metric in point.metrics]
+            if result.config.random:
+                lines = [(metric, [(point.point.settings[key], point.metrics[metric]) for point in there])]
+            else:
+                lines = _lines(there, key, values, metric, result)
+            charts.append(_chart(names[key], values, lines, metric, result))
     return tuple(charts)
 
 
@@ -139,25 +144,28 @@ Curve = tuple[str, list[tuple[Any, Spread]]]
 """Name of a line, and of each of its points the setting's value and what was reached."""
 
 
-def _lines(points: Sequence[PointSummary], key: str, values: list[Any], result: SweepResult) -> list[Curve]:
+def _lines(
+    points: Sequence[PointSummary], key: str, values: list[Any], metric: str, result: SweepResult
+) -> list[Curve]:
     others = [other for other in result.keys if other != key]
     if not others:
-        metric = result.metric.rpartition("/")[2]
+        name = metric.rpartition("/")[2]
+        spaces = [space for space in result.spaces if space.endswith(f"/{name}")]
         return [
             (
-                space.removesuffix(f"/{metric}"),
+                space.removesuffix(f"/{name}"),
                 [(p.point.settings[key], p.metrics[space]) for p in points if space in p.metrics],
             )
-            for space in result.spaces
+            for space in spaces
         ]
     groups: dict[str, list[tuple[Any, Spread]]] = {}
     names = short_names(result.keys)
     for point in points:
         name = ", ".join(f"{names[other]} {value_text(point.point.settings[other])}" for other in others)
-        groups.setdefault(name, []).append((point.point.settings[key], point.metrics[result.metric]))
+        groups.setdefault(name, []).append((point.point.settings[key], point.metrics[metric]))
     if len(groups) <= MOST_LINES:
         return list(groups.items())
-    return [("mean over the other settings", [(value, _mean(points, key, value, result.metric)) for value in values])]
+    return [("mean over the other settings", [(value, _mean(points, key, value, metric)) for value in values])]
 
 
 def _mean(points: Sequence[PointSummary], key: str, value: Any, metric: str) -> Spread:
@@ -165,11 +173,7 @@ def _mean(points: Sequence[PointSummary], key: str, value: Any, metric: str) -> 
     return Spread(math.fsum(means) / len(means), math.nan, tuple(means))
 
 
-def _scattered(points: Sequence[PointSummary], key: str, result: SweepResult) -> list[Curve]:
-    return [(result.metric, [(point.point.settings[key], point.metrics[result.metric]) for point in points])]
-
-
-def _chart(name: str, values: list[Any], lines: Sequence[Curve], result: SweepResult) -> Chart:
+def _chart(name: str, values: list[Any], lines: Sequence[Curve], metric: str, result: SweepResult) -> Chart:
     places = _places(values, is_drawn=result.config.random is not None)
     stop = max(1.0, *(place for place, _ in places.values()))
     series, shown = [], []
@@ -181,21 +185,23 @@ def _chart(name: str, values: list[Any], lines: Sequence[Curve], result: SweepRe
         scatter = result.config.random is not None
         series.append(Series(line, points_drawn, [x for x, _ in points_drawn], style, spans, scatter))
         shown.append((style, line))
-    for floor, spread in _floors(result):
+    given = _floors(result) if metric == result.metric else []
+    for floor, spread in given:
         series.append(Series(floor, [(0.0, spread.mean), (stop, spread.mean)], (), -1))
-    floors = ", ".join(f"{floor} {spread.mean:.3f}" for floor, spread in _floors(result))
+    floors = ", ".join(f"{floor} {spread.mean:.3f}" for floor, spread in given)
     ticks = [(place, text) for place, text in places.values() if text]
     axes = Axes(
-        f"{result.metric} by {name}",
+        f"{metric} by {name}",
         name,
-        result.metric.rpartition("/")[2],
+        metric.rpartition("/")[2] if metric == result.metric else metric,
         [place for place, _ in ticks],
         0.0,
         stop,
         x_texts=[text for _, text in ticks],
     )
     note = f"Thin lines: {floors}." if floors else ""
-    return Chart(name, line_chart(series, axes), legend(shown), note)
+    title = name if metric == result.metric else f"{metric} by {name}"
+    return Chart(title, line_chart(series, axes), legend(shown), note)
 
 
 def _places(values: list[Any], is_drawn: bool) -> dict[str, tuple[float, str]]:

@@ -50,12 +50,12 @@ class SweepResult:
 
     @property
     def spaces(self) -> tuple[str, ...]:
-        """The metric that points are compared by, then the same one of every other space."""
+        """The metric that points are compared by, the same one of every other space, and what is shown besides."""
         name = self.metric.rpartition("/")[2]
         found = dict.fromkeys(
             metric for point in self.points for metric in point.metrics if metric.endswith(f"/{name}")
         )
-        return (self.metric, *(metric for metric in found if metric != self.metric))
+        return (self.metric, *(metric for metric in found if metric != self.metric), *self.config.also)
 
 
 def sweep(config: SweepConfig, train_keys: Mapping[str, Any], run: Runner, tell: Tell) -> SweepResult:
@@ -75,7 +75,8 @@ def sweep(config: SweepConfig, train_keys: Mapping[str, Any], run: Runner, tell:
     results = run_all(trials, Path(config.out), run, tell)
     found = summaries(points, results)
     metric = config.metric or next((point.headline for point in found if point.headline), "")
-    _check_metric(metric, found)
+    for name in (metric, *config.also):
+        _check_metric(name, found)
     return SweepResult(
         config, keys, tuple(found), tuple(results), metric, _best(found, metric, config), baselines_of(found)
     )

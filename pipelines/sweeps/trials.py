@@ -43,6 +43,8 @@ from clipmill.schemas.model import validate
 from clipmill.schemas.spaces import Cosine, Hamming
 
 TRIALS, TRIAL = "trials", "trial.json"
+LOSS = "loss"
+"""Stands in place of a space before the losses of the epoch that the run is used by."""
 BACKWARDS = "backwards "
 """Beginning of the name of a space that gallery items search the queries in."""
 
@@ -72,7 +74,7 @@ class TrialResult:
     """What a trial found.
 
     Attributes:
-        metrics: ``<space>/<metric>`` to value.
+        metrics: ``<space>/<metric>`` to value, and ``loss/<name>``.
         baselines: ``<baseline>/<metric>`` to value: chance, and plain cosine where it can be had.
         cumulative: ``<space>/<metric>`` as the evaluator that was released with APIVR prints it.
         error: why there is nothing; None: all went well.
@@ -243,6 +245,9 @@ def _result(trial: Trial, folder: Path) -> TrialResult:
     write_evaluation(TASK, evaluation, evaluation_config, sources)
     score = evaluation.score
     metrics = _metrics(score)
+    if 0 < report.selected_epoch <= len(report.losses):
+        losses = report.losses[report.selected_epoch - 1]
+        metrics |= {f"{LOSS}/{name}": float(value) for name, value in losses.items()}
     if trial.backwards:
         metrics |= {f"{BACKWARDS}{name}": value for name, value in _backwards(folder, evaluation_config).items()}
     first = score.runs[0]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
 from clipmill.pipelines.training.event_files import event_files
@@ -38,7 +39,8 @@ def solve(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> int:
     trained = start(job)
     items = placed(trained, job.items.of("train"), torch.device("cpu"))
     everything = torch.arange(len(items))
-    batch = items.batch(everything, items.lengths(everything))
+    videos = np.unique(np.asarray(job.items.of("train").video_ids, object).astype(str), return_inverse=True)[1]
+    batch = replace(items.batch(everything, items.lengths(everything)), video=torch.from_numpy(videos))
     folder, began, number = RunFolder(job.folder), time.monotonic(), 0
     with event_files(job.folder, 0, job.config.tensorboard) as events:
         for number, reached in enumerate(trained.model.solve(batch), start=1):
