@@ -290,7 +290,7 @@ def _read_packets(video: OpenVideo) -> Packets:
     error = None
     context = video.stream.codec_context
     shows = shown_test(context.codec.canonical_name, context.extradata)
-    last = LastPackets(video.container.format.name)
+    last = LastPackets(video.container.format.name, context.width * context.height)
     for other in video.container.streams:
         if other is not video.stream:
             other.discard = Discard.all
