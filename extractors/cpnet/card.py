@@ -49,7 +49,11 @@ def _variant(options: CPNetOptions) -> ExtractorCard:
         name="cpnet",
         version=1,
         summary="2D ResNet with correspondence proposals between frames (Kinetics-400, Jester, Something-Something)",
-        layers=(Layer("features", release.num_features, unused=("fc.",)), Layer("logits", num_classes)),
+        layers=(
+            Layer("features", release.num_features, unused=("fc.",)),
+            Layer("logits", num_classes),
+            Layer("probabilities", num_classes),
+        ),
         # 12 frames, every second one, at the video's own rate: the released code's clips. ours: windows side by side,
         # and a last one shifted back rather than filled up, since repeated frames are each other's nearest neighbours.
         sampling=Sampling(frames=12, every=2, step=24, tail="overlap"),
