@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
-from clipmill.extractors.flow import WindowFlows, make_flow, network_values
+from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.i3d.card import CARD
 from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
@@ -134,9 +134,12 @@ class I3DExtractor:
         flow = self._options.flow
         if flow is None or self._flows is None:
             raise ValueError("I3D flow: expected flow options, got none")
-        rows, columns = self._crop(frames.shape[2], frames.shape[3])
-        windows = np.stack([self._flows.of(window)[:, :, rows, columns] for window in frames])
-        values = network_values(windows, flow.values)
+        found = []
+        for window in frames:
+            field = self._flows.of(window)
+            rows, columns = self._crop(field.shape[2], field.shape[3])
+            found.append(field[:, :, rows, columns])
+        values = network_values(np.stack(found), flow.values, flow.bound or BOUND_PIXELS)
         tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
