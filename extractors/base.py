@@ -7,7 +7,7 @@ in window order, to one `Reducer` per clip, which makes the clip's rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -64,7 +64,7 @@ class WeightsCard:
 
     Attributes:
         name: such as ``sports1m-caffe``; recorded in the recipe.
-        layouts: published layouts (see `clipmill.extractors.weights`) this card is the default for.
+        layouts: published layouts (see `clipmill.extractors.weights`) that name this card first.
         source: where the file was published (repository or paper), in words.
         files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.
@@ -72,6 +72,7 @@ class WeightsCard:
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
         sampling: keys of the extractor's default windows that are others for these weights.
+        digests: of further files with this card, whole or their first digits: those another extractor lists.
     """
 
     name: str
@@ -83,6 +84,12 @@ class WeightsCard:
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
     sampling: Mapping[str, Any] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 is known to have this card."""
+        known = (*self.digests, *(file.sha256 for file in self.files if file.sha256 is not None))
+        return sha256.startswith(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +104,8 @@ class Layer:
         frames_per_step: of a layer that makes a row of each step of so many frames of a window, but for the last.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
+        unused: beginnings of the network's tensors, by our keys, that the layer does without: a weights file need not
+            hold them.
     """
 
     name: str
@@ -108,6 +117,7 @@ class Layer:
     frames_per_step: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
+    unused: tuple[str, ...] = ()
 
     def expected_rows(self, sampling: Sampling, num_windows: int, num_clips: int) -> int:
         """Returns how many rows are expected of so many windows of `num_clips` clips, cut as `sampling` says."""
@@ -119,6 +129,26 @@ class Layer:
         if self.frames_per_step is not None:
             per_window = -(-(sampling.frames or 1) // self.frames_per_step) - 1
         return round(num_windows * per_window)
+
+
+@dataclass(frozen=True, slots=True)
+class ProgramFile:
+    """What an extractor does whose weights file is the network itself (an exported program): the file says what it is.
+
+    Attributes:
+        layout: name of that kind of file; recorded in the recipe.
+        card: from the path of a file and an instance of the card's options, the card as they make it. Reads the file.
+            The length of its layers may be left open (0) for `ExtractorCard.resolve_files` to find.
+        of_recipe: the card of a resolved recipe, without its file.
+        digest: of the file at a path, further files that belong to it included.
+        describe: what is in the file at a path, in lines for people.
+    """
+
+    layout: str
+    card: Callable[[str, Any], "ExtractorCard"]
+    of_recipe: Callable[[Recipe], "ExtractorCard"]
+    digest: Callable[[str], str]
+    describe: Callable[[str], list[tuple[str, str]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +177,7 @@ class ExtractorCard:
         class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
+        program: of an extractor whose weights file is the network itself.
         pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
             over crops means something, the second where it reads frames with `preprocess.values_of`.
     """
@@ -169,6 +200,7 @@ class ExtractorCard:
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
+    program: ProgramFile | None = None
     pixel_options: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
@@ -205,6 +237,15 @@ class Extractor(Protocol):
 
     def reducer(self, clip: Clip) -> "Reducer":
         """Returns a fresh reducer for one clip."""
+        ...
+
+
+@runtime_checkable
+class WindowExtractor(Extractor, Protocol):
+    """An extractor whose outputs depend on where in its clip a window lies: the pipeline calls this, not `forward`."""
+
+    def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
+        """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are."""
         ...
 
 

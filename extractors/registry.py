@@ -21,7 +21,8 @@ from types import ModuleType
 from typing import Any
 
 from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
-from clipmill.extractors.weights import check_digest
+from clipmill.extractors.precision import warn_if_slow
+from clipmill.extractors.weights import check_digest, digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
 
@@ -31,10 +32,12 @@ BUILT_IN = {
     "c3d": "clipmill.extractors.c3d",
     "cpnet": "clipmill.extractors.cpnet",
     "i3d": "clipmill.extractors.i3d",
+    "onnx": "clipmill.extractors.onnx_program",
     "rc3d": "clipmill.extractors.rc3d",
     "resnet50": "clipmill.extractors.resnet50",
     "rmac": "clipmill.extractors.rmac",
     "squeezenet": "clipmill.extractors.squeezenet",
+    "torch": "clipmill.extractors.torch_program",
     "tracks": "clipmill.extractors.tracks",
     "vgg16": "clipmill.extractors.vgg16",
 }
@@ -105,6 +108,9 @@ def card(name: str) -> ExtractorCard:
 
 def card_of(recipe: Recipe) -> ExtractorCard:
     """Returns the card of a resolved recipe's extractor as the recipe's options make it."""
+    program = card(recipe.extractor).program
+    if program is not None:
+        return program.of_recipe(recipe)
     return _card_of(recipe.extractor, json.dumps(recipe.options, sort_keys=True))
 
 
@@ -130,11 +136,15 @@ def class_names(recipe: Recipe) -> tuple[str, ...]:
 def build(recipe: Recipe, device: str) -> Extractor:
     """Returns the extractor a recipe describes, on `device`, with its weights loaded.
 
+    Warns (`SlowPrecisionWarning`) where the recipe's precision is slower on this CPU than float32.
+
     Raises:
         WeightsError: the weights file is not the one the recipe was resolved with.
     """
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
-        check_digest(recipe.weights.file, recipe.weights.sha256)
+        program = card(recipe.extractor).program
+        check_digest(recipe.weights.file, recipe.weights.sha256, program.digest if program is not None else digest)
+    warn_if_slow(recipe.name, recipe.precision, device)
     if device != "cpu":
         from clipmill.extractors.torch_extractor import make_arithmetic_exact
 

@@ -1,16 +1,25 @@
 """From what a user wrote to a recipe with nothing left open."""
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, card_for
 from clipmill.extractors.presets import expand
-from clipmill.extractors.weights import digest, match_layout, read_state_dict
+from clipmill.extractors.weights import (
+    SHOWN_KEYS,
+    Layout,
+    digest,
+    fitting_layouts,
+    match_layout,
+    nearest_layout,
+    read_state_dict,
+)
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, WeightsError, describe, near
-from clipmill.schemas.model import validate
+from clipmill.schemas.model import Model, validate
 from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
 
 
@@ -26,9 +35,9 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     feature = expand(name, feature)
     card = registry.card(feature.extractor or name)
     options = validate(card.options, feature.options, f"{where}.options")
-    card = card_for(card, options)
+    card = _of_program(card, feature.weights, options, where) if card.program is not None else card_for(card, options)
     layer = _layer(card, feature.layer, where)
-    weights, weights_card, num_classes = _weights(card, feature.weights, layer, where)
+    weights, weights_card, num_classes = _weights(card, feature.weights, layer, options, where)
     card = replace(card, sampling=card.sampling.model_copy(update=dict(weights_card.sampling)))
     of_weights = {key: value for key, value in weights_card.options.items() if getattr(options, key) is None}
     options = options.model_copy(update=of_weights)
@@ -58,6 +67,15 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
     if card.check is not None:
         card.check(recipe)
     return recipe
+
+
+def _of_program(card: ExtractorCard, given: WeightsConfig | None, options: Any, where: str) -> ExtractorCard:
+    """Returns the card of an extractor that runs the very file given as its weights, as that file makes it."""
+    if card.program is None or given is None or given.file is None:
+        got = "none" if given is None else f"{{random: {given.random}}}"
+        remedy = f"name the file that {card.name} is to run (docs/extractors/{card.name}.md)"
+        raise UsageError(describe(where, "weights", "{file: PATH}, the exported network", got, remedy))
+    return card.program.card(os.path.abspath(os.path.expanduser(given.file)), options)
 
 
 def _layer(card: ExtractorCard, wanted: str | None, where: str) -> Layer:
@@ -178,9 +196,14 @@ def _check_grid(layer: Layer, sampling: Sampling, where: str) -> None:
 
 
 def _weights(
-    card: ExtractorCard, given: WeightsConfig | None, layer: Layer, where: str
+    card: ExtractorCard, given: WeightsConfig | None, layer: Layer, options: Model, where: str
 ) -> tuple[Weights, WeightsCard, int | None]:
     """Returns the weights, their card, and the number of classes of the file's last layer where it tells."""
+    if card.program is not None and given is not None and given.file is not None:
+        chosen = _card_named(card, given.card, where) if given.card else card.weights[0]
+        path = os.path.abspath(os.path.expanduser(given.file))
+        sha256, layout_name = card.program.digest(path), card.program.layout
+        return Weights(source="file", file=path, sha256=sha256, layout=layout_name, card=chosen.name), chosen, None
     known = registry.registration(card.name).layouts
     if known is None:
         if given is not None and given.file is not None:
@@ -197,19 +220,75 @@ def _weights(
     path = os.path.abspath(os.path.expanduser(given.file))
     sha256 = digest(path)
     shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
-    named = {item.name for item in card.weights}
-    layout = match_layout(path, shapes, [item for item in known() if item.card in named])
-    if layer.name in layout.lacks:
-        others = ", ".join(item.name for item in card.layers if item.name not in layout.lacks)
-        expected = f"one of {others}: a {layout.name} file has no other"
-        raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
-    files = [(item.name, known.sha256) for item in card.weights for known in item.files if known.sha256]
-    named_by_digest = next((name for name, known in files if sha256.startswith(known)), None)
-    chosen = _card_named(card, given.card or named_by_digest or layout.card, where)
+    layouts = _layouts(card, layer, path, shapes, where)
+    if given.card is not None:
+        chosen = _card_named(card, given.card, where)
+    else:
+        choices = card_choices_of(card, layouts, sha256, options)
+        if len(choices) > 1:
+            expected = f"one of {', '.join(item.name for item in choices)}, as keys and digest of {path} tell no more"
+            remedy = "add card: NAME, by where the file is from (docs/weights.md)"
+            raise UsageError(describe(f"{where}.weights", "card", expected, "none", remedy))
+        (chosen,) = choices
+    layout = next((item for item in layouts if chosen.name in item.cards), layouts[0])
     weights = Weights(
         source="file", file=path, sha256=sha256, layout=layout.name, card=chosen.name, licence=chosen.licence
     )
     return weights, chosen, layout.count_classes(shapes)
+
+
+def card_choices_of(
+    card: ExtractorCard, layouts: Sequence[Layout], sha256: str, options: Model
+) -> tuple[WeightsCard, ...]:
+    """Returns the weights cards that a file with these layouts may have: one, where its digest or its keys tell.
+
+    Cards that would prepare frames alike, read tensors alike and set no option that `options` leaves open count as one,
+    the first.
+    """
+    known = [weights for weights in card.weights if weights.is_of(sha256)]
+    if known:
+        return (known[0],)
+    by_name = {weights.name: weights for weights in card.weights}
+    found: dict[tuple[Any, ...], WeightsCard] = {}
+    for layout in layouts:
+        for weights in (by_name[name] for name in layout.cards if name in by_name):
+            open_options = {key: value for key, value in weights.options.items() if getattr(options, key) is None}
+            found.setdefault((repr(weights.preprocess), repr(open_options), layout.convert), weights)
+    return tuple({weights.name: weights for weights in found.values()}.values())
+
+
+def layers_in(card: ExtractorCard, shapes: Mapping[str, Sequence[int]]) -> dict[str, tuple[Layout, ...]]:
+    """Returns the layers that a file holds, each with the layouts the file may have by what that layer needs of it."""
+    known = _known_layouts(card)
+    found = {layer.name: fitting_layouts(shapes, known, layer.unused) for layer in card.layers}
+    kept = {name: tuple(item for item in layouts if name not in item.lacks) for name, layouts in found.items()}
+    return {name: layouts for name, layouts in kept.items() if layouts}
+
+
+def _known_layouts(card: ExtractorCard) -> list[Layout]:
+    read = registry.registration(card.name).layouts
+    names = {item.name for item in card.weights}
+    return [item for item in read() if names & set(item.cards)] if read is not None else []
+
+
+def _layouts(
+    card: ExtractorCard, layer: Layer, path: str, shapes: Mapping[str, Sequence[int]], where: str
+) -> tuple[Layout, ...]:
+    """Returns the layouts the file may have, by what `layer` needs of it.
+
+    Raises:
+        WeightsError: it has none, or one that holds other layers only.
+    """
+    held = layers_in(card, shapes)
+    if layer.name in held:
+        return held[layer.name]
+    if not held:
+        match_layout(path, shapes, _known_layouts(card), layer.unused)
+    first = next(iter(held))
+    fit = nearest_layout(shapes, held[first], card.layer(first).unused)
+    without = f" without {', '.join(fit.absent[:SHOWN_KEYS])}" if fit.absent else ""
+    expected = f"one of {', '.join(held)}: a {fit.layout.name} file{without} has no other"
+    raise WeightsError(describe(where, "layer", expected, layer.name, "choose one of them, or another file"))
 
 
 def _card_named(card: ExtractorCard, name: str, where: str) -> WeightsCard:

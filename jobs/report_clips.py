@@ -163,11 +163,14 @@ def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
             "versions": f"clipmill {passport['clipmill_version']}",
             "values": values,
         }
+    flags = f", scaled by {passport['scaler_flags']}" if passport["scaler_flags"] else ""
     why = f" ({passport['decoder_fallback_reason']})" if passport["decoder_fallback_reason"] else ""
     substituted = passport["num_frames_substituted"]
+    broken = passport["truncated"]
     return {
-        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}"
-        + (f"; {substituted} frames substituted" if substituted else ""),
+        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}{flags}"
+        + (f"; {substituted} frames substituted" if substituted else "")
+        + (f"; the video breaks off: {broken}" if broken else ""),
         "computed on": f"{passport['device']}, {passport['precision']}, {passport['num_threads']} threads, "
         f"batches of {passport['batch_windows']} windows",
         "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "

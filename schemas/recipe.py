@@ -268,6 +268,8 @@ class ClipRule(Model):
             ``shots``.
         tail: what becomes of the incomplete last window clip: ``drop`` or ``keep`` it (shorter).
         options: of the shot detector; filled in for ``shots``, None otherwise.
+        origin: what the times of ``annotations`` count from: None: the first frame that is shown; ``container``: the
+            zero of the container's clock. A build file has it as `annotations.origin`.
     """
 
     from_: Literal["whole", "windows", "annotations", "shots"] = Field(default="whole", alias="from")
@@ -275,6 +277,7 @@ class ClipRule(Model):
     step_seconds: float | None = Field(default=None, ge=0.01)
     tail: Literal["drop", "keep"] | None = None
     options: ShotOptions | None = None
+    origin: Literal["container"] | None = None
 
     model_config = Model.model_config | {"populate_by_name": True}
 
@@ -292,6 +295,8 @@ class ClipRule(Model):
             raise ValueError("clips from windows: expected length_seconds, got none; add length_seconds: 10")
         if self.from_ != "windows" and (self.length_seconds or self.step_seconds or self.tail):
             raise ValueError(f"clips from {self.from_}: length_seconds, step_seconds and tail belong to from: windows")
+        if self.from_ != "annotations" and self.origin is not None:
+            raise ValueError(f"clips from {self.from_}: origin belongs to from: annotations; remove it")
         if self.from_ != "shots" and self.options is not None:
             raise ValueError(f"clips from {self.from_}: options belong to from: shots; remove them")
         return self

@@ -80,7 +80,7 @@ def test_every_other_file_of_a_package_is_shipped() -> None:
 
 def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
     constants = setup_constants()
-    wanted = {requirement_name(item) for item in constants["RUNTIME"] + constants["DEVELOPMENT"]}
+    wanted = {requirement_name(item) for item in constants["RUNTIME"] + constants["DEVELOPMENT"] + constants["ONNX"]}
     pinned = pins()
     assert wanted <= set(pinned)
     assert not any("+" in version for version in pinned.values())
@@ -93,6 +93,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "apache_beam": "apache-beam",
     "faiss": "faiss-cpu",
+    "google_crc32c": "google-crc32c",
 }
 """Import name -> distribution, where they differ."""
 
@@ -108,7 +109,8 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
                     imported.add(node.module.split(".")[0])
     libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
-    assert wanted == {requirement_name(item) for item in setup_constants()["RUNTIME"]}
+    constants = setup_constants()
+    assert wanted == {requirement_name(item) for item in constants["RUNTIME"] + constants["ONNX"]}
 
 
 def test_there_is_one_opencv() -> None:

@@ -24,7 +24,8 @@ def build(recipe: Recipe, device: str) -> TorchExtractor:
     if recipe.weights.file is not None:
         network = empty(lambda: C3D(recipe.layer, pool5))
         network.drop_unused()
-        load_network(network, recipe.weights.file, layouts())
+        unused = CARD.layer(recipe.layer).unused
+        load_network(network, recipe.weights.file, layouts(), unused, recipe.weights.layout)
     else:
         network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, pool5))
         network.drop_unused()

@@ -163,9 +163,9 @@ CARD = ExtractorCard(
     version=1,
     summary="3D convolutional network over 16 frames (Sports-1M)",
     layers=(
-        Layer("fc6", 4096),
-        Layer("fc7", 4096),
-        Layer("pool5", 8192, maps=(512, 1, 4, 4)),
+        Layer("fc6", 4096, unused=("fc7.", "fc8.")),
+        Layer("fc7", 4096, unused=("fc8.",)),
+        Layer("pool5", 8192, maps=(512, 1, 4, 4), unused=("fc6.", "fc7.", "fc8.")),
         Layer("logits", 487),
     ),
     sampling=Sampling(frames=NUM_FRAMES, step=NUM_FRAMES),

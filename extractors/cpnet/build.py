@@ -15,7 +15,7 @@ from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 
 
-def make_network(recipe: Recipe, options: CPNetOptions, num_classes: int) -> CPNet:
+def make_network(recipe: Recipe, options: CPNetOptions, num_classes: int | None) -> CPNet:
     """Returns the network a recipe describes, its weights still to be filled."""
     return CPNet(
         options.depth,
@@ -37,9 +37,10 @@ def build(recipe: Recipe, device: str) -> "CPNetExtractor":
     """
     options: CPNetOptions = options_of(CARD, recipe)
     if recipe.weights.file is not None:
-        state = read_state(recipe.weights.file, options.depth)
+        unused = CARD.layer(recipe.layer).unused
+        state = read_state(recipe.weights.file, options.depth, unused, recipe.weights.layout)
         with torch.device("meta"):
-            network = make_network(recipe, options, num_classes=len(state["fc.bias"]))
+            network = make_network(recipe, options, len(state["fc.bias"]) if "fc.bias" in state else None)
         network.load_state_dict(state, strict=True, assign=True)
     else:
         num_classes = options.num_classes or options.release.published[0][1]

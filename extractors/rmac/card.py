@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
@@ -17,6 +18,8 @@ from clipmill.schemas.records import Video
 
 CAFFE_CARD = "imagenet-caffe"
 LONG_SIDE = 1024
+LINEAR = ("classifier.", "fc.")
+"""Our keys of both networks' linear layers, which maps do without."""
 
 
 def _uncropped(card: WeightsCard) -> WeightsCard:
@@ -31,15 +34,23 @@ def _uncropped(card: WeightsCard) -> WeightsCard:
     }
     preprocess = card.preprocess.model_copy(update=geometry)
     # The files are listed under the network's own name.
-    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+    return replace(card, preprocess=preprocess, files=(), digests=_digests(card), classes=None)
+
+
+def _digests(card: WeightsCard) -> tuple[str, ...]:
+    return tuple(file.sha256 for file in card.files if file.sha256 is not None)
 
 
 VGG16_CARDS = tuple(
     # Caffe's first: published R-MAC uses it.
     sorted((_uncropped(card) for card in vgg16.CARDS), key=lambda card: card.name != CAFFE_CARD)
 )
-# resnet50's second card differs in its resize alone.
-RESNET50_CARDS = (_uncropped(resnet50.CARDS[0]),)
+# resnet50's cards differ in their resize alone, which is not R-MAC's: all files take the first.
+RESNET50_CARDS = (
+    replace(
+        _uncropped(resnet50.CARDS[0]), digests=tuple(digest for card in resnet50.CARDS for digest in _digests(card))
+    ),
+)
 
 
 def _card(options: RMACOptions) -> ExtractorCard:
@@ -56,8 +67,8 @@ def _card(options: RMACOptions) -> ExtractorCard:
         version=1,
         summary="regional maxima of a network's maps, one retrieval descriptor per frame",
         layers=(
-            Layer("descriptor", dim, min_side_pixels=least),
-            Layer("regions", dim, rows_per_window=float(num_regions), min_side_pixels=least),
+            Layer("descriptor", dim, min_side_pixels=least, unused=LINEAR),
+            Layer("regions", dim, rows_per_window=float(num_regions), min_side_pixels=least, unused=LINEAR),
         ),
         sampling=Sampling(fps=1, frames=1),
         frames_fixed=True,
@@ -76,8 +87,7 @@ def _card(options: RMACOptions) -> ExtractorCard:
 
 def _with_swapped_means(card: WeightsCard) -> WeightsCard:
     blue, green, red = card.preprocess.mean
-    preprocess = card.preprocess.model_copy(update={"mean": (red, green, blue)})
-    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+    return replace(card, preprocess=card.preprocess.model_copy(update={"mean": (red, green, blue)}))
 
 
 def network_identity(recipe: Recipe) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """SqueezeNet as an extractor: one row per frame."""
 
+from clipmill.extractors.squeezenet.card import CARD
 from clipmill.extractors.squeezenet.layouts import layouts
 from clipmill.extractors.squeezenet.network import SqueezeNet
 from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
@@ -11,7 +12,8 @@ def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
     if recipe.weights.file is not None:
         network = empty(lambda: SqueezeNet(recipe.layer))
-        load_network(network, recipe.weights.file, layouts())
+        unused = CARD.layer(recipe.layer).unused
+        load_network(network, recipe.weights.file, layouts(), unused, recipe.weights.layout)
     else:
         network = seeded(recipe.weights.seed or 0, lambda: SqueezeNet(recipe.layer))
     return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

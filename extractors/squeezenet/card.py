@@ -26,7 +26,7 @@ CARDS = (
         ),
         classes="imagenet1k",
     ),
-    # The same keys and shapes, distinguished by the digest alone.
+    # The same keys and shapes: distinguished by the digest, or by whoever names the card.
     WeightsCard(
         name="imagenet-torchvision",
         layouts=(),
@@ -41,6 +41,13 @@ CARDS = (
                 url=f"{TORCHVISION_URL}/squeezenet1_0-b66bff10.pth",
                 sha256="b66bff10",
             ),
+            WeightsFile(
+                name="squeezenet1_0-a815701f.pth",
+                layout="squeezenet1_0",
+                source="pytorch/vision before 0.10",
+                url=f"{TORCHVISION_URL}/squeezenet1_0-a815701f.pth",
+                sha256="a815701f",
+            ),
         ),
         classes="imagenet1k",
     ),
@@ -50,7 +57,10 @@ CARD = ExtractorCard(
     name="squeezenet",
     version=1,
     summary="small image classification network, one row per frame (ImageNet)",
-    layers=(Layer("features", 512, min_side_pixels=21), Layer("logits", 1000, min_side_pixels=21)),
+    layers=(
+        Layer("features", 512, min_side_pixels=21, unused=("classifier.",)),
+        Layer("logits", 1000, min_side_pixels=21),
+    ),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,
     frames_fixed=True,

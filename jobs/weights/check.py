@@ -1,14 +1,16 @@
 """``clipmill weights check``: what a weights file is, and where a sample is published whether it gives its numbers."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 from clipmill.extractors import registry
+from clipmill.extractors.base import ProgramFile, card_for
 from clipmill.extractors.weights_report import WeightsReport, report_weights
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.weights.sample import check_sample
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, describe
-from clipmill.schemas.recipe import Preprocess, Recipe
+from clipmill.schemas.recipe import Preprocess
 
 
 def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
@@ -18,6 +20,9 @@ def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
         having = [name for name in registry.names() if registry.registration(name).sample is not None]
         expected = f"extractor {' or '.join(having)} (no other has a published sample)"
         raise UsageError(describe("option", "--input", expected, extractor, "leave it out"))
+    program = registry.card(extractor).program
+    if program is not None:
+        return _program(extractor, program, os.path.abspath(os.path.expanduser(path)))
     report = report_weights(extractor, path)
     data = _data(extractor, report)
     lines = _lines(extractor, report)
@@ -29,6 +34,24 @@ def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
         lines += sample.lines
     data["passed"] = passed
     return Outcome(data, "\n".join(lines), EXIT_COMPLETE if passed else EXIT_FAILURE)
+
+
+def _program(extractor: str, program: ProgramFile, path: str) -> Outcome:
+    """Says what an exported network is; one that cannot be used is an error, with its reason."""
+    facts = [("SHA-256", program.digest(path)), *program.describe(path)]
+    named = {key: [value for other, value in facts if other == key] for key, _ in facts}
+    data = {"extractor": extractor, "path": path, "num_bytes": os.path.getsize(path), "layout": program.layout}
+    data |= {key.lower().replace("-", "").replace(" ", "_"): found for key, found in named.items() if key != "SHA-256"}
+    data |= {"sha256": named["SHA-256"][0], "passed": True}
+    lines = [path, f"  {'file':<10}  {data['num_bytes']:,} bytes, {program.layout}"]
+    lines += [f"  {key:<10}  {value}" for key, value in facts]
+    lines.append(f"  {'in a build':<10}  {extractor}: {{layer: {_last_word(facts)}, weights: {{file: {path}}}}}")
+    return Outcome(data, "\n".join(lines), EXIT_COMPLETE)
+
+
+def _last_word(facts: Sequence[tuple[str, str]]) -> str:
+    """Returns the name of the first output, which stands behind its shape."""
+    return next(value.rpartition(" ")[2] for key, value in facts if key == "output")
 
 
 def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
@@ -44,7 +67,7 @@ def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
             for item in report.published
             if item.file is not None
         ],
-        "layout": report.fit.layout.name if recipe is not None else None,
+        "layout": report.fit.layout.name if report.layers else None,
         "nearest_layout": report.fit.layout.name,
         "missing": list(report.fit.missing),
         "unexpected": list(report.fit.unexpected),
@@ -57,6 +80,8 @@ def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
         "licence": recipe.weights.licence if recipe is not None else None,
         "preprocess": recipe.preprocess.model_dump(mode="json") if recipe is not None else None,
         "options": report.options,
+        "layers": list(report.layers),
+        "cards": list(report.cards),
     }
 
 
@@ -74,7 +99,7 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
         f"  git blob    {report.git_blob}",
         f"  published   {'; '.join(known) or 'not one of the files whose digest is known (clipmill weights list)'}",
     ]
-    if recipe is None:
+    if not report.layers:
         lines.append(
             f"  layout      none of {extractor}'s; nearest is {fit.layout.name}: {fit.num_problems} keys do not fit"
         )
@@ -83,13 +108,15 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
             lines += [f"    {kind:<10}  {key}" for key in keys]
         return lines
     classes = f", {report.num_classes} classes" if report.num_classes is not None else ""
-    lines += [
-        f"  layout      {fit.layout.name}, {report.num_parameters or 0:,} parameters{classes}",
-        f"  card        {recipe.weights.card}: {_preprocess(recipe.preprocess)}",
-        f"  in a build  {_in_a_build(extractor, report, recipe)}",
-    ]
-    if fit.layout.lacks:
-        lines.append(f"  lacks       layer {', '.join(fit.layout.lacks)}")
+    lines.append(f"  layout      {fit.layout.name}, {report.num_parameters or 0:,} parameters{classes}")
+    if recipe is not None:
+        lines.append(f"  card        {recipe.weights.card}: {_preprocess(recipe.preprocess)}")
+    else:
+        lines.append(f"  card        one of {', '.join(report.cards)}: keys and digest tell no more; name it")
+    lines.append(f"  in a build  {_in_a_build(extractor, report)}")
+    lacking = [layer for layer in _layers(extractor, report) if layer not in report.layers]
+    if lacking:
+        lines.append(f"  lacks       layer {', '.join(lacking)}")
     lines += [f"  not finite  {key} holds NaN or infinity" for key in report.not_finite]
     return lines
 
@@ -105,6 +132,17 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _in_a_build(extractor: str, report: WeightsReport, recipe: Recipe) -> str:
-    options = ", ".join(f"{key}: {value}" for key, value in (report.options or {}).items())
-    return f"{extractor}: {{{f'options: {{{options}}}, ' if options else ''}weights: {{file: {report.path}}}}}"
+def _layers(extractor: str, report: WeightsReport) -> list[str]:
+    card = registry.card(extractor)
+    return [layer.name for layer in card_for(card, card.options.model_validate(report.options or {})).layers]
+
+
+def _in_a_build(extractor: str, report: WeightsReport) -> str:
+    written: list[str] = []
+    if report.layers and report.layers[0] != _layers(extractor, report)[0]:
+        written.append(f"layer: {report.layers[0]}")
+    if report.options:
+        written.append(f"options: {{{', '.join(f'{key}: {value}' for key, value in report.options.items())}}}")
+    card = ", card: NAME" if report.recipe is None else ""
+    written.append(f"weights: {{file: {report.path}{card}}}")
+    return f"{extractor}: {{{', '.join(written)}}}"

@@ -11,8 +11,27 @@ import numpy.typing as npt
 
 from clipmill.pipelines.features.placement import Placed, has_own_rule, place
 from clipmill.pipelines.features.resampling import BY_RULE, TICK_TOLERANCE_SECONDS
-from clipmill.schemas.recipe import Sampling
+from clipmill.schemas.recipe import ClipRule, Sampling
 from clipmill.schemas.records import Clip, Window
+
+TICKS_PER_FRAME = 2000
+FEWEST_TICKS = 20_000
+"""Ours: more ticks than so many for each frame, and than so many in all, are no sampling but a damaged time scale. A
+lecture of one picture a minute has 1,800 at 30 a second."""
+
+
+def max_ticks(num_frames: int) -> int:
+    """Returns how many ticks of a sampling rate, or clips of a rule, `num_frames` frames justify.
+
+    Planning holds it against what headers claim, work against what the packets say.
+    """
+    return max(num_frames * TICKS_PER_FRAME, FEWEST_TICKS)
+
+
+def num_ticks(sampling: Sampling, clips: ClipRule, duration_seconds: float) -> float:
+    """Returns the larger of how often a video of this length is sampled, and how many clips it is cut into."""
+    step = clips.step_seconds or clips.length_seconds if clips.from_ == "windows" else None
+    return max(duration_seconds * (sampling.fps or 0.0), duration_seconds / step if step else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +86,8 @@ def clip_windows(
         starts, dropped, padded = _grid(length, span, sampling.step or num_frames, sampling.tail)
     # One list of numbers that all windows share: overlapping windows of a long video would else hold each many times.
     numbers = sequence.frames.tolist()
-    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every) for start in starts)
+    reached = min(length, max(starts, default=0) + span)
+    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every, reached) for start in starts)
     return ClipWindows(windows, dropped, padded)
 
 
@@ -128,7 +148,9 @@ def _grid(length: int, span: int, step: int, tail: str) -> tuple[list[int], int,
     return [*starts, next_start], 0, 1
 
 
-def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int) -> Window:
+def _window(
+    sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int, reached: int
+) -> Window:
     last = len(numbers) - 1
     stop = start + (num_frames - 1) * every
     frames = numbers[start : min(stop, last) + 1 : every]
@@ -139,6 +161,7 @@ def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num
         start_seconds=float(sequence.start_seconds[start]),
         stop_seconds=float(sequence.stop_seconds[min(stop, last)]),
         num_padded_frames=num_padded,
+        num_clip_frames=-(-reached // every),
     )
 
 

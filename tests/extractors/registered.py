@@ -1,5 +1,6 @@
 """Every registered extractor on a small fixed input: what the contract and the golden tests run."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
 from typing import Any
@@ -15,6 +16,7 @@ from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
 from clipmill.schemas.records import Clip, Window
 from clipmill.schemas.rows import Rows
+from tests.extractors.exported_programs import HALF, onnx_file, program
 
 NUM_WINDOWS = 2
 FRAME_SECONDS = 0.04
@@ -30,13 +32,18 @@ class Smaller:
     side: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
     preprocess: dict[str, Any] = field(default_factory=dict)
+    weights: Callable[[], WeightsConfig] = lambda: WeightsConfig(random=0)
 
+
+EXPORTED = {"resize": "exact", "size": [64, 64], **HALF}
 
 SMALLER = {
     "cpnet": Smaller(num_frames=4, side=64),
     "i3d": Smaller(num_frames=16, side=64),
+    "onnx": Smaller(weights=lambda: WeightsConfig(file=str(onnx_file("resnet"))), preprocess=EXPORTED),
     "rc3d": Smaller(num_frames=16),
     "rmac": Smaller(preprocess={"size": [192]}),
+    "torch": Smaller(weights=lambda: WeightsConfig(file=str(program("resnet"))), preprocess=EXPORTED),
     # Windows of the fixed input have nothing in common, so that no track is longer than one frame.
     "tracks": Smaller(options={"min_track_frames": 1}),
 }
@@ -48,16 +55,20 @@ def built_in() -> list[str]:
 
 
 def recipe(name: str, layer: str | None = None, **changes: Any) -> Recipe:
-    """Returns the recipe of an extractor's defaults under random weights, made smaller where `SMALLER` says so."""
+    """Returns the recipe of an extractor's defaults under random weights, made smaller where `SMALLER` says so.
+
+    An extractor of exported programs is given one of seeded weights.
+    """
     smaller = SMALLER.get(name, Smaller())
     options = smaller.options | changes.pop("options", {})
     changes["preprocess"] = smaller.preprocess | changes.get("preprocess", {})
     card = registry.card(name)
     card = card_for(card, card.options.model_validate(options))
-    sampling = card.sampling
+    # Of a program its file says how windows are cut.
+    sampling = card.sampling if card.program is None else None
     if smaller.num_frames is not None:
-        sampling = Sampling(fps=sampling.fps, frames=smaller.num_frames, every=1, tail="repeat")
-    feature = FeatureConfig(layer=layer, weights=WeightsConfig(random=0), sampling=sampling, options=options, **changes)
+        sampling = Sampling(fps=card.sampling.fps, frames=smaller.num_frames, every=1, tail="repeat")
+    feature = FeatureConfig(layer=layer, weights=smaller.weights(), sampling=sampling, options=options, **changes)
     return resolve_recipe(name, feature, ClipRule(), DecodeConfig())
 
 
