@@ -24,6 +24,8 @@ Outputs = Mapping[str, npt.NDArray[np.generic]]
 
 
 PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
+NUM_CROPS = {"ten": 10, "six": 6}
+"""Forward passes of a window, by `Preprocess.crops`."""
 
 
 class NoOptions(Model):

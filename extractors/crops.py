@@ -11,7 +11,6 @@ from clipmill.extractors.preprocess import centre_offset
 from clipmill.schemas.recipe import Preprocess
 from clipmill.schemas.records import Clip
 
-NUM_CROPS = {"ten": 10, "six": 6}
 Corner = tuple[int, int]
 
 

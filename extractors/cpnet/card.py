@@ -9,7 +9,7 @@ from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 STORED_SIDES = {112: 128, 224: 240}
 """Short side of the frames that the code stores before it reads them, by the side of the network's input."""
 
-SAMPLING = {
+SAMPLING: dict[str, dict[str, int]] = {
     # The released training clips; how Kinetics was sampled is not in the code.
     "kinetics": {"fps": 24, "frames": 12, "every": 2, "step": 24},
     "something": {"fps": 24, "frames": 24, "every": 2, "step": 48},
@@ -59,6 +59,7 @@ def _weights(options: CPNetOptions) -> tuple[WeightsCard, ...]:
 
 def _variant(options: CPNetOptions) -> ExtractorCard:
     release = options.release
+    windows = SAMPLING[release.published[0][0]]
     num_classes = options.num_classes or release.published[0][1]
     return ExtractorCard(
         name="cpnet",
@@ -72,11 +73,11 @@ def _variant(options: CPNetOptions) -> ExtractorCard:
         ),
         # ours: windows side by side, and a last one shifted back rather than filled up, since repeated frames are each
         # other's nearest neighbours.
-        sampling=Sampling(fps=24, rounding="ffmpeg_r", frames=12, every=2, step=24, tail="overlap"),
+        sampling=Sampling.model_validate(windows | {"rounding": "ffmpeg_r", "tail": "overlap"}),
         weights=_weights(options),
         min_frames=2,
         options=CPNetOptions,
-        gmac_per_window=release.gmac,
+        gmac_per_window=release.gmac_of(windows["frames"]),
         batch_windows=2,
         variant=_variant,
         check=_check,

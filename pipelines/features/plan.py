@@ -7,6 +7,7 @@ on the engine or on how many workers there are, so every engine runs the same ta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clipmill.extractors.base import NUM_CROPS
 from clipmill.extractors.registry import card_of
 from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.windows import max_ticks
@@ -153,7 +154,7 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
             rows = card.layer(recipe.layer).expected_rows(recipe.sampling, windows, num_clips)
         num_windows += windows
         row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
-        gmac += windows * card.gmac_of(recipe.sampling)
+        gmac += windows * card.gmac_of(recipe.sampling) * NUM_CROPS.get(recipe.preprocess.crops or "", 1)
     # Finding shots is a decode pass of its own, with some work on every frame of it.
     detectors = {options.detector for recipe in recipes if (options := recipe.clips.options) is not None}
     gmac += num_frames * sum(SHOT_GMAC_PER_FRAME[detector] for detector in detectors)

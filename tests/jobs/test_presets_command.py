@@ -67,4 +67,5 @@ features:
     written["weights"] = {"random": 0, "card": written["weights"]["card"]}
     by_hand = yaml.safe_load(config.read_text()) | {"features": {"paintings": written}}
     config.write_text(yaml.safe_dump(by_hand))
-    assert result("build", "--config", str(config))["num_videos_complete"] == 0
+    planned = result("plan", "--config", str(config))
+    assert (planned["num_tasks"], planned["num_complete"]) == (0, 1)
