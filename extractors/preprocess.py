@@ -15,13 +15,13 @@ from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
-PILLOW_FILTERS = {
+PILLOW = {
     "bilinear_antialias": Image.Resampling.BILINEAR,
-    "bicubic_antialias": Image.Resampling.BICUBIC,
-    "lanczos_antialias": Image.Resampling.LANCZOS,
-    "box_antialias": Image.Resampling.BOX,
-    "hamming_antialias": Image.Resampling.HAMMING,
-    "nearest_pillow": Image.Resampling.NEAREST,
+    "pillow_bicubic": Image.Resampling.BICUBIC,
+    "pillow_lanczos": Image.Resampling.LANCZOS,
+    "pillow_box": Image.Resampling.BOX,
+    "pillow_hamming": Image.Resampling.HAMMING,
+    "pillow_nearest": Image.Resampling.NEAREST,
 }
 
 MOST_PIXELS = 1 << 26
@@ -116,7 +116,7 @@ def _resize(frame: Pixels, rows: int, columns: int, interpolation: str) -> Pixel
         resized = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_LINEAR)
     else:
         image = Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
-        resized = np.asarray(image.resize((columns, rows), PILLOW_FILTERS[interpolation]))
+        resized = np.asarray(image.resize((columns, rows), PILLOW[interpolation]))
     return resized.reshape(rows, columns, frame.shape[2]).astype(np.uint8, copy=False)
 
 

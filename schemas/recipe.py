@@ -56,9 +56,9 @@ class Preprocess(Model):
             ``size[0]`` keeping it; ``none``.
         size: rows and columns for ``exact``; one number for ``short_side``, ``long_side`` and ``width``.
         resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
-        interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or ``bilinear_antialias`` as
-            Pillow does it (torchvision's on PIL images); Pillow's other filters likewise, of which ``nearest_pillow``
-            has no antialias.
+        interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or a filter of Pillow's:
+            ``bilinear_antialias`` (torchvision's on PIL images), ``pillow_nearest``, ``pillow_box``,
+            ``pillow_hamming``, ``pillow_bicubic``, ``pillow_lanczos``.
         crop: rows and columns of the crop; None: no crop.
         crop_offset: row and column of its top left corner; None: centred with integer division.
         colour: channel order the weights expect, or ``grey`` (one channel).
@@ -78,11 +78,11 @@ class Preprocess(Model):
     interpolation: Literal[
         "bilinear",
         "bilinear_antialias",
-        "bicubic_antialias",
-        "lanczos_antialias",
-        "box_antialias",
-        "hamming_antialias",
-        "nearest_pillow",
+        "pillow_bicubic",
+        "pillow_lanczos",
+        "pillow_box",
+        "pillow_hamming",
+        "pillow_nearest",
     ] = "bilinear"
     crop: tuple[int, int] | None = None
     crop_offset: tuple[int, int] | None = None

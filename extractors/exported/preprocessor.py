@@ -16,12 +16,12 @@ FILE_NAME = "preprocessor_config.json"
 MOST_BYTES = 1 << 20
 
 INTERPOLATIONS = {
-    0: "nearest_pillow",
-    1: "lanczos_antialias",
+    0: "pillow_nearest",
+    1: "pillow_lanczos",
     2: "bilinear_antialias",
-    3: "bicubic_antialias",
-    4: "box_antialias",
-    5: "hamming_antialias",
+    3: "pillow_bicubic",
+    4: "pillow_box",
+    5: "pillow_hamming",
 }
 """Pillow's codes of its filters."""
 
