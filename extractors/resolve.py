@@ -5,7 +5,7 @@ from typing import Any
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, card_for
-from clipmill.extractors.weights import digest, match_layout, read_state_dict
+from clipmill.extractors.weights import digest, largest_bytes, match_layout, read_state_dict
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, WeightsError, describe, near
 from clipmill.schemas.model import validate
@@ -166,7 +166,7 @@ def _weights(
         return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name), chosen, None
     path = os.path.abspath(os.path.expanduser(given.file))
     sha256 = digest(path)
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path, largest_bytes(known())).items()}
     named = {item.name for item in card.weights}
     layout = match_layout(path, shapes, [item for item in known() if item.card in named])
     if layer.name in layout.lacks:

@@ -9,7 +9,15 @@ from typing import Any
 from clipmill.extractors import registry
 from clipmill.extractors.published import Published, card_choices, git_blob_sha1, identify
 from clipmill.extractors.resolve import resolve_recipe
-from clipmill.extractors.weights import Layout, LayoutFit, digest, match_layout, nearest_layout, read_state_dict
+from clipmill.extractors.weights import (
+    Layout,
+    LayoutFit,
+    digest,
+    largest_bytes,
+    match_layout,
+    nearest_layout,
+    read_state_dict,
+)
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import ClipRule, Recipe
@@ -61,7 +69,7 @@ def options_for(extractor: str, path: str) -> dict[str, Any]:
     if registry.card(extractor).program is not None:
         return {}
     layouts = _layouts(extractor)
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path, largest_bytes(layouts)).items()}
     return dict(card_choices(extractor)[match_layout(path, shapes, layouts).card].options)
 
 
@@ -82,7 +90,7 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
     """
     layouts = _layouts(extractor)
     path = os.path.abspath(os.path.expanduser(path))
-    state = read_state_dict(path)
+    state = read_state_dict(path, largest_bytes(layouts))
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     fit = nearest_layout(shapes, layouts)
     facts = os.path.getsize(path), digest(path), git_blob_sha1(path), tuple(identify(path))
