@@ -374,6 +374,8 @@ def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "confi
     """
     try:
         data = yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise ConfigError(f"{source} text: expected YAML, got one too deeply nested; correct the file") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2001-99-99
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else "text"
@@ -402,7 +404,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         current = child
     try:
         current[keys[-1]] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {override}: expected a YAML value, got {value!r}; quote it") from None
 
 
