@@ -209,12 +209,15 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
+            name there are one class.
     """
 
     store: str
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
     @model_validator(mode="after")
