@@ -102,6 +102,8 @@ DEVELOPMENT = [
     "pytrec-eval-terrier>=0.5.6",
     "ranx>=0.3.20",
     "torchmetrics>=1.4",
+    # Reads the event files of a training back.
+    "tensorboard>=2.15",
 ]
 
 for package in PACKAGES:
@@ -130,7 +132,7 @@ with TemporaryDirectory() as build_folder:
         package_dir={"": "src"},
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
-        extras_require={"dev": DEVELOPMENT},
+        extras_require={"dev": DEVELOPMENT, "tensorboard": ["tensorboard>=2.15"]},
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
     )
