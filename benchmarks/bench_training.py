@@ -37,6 +37,9 @@ from clipmill.schemas.model import validate
 
 SYSTEMS = ("map_ivr", "dscmr")
 DIM, NUM_LABELS = 4096, 20
+Measured = list[tuple[float, float]]
+"""Seconds by the clock and of the processor, of each turn."""
+
 EPOCHS = 10
 """Of a run that is timed; its last has the checkpoint."""
 
@@ -102,16 +105,22 @@ def whole_run(name: str, items: Items) -> None:
         train_items(validate(TrainConfig, config, "benchmark"), items)
 
 
-def turns(left: Callable[[], object], right: Callable[[], object], repeat: int) -> tuple[list[float], list[float]]:
-    """Returns the seconds that both took, taking turns."""
-    seconds: tuple[list[float], list[float]] = ([], [])
+def turns(left: Callable[[], object], right: Callable[[], object], repeat: int) -> tuple[Measured, Measured]:
+    """Returns what both took, taking turns."""
+    measured: tuple[Measured, Measured] = ([], [])
     for turn in range(2 * repeat):
         # Each is as often before the other as after it.
         place = (turn + turn // 2) % 2
-        started = time.perf_counter()
+        clock, processor = time.perf_counter(), time.process_time()
         (left, right)[place]()
-        seconds[place].append(time.perf_counter() - started)
-    return seconds
+        measured[place].append((time.perf_counter() - clock, time.process_time() - processor))
+    return measured
+
+
+def ratios(left: Measured, right: Measured) -> tuple[float, float]:
+    """Returns the median over the turns of left over right, by the clock and of the processor."""
+    clock, processor = np.median(np.array(left) / np.array(right), axis=0)
+    return float(clock), float(processor)
 
 
 def training_of(name: str, items: Items, batch: int, parallel: Parallel) -> Training:
@@ -174,19 +183,19 @@ def main() -> None:
     items = pairs(arguments.pairs, arguments.dim)
     for name in arguments.systems if arguments.only != "workers" else ():
         ours, bare = turns(lambda: whole_run(name, items), lambda: bare_run(name, items), arguments.repeat)  # noqa: B023
-        ratio = statistics.median(ours) / statistics.median(bare)
-        each = statistics.median(one / other for one, other in zip(ours, bare, strict=True))
+        clock, processor = ratios(ours, bare)
+        epoch = statistics.median(seconds for seconds, _ in bare) / EPOCHS
         print(
-            f"{name}: an epoch of {len(items)} pairs of {arguments.dim} numbers {statistics.median(ours) / EPOCHS:.3f} s, "
-            f"of a bare loop {statistics.median(bare) / EPOCHS:.3f} s: {ratio:.2f}x (median of turns {each:.2f}x)"
+            f"{name}: {len(items)} pairs of {arguments.dim} numbers, an epoch of a bare loop {epoch:.3f} s; "
+            f"the whole run {clock:.2f}x by the clock, {processor:.2f}x in processor time"
         )
     for name in arguments.systems if arguments.only != "loop" else ():
-        turns_ = [
-            [workers_seconds(number, name, arguments.batch, arguments.dim, 3) for number in (1, 2)]
-            for _ in range(max(1, arguments.repeat // 2))
-        ]
-        clock = statistics.median(one[0] / two[0] for one, two in turns_)
-        processor = statistics.median(one[1] / two[1] for one, two in turns_)
+        given = (name, arguments.batch, arguments.dim, 3)
+        one, two = [], []
+        for _ in range(max(1, arguments.repeat // 2)):
+            one.append(workers_seconds(1, *given))
+            two.append(workers_seconds(2, *given))
+        clock, processor = ratios(one, two)
         print(
             f"{name}: batch {arguments.batch}, two workers on two cores against one on one: {clock:.2f}x by the clock, "
             f"{processor:.2f}x in processor time of a worker"
