@@ -260,9 +260,11 @@ def _track_matrix(file: BinaryIO, start: int, stop: int, track: int) -> Matrix |
 def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
     """Yields type, start of the content and end of each box in a span of the file."""
     for _ in range(MAX_BOXES):
+        if start + 8 > stop:
+            return
         file.seek(start)
         head = file.read(16)
-        if start + 8 > stop or len(head) < 8:
+        if len(head) < 8:
             return
         size, kind = struct.unpack_from(">I4s", head)
         content = start + 8
