@@ -87,15 +87,18 @@ def missing_fragment_bytes(path: str) -> int:
 
     Of a file without fragments nothing is said: its index lists every sample.
     """
-    claimed, has_fragments = 0, False
+    claimed, reached, has_fragments = 0, 0, False
     with open(path, "rb") as file:
         length = file.seek(0, 2)
         for kind, start, stop in _boxes(file, 0, length):
-            has_fragments = has_fragments or kind == b"moof"
+            has_fragments, reached = has_fragments or kind == b"moof", stop
             if has_fragments and kind in (b"moof", b"mdat"):
                 claimed = max(claimed, stop)
             elif kind == b"sidx" and stop <= length:
                 claimed = max(claimed, _segment_index_stop(file, start, stop))
+    if has_fragments and 0 < length - reached < 8:
+        # Not even the head of the next box.
+        claimed = max(claimed, reached + 8)
     return max(claimed - length, 0)
 
 
@@ -109,7 +112,7 @@ def fragments_seconds(path: str) -> float | None:
 
 
 def display_stops_seconds(path: str, track: int, start_seconds: float) -> list[float]:
-    """Returns when the display of a track ends: by its edit list, or, where it has none, by its headers, likeliest first.
+    """Returns when the display of a track ends: by its edit list, or, without one, by its headers, likeliest first.
 
     Counted as libavformat counts presentation times: from the start of the first edit.
 

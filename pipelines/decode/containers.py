@@ -35,8 +35,8 @@ from av.stream import Discard
 
 from clipmill.pipelines.decode import boxes, ebml, endings
 from clipmill.pipelines.decode.complaints import Complaints, listen
-from clipmill.pipelines.decode.continuity import LONG_DISPLAY_SECONDS, Layout, lay_out
-from clipmill.pipelines.decode.hidden_frames import shown_test
+from clipmill.pipelines.decode.continuity import DISCONTINUOUS_FORMATS, LONG_DISPLAY_SECONDS, Layout, lay_out
+from clipmill.pipelines.decode.hidden_frames import lead_in, shown_test
 from clipmill.pipelines.decode.orientation import IDENTITY, FirstFrame, Orientation, Turns
 from clipmill.pipelines.decode.refusals import Refused, refusal
 from clipmill.pipelines.decode.streams import candidates_of, choose_stream
@@ -287,11 +287,12 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
     num_packets = 0
     last_position = -1
     is_corrupt = False
+    first_key = b""
     error = None
     context = video.stream.codec_context
     shows = shown_test(context.codec.canonical_name, context.extradata)
     turns = Turns(video.stream)
-    last = LastPackets(video.container.format.name)
+    last = LastPackets(video.container.format.name, context.width * context.height)
     for other in video.container.streams:
         if other is not video.stream:
             other.discard = Discard.all
@@ -311,6 +312,8 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             shown = packet.pts if packet.pts is not None else packet.dts
             if shown is None:
                 shown = dts[-1] + max(duration[-1], 1) if dts else 0
+            if packet.is_keyframe and not first_key:
+                first_key = bytes(packet)
             pts.append(shown)
             dts.append(packet.dts if packet.dts is not None else shown)
             duration.append(packet.duration or 0)
@@ -327,15 +330,19 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             video.path, "no_frames", "at least one frame", "none", "re-encode it, or remove it from the input"
         )
     first.give(None)
+    times, keys = np.array(pts, dtype=np.int64), np.array(key, dtype=bool)
+    shown_packets = np.ones(len(times), dtype=bool)
+    if video.container.format.name in DISCONTINUOUS_FORMATS:
+        shown_packets = ~lead_in(times, keys, context.codec.canonical_name, first_key)
     return Packets(
-        pts=np.array(pts, dtype=np.int64),
-        dts=np.array(dts, dtype=np.int64),
-        duration=np.array(duration, dtype=np.int64),
-        key=np.array(key, dtype=bool),
-        spoken=np.array(spoken, dtype=bool),
-        number=np.array(number, dtype=np.int64),
+        pts=times[shown_packets],
+        dts=np.array(dts, dtype=np.int64)[shown_packets],
+        duration=np.array(duration, dtype=np.int64)[shown_packets],
+        key=keys[shown_packets],
+        number=np.array(number, dtype=np.int64)[shown_packets],
+        spoken=np.array(spoken, dtype=bool)[shown_packets],
         last=last,
-        num_hidden=num_packets - len(pts),
+        num_hidden=num_packets - int(shown_packets.sum()),
         ends_corrupt=is_corrupt,
         error=error,
         last_position=last_position,

@@ -243,23 +243,21 @@ def _last_pes_packets(tail: bytes, num_packets: int, size: int, offset: int) -> 
 
 
 def _mxf(path: str, file: BinaryIO, length: int) -> str | None:
-    """Steps through KLV triplets; what is cut behind the footer partition is an index, and no loss."""
+    """Steps through KLV triplets; without the index at the end libavformat does not find the last frames."""
     position = 0
-    has_footer = False
     for _ in range(MAX_ITEMS):
         if position >= length:
             return None
         file.seek(position)
         head = file.read(25)
-        if head[:4] != b"\x06\x0e\x2b\x34":
+        if head[:4] != b"\x06\x0e\x2b\x34"[: len(head)]:
             return None
-        has_footer = has_footer or head[4:14] == b"\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x04"
         size, start = head[16] if len(head) > 16 else 0, 17
         if size & 0x80:
             start += size & 0x7F
             size = int.from_bytes(head[17:start], "big")
-        if not has_footer and (len(head) < start or position + start + size > length):
-            return "its essence cut"
+        if len(head) < start or position + start + size > length:
+            return "its last item cut"
         position += start + size
     return None
 
