@@ -33,12 +33,20 @@ class VideosConfig(Model):
     Attributes:
         label: ``parent_folder`` labels each video of a folder by the name of the folder it lies in.
         root: folder that relative paths of a manifest start from; default: the manifest's own folder.
+        stream: which video stream of each file: its number as ffprobe shows it, ``v:1`` for the second video stream, a
+            title or a language. A manifest's column `stream` comes before it. Default: the stream that stands out.
     """
 
     folder: str | None = Field(default=None, min_length=1)
     manifest: str | None = Field(default=None, min_length=1)
     label: Literal["parent_folder"] | None = None
     root: str | None = None
+    stream: str | None = Field(default=None, min_length=1)
+
+    @field_validator("stream", mode="before")
+    @classmethod
+    def _number_of_stream(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> "VideosConfig":

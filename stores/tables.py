@@ -87,6 +87,7 @@ def _manifest_row(video: Video) -> dict[str, Any]:
         "label": video.label,
         "split": video.split,
         "segments": [asdict(segment) for segment in video.segments],
+        "stream": video.stream,
     }
     return row | (asdict(video.header) if video.header is not None else {})
 
@@ -103,6 +104,7 @@ def manifest_videos(table: pa.Table) -> list[Video]:
             label=row["label"],
             split=row["split"],
             segments=tuple(Segment(**segment) for segment in row["segments"]),
+            stream=row["stream"],
         )
         for row in table.to_pylist()
     ]
