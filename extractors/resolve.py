@@ -22,6 +22,9 @@ from clipmill.schemas.errors import UsageError, WeightsError, describe, near
 from clipmill.schemas.model import Model, validate
 from clipmill.schemas.recipe import ClipRule, Preprocess, Recipe, Sampling, Weights
 
+OF_CLASSES = ("logits", "probabilities")
+"""Layers whose rows have a value for each class of the file."""
+
 
 def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: DecodeConfig) -> Recipe:
     """Returns the recipe of one feature: defaults filled in, weights recognised, options validated.
@@ -51,7 +54,7 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         extractor=card.name,
         extractor_version=card.version,
         layer=layer.name,
-        dim=num_classes if layer.name == "logits" and num_classes is not None else layer.dim,
+        dim=num_classes if layer.name in OF_CLASSES and num_classes is not None else layer.dim,
         dtype=_dtype(layer, feature.dtype, where),
         weights=weights,
         sampling=sampling,

@@ -15,6 +15,24 @@ from clipmill.schemas.records import Clip
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
+PROBABILITIES = "probabilities"
+"""The layer that is the softmax of logits."""
+
+
+def network_layer(layer: str) -> str:
+    """Returns the layer a network is built up to for a recipe's `layer`."""
+    return "logits" if layer == PROBABILITIES else layer
+
+
+def set_batch_norm_epsilon(network: nn.Module, epsilon: float | None) -> None:
+    """Gives every batch norm that epsilon; None leaves the published one. To be called before any folding."""
+    if epsilon is None:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            module.eps = epsilon
+
+
 Network = TypeVar("Network", bound=nn.Module)
 
 
@@ -57,8 +75,10 @@ class TorchExtractor:
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
         with torch.inference_mode():
-            values = self._network(self.prepare(frames))
-        return {"values": values.flatten(1).float().cpu().numpy()}
+            values = self._network(self.prepare(frames)).flatten(1).float()
+            if self._recipe.layer == PROBABILITIES:
+                values = values.softmax(dim=1)
+        return {"values": values.cpu().numpy()}
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipmill.pipelines.decode.thumbnails import thumbnails
+from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.pipelines.features.sources import local_copy
 from clipmill.pipelines.reports.lineage import ClipLineage, ClipPlace, FeatureLineage, frames_text
@@ -136,7 +137,7 @@ def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: s
     if item is None or item.timeline is None or recipe.fingerprint not in item.windows:
         return f"not known: {state}" if item is None else "not known: no window"
     windows = item.windows[recipe.fingerprint][clip.clip].windows
-    if role == "query" and recipe.pooling == "none":
+    if role == "query" and recipe.pooling in KEEPS_ROWS:
         windows = windows[:1]
     frames = sorted({frame for window in windows for frame in window.frames})
     text = frames_text(frames, item.timeline.pts_seconds)

@@ -8,7 +8,7 @@ from clipmill.schemas.fingerprint import fingerprint, short
 from clipmill.schemas.model import Model
 
 Tail = Literal["drop", "repeat", "overlap", "loop", "before_last", "both_ways"]
-Pooling = Literal["none", "mean", "mean_l2"]
+Pooling = Literal["none", "mean", "mean_l2", "l2", "l2_mean", "max", "max_l2", "gem", "gem_l2"]
 Interpolation = Literal[
     "bilinear",
     "bicubic",
@@ -312,7 +312,9 @@ class Recipe(Model):
         options: the extractor's own switches, as validated by its options model. One that names a file holds, once
             resolved, the digest or fingerprint of what is in it.
         files: paths of those files, by option; not part of the fingerprint (what is in them is).
-        pooling: ``none``: one row per window; ``mean``: one row per clip; ``mean_l2``: the same, then L2-normalised.
+        pooling: ``none``: one row per window; ``l2``: the same, each of unit length. One row per clip: ``mean``,
+            ``max`` or ``gem`` of its rows, with ``_l2`` of unit length then; ``l2_mean``: the mean of rows of unit
+            length.
         precision: arithmetic of the forward pass.
         decoder: ``auto`` is decord with PyAV as fallback.
     """

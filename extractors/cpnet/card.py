@@ -66,7 +66,11 @@ def _variant(options: CPNetOptions) -> ExtractorCard:
         # 2: frames as the released code stores and resizes them, at its rates.
         version=2,
         summary="2D ResNet with correspondence proposals between frames (Kinetics-400, Jester, Something-Something)",
-        layers=(Layer("features", release.num_features, unused=("fc.",)), Layer("logits", num_classes)),
+        layers=(
+            Layer("features", release.num_features, unused=("fc.",)),
+            Layer("logits", num_classes),
+            Layer("probabilities", num_classes),
+        ),
         # ours: windows side by side, and a last one shifted back rather than filled up, since repeated frames are each
         # other's nearest neighbours.
         sampling=Sampling.model_validate(windows | {"rounding": "ffmpeg_r", "tail": "overlap"}),

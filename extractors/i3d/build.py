@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
-from clipmill.extractors.flow import WindowFlows, make_flow, network_values
+from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.i3d.card import CARD
 from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
@@ -17,7 +17,7 @@ from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, parts
 from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
-from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
+from clipmill.extractors.torch_extractor import PRECISIONS, PROBABILITIES, affine, seeded, set_batch_norm_epsilon
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
@@ -52,6 +52,7 @@ class I3DExtractor:
         self._dtype = PRECISIONS[recipe.precision]
         self._networks: dict[str, InceptionI3D] = {}
         for name, network in networks.items():
+            set_batch_norm_epsilon(network, options.batch_norm_epsilon)
             if options.fold_batch_norm:
                 network.fold_batch_norm()
             # Channels last is how the frames lie in memory, and the faster layout of these convolutions.
@@ -89,6 +90,10 @@ class I3DExtractor:
         return {"values": found if found is not None else np.zeros((0, num_steps, 0), dtype=np.float32)}
 
     @property
+    def _of_classes(self) -> bool:
+        return self._recipe.layer in ("logits", PROBABILITIES)
+
+    @property
     def _num_frames_without_flow(self) -> int:
         """The last frame of a window is there for its flow only."""
         return 0 if self._flows is None else 1
@@ -97,17 +102,27 @@ class I3DExtractor:
         with torch.inference_mode():
             parts = [self._stream(name, frames, num_frames) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
-            values = sum(parts[1:], parts[0]) if self._recipe.layer == "logits" else torch.cat(parts, dim=1)
-            by_step = self._options.steps or self._options.window_steps
-            values = values.transpose(1, 2) if by_step else values.mean(dim=2)
+            values = sum(parts[1:], parts[0]) if self._of_classes else torch.cat(parts, dim=1)
+            if self._options.maps is not None:
+                values = values.flatten(1)
+            else:
+                by_step = self._options.steps or self._options.window_steps
+                values = values.transpose(1, 2) if by_step else values.mean(dim=2)
+            if self._recipe.layer == PROBABILITIES:
+                values = values.softmax(dim=-1)
         return np.asarray(values.contiguous().cpu().numpy(), dtype=np.float32)
 
     def _stream(self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None) -> Tensor:
-        """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax."""
+        """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax.
+
+        Or the map of ``options.maps``, ``[N, C, T', H', W']``.
+        """
         network = self._networks[name]
         inputs = self._rgb(frames) if name == "rgb" else self._flow(frames)
+        if self._options.maps is not None:
+            return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
         features = network.features(inputs.to(self._dtype), num_frames)
-        wanted = network.logits(features) if self._recipe.layer == "logits" else features
+        wanted = network.logits(features) if self._of_classes else features
         result: Tensor = wanted.float()
         return result
 
@@ -123,9 +138,12 @@ class I3DExtractor:
         flow = self._options.flow
         if flow is None or self._flows is None:
             raise ValueError("I3D flow: expected flow options, got none")
-        rows, columns = self._crop(frames.shape[2], frames.shape[3])
-        windows = np.stack([self._flows.of(window)[:, :, rows, columns] for window in frames])
-        values = network_values(windows, flow.values)
+        found = []
+        for window in frames:
+            field = self._flows.of(window)
+            rows, columns = self._crop(field.shape[2], field.shape[3])
+            found.append(field[:, :, rows, columns])
+        values = network_values(np.stack(found), flow.values, flow.bound or BOUND_PIXELS)
         tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 

@@ -1,5 +1,7 @@
 """I3D (Carreira and Zisserman, CVPR 2017): two-stream inflated 3D ConvNet."""
 
+from math import prod
+
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, gmac_per_pair, resolve_flow_files
 from clipmill.extractors.i3d.options import I3DOptions
@@ -17,6 +19,12 @@ STEPS_FRAMES, STEPS_STEP = 256, 152
 """Default window and step of `steps`: overlapping by 104 frames, a step's receptive field but for its own 8, so that
 every row is what one pass over the whole clip would give (ours; see `clipmill.extractors.i3d.steps`)."""
 
+
+MAP_CHANNELS = {
+    "3b": 256, "3c": 480, "4b": 512, "4c": 512, "4d": 512, "4e": 528, "4f": 832, "5b": 832, "5c": 1024
+}  # fmt: skip
+MAP_STRIDES = {"3": (2, 8), "4": (4, 16), "5": (8, 32)}
+"""Frames and pixels per cell of the maps of a group of Mixed blocks."""
 
 KINETICS = Preprocess(
     resize="short_side",
@@ -130,28 +138,29 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
     frames_per_row = FRAMES_PER_STEP if options.steps else None
     frames_per_step = FRAMES_PER_STEP if options.window_steps else None
+    layers: tuple[Layer, ...] = (
+        Layer(
+            "features",
+            2048 if options.stream == "both" else 1024,
+            frames_per_row=frames_per_row,
+            frames_per_step=frames_per_step,
+            min_side_pixels=least,
+            unused=LAST_LAYER,
+        ),
+        Layer("logits", 400, frames_per_row=frames_per_row, frames_per_step=frames_per_step, min_side_pixels=least),
+        Layer(
+            "probabilities", 400, frames_per_row=frames_per_row, frames_per_step=frames_per_step, min_side_pixels=least
+        ),
+    )
+    if options.maps is not None:
+        size = _map_size(options, frames, KINETICS_SIDE, KINETICS_SIDE)
+        layers = (Layer("maps", prod(size), maps=size, min_side_pixels=least, unused=LAST_LAYER),)
     return ExtractorCard(
         name="i3d",
         # 2: with steps, rows are those of one pass over the whole clip. Rows of windows are as they were.
         version=2 if options.steps else 1,
         summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
-        layers=(
-            Layer(
-                "features",
-                2048 if options.stream == "both" else 1024,
-                frames_per_row=frames_per_row,
-                frames_per_step=frames_per_step,
-                min_side_pixels=least,
-                unused=LAST_LAYER,
-            ),
-            Layer(
-                "logits",
-                400,
-                frames_per_row=frames_per_row,
-                frames_per_step=frames_per_step,
-                min_side_pixels=least,
-            ),
-        ),
+        layers=layers,
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
         sampling=Sampling(fps=25, frames=frames + extra_frame, step=step, tail="repeat"),
@@ -169,9 +178,38 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     )
 
 
+def _map_size(options: I3DOptions, frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Returns channels, steps, rows and columns of the map after ``options.maps``, of frames of this size."""
+    block = (options.maps or "Mixed_5c").removeprefix("Mixed_")
+    time, side = MAP_STRIDES[block[0]]
+    channels = MAP_CHANNELS[block] * (2 if options.stream == "both" else 1)
+    return channels, -(-frames // time), -(-rows // side), -(-columns // side)
+
+
+def _with_map_size(recipe: Recipe, options: I3DOptions) -> Recipe:
+    """Returns the recipe with the length that frames of its size give a map.
+
+    Raises:
+        UsageError: frames have no one size, so rows would have no one length.
+    """
+    preprocess = recipe.preprocess
+    size = (options.crop, options.crop) if options.flow is not None else preprocess.crop
+    if size is None and preprocess.resize == "exact":
+        size = (preprocess.size[0], preprocess.size[1])
+    if size is None:
+        where = f"features.{recipe.name}.preprocess"
+        remedy = "keep the crop, or set {resize: exact, size: [rows, columns]}"
+        expected = "one size of frame, for maps of one length"
+        raise UsageError(describe(where, "crop", expected, "frames of any size", remedy))
+    frames = (recipe.sampling.frames or 1) - (options.flow is not None)
+    return recipe.model_copy(update={"dim": prod(_map_size(options, frames, *size))})
+
+
 def _resolve_files(recipe: Recipe) -> Recipe:
     """Moves the path of RAFT's weights from the options to the recipe's files, where its digest stands for it."""
     options: I3DOptions = options_of(CARD, recipe)
+    if options.maps is not None:
+        recipe = _with_map_size(recipe, options)
     if options.flow is None:
         return recipe
     flow, files = resolve_flow_files(options.flow, f"features.{recipe.name}.options")

@@ -7,6 +7,10 @@ from pydantic import Field, model_validator
 from clipmill.extractors.flow import FlowOptions
 from clipmill.schemas.model import Model
 
+MixedBlock = Literal[
+    "Mixed_3b", "Mixed_3c", "Mixed_4b", "Mixed_4c", "Mixed_4d", "Mixed_4e", "Mixed_4f", "Mixed_5b", "Mixed_5c"
+]
+
 
 class I3DOptions(Model):
     """Switches of I3D.
@@ -20,6 +24,8 @@ class I3DOptions(Model):
         crop: side of the centre crop of ``flow`` and ``both``, which comes after the flow: flow at an image's border is
             poor, so it is computed on the whole resized frame.
         fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+        batch_norm_epsilon: in place of TensorFlow's 1e-3; video_features' copy of the network has 1e-5.
+        maps: the one layer is then the map after this block, flattened, channels of both streams one after another.
     """
 
     stream: Literal["rgb", "flow", "both"] = "rgb"
@@ -28,6 +34,14 @@ class I3DOptions(Model):
     flow: FlowOptions | None = None
     crop: int = Field(default=224, ge=32)
     fold_batch_norm: bool = True
+    batch_norm_epsilon: float | None = Field(default=None, gt=0, le=0.1)
+    maps: MixedBlock | None = None
+
+    @model_validator(mode="after")
+    def _maps_are_of_windows(self) -> "I3DOptions":
+        if self.maps is not None and (self.steps or self.window_steps):
+            raise ValueError("maps: expected windows, got rows of steps; remove one of them")
+        return self
 
     @model_validator(mode="before")
     @classmethod

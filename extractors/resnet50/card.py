@@ -1,5 +1,7 @@
 """ResNet-50 (He et al., CVPR 2016), as torchvision has it: one row per frame."""
 
+from pydantic import Field
+
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import CNNIMAGERETRIEVAL, CNNIMAGERETRIEVAL_URL, TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.model import Model
@@ -11,9 +13,11 @@ class ResNet50Options(Model):
 
     Attributes:
         fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+        batch_norm_epsilon: in place of torchvision's 1e-5 (Keras has 1.001e-5).
     """
 
     fold_batch_norm: bool = True
+    batch_norm_epsilon: float | None = Field(default=None, gt=0, le=0.1)
 
 
 CARDS = (
@@ -83,6 +87,7 @@ CARD = ExtractorCard(
     layers=(
         Layer("features", 2048, unused=("fc.",)),
         Layer("logits", 1000),
+        Layer("probabilities", 1000),
     ),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,

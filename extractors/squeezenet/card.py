@@ -60,6 +60,7 @@ CARD = ExtractorCard(
     layers=(
         Layer("features", 512, min_side_pixels=21, unused=("classifier.",)),
         Layer("logits", 1000, min_side_pixels=21),
+        Layer("probabilities", 1000, min_side_pixels=21),
     ),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,

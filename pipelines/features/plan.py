@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 from clipmill.extractors.base import NUM_CROPS
 from clipmill.extractors.registry import card_of
+from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.windows import max_ticks
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
@@ -149,7 +150,7 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
         windows = _num_windows(recipe, video, duration, num_frames)
         card, num_clips = card_of(recipe), _num_clips(recipe, video, duration, num_frames)
         rows = num_clips
-        if recipe.pooling == "none":
+        if recipe.pooling in KEEPS_ROWS:
             rows = card.layer(recipe.layer).expected_rows(recipe.sampling, windows, num_clips)
         num_windows += windows
         row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
