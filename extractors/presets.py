@@ -149,6 +149,8 @@ PRESETS: Mapping[str, Preset] = {
             "i3d": {
                 "layer": "features",
                 "sampling": {"fps": None, "frames": 64, "step": 64, "frames_after": 1, "tail": "drop"},
+                # PyTorch's own, which its copy of the network leaves in place.
+                "options": {"batch_norm_epsilon": 1e-5},
                 "preprocess": {
                     "resize": "short_side",
                     "size": [256],
@@ -161,7 +163,7 @@ PRESETS: Mapping[str, Preset] = {
         rows="(F - 1) // 64",
         weights="model_rgb.pth (there i3d_rgb.pt)",
         differs=(
-            "its copy of the network has a batch-norm epsilon of 1e-5, the network's own is 1e-3",
+            "the flow stream (RAFT) is options: {stream: both}, with flow weights of its own",
             "with extraction_fps it encodes the resampled video again: sampling: {fps: N, rounding: nearest} does not",
         ),
     ),

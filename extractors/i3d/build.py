@@ -103,10 +103,10 @@ class I3DExtractor:
             parts = [self._stream(name, frames, num_frames) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
             values = sum(parts[1:], parts[0]) if self._of_classes else torch.cat(parts, dim=1)
-            by_step = self._options.steps or self._options.window_steps
             if self._options.maps is not None:
                 values = values.flatten(1)
             else:
+                by_step = self._options.steps or self._options.window_steps
                 values = values.transpose(1, 2) if by_step else values.mean(dim=2)
             if self._recipe.layer == PROBABILITIES:
                 values = values.softmax(dim=-1)

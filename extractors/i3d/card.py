@@ -147,15 +147,9 @@ def _variant(options: I3DOptions) -> ExtractorCard:
             min_side_pixels=least,
             unused=LAST_LAYER,
         ),
-        *(
-            Layer(
-                name,
-                400,
-                frames_per_row=frames_per_row,
-                frames_per_step=frames_per_step,
-                min_side_pixels=least,
-            )
-            for name in ("logits", "probabilities")
+        Layer("logits", 400, frames_per_row=frames_per_row, frames_per_step=frames_per_step, min_side_pixels=least),
+        Layer(
+            "probabilities", 400, frames_per_row=frames_per_row, frames_per_step=frames_per_step, min_side_pixels=least
         ),
     )
     if options.maps is not None:

@@ -1,12 +1,15 @@
 """Rows of I3D by VSLNet's and video_features' windows, through the whole pipeline on small crops of a real encoding."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from clipmill.extractors import registry
 from clipmill.extractors.i3d.window_steps import WindowStepRows
+from clipmill.extractors.preprocess import apply_geometry
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.probe import content_fingerprint
 from clipmill.pipelines.features.recompute import recompute
@@ -16,6 +19,7 @@ from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
 from clipmill.schemas.records import Clip, Video, Window
 from tests.encoded_videos import encode_video
+from tests.ffmpeg_frames import rgb_frames
 
 SMALL = {"resize": "exact", "size": [32, 32], "crop": [32, 32], "resize_rounding": None}
 
@@ -88,3 +92,15 @@ def test_the_charades_crop_of_flow_is_rounded_half_to_even() -> None:
     plain = found.model_copy(update={"preprocess": found.preprocess.model_copy(update={"crop_rounding": None})})
     other: Any = registry.build(plain, "cpu")
     assert other._crop(243, 325) == (slice(9, 233), slice(50, 274))
+
+
+def test_lgis_rows_are_those_of_one_pass_over_the_whole_video(videos: dict[int, Video]) -> None:
+    found = recipe("charades-i3d-lgi")
+    extractor: Any = registry.build(found, "cpu")
+    frames = [apply_geometry(frame, found.preprocess) for frame in rgb_frames(Path(videos[129].uri))]
+    clip = torch.from_numpy(np.stack(frames).astype(np.float32) * (2 / 255) - 1).permute(3, 0, 1, 2)[None]
+    with torch.inference_mode():
+        expected = extractor._networks["rgb"].features(clip.contiguous())[0].T.numpy()
+    made = recompute(videos[129], found, "cpu", extractor)
+    assert made.values.shape == expected.shape == (16, 1024)
+    np.testing.assert_allclose(made.values, expected, rtol=0, atol=1e-5 * float(np.abs(expected).max()))
