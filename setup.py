@@ -46,6 +46,8 @@ PACKAGES = [
     "clipmill.pipelines.reports",
     "clipmill.pipelines.reproductions",
     "clipmill.pipelines.reproductions.cpnet_toy",
+    "clipmill.pipelines.reproductions.map_ivr_table",
+    "clipmill.pipelines.sweeps",
     "clipmill.pipelines.training",
     "clipmill.schemas",
     "clipmill.stores",
@@ -72,6 +74,9 @@ RUNTIME = [
     "safetensors>=0.4.3,<1",
     # Storage. zarr 3 for sharded arrays.
     "zarr>=3.0.8,<4",
+    # What zarr is made of, where its chunks are read without its event loop.
+    "numcodecs>=0.14",
+    "google-crc32c>=1.5",
     "fsspec>=2024.9",
     "h5py>=3.11",
     # MATLAB's .mat of version 5; scikit-learn needs it as well.
@@ -112,7 +117,15 @@ DEVELOPMENT = [
     "pytrec-eval-terrier>=0.5.6",
     "ranx>=0.3.20",
     "torchmetrics>=1.4",
+    # An S3 server for the tests of object storage.
+    "flask>=3",
+    "flask-cors>=4",
+    "moto[s3]>=5",
+    "s3fs>=2024.9",
 ]
+
+OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
+"""The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``."""
 
 for package in PACKAGES:
     folder = Path("src", *package.split("."))
@@ -140,7 +153,7 @@ with TemporaryDirectory() as build_folder:
         package_dir={"": "src"},
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
-        extras_require={"dev": DEVELOPMENT + ONNX, "onnx": ONNX},
+        extras_require={"dev": DEVELOPMENT + ONNX, "onnx": ONNX, **OBJECT_STORES},
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
     )

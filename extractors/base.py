@@ -7,7 +7,7 @@ in window order, to one `Reducer` per clip, which makes the clip's rows.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +21,11 @@ from clipmill.schemas.rows import Rows
 
 Outputs = Mapping[str, npt.NDArray[np.generic]]
 """What one forward pass gives, by name, each ``[N, ...]``; ``values`` is the one the default reducer stores."""
+
+
+PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
+NUM_CROPS = {"ten": 10, "six": 6}
+"""Forward passes of a window, by `Preprocess.crops`."""
 
 
 class NoOptions(Model):
@@ -59,13 +64,15 @@ class WeightsCard:
 
     Attributes:
         name: such as ``sports1m-caffe``; recorded in the recipe.
-        layouts: published layouts (see `clipmill.extractors.weights`) this card is the default for.
+        layouts: published layouts (see `clipmill.extractors.weights`) that name this card first.
         source: where the file was published (repository or paper), in words.
         files: the published files that are known, for `clipmill weights`.
         licence: SPDX name, or what the publisher says.
         preprocess: what these weights expect.
         classes: name of the label list of the last layer, where it has one.
         options: values of the extractor's options that belong to these weights; they fill options left at None.
+        sampling: keys of the extractor's default windows that are others for these weights.
+        digests: of further files with this card, whole or their first digits: those another extractor lists.
     """
 
     name: str
@@ -76,6 +83,13 @@ class WeightsCard:
     files: tuple[WeightsFile, ...] = ()
     classes: str | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
+    sampling: Mapping[str, Any] = field(default_factory=dict)
+    digests: tuple[str, ...] = ()
+
+    def is_of(self, sha256: str) -> bool:
+        """Whether a file with this SHA-256 is known to have this card."""
+        known = (*self.digests, *(file.sha256 for file in self.files if file.sha256 is not None))
+        return sha256.startswith(known)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +101,11 @@ class Layer:
         maps: the shape of a row before flattening.
         rows_per_window: how many rows a window is expected to make: it bounds planned shards.
         frames_per_row: of a layer whose rows lie this many frames apart, however its windows are cut.
+        frames_per_step: of a layer that makes a row of each step of so many frames of a window, but for the last.
         rows_per_clip: of a layer that makes so many rows of a clip, however many windows that has.
         min_side_pixels: the shortest side of a prepared frame that leaves the layer a cell to compute.
+        unused: beginnings of the network's tensors, by our keys, that the layer does without: a weights file need not
+            hold them.
     """
 
     name: str
@@ -97,8 +114,10 @@ class Layer:
     maps: tuple[int, ...] = ()
     rows_per_window: float = 1.0
     frames_per_row: int | None = None
+    frames_per_step: int | None = None
     rows_per_clip: int | None = None
     min_side_pixels: int = 1
+    unused: tuple[str, ...] = ()
 
     def expected_rows(self, sampling: Sampling, num_windows: int, num_clips: int) -> int:
         """Returns how many rows are expected of so many windows of `num_clips` clips, cut as `sampling` says."""
@@ -107,6 +126,8 @@ class Layer:
         per_window = self.rows_per_window
         if self.frames_per_row is not None:
             per_window = (sampling.step or sampling.frames or 1) / self.frames_per_row
+        if self.frames_per_step is not None:
+            per_window = -(-(sampling.frames or 1) // self.frames_per_step) - 1
         return round(num_windows * per_window)
 
 
@@ -157,6 +178,8 @@ class ExtractorCard:
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
         program: of an extractor whose weights file is the network itself.
+        pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
+            over crops means something, the second where it reads frames with `preprocess.values_of`.
     """
 
     name: str
@@ -178,6 +201,7 @@ class ExtractorCard:
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None
+    pixel_options: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.
@@ -213,6 +237,15 @@ class Extractor(Protocol):
 
     def reducer(self, clip: Clip) -> "Reducer":
         """Returns a fresh reducer for one clip."""
+        ...
+
+
+@runtime_checkable
+class WindowExtractor(Extractor, Protocol):
+    """An extractor whose outputs depend on where in its clip a window lies: the pipeline calls this, not `forward`."""
+
+    def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
+        """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are."""
         ...
 
 
@@ -265,7 +298,7 @@ def frame_spacing_seconds(window: Window, sampling: Sampling) -> float:
     """
     if sampling.fps is not None:
         return sampling.every / sampling.fps
-    num_spanned = window.frames[-1] - window.frames[0] + 1
+    num_spanned = max(window.frames) - window.frames[0] + 1
     return (window.stop_seconds - window.start_seconds) / num_spanned * sampling.every
 
 

@@ -34,29 +34,66 @@ BOUND_PIXELS = 20.0
 
 RAFT_MIN_SIDE_PIXELS = 128
 RAFT_STRIDE_PIXELS = 8
+RAFT_UPDATES = 12
+"""torchvision's number of refinements."""
+RAFT_UPDATES_SHARE = {"large": 0.74, "small": 0.94}
+"""What of the cost those refinements are, by torch's count."""
 RAFT_GMAC_PER_PIXEL = {"large": 211.007 / 512**2, "small": 47.655 / 512**2}
 """Of a pair of frames, by torchvision's count for 512 x 512 (``_ops`` of its weights' meta)."""
 
 
-RAFT_FILES = {
-    "options.flow (raft, large)": WeightsFile(
-        name="raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        layout="raft_large",
-        source="pytorch/vision (Raft_Large_Weights.C_T_SKHT_V2)",
-        url=f"{TORCHVISION_URL}/raft_large_C_T_SKHT_V2-ff5fadd5.pth",
-        sha256="ff5fadd5",
+def _raft_file(size: str, weights: str, digits: str) -> WeightsFile:
+    name = f"raft_{size}_{weights}-{digits}.pth"
+    return WeightsFile(
+        name=name,
+        layout=f"raft_{size}",
+        source=f"pytorch/vision (Raft_{size.title()}_Weights.{weights})",
+        url=f"{TORCHVISION_URL}/{name}",
+        sha256=digits,
         licence="BSD-3-Clause (of the code)",
-    ),
-    "options.flow (raft, small)": WeightsFile(
-        name="raft_small_C_T_V2-01064c6d.pth",
-        layout="raft_small",
-        source="pytorch/vision (Raft_Small_Weights.C_T_V2)",
-        url=f"{TORCHVISION_URL}/raft_small_C_T_V2-01064c6d.pth",
-        sha256="01064c6d",
-        licence="BSD-3-Clause (of the code)",
-    ),
+    )
+
+
+RAFT_NAMED = {
+    (size, weights): _raft_file(size, weights, digits)
+    for size, weights, digits in (
+        ("large", "C_T_V1", "22a6c225"),
+        ("large", "C_T_V2", "1bb1363a"),
+        ("large", "C_T_SKHT_V1", "0b8c9e55"),
+        ("large", "C_T_SKHT_V2", "ff5fadd5"),
+        ("large", "C_T_SKHT_K_V1", "4a6a5039"),
+        ("large", "C_T_SKHT_K_V2", "b5c70766"),
+        ("small", "C_T_V1", "ad48884c"),
+        ("small", "C_T_V2", "01064c6d"),
+    )
 }
+"""torchvision's RAFT files by size and the name its code gives the weights. ``C_T_SKHT_V1`` is princeton-vl's
+raft-sintel, which video_features uses, in torchvision's keys."""
+
+RAFT_FILES = {f"options.flow (raft, {size}, {weights})": file for (size, weights), file in RAFT_NAMED.items()}
 """RAFT's published weights, by where a recipe names them."""
+
+
+class TVL1Options(Model):
+    """Parameters of TV-L1, by OpenCV's names; None: OpenCV's default.
+
+    Attributes:
+        tau: time step. lambda_: weight of the data term. theta: tightness.
+        scales, scale_step: of the pyramid. warps: per scale. epsilon: at which iterations stop.
+        inner_iterations, outer_iterations: at most. gamma: weight of illumination changes. median_filtering: side.
+    """
+
+    tau: float | None = Field(default=None, gt=0)
+    lambda_: float | None = Field(default=None, gt=0)
+    theta: float | None = Field(default=None, gt=0)
+    scales: int | None = Field(default=None, ge=1)
+    scale_step: float | None = Field(default=None, gt=0, lt=1)
+    warps: int | None = Field(default=None, ge=1)
+    epsilon: float | None = Field(default=None, gt=0)
+    inner_iterations: int | None = Field(default=None, ge=1)
+    outer_iterations: int | None = Field(default=None, ge=1)
+    gamma: float | None = Field(default=None, ge=0)
+    median_filtering: Literal[1, 3, 5] | None = None
 
 
 class FlowOptions(Model):
@@ -65,20 +102,32 @@ class FlowOptions(Model):
     Attributes:
         method: ``dis``, ``tvl1`` or ``raft``.
         preset: of DIS.
-        values: ``exact``: clamp to 20 pixels and divide by 20; ``uint8``: round to 256 levels first, as the original
-            JPEG pipeline of I3D did.
+        values: ``exact``: clamp to the bound and divide by it; ``uint8``: round to 256 levels first, as the original
+            JPEG pipeline of I3D did; ``video_features``: that code's 257 levels, of which 128 is no motion.
+        bound: pixels beyond which displacements are clamped; None: 20.
+        tvl1: parameters of ``tvl1``.
         raft: size of the RAFT network.
-        weights: path of RAFT's state dict (torchvision's key names). Once resolved, the recipe has it in `files`, and
-            its digest here: the fingerprint covers the bytes, not the path.
+        weights: path of RAFT's state dict (torchvision's key names), or torchvision's name of one, which is looked for
+            among the files torch has downloaded. Once resolved, the recipe has it in `files`, and its digest here: the
+            fingerprint covers the bytes, not the path.
         sha256: of that file; where it is given, the file must have it.
+        updates: how often RAFT refines its flow; None: 12, torchvision's (princeton-vl's evaluation on Sintel: 32;
+            video_features: 20).
+        padding: how sizes that are no multiple of 8 are filled for RAFT: None: at the bottom and right; ``both``:
+            evenly on both sides, as princeton-vl does; ``uncut``: the same, and the crop is taken of the filled map,
+            as video_features does.
     """
 
     method: Literal["dis", "tvl1", "raft"] = "dis"
     preset: Literal["ultrafast", "fast", "medium"] = "medium"
-    values: Literal["exact", "uint8"] = "exact"
+    values: Literal["exact", "uint8", "video_features"] = "exact"
+    bound: float | None = Field(default=None, gt=0)
+    tvl1: TVL1Options | None = None
     raft: Literal["large", "small"] = "large"
     weights: str | None = None
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
+    updates: int | None = Field(default=None, ge=1)
+    padding: Literal["both", "uncut"] | None = None
 
     @model_validator(mode="after")
     def _raft_has_weights(self) -> "FlowOptions":
@@ -86,6 +135,10 @@ class FlowOptions(Model):
             raise ValueError("flow raft: expected weights (a file), got none; add weights: PATH")
         if self.method != "raft" and (self.weights is not None or self.sha256 is not None):
             raise ValueError(f"flow {self.method}: weights and sha256 belong to method: raft; remove them")
+        if self.method != "raft" and (self.updates is not None or self.padding is not None):
+            raise ValueError(f"flow {self.method}: updates and padding belong to method: raft; remove them")
+        if self.method != "tvl1" and self.tvl1 is not None:
+            raise ValueError(f"flow {self.method}: tvl1 belongs to method: tvl1; remove it")
         return self
 
 
@@ -103,16 +156,39 @@ def resolve_flow_files(options: FlowOptions, where: str) -> tuple[FlowOptions, d
     if options.weights is None:
         remedy = "add weights: PATH (clipmill weights list --extractor i3d)"
         raise UsageError(describe(where, "flow", "weights (a file) for method raft", "its sha256 only", remedy))
-    path = os.path.abspath(os.path.expanduser(options.weights))
+    path = _raft_path(options.weights, options.raft, where)
     found = digest(path)
     if options.sha256 is not None:
         check_digest(path, options.sha256)
     return options.model_copy(update={"weights": None, "sha256": found}), {"flow.weights": path}
 
 
+def _raft_path(weights: str, size: str, where: str) -> str:
+    """Returns the path of RAFT's file, which may be given as torchvision's name: ``C_T_SKHT_V2``, or with its class.
+
+    Raises:
+        UsageError: torch has not downloaded the file of that name.
+    """
+    path = os.path.abspath(os.path.expanduser(weights))
+    named = RAFT_NAMED.get((size, weights.rpartition(".")[2]))
+    of_file = next((file for file in RAFT_NAMED.values() if file.name == weights), None)
+    file = named or of_file
+    if file is None or os.path.isfile(path):
+        return path
+    home = os.environ.get("TORCH_HOME", os.path.join(os.environ.get("XDG_CACHE_HOME", "~/.cache"), "torch"))
+    cached = os.path.join(os.path.expanduser(home), "hub", "checkpoints", file.name)
+    if os.path.isfile(cached):
+        return cached
+    remedy = f"fetch it (clipmill weights fetch {file.name} --out DIR) and give its path"
+    raise UsageError(describe(where, "flow.weights", f"a file, or {file.name} in {cached}", "neither", remedy))
+
+
 def gmac_per_pair(options: FlowOptions, num_pixels: int) -> float:
     """Returns the cost of the flow of two frames; only RAFT's is in multiply-accumulates, the others count as none."""
-    return RAFT_GMAC_PER_PIXEL[options.raft] * num_pixels if options.method == "raft" else 0.0
+    if options.method != "raft":
+        return 0.0
+    shares = RAFT_UPDATES_SHARE[options.raft] * ((options.updates or RAFT_UPDATES) / RAFT_UPDATES - 1)
+    return RAFT_GMAC_PER_PIXEL[options.raft] * num_pixels * (1 + shares)
 
 
 def make_flow(options: FlowOptions, device: str) -> Flow:
@@ -124,7 +200,7 @@ def make_flow(options: FlowOptions, device: str) -> Flow:
     """
     if options.method == "raft":
         return _raft(options, device)
-    return _dis(options.preset) if options.method == "dis" else _tvl1()
+    return _dis(options.preset) if options.method == "dis" else _tvl1(options.tvl1 or TVL1Options())
 
 
 def _grey(frame: Pixels) -> Pixels:
@@ -153,14 +229,35 @@ def _dis(preset: str) -> Flow:
     return _on_grey(create(presets[preset]).calc)
 
 
-def _tvl1() -> Flow:
+TVL1_SETTERS = {
+    "tau": "Tau",
+    "lambda_": "Lambda",
+    "theta": "Theta",
+    "scales": "ScalesNumber",
+    "scale_step": "ScaleStep",
+    "warps": "WarpingsNumber",
+    "epsilon": "Epsilon",
+    "inner_iterations": "InnerIterations",
+    "outer_iterations": "OuterIterations",
+    "gamma": "Gamma",
+    "median_filtering": "MedianFiltering",
+}
+"""Our name -> the end of OpenCV's setter."""
+
+
+def _tvl1(options: TVL1Options) -> Flow:
     import cv2
 
     if not hasattr(cv2, "optflow"):
         remedy = "pip install opencv-contrib-python-headless in place of the OpenCV that is there, or use method: dis"
         raise UsageError(describe("flow", "tvl1", "OpenCV's contrib modules", "an OpenCV without cv2.optflow", remedy))
     create: Any = cv2.optflow.DualTVL1OpticalFlow_create  # type: ignore[attr-defined]
-    return _on_grey(create().calc)
+    algorithm = create()
+    for name, setter in TVL1_SETTERS.items():
+        value = getattr(options, name)
+        if value is not None:
+            getattr(algorithm, f"set{setter}")(value)
+    return _on_grey(algorithm.calc)
 
 
 def _raft(options: FlowOptions, device: str) -> Flow:
@@ -174,13 +271,17 @@ def _raft(options: FlowOptions, device: str) -> Flow:
             expected = f"frames of at least {RAFT_MIN_SIDE_PIXELS} pixels a side"
             message = describe("flow", "raft", expected, f"{width}x{height}", "resize larger, or use method: dis")
             raise VideoError("extract", "frame_too_small", message)
-        # Edge-padded at the bottom and right to the stride of the network; the padding's flow is cut off again.
-        padding = ((0, -height % RAFT_STRIDE_PIXELS), (0, -width % RAFT_STRIDE_PIXELS), (0, 0))
+        # Edge-padded to the stride of the network; the padding's flow is cut off again.
+        more = -height % RAFT_STRIDE_PIXELS, -width % RAFT_STRIDE_PIXELS
+        top, left = (0, 0) if options.padding is None else (more[0] // 2, more[1] // 2)
+        padding = ((top, more[0] - top), (left, more[1] - left), (0, 0))
         pair = np.stack([np.pad(frame, padding, mode="edge") for frame in (previous, following)])
         scaled = torch.from_numpy(pair).to(device).permute(0, 3, 1, 2).float() / 127.5 - 1.0
         with torch.inference_mode():
-            field = network(scaled[:1], scaled[1:])[-1]
-        return np.ascontiguousarray(field[0, :, :height, :width].float().cpu().numpy())
+            field = network(scaled[:1], scaled[1:], num_flow_updates=options.updates or RAFT_UPDATES)[-1]
+        if options.padding != "uncut":
+            field = field[:, :, top : top + height, left : left + width]
+        return np.ascontiguousarray(field[0].float().cpu().numpy())
 
     return flow
 
@@ -228,7 +329,8 @@ class WindowFlows:
 
     def of(self, frames: Pixels) -> FlowField:
         """Returns ``float32[T, 2, H, W]`` in pixels, for the ``uint8[T + 1, H, W, 3]`` frames of one window."""
-        keys = [hashlib.blake2b(frame.tobytes(), digest_size=16).digest() for frame in frames]
+        size = str(frames.shape).encode()
+        keys = [hashlib.blake2b(frame.tobytes(), digest_size=16, key=size).digest() for frame in frames]
         return np.stack(
             [
                 self._pair((keys[index], keys[index + 1]), frames[index], frames[index + 1])
@@ -238,22 +340,26 @@ class WindowFlows:
 
     def _pair(self, key: tuple[bytes, bytes], previous: Pixels, following: Pixels) -> FlowField:
         known = self._known.pop(key, None)
-        field = self._flow(previous, following) if known is None or known.shape[1:] != previous.shape[:2] else known
+        field = self._flow(previous, following) if known is None else known
         self._known[key] = field
         if len(self._known) > self._num_remembered:
             self._known.popitem(last=False)
         return field
 
 
-def network_values(flows: FlowField, values: str) -> FlowField:
-    """Returns flows in pixels as a flow network expects them, in [-1, 1]: clamped to 20 pixels and divided by 20.
+def network_values(flows: FlowField, values: str, bound: float = BOUND_PIXELS) -> FlowField:
+    """Returns flows in pixels as a flow network expects them, in [-1, 1]: clamped to `bound` pixels and divided by it.
 
     Args:
         values: ``exact``, or ``uint8``: the interval is first rounded to the levels 0 to 255 (zero flow then becomes
-            +1/255, level 128).
+            +1/255, level 128); ``video_features``: to ``round(128 + 255 / (2 bound) x)``, half to even, from 0 (of
+            0.5) to 256: the upper bound becomes 1.0078.
     """
-    clamped = np.clip(flows, -BOUND_PIXELS, BOUND_PIXELS)
+    clamped = np.clip(flows, -bound, bound)
     if values == "exact":
-        return np.asarray(clamped / BOUND_PIXELS, dtype=np.float32)
-    levels = np.floor((clamped + BOUND_PIXELS) * (255.0 / (2 * BOUND_PIXELS)) + 0.5)
+        return np.asarray(clamped / bound, dtype=np.float32)
+    if values == "video_features":
+        levels = np.round(128 + 255 / (2 * bound) * clamped)
+    else:
+        levels = np.floor((clamped + bound) * (255.0 / (2 * bound)) + 0.5)
     return np.asarray(levels * (2.0 / 255.0) - 1.0, dtype=np.float32)

@@ -16,3 +16,7 @@ TORCHVISION = Preprocess(
     std=(0.229, 0.224, 0.225),
 )
 """Short side 256 as Pillow resizes, centre crop 224 (its offset rounded half to even), 0-1, ImageNet mean and std."""
+
+CNNIMAGERETRIEVAL_URL = "http://cmp.felk.cvut.cz/cnnimageretrieval/data/networks/imagenet"
+CNNIMAGERETRIEVAL = "filipradenovic/cnnimageretrieval-pytorch, features imported from Caffe"
+"""Caffe's convolutions, which that code feeds with torchvision's RGB, 0-1, mean and std."""

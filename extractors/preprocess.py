@@ -6,22 +6,25 @@ the child starts quickly.
 
 import json
 from math import ceil
+from typing import Any
 
 import cv2
 import numpy as np
+import numpy.typing as npt
 from PIL import Image
 
 from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
+OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
 PILLOW = {
     "bilinear_antialias": Image.Resampling.BILINEAR,
-    "pillow_bicubic": Image.Resampling.BICUBIC,
-    "pillow_lanczos": Image.Resampling.LANCZOS,
+    "pillow_nearest": Image.Resampling.NEAREST,
     "pillow_box": Image.Resampling.BOX,
     "pillow_hamming": Image.Resampling.HAMMING,
-    "pillow_nearest": Image.Resampling.NEAREST,
+    "pillow_bicubic": Image.Resampling.BICUBIC,
+    "pillow_lanczos": Image.Resampling.LANCZOS,
 }
 
 MOST_PIXELS = 1 << 26
@@ -39,6 +42,9 @@ def geometry_key(preprocess: Preprocess) -> str:
         "crop",
         "crop_offset",
         "crop_rounding",
+        "stored_side",
+        "resize_precision",
+        "crops",
     )
     values = {name: getattr(preprocess, name) for name in fields} | {"grey": preprocess.colour == "grey"}
     return json.dumps(values, sort_keys=True)
@@ -46,6 +52,18 @@ def geometry_key(preprocess: Preprocess) -> str:
 
 def resized_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
     """Returns rows and columns after the resize, before the crop."""
+    if preprocess.stored_side is not None:
+        height, width = _stored_shape(preprocess.stored_side, height, width)
+    return _resized_shape(preprocess, height, width)
+
+
+def _stored_shape(side: int, height: int, width: int) -> tuple[int, int]:
+    """Returns rows and columns of a frame whose short side is brought to `side`."""
+    far = max(int(side * (max(height, width) / min(height, width))), 1)
+    return (side, far) if height < width else (far, side)
+
+
+def _resized_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
     if preprocess.resize == "none":
         return height, width
     if preprocess.resize == "exact":
@@ -57,14 +75,24 @@ def resized_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int,
     keep = {"always": False, "shrink": side <= target, "enlarge": side >= target}[preprocess.resize_when]
     if keep:
         return height, width
+    if preprocess.resize_rounding == "opencv_factor":
+        factor = _factor(target, side)
+        return max(round(height * factor), 1), max(round(width * factor), 1)
     other = far_side * target / side
     if preprocess.resize_rounding == "nearest":
         far = int(other + 0.5)
+    elif preprocess.resize_rounding == "even":
+        far = max(int(float(target) * far_side / side / 2) * 2, 2)
     else:
         # Cut to whole pixels, as torchvision does; the longest-side rule of R-MAC rounds up.
         far = ceil(other) if preprocess.resize == "long_side" else int(other)
     far = max(far, 1)
     return (target, far) if to_height else (far, target)
+
+
+def _factor(target: int, side: int) -> float:
+    # In the terms of the code that has it: target / side can differ in the last bit, and that can decide a rounding.
+    return 1 + (float(target) - side) / side
 
 
 def centre_offset(preprocess: Preprocess, height: int, width: int) -> tuple[int, int]:
@@ -77,11 +105,13 @@ def centre_offset(preprocess: Preprocess, height: int, width: int) -> tuple[int,
 
 
 def output_shape(preprocess: Preprocess, height: int, width: int) -> tuple[int, int, int]:
-    """Returns rows, columns and channels of a prepared frame."""
+    """Returns rows, columns and channels of a prepared frame; of one in float32 four bytes stand for each channel."""
     rows, columns = resized_shape(preprocess, height, width)
     if preprocess.crop is not None:
-        rows, columns = preprocess.crop
-    return rows, columns, 1 if preprocess.colour == "grey" else 3
+        at_least = preprocess.crop
+        rows, columns = at_least if preprocess.crops is None else (max(rows, at_least[0]), max(columns, at_least[1]))
+    channels = 1 if preprocess.colour == "grey" else 3
+    return rows, columns, channels * (1 if preprocess.resize_precision is None else 4)
 
 
 def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
@@ -91,42 +121,81 @@ def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
         frame: ``uint8[H, W, 3]``, RGB.
 
     Returns:
-        ``uint8[h, w, C]``, RGB or one grey channel. A frame smaller than the crop is padded with its border.
+        ``uint8[h, w, C]``, RGB or one grey channel; with `resize_precision` ``uint8[h, w, 4 C]``, the bytes of float32
+        (see `values_of`). A frame smaller than the crop is padded with its border.
 
     Raises:
         VideoError: ``too_elongated``: resizing the short side makes the long side too long to hold.
     """
     if preprocess.colour == "grey":
         frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, np.newaxis]
-    rows, columns = resized_shape(preprocess, frame.shape[0], frame.shape[1])
-    if (rows, columns) != frame.shape[:2]:
-        if rows * columns > MOST_PIXELS:
-            expected = f"at most {MOST_PIXELS} pixels after the resize"
-            got = f"{columns} x {rows} from {frame.shape[1]} x {frame.shape[0]}"
-            remedy = "set preprocess: {resize: exact, size: [rows, columns]}, or leave the video out"
-            raise VideoError("decode", "too_elongated", describe("frame", "size", expected, got, remedy))
-        frame = _resize(frame, rows, columns, preprocess.interpolation)
+    if preprocess.stored_side is not None:
+        frame = _resize(frame, _stored_shape(preprocess.stored_side, *frame.shape[:2]), preprocess.interpolation)
+    resized: npt.NDArray[Any] = frame
+    if preprocess.resize_precision is not None:
+        resized = resized.astype(np.float32)
+    shape = _resized_shape(preprocess, frame.shape[0], frame.shape[1])
+    if shape != frame.shape[:2]:
+        factor = None
+        if preprocess.resize_rounding == "opencv_factor":
+            factor = _factor(preprocess.size[0], _named_side(preprocess, *frame.shape[:2]))
+        resized = _resize(resized, shape, preprocess.interpolation, factor)
     if preprocess.crop is not None:
-        frame = _crop(frame, preprocess.crop, preprocess)
-    return np.ascontiguousarray(frame)
+        resized = _padded(resized, preprocess.crop)
+        if preprocess.crops is None:
+            resized = _crop(resized, preprocess.crop, preprocess)
+    return np.ascontiguousarray(resized).view(np.uint8)
 
 
-def _resize(frame: Pixels, rows: int, columns: int, interpolation: str) -> Pixels:
-    if interpolation == "bilinear":
-        resized = cv2.resize(frame, (columns, rows), interpolation=cv2.INTER_LINEAR)
+def values_of(frames: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[Any]:
+    """Returns prepared frames ``[..., C]`` as numbers from 0 to 255: ``uint8``, or ``float32`` of a float32 resize.
+
+    Frames that have a byte for each channel are taken as they are, whatever the preprocessing.
+    """
+    num_bytes = 4 if preprocess.resize_precision is not None else 1
+    channels = 1 if preprocess.colour == "grey" else 3
+    if frames.shape[-1] == channels * num_bytes and num_bytes > 1:
+        return np.ascontiguousarray(frames).view(np.float32)
+    return frames
+
+
+def _named_side(preprocess: Preprocess, height: int, width: int) -> int:
+    """Returns the side of a frame that `size` is of."""
+    sides = {"short_side": min(height, width), "long_side": max(height, width)}
+    return sides.get(preprocess.resize, width)
+
+
+def _resize(
+    frame: npt.NDArray[Any], shape: tuple[int, int], interpolation: str, factor: float | None = None
+) -> npt.NDArray[Any]:
+    rows, columns = shape
+    if rows * columns > MOST_PIXELS:
+        expected = f"at most {MOST_PIXELS} pixels after the resize"
+        got = f"{columns} x {rows} from {frame.shape[1]} x {frame.shape[0]}"
+        remedy = "set preprocess: {resize: exact, size: [rows, columns]}, or leave the video out"
+        raise VideoError("decode", "too_elongated", describe("frame", "size", expected, got, remedy))
+    resized: npt.NDArray[Any]
+    if interpolation in OPENCV and factor is not None:
+        resized = np.asarray(cv2.resize(frame, None, fx=factor, fy=factor, interpolation=OPENCV[interpolation]))
+    elif interpolation in OPENCV:
+        resized = np.asarray(cv2.resize(frame, (columns, rows), interpolation=OPENCV[interpolation]))
     else:
         image = Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
         resized = np.asarray(image.resize((columns, rows), PILLOW[interpolation]))
-    return resized.reshape(rows, columns, frame.shape[2]).astype(np.uint8, copy=False)
+    return resized.reshape(rows, columns, frame.shape[2]).astype(frame.dtype, copy=False)
 
 
-def _crop(frame: Pixels, crop: tuple[int, int], preprocess: Preprocess) -> Pixels:
+def _padded(frame: npt.NDArray[Any], crop: tuple[int, int]) -> npt.NDArray[Any]:
+    short_rows, short_columns = max(crop[0] - frame.shape[0], 0), max(crop[1] - frame.shape[1], 0)
+    if not (short_rows or short_columns):
+        return frame
+    top, left = short_rows // 2, short_columns // 2
+    pad = ((top, short_rows - top), (left, short_columns - left), (0, 0))
+    return np.pad(frame, pad, mode="edge")
+
+
+def _crop(frame: npt.NDArray[Any], crop: tuple[int, int], preprocess: Preprocess) -> npt.NDArray[Any]:
     rows, columns = crop
-    short_rows, short_columns = max(rows - frame.shape[0], 0), max(columns - frame.shape[1], 0)
-    if short_rows or short_columns:
-        top, left = short_rows // 2, short_columns // 2
-        pad = ((top, short_rows - top), (left, short_columns - left), (0, 0))
-        frame = np.pad(frame, pad, mode="edge")
     height, width = frame.shape[:2]
     row, column = preprocess.crop_offset or centre_offset(preprocess, height, width)
     # A frame that is not resized can be too small for a fixed corner: the crop then touches its far border.

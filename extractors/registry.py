@@ -21,6 +21,7 @@ from types import ModuleType
 from typing import Any
 
 from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
+from clipmill.extractors.precision import warn_if_slow
 from clipmill.extractors.weights import check_digest, digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
@@ -135,14 +136,22 @@ def class_names(recipe: Recipe) -> tuple[str, ...]:
 def build(recipe: Recipe, device: str) -> Extractor:
     """Returns the extractor a recipe describes, on `device`, with its weights loaded.
 
+    Warns (`SlowPrecisionWarning`) where the recipe's precision is slower on this CPU than float32.
+
     Raises:
         WeightsError: the weights file is not the one the recipe was resolved with.
     """
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
         program = card(recipe.extractor).program
         check_digest(recipe.weights.file, recipe.weights.sha256, program.digest if program is not None else digest)
+    warn_if_slow(recipe.name, recipe.precision, device)
     if device != "cpu":
         from clipmill.extractors.torch_extractor import make_arithmetic_exact
 
         make_arithmetic_exact()
-    return registration(recipe.extractor).factory(recipe, device)
+    built = registration(recipe.extractor).factory(recipe, device)
+    if recipe.preprocess.crops is None:
+        return built
+    from clipmill.extractors.crops import AveragedCrops
+
+    return AveragedCrops(built, recipe.preprocess)

@@ -9,10 +9,29 @@ import torch
 from torch import Tensor, nn
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.extractors.preprocess import values_of
 from clipmill.schemas.recipe import Preprocess, Recipe
 from clipmill.schemas.records import Clip
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+
+PROBABILITIES = "probabilities"
+"""The layer that is the softmax of logits."""
+
+
+def network_layer(layer: str) -> str:
+    """Returns the layer a network is built up to for a recipe's `layer`."""
+    return "logits" if layer == PROBABILITIES else layer
+
+
+def set_batch_norm_epsilon(network: nn.Module, epsilon: float | None) -> None:
+    """Gives every batch norm that epsilon; None leaves the published one. To be called before any folding."""
+    if epsilon is None:
+        return
+    for module in network.modules():
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d):
+            module.eps = epsilon
+
 
 Network = TypeVar("Network", bound=nn.Module)
 
@@ -56,15 +75,19 @@ class TorchExtractor:
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
         with torch.inference_mode():
-            values = self._network(self.prepare(frames))
-        return {"values": values.flatten(1).float().cpu().numpy()}
+            values = self._network(self.prepare(frames)).flatten(1).float()
+            if self._recipe.layer == PROBABILITIES:
+                values = values.softmax(dim=1)
+        return {"values": values.cpu().numpy()}
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
+        values = values_of(frames, self._recipe.preprocess)
         # torch shares memory only with arrays that may be written to.
-        tensor = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self._device)
+        tensor = torch.from_numpy(values if values.flags.writeable else values.copy()).to(self._device)
         tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
-        return tensor.to(torch.float32).mul_(self._scale).add_(self._shift).to(self._dtype)
+        # Of float32 frames a copy: what was handed in stays as it is.
+        return tensor.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift).to(self._dtype)
 
     @property
     def network(self) -> nn.Module:

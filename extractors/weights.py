@@ -20,6 +20,7 @@ from typing import IO, TYPE_CHECKING, Any
 import numpy as np
 
 from clipmill.extractors.caffe import read_caffemodel
+from clipmill.extractors.keras import HDF5_START, read_keras_weights
 from clipmill.schemas.errors import WeightsError, describe
 
 if TYPE_CHECKING:
@@ -31,6 +32,8 @@ COUNTER = "num_batches_tracked"
 """Batch norm's counter: files of PyTorch 0.3 have none, and inference needs none."""
 NUMPY_MODULES = ("numpy._core.multiarray", "numpy.core.multiarray")
 """Where NumPy 2 and NumPy 1 say that an array comes from."""
+GLOBAL_STEP = "global_step"
+"""TensorFlow's counter of training steps."""
 SHOWN_KEYS = 4
 DIGEST_CHUNK_BYTES = 4 << 20
 CAFFEMODEL_START = b"\n"
@@ -51,6 +54,10 @@ GLOBAL_NAME = re.compile(r"[\w.]+ [\w.]+")
 Shape = tuple[int | None, ...]
 
 
+def _as_published(key: str, tensor: "Tensor") -> "Tensor":
+    return tensor
+
+
 @dataclass(frozen=True, slots=True)
 class Layout:
     """How one published file names its tensors.
@@ -58,9 +65,11 @@ class Layout:
     Attributes:
         name: such as ``c3d_sports1m_jfzhang95``; recorded in the recipe.
         card: name of the weights card whose preprocessing applies.
-        keys: published key to (our key, shape); None in a shape stands for any number (classes).
+        keys: published key to (our key, shape as published); None in a shape stands for any number (classes).
         num_classes: rows of the last layer, where the layout fixes another number than the extractor's card says.
         lacks: layers that such a file cannot give, because their tensors are not in it.
+        others: further cards whose files have these keys and shapes: then the digest tells which applies, or the user.
+        convert: ``(our key, tensor as published) -> tensor as the network has it``.
     """
 
     name: str
@@ -68,10 +77,17 @@ class Layout:
     keys: Mapping[str, tuple[str, Shape]]
     num_classes: int | None = None
     lacks: tuple[str, ...] = ()
+    others: tuple[str, ...] = ()
+    convert: "Callable[[str, Tensor], Tensor]" = _as_published
+
+    @property
+    def cards(self) -> tuple[str, ...]:
+        """The names of all cards whose files have this layout."""
+        return (self.card, *self.others)
 
     def count_classes(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
         """Returns the number of classes of a file with this layout, or None where it does not tell."""
-        free = {shapes[key][0] for key, (_, shape) in self.keys.items() if shape and shape[0] is None}
+        free = {shapes[key][0] for key, (_, shape) in self.keys.items() if shape and shape[0] is None and key in shapes}
         return free.pop() if len(free) == 1 else self.num_classes
 
 
@@ -129,8 +145,8 @@ def read_state_dict(path: str, most_bytes: int | None = None) -> dict[str, "Tens
     """Returns the tensors of a weights file by key, unwrapped from ``state_dict`` and the like, without ``module.``.
 
     PyTorch files, both zip and legacy, are read with an unpickler that builds tensors, NumPy arrays and plain
-    containers only. ``.npz`` files and Caffe models are recognised by their first bytes, safetensors by its suffix; a
-    Caffe model's keys are ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
+    containers only. ``.npz`` files, Caffe models and Keras's HDF5 are recognised by their first bytes, safetensors by
+    its suffix; the keys of a Caffe or Keras model are ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
 
     Args:
         most_bytes: what a compressed file may unpack to; None: eight times its own size and 64 MiB (ours).
@@ -151,6 +167,8 @@ def read_state_dict(path: str, most_bytes: int | None = None) -> dict[str, "Tens
         content = _read_safetensors(path)
     elif _is_npz(path):
         content = _read_npz(path)
+    elif _is_hdf5(path):
+        content = _read_keras(path)
     else:
         content = _read_torch(path)
     return _tensors(path, content)
@@ -222,6 +240,18 @@ def _read_npz(path: str) -> dict[str, Any]:
         if "allow_pickle" in str(error):
             raise _refused(path, ["pickled objects"]) from None
         raise _foreign(path, "a NumPy .npz file", error) from None
+
+
+def _is_hdf5(path: str) -> bool:
+    with open(path, "rb") as file:
+        return file.read(len(HDF5_START)) == HDF5_START
+
+
+def _read_keras(path: str) -> dict[str, Any]:
+    try:
+        return read_keras_weights(path)
+    except ValueError as error:
+        raise _foreign(path, "weights saved by Keras (HDF5)", error) from None
 
 
 def _read_torch(path: str) -> Any:
@@ -327,12 +357,17 @@ def _tensors(path: str, content: Any) -> dict[str, "Tensor"]:
 
 @dataclass(frozen=True, slots=True)
 class LayoutFit:
-    """How far a file's keys and shapes are those of a layout."""
+    """How far a file's keys and shapes are those of a layout.
+
+    Attributes:
+        absent: keys that are not in the file and that the wanted layer does without.
+    """
 
     layout: Layout
     missing: tuple[str, ...] = ()
     unexpected: tuple[str, ...] = ()
     misshaped: tuple[str, ...] = ()
+    absent: tuple[str, ...] = ()
 
     @property
     def num_problems(self) -> int:
@@ -350,31 +385,71 @@ class LayoutFit:
         )
 
 
-def nearest_layout(shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout]) -> LayoutFit:
-    """Returns the first layout with the fewest keys that do not fit, and which these are."""
-    return min((_fit(shapes, layout) for layout in layouts), key=lambda fit: fit.num_problems)
+def nearest_layout(
+    shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout], unused: Sequence[str] = ()
+) -> LayoutFit:
+    """Returns the first layout with the fewest keys that do not fit, and which these are.
+
+    Args:
+        unused: beginnings of our keys that the wanted layer does without: such keys may be missing.
+    """
+    return min((_fit(shapes, layout, unused) for layout in layouts), key=_distance)
 
 
-def _fit(shapes: Mapping[str, Sequence[int]], layout: Layout) -> LayoutFit:
+def _distance(fit: LayoutFit) -> tuple[int, int]:
+    return fit.num_problems, len(fit.absent)
+
+
+def _fit(shapes: Mapping[str, Sequence[int]], layout: Layout, unused: Sequence[str]) -> LayoutFit:
     misshaped = [
         f"{key} {list(shapes[key])} for {_shown(shape)}"
         for key, (_, shape) in layout.keys.items()
         if key in shapes and not _fits(shapes[key], shape)
     ]
-    missing, unexpected = layout.keys.keys() - shapes.keys(), shapes.keys() - layout.keys.keys()
-    return LayoutFit(layout, tuple(sorted(missing)), tuple(sorted(unexpected)), tuple(misshaped))
+    not_there = sorted(layout.keys.keys() - shapes.keys())
+    absent = [key for key in not_there if layout.keys[key][0].startswith(tuple(unused))]
+    missing = [key for key in not_there if not layout.keys[key][0].startswith(tuple(unused))]
+    unexpected = sorted(key for key in shapes.keys() - layout.keys.keys() if not _is_of_training(key, layout))
+    return LayoutFit(layout, tuple(missing), tuple(unexpected), tuple(misshaped), tuple(absent))
 
 
-def match_layout(path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout]) -> Layout:
-    """Returns the layout whose keys and shapes are exactly those of the file.
+def _is_of_training(key: str, layout: Layout) -> bool:
+    """Whether it is what TensorFlow's optimiser keeps beside a variable, or its counter of steps."""
+    return key == GLOBAL_STEP or key.rpartition("/")[0] in layout.keys
+
+
+def fitting_layouts(
+    shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout], unused: Sequence[str] = ()
+) -> tuple[Layout, ...]:
+    """Returns the layouts a file may have, by what the wanted layer needs of it: several where it tells no more.
+
+    Args:
+        unused: beginnings of our keys that the wanted layer does without: such keys may be missing.
+    """
+    fits = [fit for fit in (_fit(shapes, layout, unused) for layout in layouts) if fit.num_problems == 0]
+    fewest = min((len(fit.absent) for fit in fits), default=0)
+    named = [fit for fit in fits if len(fit.absent) == fewest]
+    # A layout that leaves the number of classes open stands behind one that fixes it.
+    fixed = [fit for fit in named if not _leaves_open(fit.layout, shapes)]
+    return tuple(fit.layout for fit in (fixed or named))
+
+
+def _leaves_open(layout: Layout, shapes: Mapping[str, Sequence[int]]) -> bool:
+    return any(None in shape for key, (_, shape) in layout.keys.items() if key in shapes)
+
+
+def match_layout(
+    path: str, shapes: Mapping[str, Sequence[int]], layouts: Sequence[Layout], unused: Sequence[str] = ()
+) -> Layout:
+    """Returns the layout whose keys and shapes are those of the file; only keys that are `unused` may be missing.
 
     Raises:
         WeightsError: none fits; one line names the nearest layout and which keys are missing, unexpected or mis-shaped.
     """
-    nearest = nearest_layout(shapes, layouts)
+    nearest = nearest_layout(shapes, layouts, unused)
     if nearest.num_problems == 0:
         return nearest.layout
-    known = ", ".join(layout.name for layout in layouts)
+    known = ", ".join(dict.fromkeys(layout.name for layout in layouts))
     raise WeightsError(
         f"weights {path}: expected one of the layouts {known}, got keys nearest to {nearest.layout.name} with "
         f"{nearest.message(SHOWN_KEYS)}; give the file of this extractor"
@@ -389,28 +464,60 @@ def _shown(shape: Shape) -> str:
     return "[" + ", ".join("classes" if size is None else str(size) for size in shape) + "]"
 
 
-def load_network(network: "nn.Module", path: str, layouts: Sequence[Layout]) -> Layout:
+def read_weights(
+    path: str, layouts: Sequence[Layout], unused: Sequence[str] = (), name: str | None = None
+) -> tuple[Layout, dict[str, "Tensor"]]:
+    """Returns the layout of the file at `path` and its tensors as our network has them, by our keys.
+
+    The one rule of what a file must hold: all that the wanted layer needs, and nothing that belongs to no layer. What
+    the layer does without may be missing, is left out, and may be no number.
+
+    Args:
+        unused: beginnings of our keys that the wanted layer does without.
+        name: of the layout a recipe was resolved with, which decides where several fit.
+
+    Raises:
+        WeightsError: the file has another layout, or holds NaN or infinity where it matters.
+    """
+    state = read_state_dict(path, largest_bytes(layouts))
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
+    named = [layout for layout in layouts if layout.name == name]
+    layout = match_layout(path, shapes, named or layouts, unused)
+    found: dict[str, Tensor] = {}
+    for published, (key, _) in layout.keys.items():
+        if published not in state or key.startswith(tuple(unused)):
+            continue
+        if not state[published].isfinite().all():
+            got = f"NaN or infinity in {published}"
+            raise WeightsError(describe("weights", path, "finite numbers", got, "fetch it again"))
+        found[key] = layout.convert(key, state[published].float()).contiguous()
+    return layout, found
+
+
+def load_network(
+    network: "nn.Module", path: str, layouts: Sequence[Layout], unused: Sequence[str] = (), name: str | None = None
+) -> Layout:
     """Loads the file at `path` into `network`, whatever published layout it has; returns that layout.
 
     Tensors the network has no place for (the last layer, where only features are wanted) are left out. A last layer
     with another number of classes is resized (``network.resize_classes``).
 
+    Args:
+        unused, name: see `read_weights`.
+
     Raises:
         WeightsError: the file has another layout, lacks a tensor the network needs, or holds NaN or infinity.
     """
-    state = read_state_dict(path, largest_bytes(layouts))
-    layout = match_layout(path, {key: tuple(value.shape) for key, value in state.items()}, layouts)
     own = network.state_dict()
-    renamed = {layout.keys[key][0]: value for key, value in state.items() if layout.keys[key][0] in own}
+    layout, state = read_weights(path, layouts, unused, name)
+    renamed = {key: value for key, value in state.items() if key in own}
     for key, value in renamed.items():
-        if not value.isfinite().all():
-            got = f"NaN or infinity in {key}"
-            raise WeightsError(describe("weights", path, "finite numbers", got, "fetch it again"))
         if own[key].shape != value.shape:
             resize: Any = network.resize_classes
             resize(value.shape[0])
             own = network.state_dict()
-    missing = sorted(key for key in own.keys() - renamed.keys() if not key.endswith(COUNTER))
+    needed = {key for key in own if not key.endswith(COUNTER) and not key.startswith(tuple(unused))}
+    missing = sorted(needed - renamed.keys())
     if missing:
         got = f"a {layout.name} file without {', '.join(missing[:SHOWN_KEYS])}"
         remedy = "choose another layer, or another file"

@@ -11,28 +11,42 @@ from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.config import BuildConfig, dump_config
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 
 
-def run_build(path: str, overrides: Sequence[str]) -> Outcome:
-    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine."""
+def run_build(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
+    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine, or kept though truncated.
+
+    Args:
+        recheck: ``bytes`` reads every file again, whatever its size and modification time say.
+    """
+    recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
     progress = Progress()
-    report = build(config, [progress], progress.on_probed)
+    report = build(config, [progress], progress.on_probed, recheck_bytes=recheck_bytes)
     page = write_build_report(report)
-    code = EXIT_QUARANTINED if report.num_quarantined else EXIT_COMPLETE
+    code = EXIT_QUARANTINED if report.num_quarantined or report.num_truncated_kept else EXIT_COMPLETE
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", code)
 
 
-def run_plan(path: str, overrides: Sequence[str]) -> Outcome:
-    """Says what a build would do; decodes nothing, writes nothing."""
+def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
+    """Says what a build would do; decodes nothing, writes nothing. `recheck` as in `run_build`."""
+    recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
-    planned = plan_build(config, Progress().on_probed)
+    planned = plan_build(config, Progress().on_probed, recheck_bytes)
     return Outcome(planned.as_json(), _plan_text(planned))
+
+
+def _recheck_bytes(recheck: str | None) -> bool:
+    if recheck not in (None, "bytes"):
+        raise UsageError(
+            describe("option", "--recheck", "bytes", repr(recheck), "leave it out to trust sizes and times")
+        )
+    return recheck is not None
 
 
 def _print_config(config: BuildConfig) -> None:
@@ -69,9 +83,20 @@ def _build_text(report: BuildReport) -> str:
         lines.append(f"  {key}: {rows} rows")
     if report.num_frames_substituted:
         lines.append(f"  substituted frames: {report.num_frames_substituted} of {report.num_frames_decoded}")
+    if report.num_truncated_kept:
+        lines.append(f"  truncated videos kept: {report.num_truncated_kept}; each passport says how much is there")
+    if report.num_joined:
+        lines.append(f"  recordings joined end to end, laid one after the other: {report.num_joined}")
     if report.num_tail_windows_dropped or report.num_tail_windows_padded:
         lines.append(
             f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"
+        )
+    if report.num_storage_retries:
+        lines.append(f"  storage calls made again: {report.num_storage_retries}")
+    if report.num_segments_clamped or report.num_segments_emptied:
+        lines.append(
+            f"  annotated segments outside their video: {report.num_segments_emptied} wholly (empty clips), "
+            f"{report.num_segments_clamped} in part (cut)"
         )
     if report.num_quarantined:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())

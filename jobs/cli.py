@@ -25,7 +25,14 @@ Overrides = Annotated[
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object with the result on standard output.")]
 StoreUrl = Annotated[str, typer.Argument(help="Path or URL of a store.", metavar="STORE")]
 
+Recheck = Annotated[
+    str | None,
+    typer.Option("--recheck", help="bytes: read every file again, also where size and time are known.", metavar="WHAT"),
+]
+
 RESUME_HINT = "what is committed stands; run the same command again to go on"
+
+TRIALS_HINT = "finished trials stand; run the same command again to go on"
 
 
 @app.command()
@@ -36,21 +43,22 @@ def build(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
     ] = False,
+    recheck: Recheck = None,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
     from clipmill.jobs.build import run_build, run_plan
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings), as_json, RESUME_HINT)
+    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings, recheck), as_json, RESUME_HINT)
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def plan(config: Config, overrides: Overrides = None, recheck: Recheck = None, as_json: AsJson = False) -> None:
     """Say what a build would do; decode and write nothing (build --dry-run)."""
     from clipmill.jobs.build import run_plan
 
-    run_verb(lambda: run_plan(config, overrides or []), as_json)
+    run_verb(lambda: run_plan(config, overrides or [], recheck), as_json)
 
 
 @app.command(name="import")
@@ -59,6 +67,19 @@ def import_(config: Config, overrides: Overrides = None, as_json: AsJson = False
     from clipmill.jobs.import_features import run_import
 
     run_verb(lambda: run_import(config, overrides or []), as_json, RESUME_HINT)
+
+
+@app.command()
+def presets(
+    name: Annotated[str | None, typer.Argument(metavar="[NAME]", help="Of one to show; all are listed else.")] = None,
+    seconds: Annotated[float, typer.Option(help="Length of the video whose rows are counted.")] = 60.0,
+    fps: Annotated[float, typer.Option(help="Frames a second of that video.")] = 25.0,
+    as_json: AsJson = False,
+) -> None:
+    """List the published feature sets known by name, or show one as YAML with its source."""
+    from clipmill.jobs.presets import run_presets
+
+    run_verb(lambda: run_presets(name, seconds, fps), as_json)
 
 
 @app.command()
@@ -100,12 +121,15 @@ def diff(
 def requeue(
     store: StoreUrl,
     reason: Annotated[list[str] | None, typer.Option(help="Only videos with this reason code. Repeatable.")] = None,
+    damaged: Annotated[
+        bool, typer.Option("--damaged", help="Instead: withdraw rows that verify finds damaged.")
+    ] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Put quarantined videos back, so that the next build tries them again."""
-    from clipmill.jobs.requeue import run_requeue
+    """Put quarantined videos back, or damaged rows, so that the next build makes them again."""
+    from clipmill.jobs.requeue import run_requeue, run_requeue_damaged
 
-    run_verb(lambda: run_requeue(store, reason or []), as_json)
+    run_verb(lambda: run_requeue_damaged(store) if damaged else run_requeue(store, reason or []), as_json)
 
 
 @app.command()
@@ -144,6 +168,14 @@ def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) 
         as_json,
         "the last checkpoint stands; run the same command again to go on",
     )
+
+
+@app.command()
+def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+    """Train and evaluate over a grid, at random or point by point, with several seeds (Ray Tune)."""
+    from clipmill.jobs.sweep import run_sweep
+
+    run_verb(lambda: run_sweep(config, overrides or []), as_json, TRIALS_HINT)
 
 
 @app.command()
@@ -199,14 +231,15 @@ def search(config: Config, overrides: Overrides = None, as_json: AsJson = False)
 
 @app.command()
 def reproduce(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as cpnet-toy.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as map-ivr-table.")],
+    config: Annotated[str | None, typer.Option("--config", help="YAML file of the job.", metavar="FILE")] = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
 ) -> None:
     """Run a published experiment and print ours beside theirs."""
     from clipmill.jobs.reproduce import run_reproduce
 
-    run_verb(lambda: run_reproduce(name, overrides or []), as_json)
+    run_verb(lambda: run_reproduce(name, config, overrides or []), as_json, TRIALS_HINT)
 
 
 @app.command()

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NoReturn
 
+from clipmill.extractors.precision import SlowPrecisionWarning
 from clipmill.schemas.errors import (
     EXIT_COMPLETE,
     EXIT_FAILURE,
@@ -53,7 +54,7 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") 
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     try:
-        with renamed_keys_noted():
+        with warnings_noted():
             outcome = verb()
     except KeyboardInterrupt:
         print(file=sys.stderr)
@@ -86,19 +87,24 @@ def mask_output() -> None:
 
 
 @contextmanager
-def renamed_keys_noted() -> Iterator[None]:
-    """Prints one line on standard error for each old name of a config's key that is read meanwhile."""
+def warnings_noted() -> Iterator[None]:
+    """Prints one line on standard error for each old name of a config's key that is read meanwhile.
+
+    And one for each precision that is slower here than float32.
+    """
     seen: set[str] = set()
     with warnings.catch_warnings():
-        warnings.simplefilter("always", RenamedKeyWarning)
+        for own in (RenamedKeyWarning, SlowPrecisionWarning):
+            warnings.simplefilter("always", own)
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, RenamedKeyWarning):
+            if not issubclass(category, RenamedKeyWarning | SlowPrecisionWarning):
                 show(message, category, *place, **more)
             elif str(message) not in seen:
                 seen.add(str(message))
-                print(f"note: {message}", file=sys.stderr)
+                kind = "note" if issubclass(category, RenamedKeyWarning) else "warning"
+                print(f"{kind}: {message}", file=sys.stderr)
 
         warnings.showwarning = note
         yield

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from clipmill.pipelines.decode.thumbnails import thumbnails
+from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.pipelines.features.sources import local_copy
 from clipmill.pipelines.reports.lineage import ClipLineage, ClipPlace, FeatureLineage, frames_text
@@ -136,7 +137,7 @@ def _frames(item: PreparedVideo | None, recipe: Recipe, clip: ClipPlace, role: s
     if item is None or item.timeline is None or recipe.fingerprint not in item.windows:
         return f"not known: {state}" if item is None else "not known: no window"
     windows = item.windows[recipe.fingerprint][clip.clip].windows
-    if role == "query" and recipe.pooling == "none":
+    if role == "query" and recipe.pooling in KEEPS_ROWS:
         windows = windows[:1]
     frames = sorted({frame for window in windows for frame in window.frames})
     text = frames_text(frames, item.timeline.pts_seconds)
@@ -163,11 +164,14 @@ def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
             "versions": f"clipmill {passport['clipmill_version']}",
             "values": values,
         }
+    flags = f", scaled by {passport['scaler_flags']}" if passport["scaler_flags"] else ""
     why = f" ({passport['decoder_fallback_reason']})" if passport["decoder_fallback_reason"] else ""
     substituted = passport["num_frames_substituted"]
+    broken = passport["truncated"]
     return {
-        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}"
-        + (f"; {substituted} frames substituted" if substituted else ""),
+        "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}{flags}"
+        + (f"; {substituted} frames substituted" if substituted else "")
+        + (f"; the video breaks off: {broken}" if broken else ""),
         "computed on": f"{passport['device']}, {passport['precision']}, {passport['num_threads']} threads, "
         f"batches of {passport['batch_windows']} windows",
         "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "

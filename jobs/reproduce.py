@@ -9,11 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
+from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import duration
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.schemas.config import dump_config, parse_config
-from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe, near
+from clipmill.schemas.config_table import MapIvrTableConfig
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe, near
 
 RESULTS = "results.json"
 
@@ -23,26 +25,30 @@ class Reproduction:
     """One thing that can be reproduced: what it is, and what runs it with ``--set`` overrides."""
 
     summary: str
-    run: Callable[[str, Sequence[str]], Outcome]
+    run: Callable[[str, str | None, Sequence[str]], Outcome]
 
 
-def run_reproduce(name: str, overrides: Sequence[str]) -> Outcome:
+def run_reproduce(name: str, path: str | None, overrides: Sequence[str]) -> Outcome:
     """Reproduces `name` and writes results.json into its out folder.
 
+    Args:
+        path: of its config; None: `overrides` alone.
+
     Raises:
-        UsageError: there is no such reproduction (near names are listed), or an override does not fit it.
+        UsageError: there is no such reproduction (near names are listed), or the config or an override does not fit it.
     """
     found = REPRODUCTIONS.get(name)
     if found is None:
         expected = "a published result there is code for"
         raise UsageError(describe("reproduce", name, expected, "an unknown name", near(name, REPRODUCTIONS)))
-    return found.run(name, overrides)
+    return found.run(name, path, overrides)
 
 
-def _cpnet_toy(name: str, overrides: Sequence[str]) -> Outcome:
+def _cpnet_toy(name: str, path: str | None, overrides: Sequence[str]) -> Outcome:
     from clipmill.pipelines.reproductions.cpnet_toy.experiment import CPNetToyConfig, reproduce
 
-    config = parse_config(CPNetToyConfig, "", overrides, f"reproduce {name}")
+    text, source = (read_text_of(path), path) if path is not None else ("", f"reproduce {name}")
+    config = parse_config(CPNetToyConfig, text, overrides, source)
     print(dump_config(config).rstrip(), file=sys.stderr)
     out = _folder(config.out)
     started = time.monotonic()
@@ -52,8 +58,34 @@ def _cpnet_toy(name: str, overrides: Sequence[str]) -> Outcome:
     return Outcome(result, cpnet_toy_text(result))
 
 
+def _map_ivr_table(name: str, path: str | None, overrides: Sequence[str]) -> Outcome:
+    from clipmill.jobs.sweep import PAGE, TrialProgress, tune_runner
+    from clipmill.pipelines.reports.page import write_page
+    from clipmill.pipelines.reproductions.map_ivr_table.experiment import reproduce, to_plain
+    from clipmill.pipelines.reproductions.map_ivr_table.page import render_table, table_lines
+    from clipmill.pipelines.sweeps.trials import run_here
+
+    if path is None:
+        remedy = "give --config FILE; see examples/retrieval/table"
+        raise UsageError(describe("reproduce", name, "a config that names the clips", "none", remedy))
+    config = parse_config(MapIvrTableConfig, read_text_of(path), overrides, path)
+    shown = dump_config(config)
+    print(shown.rstrip(), file=sys.stderr)
+    out = _folder(config.out)
+    started = time.monotonic()
+    run = tune_runner(config.concurrent) if config.concurrent > 1 else run_here
+    result = reproduce(config, run, TrialProgress(sys.stderr))
+    plain = to_plain(result)
+    _write(out, plain)
+    write_page(str(out / PAGE), render_table(result, shown))
+    lines = [*table_lines(result), f"results: {out / RESULTS}", f"report: {out / PAGE}"]
+    plain |= {"out": str(out), "report": str(out / PAGE), "seconds": round(time.monotonic() - started, 1)}
+    return Outcome(plain, "\n".join(lines), EXIT_QUARANTINED if result.num_failed else EXIT_COMPLETE)
+
+
 REPRODUCTIONS = {
     "cpnet-toy": Reproduction("which networks can tell where a small block moves (CPNet, CVPR 2019)", _cpnet_toy),
+    "map-ivr-table": Reproduction("image-to-video retrieval by every system of MAP-IVR's table", _map_ivr_table),
 }
 
 

@@ -58,7 +58,7 @@ def build_extractor(recipe: Recipe, weights: str | None, device: str) -> Extract
         UsageError: the extractor has changed since the rows were made.
         WeightsError: the weights file is gone, or another one.
     """
-    now = registry.card(recipe.extractor).version
+    now = registry.card_of(recipe).version
     if now != recipe.extractor_version:
         raise UsageError(
             describe(

@@ -1,10 +1,17 @@
 """``clipmill status``: what is complete, missing and in quarantine, per recipe."""
 
 from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
+import pyarrow as pa
+
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try
+from clipmill.stores.run_ids import run_time
 from clipmill.stores.store import Store
+from clipmill.stores.tables import in_force as in_force_of
+from clipmill.stores.tables import truncated_and_joined
 
 
 def run_status(url: str) -> Outcome:
@@ -12,7 +19,9 @@ def run_status(url: str) -> Outcome:
     store = Store.open(url)
     videos = store.manifest()
     current = store.current_features()
-    quarantine = store.quarantine().to_pylist()
+    history = store.quarantine_history()
+    quarantine = in_force_of(history).to_pylist()
+    failures = failures_in_a_row(history)
     in_force = [
         row
         for row in quarantine
@@ -28,6 +37,7 @@ def run_status(url: str) -> Outcome:
                 commits.column("row_start").to_pylist(), commits.column("row_stop").to_pylist(), strict=True
             )
         )
+        truncated, joined = truncated_and_joined(commits)
         quarantined = {row["video_id"] for row in in_force if recipe.fingerprint in row["recipes"]} - complete
         features.append(
             {
@@ -39,13 +49,13 @@ def run_status(url: str) -> Outcome:
                 "num_quarantined": len(quarantined),
                 "num_missing": len(videos) - len(complete) - len(quarantined),
                 "num_rows": num_rows,
+                **_segments_outside(commits),
+                "num_truncated_kept": len(truncated),
+                "num_joined": len(joined),
                 "dim": recipe.dim,
             }
         )
-    items = [
-        {key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")}
-        for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))
-    ]
+    items = [_item(row, failures) for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))]
     data = {
         "store": url,
         "dataset": store.dataset,
@@ -57,6 +67,23 @@ def run_status(url: str) -> Outcome:
         "runs": store.runs(),
     }
     return Outcome(data, _text(data))
+
+
+def _item(row: Mapping[str, Any], failures: Mapping[tuple[str, str, str], int]) -> dict[str, Any]:
+    num_failures = max(failures[row["video_id"], row["video_fingerprint"], recipe] for recipe in row["recipes"])
+    due = next_try(row["reason"], run_time(row["run_id"]), num_failures)
+    return {
+        **{key: row[key] for key in ("video_id", "stage", "reason", "message", "attempts", "run_id")},
+        "num_runs_failed": num_failures,
+        "next_try": None if due is None else due.isoformat(timespec="seconds"),
+    }
+
+
+def _segments_outside(commits: pa.Table) -> dict[str, int]:
+    """Returns how many annotated segments lie outside their videos, in part or wholly."""
+    passports = commits.column("passport").to_pylist()
+    names = ("num_segments_clamped", "num_segments_emptied")
+    return {name: sum(passport[name] or 0 for passport in passports) for name in names}
 
 
 def _text(data: dict[str, Any]) -> str:
@@ -72,10 +99,27 @@ def _text(data: dict[str, Any]) -> str:
             f"  {item['key']:<28} {item['num_complete']:>9} {item['num_missing']:>8} {item['num_quarantined']:>11} "
             f"{item['num_rows']:>10}  {item['weights']}{mark}"
         )
+        if item["num_segments_clamped"] or item["num_segments_emptied"]:
+            lines.append(
+                f"    annotated segments outside their video: {item['num_segments_emptied']} wholly (empty clips), "
+                f"{item['num_segments_clamped']} in part (cut)"
+            )
+    lines += [
+        f"  {item['key']}: {item['num_truncated_kept']} truncated videos kept, {item['num_joined']} joined end to end"
+        for item in data["features"]
+        if item["num_truncated_kept"] or item["num_joined"]
+    ]
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"
         )
-        lines += [f"    {item['reason']}: {item['message']}" for item in data["quarantine"]]
+        lines += [f"    {item['reason']}: {item['message']}{_retried(item)}" for item in data["quarantine"]]
         lines.append(f"  put them back with: clipmill requeue {data['store']}")
     return "\n".join(lines)
+
+
+def _retried(item: Mapping[str, Any]) -> str:
+    if item["next_try"] is None:
+        return ""
+    runs = "1 run" if item["num_runs_failed"] == 1 else f"{item['num_runs_failed']} runs"
+    return f" (failed in {runs}; tried again by builds from {item['next_try']} on)"

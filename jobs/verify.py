@@ -32,7 +32,8 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
     if not 0 <= sample <= 1:
         raise UsageError(describe("verify", "--sample", "a share between 0 and 1", str(sample), "such as 0.001"))
     store = Store.open(url)
-    problems = [f"{item.shard}: {item.message}" for item in verify_commits(store)]
+    damaged = verify_commits(store)
+    problems = [f"{item.shard}: {item.message}" for item in damaged]
     features = FeatureStore(url)
     device = resolve_device("auto", num_cores())
     checked: list[dict[str, Any]] = []
@@ -63,6 +64,8 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
         f"again, largest relative difference {worst:.2e}; {len(problems)} problems"
     )
     lines = [text, *("  " + line for line in problems)]
+    if damaged:
+        lines.append(f"  have damaged rows made again with: clipmill requeue {url} --damaged, then clipmill build")
     if imported and sample:
         lines.append(f"  imported, so nothing can compute them again: {', '.join(imported)}")
     return Outcome(data, "\n".join(lines), EXIT_FAILURE if problems else EXIT_COMPLETE)
@@ -72,7 +75,7 @@ def _check(video: Video, recipe: Recipe, stored: Rows, device: str) -> dict[str,
     try:
         with local_copy(video.uri) as path:
             if content_fingerprint(path) != video.fingerprint:
-                return _outcome("the file has changed since; run clipmill build again")
+                return _outcome("the file has changed since; run clipmill build --recheck bytes")
         rows = recompute(video, recipe, device)
     except VideoError as error:
         return _outcome(error.message)

@@ -118,13 +118,14 @@ class Acmr(nn.Module):
         The value of ``total`` has L_adv as it is; its gradient for the projectors has it reversed, times weight and
         factor.
         """
-        o = self.options
-        image, video = self.image(batch["image"]), self.video(batch["video"])
+        o, gather = self.options, batch.workers.gather
+        labels = gather(batch.labels)
+        image, video = gather(self.image(batch["image"])), gather(self.video(batch["video"]))
         sides = ((image, video, batch["image"]), (video, image, batch["video"]))
-        classes = torch.stack([functional.cross_entropy(self.classifier(side), batch.labels) for side, _, _ in sides])
+        classes = torch.stack([functional.cross_entropy(self.classifier(side), labels) for side, _, _ in sides])
         triplets = []
         for anchor, positive, given in sides:
-            negatives = nearest_of_other_labels(given, batch.labels)
+            negatives = nearest_of_other_labels(gather(given), labels)
             triplets.append(triplet_loss(anchor, positive, negatives, o.margin, o.positive_weight, o.hinge))
         losses = {"class": classes.sum(), "triplet": torch.stack(triplets).sum()}
         total = o.class_weight * losses["class"] + o.triplet_weight * losses["triplet"]
@@ -153,6 +154,7 @@ REGISTRATION = Registration(
         options=AcmrOptions,
         loop={"epochs": 50, "batch": 64, "learning_rate": 1e-4, "beta1": 0.5},
         couples_batch=True,
+        gathers=True,
     ),
     build=Acmr,
 )

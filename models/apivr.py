@@ -136,13 +136,20 @@ class Apivr(nn.Module):
         return [Phase(steps=steps)]
 
     def encode_bags(self, bags: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns of B bags H ``[B, k, common_dim]``, its mask and weights ``[B, k]``, and v ``[B, common_dim]``."""
-        o, mask = self.options, _mask(bags)
-        if o.form == "paper":
-            rows = self.proposals(bags.values)
+        """Returns of B bags H ``[B, k, common_dim]``, its mask and weights ``[B, k]``, and v ``[B, common_dim]``.
+
+        In single precision under autocast, too: at first the rows and weights of a bag hardly differ, and which rows are
+        the heaviest and what they span would be a matter of rounding.
+        """
+        with torch.autocast(bags.values.device.type, enabled=False):
+            return self._encoded(bags.values, _mask(bags))
+
+    def _encoded(self, proposals: Tensor, mask: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        if self.options.form == "paper":
+            rows = self.proposals(proposals)
             video, weights = self.attention(self.graph(rows, mask), mask)
             return rows, mask, weights, video
-        rows = self.proposals(filled_up(bags.values, mask, o.num_proposals))
+        rows = self.proposals(filled_up(proposals, mask, self.options.num_proposals))
         whole = torch.ones(rows.shape[:2], dtype=torch.bool, device=rows.device)
         video, weights = self.attention(rows, whole)
         return rows, whole, weights, video
@@ -153,22 +160,22 @@ class Apivr(nn.Module):
         The value of ``total`` has ``adversary`` as it is; its gradient for the rest of the network has it reversed,
         times weight and factor.
         """
-        o, label = self.options, batch.labels
-        image = self.image(batch["image"])
+        o, gather = self.options, batch.workers.gather
+        label, image = gather(batch.labels), gather(self.image(batch["image"]))
         rows, mask, weights, video = self.encode_bags(batch.inputs["video"])
-        kept = heaviest(rows, weights, mask, o.num_kept)
+        kept, video = heaviest(rows, weights, mask, o.num_kept), gather(video)
         terms = {
             "class_video": (o.video_class_weight, functional.cross_entropy(self.classifier(video), label)),
             "class_image": (o.image_class_weight, functional.cross_entropy(self.classifier(image), label)),
         }
-        negatives = nearest_of_other_labels(batch["image"], label)
+        negatives = nearest_of_other_labels(gather(batch["image"]), label)
         unit = functional.normalize(image, dim=-1)
         if o.form == "paper":
-            spans = projector(kept, o.ridge)
+            spans = gather(projector(kept, o.ridge))
             near, far = squared_distance(unit, spans), squared_distance(unit, spans[negatives.index])
         else:
-            network = self.projector(rows)
-            terms["projector"] = (o.projector_weight, (network - self._target(rows, kept)).square().mean())
+            network, target = gather(self.projector(rows)), gather(self._target(rows, kept))
+            terms["projector"] = (o.projector_weight, (network - target).square().mean())
             spans = network / torch.linalg.vector_norm(network)
             near, far = -_score(unit, spans), -_score(unit, spans[negatives.index])
         hinges = functional.relu(o.margin + near - far) * negatives.exists
@@ -222,6 +229,7 @@ _CARD = ModelCard(
     options=ApivrOptions,
     loop={"epochs": 200, "batch": 70, "learning_rate": 1e-4, "beta1": 0.7},
     couples_batch=True,
+    gathers=True,
     variant=_variant,
 )
 

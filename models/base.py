@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.inputs import Input
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import Model, validate
 from clipmill.schemas.spaces import Space
 
 if TYPE_CHECKING:  # a card is data, and light
@@ -36,6 +36,41 @@ class Values:
     mask: "Tensor | None" = None
 
 
+class Workers(Protocol):
+    """The workers that share a global batch, as `losses` sees them: each has some of its items, in the batch's order.
+
+    All must call the same methods in the same order. Gradients go back to the worker that a value came from.
+    """
+
+    @property
+    def num_workers(self) -> int: ...
+
+    def gather(self, values: "Tensor") -> "Tensor":
+        """Returns ``[B, ...]`` of all items of the global batch, of which `values` ``[b, ...]`` are this worker's."""
+        ...
+
+    def add_up(self, values: "Tensor") -> "Tensor":
+        """Returns the sum of `values` over the workers."""
+        ...
+
+
+class OneWorker:
+    """A worker that has the whole batch."""
+
+    num_workers = 1
+
+    def gather(self, values: "Tensor") -> "Tensor":
+        """Returns `values`."""
+        return values
+
+    def add_up(self, values: "Tensor") -> "Tensor":
+        """Returns `values`."""
+        return values
+
+
+ALONE = OneWorker()
+
+
 @dataclass(frozen=True, slots=True)
 class Batch:
     """B items of the training split.
@@ -46,6 +81,8 @@ class Batch:
         draws: standard normal noise ``float32[B, ...]`` by the names of the model's `draws`.
         progress: share of the training that is done, from 0 to 1.
         phase: name of the phase of the training.
+        workers: those that share the batch, for the losses of a card that `gathers`; for others a worker is alone.
+        video: ``int64[B]``, equal where items are clips of one video; None: not told (only solutions are).
     """
 
     inputs: "Mapping[str, Values]"
@@ -53,6 +90,8 @@ class Batch:
     draws: "Mapping[str, Tensor]" = field(default_factory=dict)
     progress: float = 0.0
     phase: str = "main"
+    workers: Workers = ALONE
+    video: "Tensor | None" = None
 
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values
@@ -79,6 +118,8 @@ class ModelCard:
         sides: of retrieval, the inputs of a query and of a gallery item.
         loop: keys of the config's `loop` as the publication has them; the job's own come before these.
         couples_batch: its losses compare the items of a batch, so they are scalars over the whole of it.
+        gathers: then its `losses` take a share of the batch and gather what they compare by `Batch.workers`, so that
+            several workers share the work; without, each of them computes the whole batch.
         needs_labels: whether each item must have a label.
         closed_form: it is solved for (`Solves`), not trained by gradients.
         variant: the card as given options make it; None where options change no part of it.
@@ -93,6 +134,7 @@ class ModelCard:
     sides: Mapping[Side, tuple[str, ...]] = field(default_factory=lambda: RETRIEVAL_SIDES)
     loop: Mapping[str, Any] = field(default_factory=dict)
     couples_batch: bool = False
+    gathers: bool = False
     needs_labels: bool = True
     closed_form: bool = False
     variant: "Callable[[Any], ModelCard] | None" = None
@@ -210,8 +252,12 @@ def card_for(card: ModelCard, options: Any) -> ModelCard:
 
 
 def resolved_loop(card: ModelCard, loop: LoopConfig) -> LoopConfig:
-    """Returns `loop` with the card's values where the job gives none."""
+    """Returns `loop` with the card's values where the job gives none.
+
+    Raises:
+        ConfigError: they do not fit each other.
+    """
     given = loop.model_dump(include=loop.model_fields_set)
-    merged = LoopConfig.model_validate({**card.loop, **given})
+    merged = validate(LoopConfig, {**card.loop, **given}, "loop")
     # With every key set, so that it is written down whole.
     return LoopConfig.model_validate(merged.model_dump())

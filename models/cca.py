@@ -29,7 +29,8 @@ class CcaOptions(Model):
         components: pairs of directions; None: chosen by cross-validation on the training clips.
         max_components: most that cross-validation may choose.
         ridges: r, as a share of a side's mean variance: r_x = r tr(C_xx) / D_x. Of several, cross-validation chooses.
-        folds: of the cross-validation.
+        folds: of the cross-validation; clips of one video are held out together.
+        max_axes: the cross-validation takes at most so many principal axes of a side, those of the greatest variance.
         scaling: of the input vectors; see models/scaling.py.
     """
 
@@ -38,6 +39,7 @@ class CcaOptions(Model):
     # ours: the publication has none, which long vectors of few clips do not survive.
     ridges: tuple[float, ...] = Field(default=(0.001, 0.01, 0.1, 1.0), min_length=1)
     folds: int = Field(default=5, ge=2)  # ours: not stated
+    max_axes: int = Field(default=512, ge=1)  # ours: with thousands, each fold and ridge would take minutes
     scaling: Literal["none", "l2"] = "none"
 
 
@@ -88,7 +90,7 @@ class Cca(nn.Module):
         reached = {}
         components, ridge = self.options.components, self.options.ridges[0]
         if components is None or len(self.options.ridges) > 1:
-            components, ridge, reached["partner_rank"] = choose(image, video, self.options, self.width)
+            components, ridge, reached["partner_rank"] = choose(image, video, self.options, self.width, items.video)
         image_mean, video_mean = image.mean(dim=0), video.mean(dim=0)
         image, video = image - image_mean, video - video_mean
         found = next(iter(canonical_directions(image, video, (ridge,))))
@@ -117,11 +119,14 @@ class Cca(nn.Module):
         return {"common": projected.float()}
 
 
-def canonical_directions(image: Tensor, video: Tensor, ridges: Sequence[float]) -> Iterator[Directions]:
+def canonical_directions(
+    image: Tensor, video: Tensor, ridges: Sequence[float], dims: tuple[int, int] | None = None
+) -> Iterator[Directions]:
     """Yields, for each of `ridges`, all pairs of directions, the strongest first.
 
     Args:
         image, video: ``float64[n, D]`` of mean 0, paired by row.
+        dims: D of both sides by which a ridge is measured, where the rows are cut to some axes.
 
     Raises:
         UsageError: the rows of a side are all alike.
@@ -132,15 +137,18 @@ def canonical_directions(image: Tensor, video: Tensor, ridges: Sequence[float]) 
             expected, got = "training clips that differ", f"{len(image)} alike"
             raise UsageError(describe("cca", f"{name} vectors", expected, got, "give it more clips"))
     (image_variances, image_axes), (video_variances, video_axes) = sides
+    image_dim, video_dim = dims or (image.shape[1], video.shape[1])
     covariance = (image @ image_axes).T @ (video @ video_axes) / len(image)
     for ridge in ridges:
-        left = 1 / (image_variances + ridge * image_variances.sum() / image.shape[1]).sqrt()
-        right = 1 / (video_variances + ridge * video_variances.sum() / video.shape[1]).sqrt()
+        left = 1 / (image_variances + ridge * image_variances.sum() / image_dim).sqrt()
+        right = 1 / (video_variances + ridge * video_variances.sum() / video_dim).sqrt()
         u, strength, v = torch.linalg.svd(left[:, None] * covariance * right, full_matrices=False)
         yield Directions(image_axes @ (left[:, None] * u), video_axes @ (right[:, None] * v.T), strength)
 
 
-def choose(image: Tensor, video: Tensor, options: CcaOptions, most: int) -> tuple[int, float, float]:
+def choose(
+    image: Tensor, video: Tensor, options: CcaOptions, most: int, groups: Tensor | None = None
+) -> tuple[int, float, float]:
     """Returns the number of components and the ridge under which held-out clips find their own partners best.
 
     ours: which clips are held out together is drawn with a fixed seed, and no label is looked at.
@@ -148,6 +156,7 @@ def choose(image: Tensor, video: Tensor, options: CcaOptions, most: int) -> tupl
     Args:
         image, video: ``float64[n, D]``, paired by row.
         most: components.
+        groups: ``int64[n]``, equal where clips are of one video; None: each is of its own.
 
     Returns:
         Components, ridge, and their mean partner rank.
@@ -156,17 +165,22 @@ def choose(image: Tensor, video: Tensor, options: CcaOptions, most: int) -> tupl
         UsageError: there are too few clips.
     """
     num_items = len(image)
-    folds = min(options.folds, num_items // 2)
+    groups = torch.arange(num_items) if groups is None else groups
+    num_groups = int(groups.max()) + 1
+    folds = min(options.folds, num_groups // 2)
     if folds < 2:
         remedy = "set model.options.components and one value in ridges"
-        raise UsageError(describe("cca", "training clips", "at least 4 to cross-validate on", str(num_items), remedy))
-    fold = torch.randperm(num_items, generator=torch.Generator().manual_seed(0)) % folds
+        got = f"{num_items} of {num_groups}"
+        raise UsageError(describe("cca", "training clips", "at least 4 videos to cross-validate on", got, remedy))
+    fold = (torch.randperm(num_groups, generator=torch.Generator().manual_seed(0)) % folds)[groups]
+    dims = image.shape[1], video.shape[1]
+    image, video = (_on_axes(rows, options.max_axes) for rows in (image, video))
     counts = [options.components] if options.components is not None else component_counts(most)
     ranks = torch.zeros(len(options.ridges), len(counts), dtype=torch.float64)
     for number in range(folds):
         trained, held = fold != number, fold == number
         means = image[trained].mean(dim=0), video[trained].mean(dim=0)
-        found = canonical_directions(image[trained] - means[0], video[trained] - means[1], options.ridges)
+        found = canonical_directions(image[trained] - means[0], video[trained] - means[1], options.ridges, dims)
         for place, directions in enumerate(found):
             left, right = (image[held] - means[0]) @ directions.image, (video[held] - means[1]) @ directions.video
             scores = [partner_rank(left[:, :count], right[:, :count]) for count in counts]
@@ -175,6 +189,14 @@ def choose(image: Tensor, video: Tensor, options: CcaOptions, most: int) -> tupl
     best = int(ranks.argmin())
     ridge, count = divmod(best, len(counts))
     return counts[count], options.ridges[ridge], float(ranks.flatten()[best])
+
+
+def _on_axes(rows: Tensor, most: int) -> Tensor:
+    """Returns `rows` on their `most` principal axes of the greatest variance; as they are where they have no more."""
+    if rows.shape[1] <= most:
+        return rows
+    rows = rows - rows.mean(dim=0)
+    return rows @ principal_axes(rows)[1][:, :most]
 
 
 def component_counts(most: int) -> list[int]:

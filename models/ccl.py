@@ -23,7 +23,18 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipmill.models.base import Batch, ModelCard, Phase, Registration, Side, Sizes, Step, Values
+from clipmill.models.base import (
+    ALONE,
+    Batch,
+    ModelCard,
+    Phase,
+    Registration,
+    Side,
+    Sizes,
+    Step,
+    Values,
+    Workers,
+)
 from clipmill.models.perceptron import Width, perceptron
 from clipmill.models.standardiser import Standardiser
 from clipmill.schemas.config import LoopConfig
@@ -77,12 +88,12 @@ class Autoencoder(nn.Module):
         self.encoder = perceptron((dim, hidden), "sigmoid", "sigmoid")
         self.decoder = nn.Linear(hidden, dim)
 
-    def forward(self, rows: Tensor, missed: list[Tensor] | None = None) -> Tensor:
+    def forward(self, rows: Tensor, missed: list[Tensor] | None = None, workers: Workers = ALONE) -> Tensor:
         """Returns ``[n, hidden]``, and adds to `missed` the mean square of what the decoder misses of the input."""
-        rows = self.input(rows)
+        rows = self.input(rows, workers)
         encoded: Tensor = self.encoder(rows)
         if missed is not None:
-            missed.append(functional.mse_loss(self.decoder(encoded), rows))
+            missed.append(mean_square(self.decoder(encoded), rows, workers))
         return encoded
 
 
@@ -95,9 +106,9 @@ class Classified(nn.Module):
         self.layers = perceptron(widths, "relu", "relu")
         self.classifier = nn.Linear(widths[-1], num_labels)
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, rows: Tensor, workers: Workers = ALONE) -> tuple[Tensor, Tensor]:
         """Returns the last layer ``[n, widths[-1]]`` and the logits ``[n, num_labels]``."""
-        hidden = self.layers(self.input(rows))
+        hidden = self.layers(self.input(rows, workers))
         return hidden, self.classifier(hidden)
 
 
@@ -112,11 +123,11 @@ class Fusion(nn.Module):
         self.classifier = nn.Linear(common, num_labels)
         self.output = Standardiser(common)
 
-    def forward(self, rows: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(self, rows: Tensor, workers: Workers = ALONE) -> tuple[Tensor, Tensor, Tensor]:
         """Returns the common space's vectors ``[n, common]``, the same standardised, and logits ``[n, num_labels]``."""
-        shared = self.shared(self.layer(self.input(rows)))
+        shared = self.shared(self.layer(self.input(rows, workers)))
         common = shared.sigmoid()
-        return common, self.output(common), self.classifier(shared)
+        return common, self.output(common, workers), self.classifier(shared)
 
 
 class Grain(nn.Module):
@@ -127,10 +138,10 @@ class Grain(nn.Module):
         first, second = options.layer_dims
         self.first, self.second = Autoencoder(dim, first), Autoencoder(first, second)
 
-    def forward(self, values: Values, missed: list[Tensor] | None = None) -> Tensor:
+    def forward(self, values: Values, missed: list[Tensor] | None = None, workers: Workers = ALONE) -> Tensor:
         """Returns ``[B, dim]``, of parts their mean, and adds to `missed` what each layer misses."""
         rows = values.values if values.mask is None else values.values[values.mask]
-        encoded: Tensor = self.second(self.first(rows, missed).detach(), missed)
+        encoded: Tensor = self.second(self.first(rows, missed, workers).detach(), missed, workers)
         return encoded if values.mask is None else mean_of_parts(encoded, values.mask)
 
 
@@ -174,18 +185,24 @@ class Ccl(nn.Module):
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Returns the losses of all stages; ``total`` is the last one's: contrast and label."""
         terms: dict[str, list[Tensor]] = {name: [] for name in (*_LOWERED.values(), "label")}
-        hidden, common = self._hidden(batch.inputs, _SIDES, terms), {}
+        workers, common = batch.workers, {}
+        hidden, labels = self._hidden(batch.inputs, _SIDES, terms, workers), workers.gather(batch.labels)
         for side in _SIDES:
-            last, logits = self.categories[side](hidden[side])
-            terms["category"].append(functional.cross_entropy(logits, batch.labels))
-            common[side], _, logits = self.fusion[side](last.detach())
-            terms["label"].append(functional.cross_entropy(logits, batch.labels))
+            last, logits = self.categories[side](hidden[side], workers)
+            terms["category"].append(functional.cross_entropy(workers.gather(logits), labels))
+            ours, _, logits = self.fusion[side](last.detach(), workers)
+            common[side] = workers.gather(ours)
+            terms["label"].append(functional.cross_entropy(workers.gather(logits), labels))
         losses = {name: torch.stack(values).sum() for name, values in terms.items() if values}
-        losses["contrast"] = contrast_loss(common["image"], common["video"], batch.labels, self.options.margin)
+        losses["contrast"] = contrast_loss(common["image"], common["video"], labels, self.options.margin)
         return losses | {"total": losses["contrast"] + losses["label"]}
 
     def _hidden(
-        self, inputs: Mapping[str, Values], sides: Sequence[str], terms: Mapping[str, list[Tensor]] | None = None
+        self,
+        inputs: Mapping[str, Values],
+        sides: Sequence[str],
+        terms: Mapping[str, list[Tensor]] | None = None,
+        workers: Workers = ALONE,
     ) -> dict[str, Tensor]:
         """Returns, by side, what the stages before the labels make of `inputs`, and adds what they miss to `terms`."""
         grains, weight = ("", "_parts") if self.options.parts else ("",), self.options.correlation_weight
@@ -193,16 +210,16 @@ class Ccl(nn.Module):
         of_correlation: list[Tensor] | None = None if terms is None else []
         correlated = {}
         for name in [side + grain for side in sides for grain in grains]:
-            encoded = self.layers[name](inputs[name], of_layers)
-            correlated[name] = self.correlation[name](encoded.detach(), of_correlation)
+            encoded = self.layers[name](inputs[name], of_layers, workers)
+            correlated[name] = self.correlation[name](encoded.detach(), of_correlation, workers)
         if terms is not None:
-            apart = [functional.mse_loss(correlated["image" + grain], correlated["video" + grain]) for grain in grains]
+            apart = [mean_square(correlated["image" + grain], correlated["video" + grain], workers) for grain in grains]
             terms["correlation"].extend([(1 - weight) * error for error in of_correlation or []])
             terms["correlation"].extend([weight * distance for distance in apart])
         found = {}
         for side in sides:
             both = torch.cat([correlated[side + grain].detach() for grain in grains], dim=1)
-            found[side] = self.joint[side](both, of_joint).detach() if self.options.parts else both
+            found[side] = self.joint[side](both, of_joint, workers).detach() if self.options.parts else both
         return found
 
     def spaces(self) -> Mapping[str, Space]:
@@ -215,6 +232,14 @@ class Ccl(nn.Module):
         last, _ = self.categories[modality](self._hidden(inputs, (modality,))[modality])
         _, common, _ = self.fusion[modality](last)
         return {"common": common}
+
+
+def mean_square(left: Tensor, right: Tensor, workers: Workers) -> Tensor:
+    """Returns the mean over all workers' rows of the squared difference of ``[n, D]`` each: a scalar."""
+    if workers.num_workers == 1:
+        return functional.mse_loss(left, right)
+    squares = functional.mse_loss(left, right, reduction="sum")
+    return workers.add_up(squares) / workers.add_up(torch.full_like(squares, left.numel()))
 
 
 def contrast_loss(image: Tensor, video: Tensor, label: Tensor, margin: float) -> Tensor:
@@ -265,6 +290,7 @@ REGISTRATION = Registration(
         # The batch is that of the release's last stage; the rest is ours: its stages have rates and optimisers each.
         loop={"epochs": 60, "batch": 80, "learning_rate": 1e-3},
         couples_batch=True,
+        gathers=True,
         variant=_card,
     ),
     build=Ccl,

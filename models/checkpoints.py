@@ -236,7 +236,7 @@ def _trained(data: Mapping[str, Any], thing: str) -> TrainedModel:
         Origin(
             store_url=origin["store_url"],
             dataset=origin["dataset"],
-            inputs={name: FeatureSource(**source) for name, source in origin["inputs"].items()},
+            inputs={name: _source(source) for name, source in origin["inputs"].items()},
             fingerprint=origin["fingerprint"],
             label_names=tuple(origin["label_names"]),
             test_clip_ids=tuple(origin["test_clip_ids"]),
@@ -246,6 +246,12 @@ def _trained(data: Mapping[str, Any], thing: str) -> TrainedModel:
         data["epoch"],
         data["training"],
     )
+
+
+def _source(plain: Mapping[str, Any]) -> FeatureSource:
+    # Files of before had neither videos nor passports: nothing is known of the rows then.
+    passports = {part: tuple(values) for part, values in plain.get("passports", {}).items()}
+    return FeatureSource(**{**plain, "passports": passports})
 
 
 def _load_weights(model: Any, weights: Mapping[str, torch.Tensor], thing: str) -> None:

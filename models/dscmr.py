@@ -85,12 +85,13 @@ class Dscmr(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Returns J1 (``label``), J2 (``similarity``), J3 (``invariance``) and their weighted sum, as scalars."""
-        o = self.options
-        image, video = self.encode(self.image, batch["image"]), self.encode(self.video, batch["video"])
-        sides = (image, video)
-        label = torch.stack([label_loss(self.classifier(side), batch.labels) for side in sides]).sum()
+        o, gather = self.options, batch.workers.gather
+        labels = gather(batch.labels)
+        image = gather(self.encode(self.image, batch["image"]))
+        video = gather(self.encode(self.video, batch["video"]))
+        label = torch.stack([label_loss(self.classifier(side), labels) for side in (image, video)]).sum()
         pairs = ((image, image), (image, video), (video, video))
-        similarity = torch.stack([similarity_loss(left, right, batch.labels) for left, right in pairs]).sum()
+        similarity = torch.stack([similarity_loss(left, right, labels) for left, right in pairs]).sum()
         invariance = torch.linalg.vector_norm(image - video, dim=-1).mean()
         total = label + o.similarity_weight * similarity + o.invariance_weight * invariance
         return {"label": label, "similarity": similarity, "invariance": invariance, "total": total}
@@ -115,6 +116,7 @@ REGISTRATION = Registration(
         options=DscmrOptions,
         loop={"epochs": 500, "batch": 100, "learning_rate": 1e-4, "beta1": 0.5},
         couples_batch=True,
+        gathers=True,
     ),
     build=Dscmr,
 )

@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.nn import functional
 
-from clipmill.models.base import Batch, ModelCard, Registration, Side, Sizes, Values
+from clipmill.models.base import ALONE, Batch, ModelCard, Registration, Side, Sizes, Values, Workers
 from clipmill.models.dropout import dropout
 from clipmill.models.perceptron import Width
 from clipmill.schemas.inputs import Vector
@@ -112,24 +112,50 @@ class Branch(nn.Module):
         self.norm = nn.BatchNorm1d(options.hidden_dim, momentum=options.norm_momentum)
         self.second = nn.Linear(options.hidden_dim, options.embedding_dim)
 
-    def forward(self, vectors: Tensor, noise: Tensor | None = None) -> Tensor:
+    def forward(self, vectors: Tensor, noise: Tensor | None = None, workers: Workers = ALONE) -> Tensor:
         """Returns ``[B, embedding_dim]``.
 
         Args:
             noise: ``[B, hidden_dim]`` of the dropout, which is for training alone.
+            workers: over all of whose items a batch is normalised.
         """
-        hidden = functional.relu(self._normalised(self.first(vectors)))
+        hidden = functional.relu(self._normalised(self.first(vectors), workers))
         if noise is not None and self.training:
             hidden = dropout(hidden, noise, self.rate)
         return functional.normalize(self.second(hidden), dim=-1)
 
-    def _normalised(self, hidden: Tensor) -> Tensor:
+    def _normalised(self, hidden: Tensor, workers: Workers) -> Tensor:
         norm = self.norm
-        if self.training and len(hidden) == 1:  # An item alone, the last of an epoch, has no variance of its own.
+        alone = workers.num_workers == 1
+        num_items = len(hidden) if alone else _count(hidden, workers)
+        if self.training and num_items == 1:  # An item alone, the last of an epoch, has no variance of its own.
             mean, variance = norm.running_mean, norm.running_var
             return functional.batch_norm(hidden, mean, variance, norm.weight, norm.bias, eps=norm.eps)
+        if self.training and not alone:
+            return normalised_over_workers(hidden, num_items, norm, workers)
         normalised: Tensor = norm(hidden)
         return normalised
+
+
+def _count(rows: Tensor, workers: Workers) -> int:
+    return int(workers.add_up(torch.tensor(len(rows), device=rows.device)))
+
+
+def normalised_over_workers(hidden: Tensor, num_items: int, norm: nn.BatchNorm1d, workers: Workers) -> Tensor:
+    """Returns ``[b, D]`` normalised by the statistics of the global batch, which `norm` keeps its share of.
+
+    Args:
+        hidden: ``[b, D]``, this worker's items of `num_items`.
+    """
+    hidden = hidden.to(norm.weight.dtype)
+    mean = workers.add_up(hidden.sum(dim=0)) / num_items
+    variance = workers.add_up((hidden - mean).square().sum(dim=0)) / num_items
+    with torch.no_grad():
+        unbiased = variance * (num_items / (num_items - 1))
+        norm.get_buffer("running_mean").lerp_(mean, norm.momentum or 0.0)
+        norm.get_buffer("running_var").lerp_(unbiased, norm.momentum or 0.0)
+        norm.get_buffer("num_batches_tracked").add_(1)
+    return (hidden - mean) * (variance + norm.eps).rsqrt() * norm.weight + norm.bias
 
 
 class Dspe(nn.Module):
@@ -161,11 +187,11 @@ class Dspe(nn.Module):
         ``image_query`` and ``video_query`` rank videos for an image and images for a video; ``image_structure`` and
         ``video_structure`` are left out where their weights are 0 or items have no neighbours.
         """
-        o = self.options
-        image = self.image(batch["image"], batch.draws.get("image"))
-        video = self.video(batch["video"], batch.draws.get("video"))
+        o, workers = self.options, batch.workers
+        image = workers.gather(self.image(batch["image"], batch.draws.get("image"), workers))
+        video = workers.gather(self.video(batch["video"], batch.draws.get("video"), workers))
         of_labels = o.positives == "label"
-        code = batch.labels if of_labels else torch.arange(len(image), device=image.device)
+        code = workers.gather(batch.labels) if of_labels else torch.arange(len(image), device=image.device)
         same, across = code[:, None] == code, distances(image, video)
         kept = (o.margin, o.num_negatives)
         terms = {
@@ -204,6 +230,7 @@ _CARD = ModelCard(
     options=DspeOptions,
     loop={"epochs": 20, "batch": 500, "learning_rate": 1e-4},
     couples_batch=True,
+    gathers=True,
     variant=_variant,
 )
 

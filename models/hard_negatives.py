@@ -27,8 +27,9 @@ def nearest_of_other_labels(vectors: Tensor, label: Tensor) -> HardNegatives:
         vectors: ``[B, D]``; no gradient goes through the choice.
         label: ``int64[B]``.
     """
-    with torch.no_grad():
-        unit = functional.normalize(vectors, dim=-1)
+    # In half precision many cosines would be equal.
+    with torch.no_grad(), torch.autocast(vectors.device.type, enabled=False):
+        unit = functional.normalize(vectors.to(torch.promote_types(vectors.dtype, torch.float32)), dim=-1)
         other = label[:, None] != label
         cosine = torch.where(other, unit @ unit.T, -torch.inf)
         return HardNegatives(cosine.argmax(dim=1), other.any(dim=1))

@@ -86,14 +86,20 @@ def projector(rows: Tensor, ridge: float) -> Tensor:
         rows: X ``[B, K, D]``; rows of 0 span nothing.
         ridge: e over the sum of the rows' squared norms.
     """
-    gram = rows @ rows.transpose(1, 2)
-    squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
-    identity = torch.eye(gram.shape[1], dtype=rows.dtype, device=rows.device)
-    softened = gram + (ridge * squares).clamp(min=torch.finfo(rows.dtype).eps)[:, None, None] * identity
-    along: Tensor = torch.linalg.solve(softened, rows)
-    return rows.transpose(1, 2) @ along
+    # In single precision at least: what the ridge adds would vanish in a half's.
+    with torch.autocast(rows.device.type, enabled=False):
+        rows = rows.to(torch.promote_types(rows.dtype, torch.float32))
+        gram = rows @ rows.transpose(1, 2)
+        squares = gram.diagonal(dim1=1, dim2=2).sum(dim=1)
+        identity = torch.eye(gram.shape[1], dtype=rows.dtype, device=rows.device)
+        softened = gram + (ridge * squares).clamp(min=torch.finfo(rows.dtype).eps)[:, None, None] * identity
+        along: Tensor = torch.linalg.solve(softened, rows)
+        return rows.transpose(1, 2) @ along
 
 
 def squared_distance(points: Tensor, projectors: Tensor) -> Tensor:
     """Returns ``[B]``: ||u - P u||^2 of points ``[B, D]`` and projectors ``[B, D, D]``."""
-    return (points - (projectors @ points[..., None])[..., 0]).square().sum(dim=-1)
+    # The difference of nearly equal numbers, where a point lies in the span.
+    with torch.autocast(points.device.type, enabled=False):
+        points = points.to(projectors.dtype)
+        return (points - (projectors @ points[..., None])[..., 0]).square().sum(dim=-1)

@@ -3,6 +3,8 @@
 import torch
 from torch import Tensor, nn
 
+from clipmill.models.base import ALONE, Workers
+
 
 class Standardiser(nn.Module):
     """Takes away the mean of each column and divides by its standard deviation, by 1 where that is 0.
@@ -27,24 +29,27 @@ class Standardiser(nn.Module):
         self.register_buffer("variance", torch.ones(dim))
 
     @torch.no_grad()
-    def learn(self, rows: Tensor) -> None:
-        """Adds rows ``[n, dim]`` to the statistics."""
-        if not len(rows):
+    def learn(self, rows: Tensor, workers: Workers = ALONE) -> None:
+        """Adds the rows of all workers, of which this one has ``[n, dim]``, to the statistics."""
+        rows, alone = rows.to(self.mean.dtype), workers.num_workers == 1
+        number = len(rows) if alone else int(workers.add_up(torch.tensor(len(rows), device=rows.device)))
+        if not number:
             return
+        mean = rows.mean(dim=0) if alone else workers.add_up(rows.sum(dim=0)) / number
+        own = rows.var(dim=0, correction=0) if alone else workers.add_up((rows - mean).square().sum(dim=0)) / number
         before = self.count * self.decay
-        after = before + len(rows)
-        shift = rows.mean(dim=0) - self.mean
-        own = rows.var(dim=0, correction=0)
+        after = before + number
+        shift = mean - self.mean
         # Of two groups: the variance within both, and that between their means.
-        within = (self.variance * before + own * len(rows)) / after
-        self.variance.copy_(within + shift.square() * (before * len(rows)) / after.square())
-        self.mean.add_(shift * (len(rows) / after))
+        within = (self.variance * before + own * number) / after
+        self.variance.copy_(within + shift.square() * (before * number) / after.square())
+        self.mean.add_(shift * (number / after))
         self.count.copy_(after)
 
-    def forward(self, rows: Tensor) -> Tensor:
+    def forward(self, rows: Tensor, workers: Workers = ALONE) -> Tensor:
         """Returns rows ``[n, dim]`` standardised; as they are before anything was learned."""
         if self.training and torch.is_grad_enabled():
-            self.learn(rows)
+            self.learn(rows, workers)
         deviation = self.variance.sqrt()
         standardised: Tensor = (rows - self.mean) / torch.where(deviation > 0, deviation, 1.0)
         return standardised

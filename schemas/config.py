@@ -7,7 +7,7 @@ import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
 from clipmill.schemas.errors import ConfigError
-from clipmill.schemas.model import Model, validate
+from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
 
 
@@ -17,11 +17,14 @@ class StoreConfig(Model):
     Attributes:
         format: of its shards; which ones there are, `clipmill.stores.shard_formats` knows.
         dataset: names what the store holds; default: the folder's or manifest's name.
+        attempts: tries of a storage call whose fault may pass (a connection that breaks, a server that is busy), with
+            growing pauses between them.
     """
 
     url: str = Field(min_length=1)
     format: str = "zarr"
     dataset: str | None = None
+    attempts: int = Field(default=5, ge=1)
 
 
 class VideosConfig(Model):
@@ -64,9 +67,12 @@ class FeatureConfig(Model):
     """One feature of a build; its key in `features` is its name. What is left out, the extractor decides.
 
     Attributes:
+        preset: a published feature set whose keys are meant (`clipmill.extractors.presets`); those written beside it
+            override them.
         sampling: what is written in it stands in place of the extractor's; see `clipmill.extractors.resolve`.
     """
 
+    preset: str | None = None
     extractor: str | None = None
     layer: str | None = None
     sampling: Sampling | None = None
@@ -83,10 +89,30 @@ class FeatureConfig(Model):
         return None if sampling is None else sampling.model_dump(mode="json", exclude_unset=True)
 
 
+class AnnotationsConfig(Model):
+    """How the segments of the manifest are laid on a video, for ``clips: {from: annotations}``.
+
+    Attributes:
+        origin: what their times count from: the ``first_frame`` that is shown, as players count; or the zero of the
+            ``container``'s clock, at which a camcorder's file or a broadcast need not begin.
+        max_outside_share: a video is refused where more than this share of its segments, or of their time, lies outside
+            it (ours): such annotations belong to another file, or count from another time.
+    """
+
+    origin: Literal["first_frame", "container"] = "first_frame"
+    max_outside_share: float = Field(default=0.5, ge=0, le=1)
+
+
 class DecodeConfig(Model):
-    """How videos are decoded: which decoder, how long one may take, how much memory its child process may use."""
+    """How videos are decoded: which decoder, how long one may take, how much memory its child process may use.
+
+    Attributes:
+        truncated: what becomes of a video that breaks off before its end: ``quarantine``, or ``keep`` what is there,
+            counted. Not part of a recipe: what is there has the same rows either way.
+    """
 
     decoder: Literal["auto", "decord", "pyav"] = "auto"
+    truncated: Literal["quarantine", "keep"] = "quarantine"
     deadline_seconds: float = Field(default=60.0, gt=0)
     memory_gib: float = Field(default=4.0, gt=0)
     videos_per_child: int = Field(default=200, ge=1)
@@ -102,6 +128,8 @@ class EngineConfig(Model):
         task_seconds: size of a task: estimated seconds of work.
         max_attempts: tries for one video before it is quarantined.
         batch_windows: most windows in one forward pass; None: the extractor's hint.
+        max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
+            vanish, storage that refuses, memory that runs out) instead of putting them into quarantine; ours.
     """
 
     name: str = "local"
@@ -110,6 +138,7 @@ class EngineConfig(Model):
     task_seconds: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
+    max_fault_share: float = Field(default=0.2, ge=0, le=1)
 
     @property
     def num_workers(self) -> int:
@@ -128,8 +157,21 @@ class BuildConfig(Model):
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
+    annotations: AnnotationsConfig = Field(default_factory=AnnotationsConfig)
     decode: DecodeConfig = Field(default_factory=DecodeConfig)
     engine: SerializeAsAny[EngineConfig] = Field(default_factory=EngineConfig)
+
+    @model_validator(mode="after")
+    def _origin_of_annotations(self) -> "BuildConfig":
+        if self.annotations.origin == "container" and self.clips.from_ != "annotations":
+            raise ValueError("annotations.origin: container belongs to clips: {from: annotations}; leave it out")
+        return self
+
+    @property
+    def clip_rule(self) -> ClipRule:
+        """`clips` as recipes have it: with the origin of the annotations, where it is not the default."""
+        origin = "container" if self.annotations.origin == "container" else self.clips.origin
+        return self.clips.model_copy(update={"origin": origin})
 
 
 class SplitConfig(Model):
@@ -167,12 +209,15 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
+            name there are one class.
     """
 
     store: str
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
     @model_validator(mode="after")
@@ -204,9 +249,16 @@ class LoopConfig(Model):
     Attributes:
         batch: items of one step, over all workers together.
         beta1, beta2, weight_decay: of Adam.
+        schedule: of the learning rate: ``milestones``, without any of which it is constant, or ``cosine``, half a wave
+            that falls towards 0 over the epochs.
         milestones, gamma: after so many epochs the learning rate is multiplied by `gamma`.
+        warmup_epochs: over so many epochs it rises in equal steps, one a batch, to what the schedule says.
+        max_gradient_norm: the gradients of a step that are longer, all together, are shortened to it; None: never.
+        precision: of the forward pass. In ``bfloat16`` and ``float16`` PyTorch's autocast decides by operation; weights
+            stay in float32, and of float16 the losses are scaled, so that small gradients do not vanish.
         select: the epoch a run is used by: the ``last``, or the one whose loss of this name (such as ``total``) is
             least on the validation split.
+        patience: the training ends after so many epochs without a smaller loss `select`; None: never.
         keep_checkpoints: the newest so many are kept, older ones deleted.
         threads: compute threads; 0: as many as PyTorch takes, divided by the workers of a machine.
     """
@@ -217,39 +269,69 @@ class LoopConfig(Model):
     beta1: float = Field(default=0.9, ge=0, lt=1)
     beta2: float = Field(default=0.999, ge=0, lt=1)
     weight_decay: float = Field(default=0.0, ge=0)
+    schedule: Literal["milestones", "cosine"] = "milestones"
     milestones: tuple[int, ...] = ()
     gamma: float = Field(default=0.1, gt=0)
+    warmup_epochs: int = Field(default=0, ge=0)
+    max_gradient_norm: float | None = Field(default=None, gt=0)
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
     select: str = "last"
+    patience: int | None = Field(default=None, ge=1)
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=10, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
 
+    @model_validator(mode="after")
+    def _keys_fit_each_other(self) -> "LoopConfig":
+        if self.schedule != "milestones" and self.milestones:
+            raise ValueError(f"schedule {self.schedule} has no milestones: leave them out, or set schedule: milestones")
+        if self.patience is not None and self.select == "last":
+            raise ValueError("patience waits for a smaller loss on the validation split: set select, such as total")
+        return self
+
 
 class TrainerConfig(Model):
-    """Where training runs: in this process, or under Ray Train with `workers` processes (the same global batch)."""
+    """Where training runs: in this process, or under Ray Train with `workers` processes (the same global batch).
+
+    Attributes:
+        max_failures: so often a lost worker is made good from the last checkpoint; once more ends the run.
+        timeout_seconds: a worker that the others wait for longer than this counts as lost.
+    """
 
     name: Literal["local", "ray"] = "local"
     workers: int = Field(default=1, ge=1)
     address: str | None = None
+    max_failures: int = Field(default=3, ge=0)  # ours
+    timeout_seconds: int = Field(default=600, ge=1)  # ours: as long as Ray's own health check of a worker
 
     @model_validator(mode="after")
     def _keys_of_its_own(self) -> "TrainerConfig":
-        if self.name == "local" and (self.workers != 1 or self.address is not None):
-            raise ValueError("workers and address belong to trainer ray: leave them out, or set name: ray")
+        unused = [key for key in type(self).model_fields if key != "name" and getattr(self, key) != _default(self, key)]
+        if self.name == "local" and unused:
+            raise ValueError(f"{unused[0]} belongs to trainer ray: leave it out, or set name: ray")
         return self
 
 
+def _default(model: Model, key: str) -> Any:
+    return type(model).model_fields[key].default
+
+
 class TrainConfig(Model):
-    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report."""
+    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report.
+
+    Attributes:
+        tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
+    """
 
     data: DataConfig
     model: ModelConfig
     loop: LoopConfig = Field(default_factory=LoopConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
-    out: str
+    out: LocalPath
     resume: bool = True
+    tensorboard: bool = False
 
     @field_validator("data")
     @classmethod

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clipmill.schemas.config import parse_config
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import LocalPath, Model
 
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
@@ -121,7 +121,7 @@ class TaskConfig(Model):
     metrics: tuple[str, ...] = ()
     published: str | None = None
     seed: int = Field(default=0, ge=0)
-    out: str = Field(default="out/evaluation", min_length=1)
+    out: LocalPath = "out/evaluation"
     report: bool = True
 
 

@@ -19,6 +19,8 @@ class RetrievalConfig(TaskConfig):
         cutoffs: K of mAP@K and the other metrics.
         spaces: of the model; default: all, and plain cosine.
         cosine_baseline: score plain cosine of the stored vectors too, where both come from one network.
+        exclude: what a query does not rank: its ``own_clip``, all clips of its ``own_video``, or ``none``; then its own
+            clip counts as a hit, as published.
         examples: how many queries the page shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
         search: exact, or through an index whose recall is measured.
@@ -35,6 +37,7 @@ class RetrievalConfig(TaskConfig):
     cutoffs: tuple[int, ...] = Field(default=(10, 20, 50, 100), min_length=1)
     spaces: tuple[str, ...] = ()
     cosine_baseline: bool = True
+    exclude: Literal["none", "own_clip", "own_video"] = "none"
     examples: int = Field(default=12, ge=0)
     dask: str | None = None
     search: IndexConfig = IndexConfig()

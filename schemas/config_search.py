@@ -2,7 +2,7 @@
 
 from pydantic import Field, model_validator
 
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import LocalPath, Model
 
 
 class SearchDataConfig(Model):
@@ -60,7 +60,7 @@ class SearchConfig(Model):
     spaces: tuple[str, ...] = ()
     weights: str | None = Field(default=None, min_length=1)
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    out: str = Field(default="out/search", min_length=1)
+    out: LocalPath = "out/search"
 
     @model_validator(mode="after")
     def _run_or_data(self) -> "SearchConfig":

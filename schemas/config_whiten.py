@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import LocalPath, Model
 
 
 class WhitenConfig(Model):
@@ -18,7 +18,7 @@ class WhitenConfig(Model):
 
     store: str = Field(min_length=1)
     feature: str = Field(min_length=1)
-    out: str = Field(min_length=1)
+    out: LocalPath
     components: int | None = Field(default=None, ge=1)
     floor: float = Field(default=1e-6, gt=0, lt=1)
     dask: str | None = None

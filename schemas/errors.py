@@ -59,6 +59,12 @@ class NetworkError(ClipmillError):
     exit_code = EXIT_RETRYABLE
 
 
+class MachineFaultError(ClipmillError):
+    """Too many videos failed for reasons that are none of theirs: nothing is booked on them, run the command again."""
+
+    exit_code = EXIT_RETRYABLE
+
+
 class EngineError(ClipmillError):
     """An engine could not finish its tasks; committed tasks stand, run the command again."""
 

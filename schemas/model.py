@@ -2,13 +2,25 @@
 
 import warnings
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, TypeVar
+from typing import Annotated, Any, ClassVar, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from clipmill.schemas.errors import ConfigError, RenamedKeyWarning, near
 
 M = TypeVar("M", bound=BaseModel)
+
+
+def _no_url(path: str) -> str:
+    if "://" in path:
+        raise ValueError(
+            f"expected a local path, got the URL {path!r}; write to a folder here (or a mounted one) and copy it"
+        )
+    return path
+
+
+LocalPath = Annotated[str, Field(min_length=1), AfterValidator(_no_url)]
+"""A path of this machine that a verb writes to. A URL would be taken for the name of a folder here."""
 
 
 class Model(BaseModel):

@@ -2,13 +2,24 @@
 
 from typing import Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from clipmill.schemas.fingerprint import fingerprint, short
 from clipmill.schemas.model import Model
 
-Tail = Literal["drop", "repeat", "overlap"]
-Pooling = Literal["none", "mean", "mean_l2"]
+Tail = Literal["drop", "repeat", "overlap", "loop", "before_last", "both_ways"]
+Pooling = Literal["none", "mean", "mean_l2", "l2", "l2_mean", "max", "max_l2", "gem", "gem_l2"]
+Interpolation = Literal[
+    "bilinear",
+    "bicubic",
+    "nearest",
+    "bilinear_antialias",
+    "pillow_nearest",
+    "pillow_box",
+    "pillow_hamming",
+    "pillow_bicubic",
+    "pillow_lanczos",
+]
 
 IMPORTED = "imported"
 """The extractor of rows that were made elsewhere: no registered one, so nothing can compute them again."""
@@ -21,14 +32,30 @@ class Sampling(Model):
     """Which frames of a clip go into which windows.
 
     Attributes:
-        fps: resample the clip to this constant rate first (the frame on display at each tick); None: every frame.
+        fps: resample the clip to this constant rate first; None: every frame.
+        rounding: which frame a tick of `fps` shows. ``display``, or None: the one on display at it. ``nearest``: as
+            ffmpeg's ``fps`` filter. ``ffmpeg_r``: as ffmpeg's ``-r`` before an output. The last two resample the whole
+            video from its first frame, whatever clip is wanted of it (`clipmill.pipelines.features.resampling`).
         frames: frames in one window; None: what the extractor needs.
         step: frames between the starts of two windows; None: `frames` (no overlap).
         every: take every n-th frame inside a window.
         random_frames: instead of a grid, this many seeded random frames of each clip, one window each.
         seed: of `random_frames`; the draw is a function of (seed, video id, clip index) alone.
         tail: what becomes of the last, incomplete window of a clip: ``drop`` it; ``repeat`` its last frame; or
-            ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated).
+            ``overlap``: shift it back so that it ends with the clip (a clip shorter than one window is then repeated);
+            ``loop``: repeat its own frames from its first; ``before_last``: as VSLNet's scripts, a window for every
+            step of the clip, shifted back so that it ends before the clip's last frame, which no window has (a clip too
+            short for one has one shorter window); ``both_ways``: as R-C3D, a grid from the start and another from the
+            end, for windows that count `frames` x `every` frames; a shorter clip is one window and repeats its last.
+        first_frame: the first window starts at this frame of the clip, counted from 0; None: at its first.
+        frames_after: so many frames must follow a window in the clip, although they are not in it; a window that lacks
+            them is an incomplete one (video_features reads one more, for its flow).
+        block_frames: cut the clip into blocks of so many frames first, and place windows in each by itself; a last
+            block of one frame is left out, one shorter than a window is extended backwards (VSLNet's scripts).
+        uniform_windows: instead of a grid, so many windows spread evenly from the clip's start to its end; one lies in
+            its middle. A window counts `frames` x `every` frames (CPNet).
+        centred: instead of a grid, a window centred on each frame, or each `step` frames; what lies beyond the clip's
+            ends is its first or last frame.
     """
 
     fps: float | None = Field(default=None, gt=0, le=1000)
@@ -38,11 +65,46 @@ class Sampling(Model):
     random_frames: int | None = Field(default=None, ge=1)
     seed: int = 0
     tail: Tail = "drop"
+    rounding: Literal["display", "nearest", "ffmpeg_r"] | None = None
+    first_frame: int | None = Field(default=None, ge=1)
+    frames_after: int | None = Field(default=None, ge=1)
+    block_frames: int | None = Field(default=None, ge=1)
+    uniform_windows: int | None = Field(default=None, ge=1)
+    centred: bool = False
+
+    @field_validator("rounding", mode="after")
+    @classmethod
+    def _default_is_off(cls, rounding: str | None) -> str | None:
+        # So that writing the default leaves a fingerprint alone.
+        return None if rounding == "display" else rounding
 
     @model_validator(mode="after")
     def _one_mode(self) -> "Sampling":
         if self.random_frames is not None and (self.fps is not None or self.step is not None):
             raise ValueError("expected either random_frames or a grid (fps, step), got both; remove one")
+        modes = {
+            "random_frames": self.random_frames is not None,
+            "uniform_windows": self.uniform_windows is not None,
+            "centred": self.centred,
+        }
+        given = [name for name, is_given in modes.items() if is_given]
+        if len(given) > 1:
+            raise ValueError(f"expected one of random_frames, uniform_windows and centred, got {' and '.join(given)}")
+        if self.uniform_windows is not None and self.step is not None:
+            raise ValueError("uniform_windows has no step: windows are spread evenly; remove one of them")
+        of_grid = {
+            "first_frame": self.first_frame,
+            "frames_after": self.frames_after,
+            "block_frames": self.block_frames,
+            f"tail: {self.tail}": None if self.tail in ("drop", "repeat", "overlap", "loop") else self.tail,
+        }
+        unused = [name for name, value in of_grid.items() if value is not None]
+        if given and unused and not (given == ["uniform_windows"] and unused[0] in ("first_frame", "frames_after")):
+            raise ValueError(f"{unused[0]} belongs to a grid of windows, got {given[0]} too; remove one")
+        if self.tail in ("before_last", "both_ways") and (self.first_frame or self.frames_after):
+            raise ValueError(f"tail: {self.tail} starts at the clip's first frame; remove first_frame and frames_after")
+        if self.tail == "before_last" and self.every != 1:
+            raise ValueError(f"tail: before_last takes every frame, got every: {self.every}; remove one of them")
         return self
 
 
@@ -56,8 +118,8 @@ class Preprocess(Model):
             ``size[0]`` keeping it; ``none``.
         size: rows and columns for ``exact``; one number for ``short_side``, ``long_side`` and ``width``.
         resize_when: resize ``always``, or only to ``shrink`` or only to ``enlarge``.
-        interpolation: ``bilinear`` as OpenCV does it (half-pixel centres, no antialias), or a filter of Pillow's:
-            ``bilinear_antialias`` (torchvision's on PIL images), ``pillow_nearest``, ``pillow_box``,
+        interpolation: ``bilinear``, ``bicubic`` and ``nearest`` as OpenCV does them (no antialias), or a filter of
+            Pillow's: ``bilinear_antialias`` (torchvision's on PIL images), ``pillow_nearest``, ``pillow_box``,
             ``pillow_hamming``, ``pillow_bicubic``, ``pillow_lanczos``.
         crop: rows and columns of the crop; None: no crop.
         crop_offset: row and column of its top left corner; None: centred with integer division.
@@ -67,23 +129,24 @@ class Preprocess(Model):
         mean_cube: SHA-256 of the file of a mean volume to subtract instead of `mean` (C3D), cut at the crop.
         mean_cube_file: path of that file; not part of the fingerprint (the digest is).
         resize_rounding: how the other side of a resize becomes whole pixels: None cuts ``short_side`` and ``width`` and
-            rounds ``long_side`` up; ``nearest`` rounds half up, as mmcv does.
+            rounds ``long_side`` up; ``nearest`` rounds half up, as mmcv does; ``even`` cuts to an even number, as CPNet
+            does; ``opencv_factor`` is ``cv2.resize`` by a factor in place of a size: half to even, and pixels are taken
+            from where the factor itself places them (the Charades loader of pytorch-i3d, VSLNet).
         crop_rounding: how the corner of a centred crop becomes whole pixels: None cuts, as Caffe does (column 29, not
             30, of 171 columns cropped to 112); ``half_even`` as torchvision does.
+        stored_side: the short side frames are brought to first, with `interpolation`, the other side cut to whole
+            pixels: that of the frames some code stored and then read again.
+        resize_precision: None rounds what `resize` makes to whole grey levels; ``float32`` keeps the fractions, as a
+            resize of float pixels does (R-C3D).
+        crops: more crops of the size of `crop` than one, whose rows are averaged. ``ten``: corners and centre, of the
+            frame and of its mirror image. ``six``: spread along the long side, as CPNet is evaluated. Geometry then
+            ends with the resize, and `clipmill.extractors.crops` cuts.
     """
 
     resize: Literal["exact", "short_side", "long_side", "width", "none"] = "none"
     size: tuple[int, ...] = ()
     resize_when: Literal["always", "shrink", "enlarge"] = "always"
-    interpolation: Literal[
-        "bilinear",
-        "bilinear_antialias",
-        "pillow_bicubic",
-        "pillow_lanczos",
-        "pillow_box",
-        "pillow_hamming",
-        "pillow_nearest",
-    ] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     crop: tuple[int, int] | None = None
     crop_offset: tuple[int, int] | None = None
     colour: Literal["rgb", "bgr", "grey"] = "rgb"
@@ -92,8 +155,11 @@ class Preprocess(Model):
     std: tuple[float, ...] = ()
     mean_cube: str | None = None
     mean_cube_file: str | None = None
-    resize_rounding: Literal["nearest"] | None = None
+    resize_rounding: Literal["nearest", "even", "opencv_factor"] | None = None
     crop_rounding: Literal["half_even"] | None = None
+    stored_side: int | None = Field(default=None, ge=1)
+    resize_precision: Literal["float32"] | None = None
+    crops: Literal["ten", "six"] | None = None
 
     @model_validator(mode="after")
     def _size_fits_resize(self) -> "Preprocess":
@@ -104,6 +170,21 @@ class Preprocess(Model):
             raise ValueError(f"expected positive numbers in size {list(self.size)} and crop {list(self.crop or ())}")
         if any(number < 0 for number in self.crop_offset or ()):
             raise ValueError(f"expected crop_offset of zero or more, got {list(self.crop_offset or ())}")
+        return self
+
+    @model_validator(mode="after")
+    def _as_its_libraries_can(self) -> "Preprocess":
+        of_opencv = self.interpolation in ("bilinear", "bicubic", "nearest")
+        for key in ("resize_precision", "resize_rounding"):
+            if getattr(self, key) in ("float32", "opencv_factor") and not of_opencv:
+                raise ValueError(
+                    f"{key} {getattr(self, key)}: expected an interpolation of OpenCV, got {self.interpolation}; set "
+                    "interpolation: bilinear, bicubic or nearest"
+                )
+        if self.resize_rounding == "opencv_factor" and self.resize == "exact":
+            raise ValueError("resize_rounding opencv_factor: expected a resize that keeps the aspect, got exact")
+        if self.crops is not None and (self.crop is None or self.crop_offset is not None):
+            raise ValueError(f"crops {self.crops}: expected the size of a crop and no crop_offset")
         return self
 
 
@@ -187,6 +268,8 @@ class ClipRule(Model):
             ``shots``.
         tail: what becomes of the incomplete last window clip: ``drop`` or ``keep`` it (shorter).
         options: of the shot detector; filled in for ``shots``, None otherwise.
+        origin: what the times of ``annotations`` count from: None: the first frame that is shown; ``container``: the
+            zero of the container's clock. A build file has it as `annotations.origin`.
     """
 
     from_: Literal["whole", "windows", "annotations", "shots"] = Field(default="whole", alias="from")
@@ -194,6 +277,7 @@ class ClipRule(Model):
     step_seconds: float | None = Field(default=None, ge=0.01)
     tail: Literal["drop", "keep"] | None = None
     options: ShotOptions | None = None
+    origin: Literal["container"] | None = None
 
     model_config = Model.model_config | {"populate_by_name": True}
 
@@ -211,6 +295,8 @@ class ClipRule(Model):
             raise ValueError("clips from windows: expected length_seconds, got none; add length_seconds: 10")
         if self.from_ != "windows" and (self.length_seconds or self.step_seconds or self.tail):
             raise ValueError(f"clips from {self.from_}: length_seconds, step_seconds and tail belong to from: windows")
+        if self.from_ != "annotations" and self.origin is not None:
+            raise ValueError(f"clips from {self.from_}: origin belongs to from: annotations; remove it")
         if self.from_ != "shots" and self.options is not None:
             raise ValueError(f"clips from {self.from_}: options belong to from: shots; remove them")
         return self
@@ -226,7 +312,9 @@ class Recipe(Model):
         options: the extractor's own switches, as validated by its options model. One that names a file holds, once
             resolved, the digest or fingerprint of what is in it.
         files: paths of those files, by option; not part of the fingerprint (what is in them is).
-        pooling: ``none``: one row per window; ``mean``: one row per clip; ``mean_l2``: the same, then L2-normalised.
+        pooling: ``none``: one row per window; ``l2``: the same, each of unit length. One row per clip: ``mean``,
+            ``max`` or ``gem`` of its rows, with ``_l2`` of unit length then; ``l2_mean``: the mean of rows of unit
+            length.
         precision: arithmetic of the forward pass.
         decoder: ``auto`` is decord with PyAV as fallback.
     """

@@ -75,6 +75,8 @@ class Window:
         start_seconds: presentation time of the first frame.
         stop_seconds: end of display of the last frame.
         num_padded_frames: how many of `frames` repeat the last real one.
+        num_clip_frames: how many real frames the clip's windows reach together, counted as far apart as `frames` are;
+            0: not known. With it, a network can give for a part what it would give for the whole.
     """
 
     clip: int
@@ -82,6 +84,7 @@ class Window:
     start_seconds: float
     stop_seconds: float
     num_padded_frames: int = 0
+    num_clip_frames: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -55,9 +55,23 @@ PASSPORT = pa.struct(
         pa.field("num_tail_windows_dropped", pa.int64()),
         pa.field("num_tail_windows_padded", pa.int64()),
         pa.field("values_sha256", pa.string()),
+        pa.field("header_duration_seconds", pa.float64()),
+        pa.field("header_num_frames", pa.int64()),
+        pa.field("truncated", pa.string()),
+        pa.field("num_joined_parts", pa.int32()),
+        pa.field("num_repeated_times", pa.int64()),
+        pa.field("scaler_flags", pa.string()),
+        pa.field("first_frame_seconds", pa.float64()),
+        pa.field("num_segments_clamped", pa.int64()),
+        pa.field("num_segments_emptied", pa.int64()),
     ]
 )
-"""`values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
+"""`duration_seconds` and `num_frames` are the packet scan's; those with ``header_`` are what the header claimed.
+`truncated` says what shows that the video breaks off, and is null where nothing does. `scaler_flags` are libswscale's,
+where the video has more than 8 bits. `first_frame_seconds` is where the video begins on the container's clock, on which
+all times of a store are. The fields from `header_duration_seconds` on are null in commits of earlier versions.
+
+`values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""
 
 COMMITS = pa.schema(

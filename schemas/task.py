@@ -50,7 +50,11 @@ class WorkerSpec:
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
         max_attempts: tries for one video before it is quarantined.
+        max_outside_share: of a video's segments, or their time, that may lie outside it.
+        keep_truncated: make rows of what there is of a video that breaks off, instead of putting it in quarantine.
         run_id: names the run's records in the store.
+        storage_attempts: tries of a storage call whose fault may pass.
+        max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
     """
 
     store_url: str
@@ -64,6 +68,10 @@ class WorkerSpec:
     decode_memory_bytes: int = 4 << 30
     decode_videos_per_child: int = 200
     max_attempts: int = 2
+    max_outside_share: float = 1.0
+    keep_truncated: bool = False
+    storage_attempts: int = 5
+    max_fault_share: float = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +83,9 @@ class TaskResult:
         num_rows: per recipe key.
         seconds: time per stage (scan, decode_wait, forward, write) and the total.
         num_frames_decoded: frames that left the decoder.
+        num_segments_clamped, num_segments_emptied: annotated segments that lie partly, or wholly, outside their video.
         forward: per recipe key, windows that went through the network and the seconds it took.
+        num_storage_retries: storage calls that had to be made again.
     """
 
     key: str
@@ -89,7 +99,10 @@ class TaskResult:
     num_tail_windows_dropped: int = 0
     num_tail_windows_padded: int = 0
     num_windows: Mapping[str, int] = field(default_factory=dict)
+    num_segments_clamped: int = 0
+    num_segments_emptied: int = 0
     peak_memory_bytes: int = 0
+    num_storage_retries: int = 0
 
 
 @dataclass(frozen=True, slots=True)

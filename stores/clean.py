@@ -37,8 +37,12 @@ def delete_garbage(store: Store, garbage: Iterable[StoredObject]) -> None:
     Raises:
         StorageUnavailableError: storage refuses.
     """
+    committed: dict[str, bool] = {}
     for item in garbage:
-        if _is_temporary(item) or not store.objects.exists(_commit_of(item.path)):
+        shard = shard_of(item.path)
+        if not _is_temporary(item) and shard not in committed:
+            committed[shard] = _is_committed(store, shard)
+        if _is_temporary(item) or not committed[shard]:
             store.objects.delete(item.path)
 
 
@@ -47,9 +51,17 @@ def shard_of(path: str) -> str:
     return "/".join(path.split("/")[:3])
 
 
-def _commit_of(path: str) -> str:
-    _, folder, name = shard_of(path).split("/")
-    return f"commits/{folder}/{name.rpartition('.')[0]}.parquet"
+def _is_committed(store: Store, shard: str) -> bool:
+    _, folder, name = shard.split("/")
+    stem = name.rpartition(".")[0]
+    # A task's key and a digest of its rows; the key alone in stores of earlier versions.
+    for key in (stem.rpartition("-")[0], stem):
+        try:
+            if shard in store.read_table(f"commits/{folder}/{key}.parquet").column("shard").to_pylist():
+                return True
+        except FileNotFoundError:
+            pass
+    return False
 
 
 def _is_temporary(item: StoredObject) -> bool:

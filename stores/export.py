@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.rows import Rows, concatenate
 from clipmill.schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
-from clipmill.stores.objects import unavailable
+from clipmill.stores.objects import storage_error
 from clipmill.stores.reader import Feature
 from clipmill.stores.shards import Span, chunk_rows
 from clipmill.stores.shards_parquet import rows_table
@@ -64,7 +64,7 @@ def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
         with _whole(out) as temporary:
             writers[format](feature, temporary)
     except OSError as error:
-        raise unavailable(out, "cannot write", error, "export") from None
+        raise storage_error(out, "cannot write", error, "export") from None
     return {"format": format, "num_videos": len(feature), "num_rows": _num_rows(feature)}
 
 

@@ -6,7 +6,7 @@ Errors name `thing`, the key of the config that led to the file, or the row.
 import csv
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from clipmill.schemas.errors import ManifestError, describe
 from clipmill.schemas.records import Segment
+from clipmill.stores.file_names import is_text
 
 TIMES = ("start_seconds", "stop_seconds")
 
@@ -25,13 +26,14 @@ Row = dict[str, Any]
 
 
 def read_table(
-    thing: str, path: str, known: Sequence[str], of_folder: str = "name a file in it"
+    thing: str, path: str, known: Sequence[str], of_folder: str = "name a file in it", raw: Collection[str] = ()
 ) -> tuple[list[str], list[Row]]:
     """Returns the columns and rows of the .csv or .parquet file at `path`, a path or URL.
 
     Args:
         known: names of columns that mean something; a near miss of one is refused.
         of_folder: what to do where `path` is a folder.
+        raw: columns of a CSV whose cells may hold bytes that are no UTF-8, as surrogates: names of files.
 
     Raises:
         ManifestError: there is no such file, or it cannot be read as a table.
@@ -47,17 +49,13 @@ def read_table(
         got = suffix or "a file without suffix"
         raise problem(thing, path, "a .csv or .parquet file", got, "save it as CSV with commas, or Parquet")
     data = fs.cat_file(full)
-    columns, rows = _csv_rows(thing, path, data) if suffix == ".csv" else _parquet_rows(thing, path, data)
+    columns, rows = _csv_rows(thing, path, data, raw) if suffix == ".csv" else _parquet_rows(thing, path, data)
     check_columns(thing, path, columns, known)
     return columns, rows
 
 
-def _csv_rows(thing: str, path: str, data: bytes) -> tuple[list[str], list[Row]]:
-    try:
-        text = data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        at = data[: error.start].count(b"\n") + 1
-        raise problem(thing, f"{path} line {at}", "UTF-8", "other bytes", "save it as CSV UTF-8") from None
+def _csv_rows(thing: str, path: str, data: bytes, raw: Collection[str]) -> tuple[list[str], list[Row]]:
+    text = data.decode("utf-8-sig", "surrogateescape")
     header = text.partition("\n")[0]
     for name, separator in (("semicolons", ";"), ("tabs", "\t")):
         if separator in header and "," not in header:
@@ -71,13 +69,25 @@ def _csv_rows(thing: str, path: str, data: bytes) -> tuple[list[str], list[Row]]
     if not table:
         raise problem(thing, path, "a header and rows", "an empty file", "add them")
     columns = [name.strip() for name in table[0]]
+    _check_text(thing, path, data, columns, [False] * len(columns))
     rows = []
     for number, line in enumerate(table[1:], start=1):
         if len(line) != len(columns):
             got = f"{len(line)} fields"
             raise problem(thing, f"{path} row {number}", f"{len(columns)} fields", got, "quote fields with commas")
+        _check_text(thing, path, data, line, [name in raw for name in columns])
         rows.append({name: value if value.strip() else None for name, value in zip(columns, line, strict=True)})
     return columns, rows
+
+
+def _check_text(thing: str, path: str, data: bytes, line: Sequence[str], is_raw: Sequence[bool]) -> None:
+    """Refuses a line with bytes that are no UTF-8 elsewhere than where file names stand."""
+    if not all(raw or is_text(value) for raw, value in zip(is_raw, line, strict=True)):
+        try:
+            data.decode("utf-8-sig")
+        except UnicodeDecodeError as error:
+            at = data[: error.start].count(b"\n") + 1
+            raise problem(thing, f"{path} line {at}", "UTF-8", "other bytes", "save it as CSV UTF-8") from None
 
 
 def _parquet_rows(thing: str, path: str, data: bytes) -> tuple[list[str], list[Row]]:

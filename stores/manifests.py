@@ -9,17 +9,15 @@ from typing import Any
 
 from clipmill.schemas.config import VideosConfig
 from clipmill.schemas.records import Video
+from clipmill.stores.file_names import address_of, is_text, quoted_name, unquoted_name
 from clipmill.stores.manifest_tables import TIMES, file_system, kind_of, problem, read_table, segment_of, text_of
 
 MEDIA_SUFFIXES = frozenset(
     ".3g2 .3gp .amv .asf .avi .divx .dv .f4v .flv .gxf .h264 .h265 .hevc .ivf .m1v .m2t .m2ts .m2v .m4v .mj2 .mjpeg "
-    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .qt .rm .rmvb .tod .ts .vob "
+    ".mjpg .mkv .mod .mov .mp4 .mpe .mpeg .mpg .mpv .mts .mxf .nut .obu .ogm .ogv .ogx .ps .qt .rm .rmvb .tod .ts .vob "
     ".webm .wmv .wtv .y4m".split()
 )
 """ours: suffixes of video files, in lower case; a folder's other files are left out and counted."""
-
-NOT_UTF8 = "(file name that is no UTF-8)"
-"""The key under which `Manifest.num_left_out` counts files whose name cannot be written down."""
 
 _ID, _PATHS = "id", ("path", "uri")
 _TEXTS = (_ID, "label", "split", "segment_label")
@@ -53,7 +51,7 @@ def read_manifest(config: VideosConfig) -> Manifest:
 
 
 def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
-    fs, root = file_system(folder)
+    fs, root = file_system(_by_quoted_name(folder))
     is_local = "file" in _protocols(fs)
     kind = kind_of(fs, root, "videos.folder", folder)
     if kind != "directory":
@@ -63,17 +61,21 @@ def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
     names = sorted(_local_files(root) if is_local else _remote_files(fs, root))
     videos: list[Video] = []
     left_out: Counter[str] = Counter()
+    # Only a name that is no UTF-8 can be spelt like another one.
+    spelt: dict[str, str] = {}
     for name in names:
-        if not _is_text(name):
-            left_out[NOT_UTF8] += 1
-            continue
         path = PurePosixPath(name)
         if path.suffix.lower() not in MEDIA_SUFFIXES:
-            left_out[path.suffix.lower()] += 1
+            left_out[quoted_name(path.suffix.lower())] += 1
             continue
         parent = path.parent.name or _base_name(root)
-        uri = os.path.join(root, *path.parts) if is_local else fs.unstrip_protocol(f"{root}/{name}")
-        videos.append(Video(id=name, uri=uri, label=parent if label_by_parent else None))
+        uri = address_of(os.path.join(root, *path.parts)) if is_local else fs.unstrip_protocol(f"{root}/{name}")
+        video_id = quoted_name(name)
+        if other := spelt.get(video_id):
+            got = f"{_shown(other)} and {_shown(name)}"
+            raise problem("videos.folder", _shown(folder), f"one file of id {video_id}", got, "rename one of them")
+        spelt[video_id] = name
+        videos.append(Video(id=video_id, uri=uri, label=quoted_name(parent) if label_by_parent else None))
     if not videos:
         counts = ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in sorted(left_out.items()))
         got = f"none (left out: {counts})" if counts else "an empty folder"
@@ -127,7 +129,8 @@ def _remote_files(fs: Any, root: str) -> Iterator[str]:
 
 
 def _read_table(path: str, root: str | None) -> Manifest:
-    columns, rows = read_table("videos.manifest", path, _COLUMNS, "use videos.folder for a folder of videos")
+    of_folder = "use videos.folder for a folder of videos"
+    columns, rows = read_table("videos.manifest", path, _COLUMNS, of_folder, raw=_PATHS)
     used = [name for name in _PATHS if name in columns]
     if not used:
         known = ", ".join(columns) or "none"
@@ -150,11 +153,11 @@ def _videos(
         written = text_of(place, path_column, row.get(path_column))
         if written is None:
             raise problem(place, path_column, "the path of a video", "nothing", "fill it in")
-        video_id = text_of(place, _ID, row.get(_ID)) or written
+        video_id = text_of(place, _ID, row.get(_ID)) or quoted_name(written)
         segment = segment_of(place, row)
         video = Video(
             id=video_id,
-            uri=_resolve(written, folder, fs),
+            uri=_address(place, path_column, written, folder, fs),
             label=text_of(place, "label", row.get("label")),
             split=text_of(place, "split", row.get("split")),
             segments=() if segment is None else (segment,),
@@ -179,6 +182,25 @@ def _joined(place: str, first: int, known: Video, video: Video) -> Video:
     return Video(known.id, known.uri, label=known.label, split=known.split, segments=known.segments + video.segments)
 
 
+def _address(place: str, column: str, written: str, folder: str, fs: Any | None) -> str:
+    """Returns where a video is, as it is written down; a local file may be named by its bytes, or by its quoted id."""
+    full = _resolve(written, folder, fs)
+    if not is_text(full):
+        if not os.path.lexists(full):
+            got = f"other bytes, and no file {_shown(written)}"
+            raise problem(place, column, "UTF-8", got, "save the manifest as CSV UTF-8, or correct the path")
+        return address_of(full)
+    return address_of(_by_quoted_name(full))
+
+
+def _by_quoted_name(path: str) -> str:
+    """Returns the local path that `path` spells where there is no file of its own name."""
+    if "%" not in path or "://" in path or os.path.lexists(path):
+        return path
+    named = unquoted_name(path)
+    return named if os.path.lexists(named) else path
+
+
 def _resolve(written: str, folder: str, fs: Any | None) -> str:
     if "://" in written or os.path.isabs(written):
         return written
@@ -193,15 +215,7 @@ def _protocols(fs: Any) -> tuple[str, ...]:
 
 
 def _base_name(root: str) -> str:
-    return root.rpartition("/")[2] or "dataset"
-
-
-def _is_text(name: str) -> bool:
-    try:
-        name.encode("utf-8")
-    except UnicodeEncodeError:
-        return False
-    return True
+    return quoted_name(root.rpartition("/")[2]) or "dataset"
 
 
 def _shown(path: str) -> str:

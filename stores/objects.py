@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import io
 import os
 import uuid
 from collections.abc import Callable, Iterable, Mapping
@@ -14,7 +15,8 @@ import fsspec
 import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
-from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe
+from clipmill.schemas.errors import ClipmillError, StorageUnavailableError, StoreError, describe
+from clipmill.stores.storage_faults import RetriedCalls, Retries, fault_of
 
 TEMPORARY_SUFFIX = ".tmp"
 _NUM_REMOTE_THREADS = 16
@@ -40,15 +42,20 @@ class Objects:
     A write is one atomic object: on a local disk a temporary file beside it, synced and moved into place; elsewhere one
     put, which object stores make visible whole or not at all.
 
+    A call that fails for a reason that may pass (a connection refused or reset, a server that is busy or down) is made
+    again as `retries` says. What then still fails is a StorageUnavailableError; missing credentials are a StoreError.
+
     Args:
         url: a path or any fsspec URL.
+        retries: of the calls; those that had to be made again are counted in ``num_retries``.
 
     Raises:
         StoreError: the URL's protocol is unknown, or its driver is not installed.
     """
 
-    def __init__(self, url: str) -> None:
+    def __init__(self, url: str, retries: Retries = Retries()) -> None:  # noqa: B008 (a frozen record)
         self.url = url
+        self._retried = RetriedCalls(retries)
         try:
             # Listings are never cached: other workers write to the same store.
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -65,6 +72,29 @@ class Objects:
         self._root = self._root.rstrip("/") or "/"
         self.is_local = isinstance(self._fs, LocalFileSystem)
 
+    @property
+    def num_retries(self) -> int:
+        """Calls that were made again so far."""
+        return self._retried.num_retries
+
+    def _call(self, what: str, call: Callable[[], T]) -> T:
+        """Returns what `call` returns, tried again while its fault may pass.
+
+        Raises:
+            FileNotFoundError: nothing is there.
+            StorageUnavailableError: storage refuses or does not answer.
+            StoreError: there are no credentials for it.
+        """
+        try:
+            return self._retried(call)
+        except Exception as error:
+            fault = fault_of(error)
+            if fault is None:
+                raise
+            if fault == "absent":
+                raise FileNotFoundError(errno.ENOENT, "no such object", what) from None
+            raise storage_error(self.url, what, error) from None
+
     def full(self, path: str) -> str:
         """Returns `path` as the file system knows it."""
         return f"{self._root.rstrip('/')}/{path}" if path else self._root
@@ -76,13 +106,18 @@ class Objects:
             StorageUnavailableError: storage is read-only, full, unreachable or refuses access.
         """
         target = self.full(path)
+        if self.is_local:
+            try:
+                self._retried(lambda: _write_local(target, data))
+            except OSError as error:
+                # A parent that is a file or has gone away is no missing object.
+                raise storage_error(self.url, f"cannot write {path}", error) from None
+            return
+        whole = bytes(data)
         try:
-            if self.is_local:
-                _write_local(target, data)
-            else:
-                self._fs.pipe_file(target, bytes(data))
-        except OSError as error:
-            raise unavailable(f"{self.url}", f"cannot write {path}", error) from None
+            self._call(f"cannot write {path}", lambda: self._fs.pipe_file(target, whole))
+        except FileNotFoundError:
+            raise storage_error(self.url, f"cannot write {path}", OSError(errno.ENOENT, "no such bucket")) from None
 
     def read(self, path: str, start: int | None = None, stop: int | None = None) -> bytes:
         """Returns the bytes ``[start, stop)`` of an object; a negative `start` counts from its end.
@@ -91,12 +126,8 @@ class Objects:
             FileNotFoundError: there is no such object.
             StorageUnavailableError: storage cannot be read.
         """
-        try:
-            return cast(bytes, self._fs.cat_file(self.full(path), start=start, end=stop))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
-        except OSError as error:
-            raise unavailable(self.url, f"cannot read {path}", error) from None
+        target = self.full(path)
+        return self._call(f"cannot read {path}", lambda: cast(bytes, self._fs.cat_file(target, start=start, end=stop)))
 
     def each(self, function: Callable[[T], U], items: Iterable[T]) -> list[U]:
         """Returns `function` of every item, in order, from a pool of threads: for functions that read objects."""
@@ -109,14 +140,11 @@ class Objects:
 
     def open(self, path: str) -> BinaryIO:
         """Returns a seekable reader that fetches only what is asked of it."""
-        try:
-            if self.is_local:
-                return open(self.full(path), "rb")
-            return cast(BinaryIO, self._fs.open(self.full(path), "rb", cache_type="none"))
-        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
-        except OSError as error:
-            raise unavailable(self.url, f"cannot read {path}", error) from None
+        target = self.full(path)
+        if self.is_local:
+            return self._call(f"cannot read {path}", lambda: open(target, "rb"))
+        num_bytes = self._call(f"cannot read {path}", lambda: int(self._fs.info(target)["size"]))
+        return cast(BinaryIO, _RangeReader(self, path, num_bytes))
 
     def open_for_arrow(self, path: str) -> "pa.NativeFile | BinaryIO":
         """Returns a seekable reader for Arrow, which reads ahead in threads of its own.
@@ -136,7 +164,7 @@ class Objects:
         except OSError as error:
             if not os.path.isfile(target):
                 raise FileNotFoundError(errno.ENOENT, "no such object", path) from None
-            raise unavailable(self.url, f"cannot read {path}", error) from None
+            raise storage_error(self.url, f"cannot read {path}", error) from None
 
     def exists(self, path: str) -> bool:
         """Returns whether there is an object (not a folder) at `path`."""
@@ -144,44 +172,36 @@ class Objects:
 
     def kind(self, path: str = "") -> str | None:
         """Returns ``file``, ``directory`` or None for what lies at `path`."""
+        target = self.full(path)
         try:
-            return cast(str, self._fs.info(self.full(path))["type"])
-        except (FileNotFoundError, NotADirectoryError):
+            return self._call(f"cannot read {path or self.url}", lambda: cast(str, self._fs.info(target)["type"]))
+        except FileNotFoundError:
             return None
-        except OSError as error:
-            raise unavailable(self.url, f"cannot read {path or self.url}", error) from None
 
     def names(self, folder: str = "") -> list[str]:
         """Returns the sorted names directly in `folder`, hidden ones (temporary files) left out."""
-        try:
-            found = self._fs.ls(self.full(folder), detail=False)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        found: list[str] = self._listed(folder, lambda: self._fs.ls(self.full(folder), detail=False))
         names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
         return sorted(name for name in names if not name.startswith("."))
 
     def entries(self, folder: str = "") -> list[StoredObject]:
         """Returns the objects directly in `folder`, sorted by path, hidden ones (temporary files) left out."""
-        try:
-            found: list[dict[str, Any]] = self._fs.ls(self.full(folder), detail=True)
-        except (FileNotFoundError, NotADirectoryError):
-            return []
-        except OSError as error:
-            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
+        found: list[dict[str, Any]] = self._listed(folder, lambda: self._fs.ls(self.full(folder), detail=True))
         objects = [self._object(info["name"], info) for info in found if info["type"] == "file"]
         return sorted((item for item in objects if not _is_hidden(item.path)), key=lambda item: item.path)
 
     def find(self, folder: str = "") -> list[StoredObject]:
         """Returns every object below `folder`, sorted by path, temporary files included."""
+        found: Mapping[str, Mapping[str, Any]] = dict(
+            self._listed(folder, lambda: list(self._fs.find(self.full(folder), detail=True).items()))
+        )
+        return sorted((self._object(path, info) for path, info in found.items()), key=lambda item: item.path)
+
+    def _listed(self, folder: str, call: Callable[[], list[T]]) -> list[T]:
         try:
-            found: Mapping[str, Mapping[str, Any]] = self._fs.find(self.full(folder), detail=True)
+            return self._call(f"cannot list {folder or self.url}", call)
         except FileNotFoundError:
             return []
-        except OSError as error:
-            raise unavailable(self.url, f"cannot list {folder or self.url}", error) from None
-        return sorted((self._object(path, info) for path, info in found.items()), key=lambda item: item.path)
 
     def _object(self, path: str, info: Mapping[str, Any]) -> StoredObject:
         skip = len(self._root.rstrip("/")) + 1
@@ -191,11 +211,9 @@ class Objects:
         """Deletes one object; deleting what is not there is no error. Local folders it leaves empty go too."""
         target = self.full(path)
         try:
-            self._fs.rm_file(target)
+            self._call(f"cannot delete {path}", lambda: self._fs.rm_file(target))
         except FileNotFoundError:
             return
-        except OSError as error:
-            raise unavailable(self.url, f"cannot delete {path}", error) from None
         if self.is_local:
             with contextlib.suppress(OSError):
                 folder = os.path.dirname(target)
@@ -207,7 +225,48 @@ class Objects:
         """Raises StorageUnavailableError where a local root can be known, without writing, to refuse writes."""
         if self.is_local and not os.access(self._root, os.W_OK | os.X_OK):
             error = OSError(errno.EACCES, "no write access")
-            raise unavailable(self.url, "cannot write", error)
+            raise storage_error(self.url, "cannot write", error)
+
+
+class _RangeReader(io.RawIOBase):
+    """A seekable file over an object elsewhere: each read is one request for its range."""
+
+    def __init__(self, objects: Objects, path: str, num_bytes: int) -> None:
+        self._objects = objects
+        self._path = path
+        self._num_bytes = num_bytes
+        self._position = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        begin = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self._num_bytes}[whence]
+        self._position = max(0, begin + offset)
+        return self._position
+
+    def read(self, size: int = -1) -> bytes:
+        left = self._num_bytes - self._position
+        wanted = left if size is None or size < 0 else min(size, left)
+        if wanted <= 0:
+            return b""
+        data = self._objects.read(self._path, self._position, self._position + wanted)
+        self._position += len(data)
+        return data
+
+    def readall(self) -> bytes:
+        return self.read()
+
+    def readinto(self, buffer: Any) -> int:
+        data = self.read(len(buffer))
+        buffer[: len(data)] = data
+        return len(data)
 
 
 def _is_hidden(path: str) -> bool:
@@ -219,8 +278,17 @@ def is_temporary(name: str) -> bool:
     return name.startswith(".") and name.endswith(TEMPORARY_SUFFIX)
 
 
-def unavailable(url: str, what: str, error: OSError, thing: str = "store") -> StorageUnavailableError:
-    """Returns the one-line error for an OSError of the storage under `url`, which is a `thing`."""
+def storage_error(url: str, what: str, error: BaseException, thing: str = "store") -> ClipmillError:
+    """Returns the one-line error for an error of the storage under `url`, which is a `thing`.
+
+    That is a StoreError (exit 2) where credentials are missing, else a StorageUnavailableError (exit 4).
+    """
+    number = error.errno if isinstance(error, OSError) else None
+    reason = (error.strerror if isinstance(error, OSError) and error.strerror else _first_line(error)).lower()
+    got = f"{what}: {reason}"
+    if fault_of(error) == "credentials":
+        remedy = "set the credentials its driver reads (for S3: AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY)"
+        return StoreError(describe(thing, url, "credentials for the storage", got, remedy))
     remedies = {
         errno.ENOSPC: "free some space and run the same command again; what is committed stands",
         errno.EDQUOT: "free some space and run the same command again; what is committed stands",
@@ -228,9 +296,8 @@ def unavailable(url: str, what: str, error: OSError, thing: str = "store") -> St
         errno.EACCES: "make it writable or choose another store url",
         errno.EPERM: "make it writable or choose another store url",
     }
-    remedy = remedies.get(error.errno or 0, "run the same command again when storage answers; what is committed stands")
-    reason = (error.strerror or _first_line(error)).lower()
-    return StorageUnavailableError(describe(thing, url, "storage that answers", f"{what}: {reason}", remedy))
+    remedy = remedies.get(number or 0, "run the same command again when storage answers; what is committed stands")
+    return StorageUnavailableError(describe(thing, url, "storage that answers", got, remedy))
 
 
 def _first_line(error: BaseException) -> str:

@@ -1,6 +1,7 @@
 """Reading features: `FeatureStore` and `Feature`. What counts is decided by commits and the manifest, nothing else."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -9,21 +10,23 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.errors import StoreError, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
-from clipmill.schemas.rows import Rows
+from clipmill.schemas.rows import Rows, concatenate
 from clipmill.stores.objects import Objects
+from clipmill.stores.shard_clips import ShardClips
 from clipmill.stores.shard_formats import ShardCache, open_shard
-from clipmill.stores.shards import slice_rows
+from clipmill.stores.shards import RowColumns, columns_at, slice_rows, take_values
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:
     import dask.array
 
 _SLAB_BYTES = 64 << 20
-"""ours: most bytes of values `clip_means` holds at a time."""
+"""ours: most bytes of values that are read at a time to be reduced."""
 
 _BLOCK_BYTES = 32 << 20
 """ours: most bytes of one block of `dask`: reading in order needs little memory, however large the shards are."""
@@ -146,6 +149,7 @@ class Feature:
         self._store = store
         self._manifest = manifest
         self._shards = ShardCache(store.objects)
+        self._clip_runs: dict[str, ShardClips] = {}
         self.recipe = recipe
         self.dim = recipe.dim
 
@@ -178,6 +182,11 @@ class Feature:
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._places
+
+    @property
+    def url(self) -> str:
+        """Where the store is."""
+        return self._store.url
 
     def index(self) -> pa.Table:
         """Returns one row per video: the COMMITS columns with its passport, its `label`, `num_rows`, `first_row`.
@@ -243,14 +252,13 @@ class Feature:
             StoreError: the video has no rows, or no clip of that index.
         """
         place = self._place(video_id)
-        columns = self._shards.columns(place.shard)
-        rows = np.flatnonzero(columns.clip[place.start : place.stop] == clip) + place.start
-        if not rows.size:
-            self._check_clip(video_id, clip)
-            return _as_float32(slice_rows(self._shards.shard(place.shard), place.start, place.start, columns))
-        first, last = int(rows[0]), int(rows[-1]) + 1
-        found = _as_float32(slice_rows(self._shards.shard(place.shard), first, last, columns))
-        return found if last - first == rows.size else _take(found, rows - first)
+        rows = self._clips_of(place.shard).rows(place.start, place.stop, clip)
+        if isinstance(rows, slice):
+            if rows.start == rows.stop:
+                self._check_clip(video_id, clip)
+            columns = self._shards.columns(place.shard)
+            return _as_float32(slice_rows(self._shards.shard(place.shard), rows.start, rows.stop, columns))
+        return self._at(place.shard, rows)
 
     def _check_clip(self, video_id: str, clip: int) -> None:
         at = self._committed.column("video_id").index(video_id).as_py()
@@ -260,39 +268,167 @@ class Feature:
                 f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
             )
 
+    def take(self, rows: Ints) -> Rows:
+        """Returns the rows at the positions `rows` ``int64[n]``, in that order, ``values`` as ``float32[n, D]``.
+
+        Positions are those of `index` and `dask`. Rows that lie near each other are read together, others not at all.
+
+        Raises:
+            IndexError: there is no row at one of them.
+        """
+        parts = self._placed(rows)
+        if len(parts) == 1:
+            return self._at(*parts[0][:2])
+        read = [self._at(shard, within) for shard, within, _ in parts]
+        if not read:
+            return self._none()
+        return _take(concatenate(read), np.argsort(np.concatenate([at for _, _, at in parts])))
+
+    def mask(self, rows: Ints) -> npt.NDArray[np.bool_]:
+        """Returns ``bool[n]``, whether the rows at the positions `rows` count; no values are read."""
+        found = np.zeros(len(rows), np.bool_)
+        for shard, within, at in self._placed(rows):
+            found[at] = self._shards.columns(shard).mask[within]
+        return found
+
+    def _placed(self, rows: Ints) -> list[tuple[str, Ints, Ints]]:
+        """Returns, by shard, its path, rows there ``int64[m]``, and which of `rows` these are."""
+        rows = np.asarray(rows, np.int64)
+        first_row, shards, starts = self._row_order
+        if len(rows) and not (0 <= rows.min() and rows.max() < first_row[-1]):
+            got = f"{rows.min()} to {rows.max()}"
+            raise IndexError(f"rows of {self.recipe.key}: expected 0 to {first_row[-1] - 1}, got {got}")
+        video = np.searchsorted(first_row, rows, side="right") - 1
+        within, owners = rows - first_row[video] + starts[video], shards[video]
+        numbers = np.unique(owners).tolist()
+        if len(numbers) == 1:
+            return [(self._shard_paths[numbers[0]], within, np.arange(len(rows)))]
+        found = [(number, np.flatnonzero(owners == number)) for number in numbers]
+        return [(self._shard_paths[number], within[at], at) for number, at in found]
+
+    @cached_property
+    def _shard_paths(self) -> list[str]:
+        return list(dict.fromkeys(self._committed.column("shard").to_pylist()))
+
+    @cached_property
+    def _row_order(self) -> tuple[Ints, Ints, Ints]:
+        """First row of each video in the order of `index`, and the number of rows; its shard; where it starts there."""
+        places = self._storage_order()
+        number = {path: position for position, path in enumerate(self._shard_paths)}
+        first_row = np.concatenate([[0], np.cumsum([place.stop - place.start for place in places])]).astype(np.int64)
+        shards = np.array([number[place.shard] for place in places], np.int64)
+        return first_row, shards, np.array([place.start for place in places], np.int64)
+
+    def _none(self) -> Rows:
+        empty = np.zeros(0)
+        values = np.zeros((0, self.dim), np.float32)
+        return Rows(values, empty.astype(np.int32), empty, empty.copy(), empty.astype(np.bool_))
+
+    def _at(self, shard: str, rows: Ints) -> Rows:
+        columns = columns_at(self._shards.columns(shard), rows)
+        values = self.shard_values(shard, rows)
+        return Rows(values, columns.clip, columns.start_seconds, columns.stop_seconds, columns.mask, columns.extras)
+
+    def shard_values(self, shard: str, rows: Ints) -> npt.NDArray[np.float32]:
+        """Returns ``float32[n, D]``, the values of the rows `rows` ``int64[n]`` of the shard at the path `shard`."""
+        return take_values(self._shards.shard(shard), rows).astype(np.float32, copy=False)
+
+    def _clips_of(self, shard: str) -> ShardClips:
+        if shard not in self._clip_runs:
+            starts = self._video_starts.get(shard, np.zeros(0, np.int64))
+            self._clip_runs[shard] = ShardClips.of(self._shards.columns(shard).clip, starts)
+        return self._clip_runs[shard]
+
+    @cached_property
+    def _video_starts(self) -> dict[str, Ints]:
+        starts: dict[str, list[int]] = {}
+        for place in self._places.values():
+            starts.setdefault(place.shard, []).append(place.start)
+        return {shard: np.unique(np.array(found, np.int64)) for shard, found in starts.items()}
+
+    def clip_positions(self, clips: Sequence[ClipRows]) -> list[Ints]:
+        """Returns the positions (of `index` and `take`) of all rows of each clip, whatever their mask, ascending.
+
+        Raises:
+            StoreError: a clip's video has no rows, or no clip of that index.
+        """
+        first_row = dict(
+            zip(*(self._index.column(name).to_pylist() for name in ("video_id", "first_row")), strict=True)
+        )
+        found = []
+        for clip in clips:
+            place = self._place(clip.video_id)
+            rows = self._clips_of(place.shard).rows(place.start, place.stop, clip.clip)
+            if isinstance(rows, slice):
+                if rows.start == rows.stop:
+                    self._check_clip(clip.video_id, clip.clip)
+                rows = np.arange(rows.start, rows.stop)
+            found.append(rows + (first_row[clip.video_id] - place.start))
+        return found
+
+    def reopened(self) -> "Feature":
+        """Returns the same feature over storage opened anew: for a process that was forked from one that read it."""
+        again = copy(self)
+        again._store = Store(Objects(self._store.url), self._store.format, self._store.dataset)
+        again._shards = ShardCache(again._store.objects)
+        return again
+
+    def shard_rows(self, clips: Sequence[ClipRows]) -> Iterator[tuple[str, RowColumns, list[tuple[int, Ints]]]]:
+        """Yields, shard by shard, which rows each of `clips` has there, without reading values.
+
+        Yields:
+            The shard's path, its narrow columns, and (position in `clips`, rows of the shard ``int64[n]`` whose mask
+            is set, ascending) of each clip that has any, by its first row.
+
+        Raises:
+            StoreError: a clip's video has no rows, or no clip of that index.
+        """
+        by_shard: dict[str, list[int]] = {}
+        for number, clip in enumerate(clips):
+            by_shard.setdefault(self._place(clip.video_id).shard, []).append(number)
+        for shard, numbers in sorted(by_shard.items()):
+            columns, runs = self._shards.columns(shard), self._clips_of(shard)
+            found = []
+            for number in numbers:
+                clip = clips[number]
+                place = self._place(clip.video_id)
+                rows = runs.rows(place.start, place.stop, clip.clip)
+                if isinstance(rows, slice):
+                    rows = np.arange(rows.start, rows.stop)
+                rows = rows[columns.mask[rows]]
+                if rows.size:
+                    found.append((number, rows))
+                else:
+                    self._check_clip(clip.video_id, clip.clip)
+            yield shard, columns, sorted(found, key=lambda item: int(item[1][0]))
+
     def clip_means(self, clips: Sequence[ClipRows]) -> npt.NDArray[np.float32]:
         """Returns ``float32[n, D]``: the mean over each clip's rows whose mask is set; NaN where it has none.
 
         Sums run in float64 in row order, shard by shard in bounded memory, whatever the order of `clips`.
         """
         means = np.full((len(clips), self.dim), np.nan, dtype=np.float32)
-        by_shard: dict[str, list[int]] = {}
-        for number, clip in enumerate(clips):
-            by_shard.setdefault(self._place(clip.video_id).shard, []).append(number)
-        for shard, numbers in sorted(by_shard.items()):
-            columns = self._shards.columns(shard)
-            wanted = []
-            for number in numbers:
-                place = self._place(clips[number].video_id)
-                span = slice(place.start, place.stop)
-                rows = np.flatnonzero((columns.clip[span] == clips[number].clip) & columns.mask[span]) + place.start
-                if rows.size:
-                    wanted.append((number, rows))
-                else:
-                    self._check_clip(clips[number].video_id, clips[number].clip)
-            self._add_means(shard, sorted(wanted, key=lambda item: int(item[1][0])), means)
+        for shard, _, wanted in self.shard_rows(clips):
+            self._add_means(shard, wanted, means)
         return means
 
-    def _add_means(
-        self, shard: str, wanted: list[tuple[int, npt.NDArray[np.int64]]], means: npt.NDArray[np.float32]
-    ) -> None:
-        most = max(1, _SLAB_BYTES // (self.dim * np.dtype(self.recipe.dtype).itemsize))
-        position = 0
+    @property
+    def slab_rows(self) -> int:
+        """How many rows are read at a time, at most, where rows are reduced."""
+        return max(1, _SLAB_BYTES // max(1, self.dim * np.dtype(self.recipe.dtype).itemsize))
+
+    def _add_means(self, shard: str, wanted: list[tuple[int, Ints]], means: npt.NDArray[np.float32]) -> None:
+        most, position = self.slab_rows, 0
         while position < len(wanted):
             first = int(wanted[position][1][0])
             # Clips of one slab are read in one go, so that a chunk is not decompressed once per clip.
             until = position + 1
             stop = int(wanted[position][1][-1]) + 1
+            if stop - first > most and self.dim > 1:
+                number, rows = wanted[position]
+                means[number] = self._long_mean(shard, rows, most)
+                position = until
+                continue
             while until < len(wanted) and int(wanted[until][1][-1]) + 1 - first <= most:
                 stop = max(stop, int(wanted[until][1][-1]) + 1)
                 until += 1
@@ -300,6 +436,18 @@ class Feature:
             for number, rows in wanted[position:until]:
                 means[number] = values[rows - first].astype(np.float64).mean(axis=0)
             position = until
+
+    def _long_mean(self, shard: str, rows: Ints, most: int) -> npt.NDArray[np.float64]:
+        """Returns the mean of more rows than are held at a time; added up one after the other, as `mean` does.
+
+        (Of vectors of one number NumPy would add pairwise, so those are never cut.)
+        """
+        parts = (rows[start : start + most] for start in range(0, len(rows), most))
+        total = np.zeros((0, self.dim))
+        for part in parts:
+            values = take_values(self._shards.shard(shard), part).astype(np.float64)
+            total = np.add.reduce(np.concatenate([total, values]), axis=0, keepdims=True)
+        return np.asarray(total[0] / len(rows))
 
     def dask(self) -> "dask.array.Array":
         """Returns ``float32[N, D]``, lazy, in blocks of a shard's rows or at most 32 MiB, in the order of `index`."""

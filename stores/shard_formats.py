@@ -18,6 +18,7 @@ SHARD_FORMATS = Registry(
     "clipmill.shard_formats",
     ShardFormat,
     {
+        "npy": "clipmill.stores.shards_npy:FORMAT",
         "parquet": "clipmill.stores.shards_parquet:FORMAT",
         "zarr": "clipmill.stores.shards_zarr:FORMAT",
     },

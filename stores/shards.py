@@ -3,11 +3,12 @@
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.errors import StoreError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.rows import Rows
@@ -16,6 +17,9 @@ from clipmill.stores.objects import Objects
 
 CHUNK_BYTES = 1 << 20
 """ours: what one random read of a shard fetches and decompresses at most, plus one row."""
+
+_SPAN_CHUNKS = 16
+"""ours: chunks that are held at a time where single rows are picked out of them."""
 
 ZSTD_LEVEL = 1
 """ours: on features of networks higher levels gain a few per cent of size for several times the time."""
@@ -50,6 +54,15 @@ class Shard(Protocol):
 
     def videos(self) -> list[Span]:
         """Returns whose rows these are, as the shard itself says."""
+        ...
+
+
+@runtime_checkable
+class TakesRows(Protocol):
+    """What a shard has besides where single rows cost no more than spans of them."""
+
+    def take(self, rows: Ints) -> npt.NDArray[np.generic] | None:
+        """Returns the values of the rows `rows` ``int64[n]``, ``[n, D]``, writable; None: read spans instead."""
         ...
 
 
@@ -142,4 +155,38 @@ def slice_rows(shard: Shard, start: int, stop: int, columns: RowColumns) -> Rows
         stop_seconds=columns.stop_seconds[span].copy(),
         mask=columns.mask[span].copy(),
         extras={name: column[span].copy() for name, column in columns.extras.items()},
+    )
+
+
+def take_values(shard: Shard, rows: Ints) -> npt.NDArray[np.generic]:
+    """Returns the values of the rows `rows` ``int64[n]`` of `shard`, ``[n, D]`` in the stored dtype, in that order.
+
+    Rows less than a chunk apart are read as one span, so that no chunk is decompressed twice and no request is made
+    for what the one before brought along.
+    """
+    if isinstance(shard, TakesRows) and (taken := shard.take(rows)) is not None:
+        return taken
+    if not len(rows):
+        return shard.values(0, 0)
+    wanted, back = np.unique(rows, return_inverse=True)
+    if wanted[-1] - wanted[0] + 1 == len(rows) and (back[:-1] < back[1:]).all():
+        return shard.values(int(wanted[0]), int(wanted[-1]) + 1)
+    probe = shard.values(int(wanted[0]), int(wanted[0]) + 1)
+    most = chunk_rows(probe.nbytes, shard.num_rows)
+    # Spans are cut, for many rows that lie near each other may stretch over a whole shard.
+    piece = wanted // (_SPAN_CHUNKS * most)
+    breaks = np.flatnonzero((np.diff(wanted) > most) | (np.diff(piece) > 0)) + 1
+    edges = [0, *breaks.tolist(), len(wanted)]
+    found = np.empty((len(wanted), probe.shape[1]), probe.dtype)
+    for left, right in zip(edges, edges[1:], strict=False):
+        first = int(wanted[left])
+        found[left:right] = shard.values(first, int(wanted[right - 1]) + 1)[wanted[left:right] - first]
+    return found[back]
+
+
+def columns_at(columns: RowColumns, rows: Ints) -> RowColumns:
+    """Returns the narrow columns of the rows `rows` ``int64[n]``."""
+    extras = {name: column[rows] for name, column in columns.extras.items()}
+    return RowColumns(
+        columns.clip[rows], columns.start_seconds[rows], columns.stop_seconds[rows], columns.mask[rows], extras
     )

@@ -17,6 +17,7 @@ from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import FORMAT_VERSION, STANDARD_ROW_COLUMNS
 from clipmill.stores.objects import Objects
 from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, ShardFormat, Span, chunk_rows, damaged
+from clipmill.stores.zarr_chunks import chunk_reader
 
 GROUP_OBJECT = "zarr.json"
 
@@ -69,6 +70,7 @@ class ZarrShard:
         except (FileNotFoundError, KeyError, ValueError) as error:
             raise damaged(path, f"no readable Zarr group ({type(error).__name__})") from None
         self.num_rows = int(self._values.shape[0])
+        self._chunks = chunk_reader(objects, f"{path}/values", self._values)
 
     def _array(self, name: str) -> "zarr.Array[Any]":
         array = self._group[name]
@@ -84,7 +86,12 @@ class ZarrShard:
 
     def values(self, start: int, stop: int) -> npt.NDArray[np.generic]:
         """Returns ``[stop - start, D]`` in the stored dtype."""
-        return self._read("values", self._values, start, stop)
+        if self._chunks is None:
+            return self._read("values", self._values, start, stop)
+        try:
+            return self._chunks.values(start, stop)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise damaged(self._path, f"values that cannot be read ({type(error).__name__}: {error})") from None
 
     def columns(self) -> RowColumns:
         """Returns the narrow columns of every row."""

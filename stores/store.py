@@ -4,9 +4,11 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
 
+import numpy as np
 import pyarrow as pa
 
 from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
@@ -14,12 +16,14 @@ from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.rows import Rows
-from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE
+from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
 from clipmill.schemas.task import TaskResult
 from clipmill.stores.catalog import read_commits, write_catalog
 from clipmill.stores.objects import Objects
+from clipmill.stores.run_ids import next_run_id
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.tables import (
     Probe as Probe,
 )
@@ -65,7 +69,7 @@ class Store:
         self.dataset = dataset
 
     @classmethod
-    def create(cls, url: str, format: str, dataset: str) -> "Store":
+    def create(cls, url: str, format: str, dataset: str, retries: Retries = Retries()) -> "Store":  # noqa: B008
         """Returns the store at `url`, made if there is none.
 
         Raises:
@@ -73,7 +77,7 @@ class Store:
                 is no such format.
             StorageUnavailableError: it cannot be written.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         if not is_registered(format):
             remedy = near(format, SHARD_FORMATS.names)
             raise _problem("store", "format", "a registered shard format", repr(format), remedy)
@@ -82,19 +86,19 @@ class Store:
             marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
             objects.write(_MARKER, json.dumps(marker, ensure_ascii=False, indent=1).encode())
         # Read back even what was just written: of two that create at once, one meets the other's.
-        store = cls.open(url)
+        store = cls.open(url, retries)
         store.require(format, dataset)
         objects.check_writable()
         return store
 
     @classmethod
-    def open(cls, url: str) -> "Store":
-        """Returns the store at `url`.
+    def open(cls, url: str, retries: Retries = Retries()) -> "Store":  # noqa: B008
+        """Returns the store at `url`, whose storage calls are tried again as `retries` says.
 
         Raises:
             StoreError: there is none, a newer version of clipmill made it, or its format is not registered here.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         try:
             marker = json.loads(objects.read(_MARKER))
             version, dataset, format = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
@@ -117,13 +121,13 @@ class Store:
         return cls(objects, format, dataset)
 
     @classmethod
-    def exists(cls, url: str) -> bool:
+    def exists(cls, url: str, retries: Retries = Retries()) -> bool:  # noqa: B008
         """Returns whether there is a store at `url`; writes nothing.
 
         Raises:
             StoreError: there is none and `create` could make none: a file, or a folder that holds something else.
         """
-        objects = Objects(url)
+        objects = Objects(url, retries)
         if objects.exists(_MARKER):
             return True
         _check_free(objects)
@@ -185,7 +189,9 @@ class Store:
             rows: of all `videos`, one after the other; ``values`` are ``[N, recipe.dim]`` in ``recipe.dtype``.
             videos: (video id, row_start, row_stop), covering the rows without gap; a span may be empty.
 
-        Running it again writes the same bytes to the same names, whoever runs it.
+        The name holds a digest of the rows, so a shard is never overwritten by other rows: a commit that stands keeps
+        naming the bytes it was made for, whatever a later try of the task (with another batch size, say) writes.
+        The same rows give the same bytes under the same name, whoever runs it.
 
         Raises:
             ValueError: the rows are not what the recipe says.
@@ -193,7 +199,7 @@ class Store:
             StorageUnavailableError: storage refuses.
         """
         rows = checked_rows(recipe, rows, videos)
-        path = f"shards/{folder(recipe)}/{task_key}.{self.format}"
+        path = f"shards/{folder(recipe)}/{task_key}-{rows_digest(rows, videos)}.{self.format}"
         write_shard(self.objects, path, rows, videos)
         return path
 
@@ -216,6 +222,14 @@ class Store:
                     )
                 )
         self.objects.write(_commit_path(recipe, task_key), to_parquet(table))
+
+    def withdraw_commit(self, path: str) -> None:
+        """Deletes the commit at `path`: its rows count no more, and the next build makes them again.
+
+        Raises:
+            StorageUnavailableError: storage refuses.
+        """
+        self.objects.delete(path)
 
     def commit_paths(self) -> list[str]:
         """Returns the sorted paths of all commit objects."""
@@ -325,6 +339,15 @@ class Store:
         """
         return self.objects.read(f"runs/{run_id}/{name}")
 
+    def new_run_id(self) -> str:
+        """Returns an id for a run that begins now: unique, and sorted after every run this store has seen.
+
+        It is the time of this machine's clock, or, where an earlier run was given a later one (by a clock that was
+        ahead), a millisecond after that: so order never comes from clocks alone.
+        """
+        seen = [*self.runs(), *(name.removesuffix(".parquet") for name in self.objects.names("quarantine"))]
+        return next_run_id(seen, datetime.now(UTC))
+
     def runs(self) -> list[str]:
         """Returns the ids of all runs, oldest first (run ids sort by time)."""
         return self.objects.names("runs")
@@ -374,6 +397,18 @@ def folder(recipe: Recipe) -> str:
         quoted = quote(name, safe="")[:60].replace("%", "_").replace("~", "_").lstrip(".")
         name = f"{quoted}-{digest}"
     return f"{name}-{short(recipe.fingerprint)}"
+
+
+def rows_digest(rows: Rows, videos: Sequence[Span]) -> str:
+    """Returns 12 hex digits over the rows, their times and masks, and whose they are."""
+    digest = hashlib.blake2b(digest_size=6)
+    columns = {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS} | dict(rows.extras)
+    for name, column in sorted(columns.items()):
+        little = np.ascontiguousarray(column, column.dtype.newbyteorder("<"))
+        digest.update(f"{name} {little.dtype.str} {little.shape}\n".encode())
+        digest.update(little.data.cast("B") if little.size else b"")
+    digest.update(json.dumps([[name, int(start), int(stop)] for name, start, stop in videos]).encode())
+    return digest.hexdigest()
 
 
 def _commit_path(recipe: Recipe, task_key: str) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
@@ -179,6 +180,18 @@ def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     for _, _, number, video_id in keyed:
         taken.setdefault(video_id, number)
     return take(commits, list(taken.values()))
+
+
+def truncated_and_joined(commits: pa.Table) -> tuple[set[str], set[str]]:
+    """Returns the ids of videos with rows although they break off, and of those joined end to end, of COMMITS rows."""
+    video_ids = commits.column("video_id").to_pylist()
+    passports = commits.column("passport").combine_chunks()
+    truncated = pc.struct_field(passports, "truncated").to_pylist()
+    parts = pc.struct_field(passports, "num_joined_parts").to_pylist()
+    return (
+        {video_id for video_id, evidence in zip(video_ids, truncated, strict=True) if evidence},
+        {video_id for video_id, count in zip(video_ids, parts, strict=True) if (count or 1) > 1},
+    )
 
 
 def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:

@@ -22,7 +22,24 @@ MAY_IMPORT = {
     "pipelines.features": {"schemas", "stores", "extractors", "pipelines.decode"},
     "pipelines.training": {"schemas", "stores", "models", "extractors", "pipelines.datasets", "pipelines.decode"},
     "pipelines.evaluation": {"schemas", "stores", "models", "pipelines.datasets", "pipelines.reports"},
-    "pipelines.reproductions": {"schemas", "extractors", "models", "pipelines.training"},
+    "pipelines.sweeps": {
+        "schemas",
+        "stores",
+        "models",
+        "pipelines.datasets",
+        "pipelines.training",
+        "pipelines.evaluation",
+        "pipelines.reports",
+    },
+    "pipelines.reproductions": {
+        "schemas",
+        "extractors",
+        "models",
+        "pipelines.training",
+        "pipelines.evaluation",
+        "pipelines.sweeps",
+        "pipelines.reports",
+    },
     "jobs": {
         "schemas",
         "stores",
@@ -34,9 +51,10 @@ MAY_IMPORT = {
         "pipelines.features",
         "pipelines.training",
         "pipelines.evaluation",
+        "pipelines.sweeps",
         "pipelines.reproductions",
     },
-    "clipmill": {"schemas", "stores", "extractors", "pipelines.evaluation", "jobs"},
+    "clipmill": {"schemas", "stores", "extractors", "pipelines.datasets", "pipelines.evaluation", "jobs"},
 }
 """Room -> rooms it may import, itself aside; ``clipmill`` is the package's own file, which offers the public names."""
 
@@ -46,13 +64,13 @@ PACKAGES = sorted({room.split(".")[0] for room in MAY_IMPORT} - {"clipmill"})
 HOMES = {
     "decord": ("pipelines/decode/",),
     "av": ("pipelines/decode/",),
-    "ray": ("pipelines/features/engines/ray", "pipelines/training/"),
+    "ray": ("pipelines/features/engines/ray", "pipelines/training/", "pipelines/sweeps/tune_trials.py"),
     "apache_beam": ("pipelines/features/engines/beam",),
     "dask": ("pipelines/evaluation/", "stores/reader.py"),
     "distributed": ("pipelines/evaluation/",),
     "zarr": ("stores/",),
-    # The second reads a weights file published as HDF5: extractors read their weights, and may not import stores.
-    "h5py": ("stores/", "extractors/c3d/projection.py"),
+    # The others read weights published as HDF5: extractors read their weights, and may not import stores.
+    "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
     "onnxruntime": ("extractors/onnx_program/",),
@@ -259,6 +277,7 @@ HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "
     [
         "clipmill.schemas.config",
         "clipmill.schemas.tables",
+        "clipmill",
         "clipmill.stores",
         "clipmill.extractors.registry",
         "clipmill.pipelines.features.plan",

@@ -93,6 +93,7 @@ DISTRIBUTIONS = {
     "yaml": "pyyaml",
     "apache_beam": "apache-beam",
     "faiss": "faiss-cpu",
+    "google_crc32c": "google-crc32c",
 }
 """Import name -> distribution, where they differ."""
 

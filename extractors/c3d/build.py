@@ -12,7 +12,7 @@ from clipmill.extractors.c3d.mean import read_mean_cube
 from clipmill.extractors.c3d.network import C3D
 from clipmill.extractors.c3d.options import C3DOptions
 from clipmill.extractors.c3d.projection import Projection, read_projection
-from clipmill.extractors.torch_extractor import TorchExtractor, empty, seeded
+from clipmill.extractors.torch_extractor import TorchExtractor, empty, network_layer, seeded
 from clipmill.extractors.weights import check_digest, load_network
 from clipmill.schemas.recipe import Recipe
 
@@ -22,11 +22,12 @@ def build(recipe: Recipe, device: str) -> TorchExtractor:
     options: C3DOptions = options_of(CARD, recipe)
     pool5 = options.pool5 or "caffe"
     if recipe.weights.file is not None:
-        network = empty(lambda: C3D(recipe.layer, pool5))
+        network = empty(lambda: C3D(network_layer(recipe.layer), pool5))
         network.drop_unused()
-        load_network(network, recipe.weights.file, layouts())
+        unused = CARD.layer(recipe.layer).unused
+        load_network(network, recipe.weights.file, layouts(), unused, recipe.weights.layout)
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: C3D(recipe.layer, pool5))
+        network = seeded(recipe.weights.seed or 0, lambda: C3D(network_layer(recipe.layer), pool5))
         network.drop_unused()
     projection = None
     if options.pca is not None and options.pca_orientation is not None:

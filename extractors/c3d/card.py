@@ -2,7 +2,7 @@
 
 import os
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.c3d.options import CROP, NUM_FRAMES, C3DOptions
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -153,6 +153,9 @@ def _check(recipe: Recipe) -> None:
     if size != CROP:
         got = "frames of any size" if size is None else f"{size[0]} x {size[1]}"
         raise UsageError(describe(where, "crop", "112 x 112 (fc6 takes no other)", got, "leave crop out"))
+    if preprocess.crops is not None and preprocess.mean_cube is not None:
+        got = f"{preprocess.crops} and a mean_cube, which is cut at one"
+        raise UsageError(describe(where, "crops", "none beside a mean volume", got, "leave one of them out"))
 
 
 CARD = ExtractorCard(
@@ -160,10 +163,13 @@ CARD = ExtractorCard(
     version=1,
     summary="3D convolutional network over 16 frames (Sports-1M)",
     layers=(
-        Layer("fc6", 4096),
-        Layer("fc7", 4096),
-        Layer("pool5", 8192, maps=(512, 1, 4, 4)),
+        Layer("fc6", 4096, unused=("fc7.", "fc8.")),
+        Layer("fc7", 4096, unused=("fc8.",)),
+        Layer("pool5", 8192, maps=(512, 1, 4, 4), unused=("fc6.", "fc7.", "fc8.")),
         Layer("logits", 487),
+        Layer("probabilities", 487),
+        Layer("fc6_before_relu", 4096, unused=("fc7.", "fc8.")),
+        Layer("fc7_before_relu", 4096, unused=("fc8.",)),
     ),
     sampling=Sampling(frames=NUM_FRAMES, step=NUM_FRAMES),
     weights=CARDS,
@@ -173,4 +179,5 @@ CARD = ExtractorCard(
     batch_windows=4,
     resolve_files=_resolve_files,
     check=_check,
+    pixel_options=PIXEL_OPTIONS,
 )

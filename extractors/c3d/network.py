@@ -1,6 +1,6 @@
 """The C3D network."""
 
-from typing import Literal
+from typing import Literal, cast
 
 import torch
 import torch.nn.functional as F
@@ -45,7 +45,7 @@ class C3D(nn.Module):
 
     def drop_unused(self) -> None:
         """Frees the linear layers after the wanted one (for fc6, 77 MB of 320)."""
-        for name in NOT_NEEDED[self._layer]:
+        for name in NOT_NEEDED[self._layer.removesuffix("_before_relu")]:
             delattr(self, name)
 
     def forward(self, clips: Tensor) -> Tensor:
@@ -57,10 +57,16 @@ class C3D(nn.Module):
         x = torch.flatten(pool5(x, self._pool5), 1)
         if self._layer == "pool5":
             return x
-        x = F.relu_(self.fc6(x))
+        x = cast(Tensor, self.fc6(x))
+        if self._layer == "fc6_before_relu":
+            return x
+        x = F.relu_(x)
         if self._layer == "fc6":
             return x
-        x = F.relu_(self.fc7(x))
+        x = cast(Tensor, self.fc7(x))
+        if self._layer == "fc7_before_relu":
+            return x
+        x = F.relu_(x)
         return x if self._layer == "fc7" else self.fc8(x)
 
 

@@ -10,16 +10,16 @@ from clipmill.extractors.cpnet.card import CARD
 from clipmill.extractors.cpnet.network import CPNet
 from clipmill.extractors.cpnet.options import CPNetOptions, fewest_points, stem_stride
 from clipmill.extractors.cpnet.weights import read_state
-from clipmill.extractors.torch_extractor import TorchExtractor, seeded
+from clipmill.extractors.torch_extractor import TorchExtractor, network_layer, seeded, set_batch_norm_epsilon
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 
 
-def make_network(recipe: Recipe, options: CPNetOptions, num_classes: int) -> CPNet:
+def make_network(recipe: Recipe, options: CPNetOptions, num_classes: int | None) -> CPNet:
     """Returns the network a recipe describes, its weights still to be filled."""
     return CPNet(
         options.depth,
-        recipe.layer,
+        network_layer(recipe.layer),
         num_classes,
         stem_stride(options),
         options.k,
@@ -37,13 +37,15 @@ def build(recipe: Recipe, device: str) -> "CPNetExtractor":
     """
     options: CPNetOptions = options_of(CARD, recipe)
     if recipe.weights.file is not None:
-        state = read_state(recipe.weights.file, options.depth)
+        unused = CARD.layer(recipe.layer).unused
+        state = read_state(recipe.weights.file, options.depth, unused, recipe.weights.layout)
         with torch.device("meta"):
-            network = make_network(recipe, options, num_classes=len(state["fc.bias"]))
+            network = make_network(recipe, options, len(state["fc.bias"]) if "fc.bias" in state else None)
         network.load_state_dict(state, strict=True, assign=True)
     else:
         num_classes = options.num_classes or options.release.published[0][1]
         network = seeded(recipe.weights.seed or 0, lambda: make_network(recipe, options, num_classes))
+    set_batch_norm_epsilon(network, options.batch_norm_epsilon)
     if options.fold_batch_norm:
         network.fold_batch_norm()
     return CPNetExtractor(network, recipe, device, options)

@@ -4,11 +4,12 @@ A file holds the variables as a mapping of their names to arrays (``torch.save``
 ``(T, H, W, in, out)`` there with T = 1, the shared layers of a CP module ``(1, 1, in, out)``, the last ``(in, out)``.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 
 import torch
+from torch import Tensor
 
 from clipmill.extractors.cpnet.network import CPNet
 from clipmill.extractors.cpnet.releases import RELEASES, card_name, layout_name
@@ -70,7 +71,24 @@ class TensorFlowLayout(Layout):
 
     def count_classes(self, shapes: Mapping[str, Sequence[int]]) -> int | None:
         """Returns the number of classes of a file with this layout."""
-        return shapes["fc/biases"][0]
+        return shapes["fc/biases"][0] if "fc/biases" in shapes else None
+
+
+def _from_tensorflow(depth: int, key: str, values: Tensor) -> Tensor:
+    """Returns a variable as our network lays it out: ``(out, in, ...)``, without the time axis of length one."""
+    if values.dim() > 1:
+        values = values.permute(-1, -2, *range(values.dim() - 2))
+    return values if key.startswith("fc.") else values.reshape(_shapes(depth)[key])
+
+
+@cache
+def _converter(depth: int) -> Callable[[str, Tensor], Tensor]:
+    return partial(_from_tensorflow, depth)
+
+
+@cache
+def _shapes(depth: int) -> dict[str, tuple[int, ...]]:
+    return {variable.key: variable.shape for variable in variables(depth, 1)}
 
 
 @cache
@@ -88,7 +106,11 @@ def layouts(depth: int | None = None) -> tuple[Layout, ...]:
         if num_classes is None:
             keys["fc/weights"] = ("fc.weight", (RELEASES[depth].num_features, None))
             keys["fc/biases"] = ("fc.bias", (None,))
-        # Weights with another number of classes are taken to want what the depth's default ones want (ours).
+        # With another number of classes they may have begun from either of the depth's published ones.
         card = card_name(depth, data or published[0][0])
-        found.append(TensorFlowLayout(layout_name(depth, data), card, keys, num_classes))
+        others = () if data else tuple(card_name(depth, other) for other, *_ in published[1:])
+        convert = _converter(depth)
+        found.append(
+            TensorFlowLayout(layout_name(depth, data), card, keys, num_classes, others=others, convert=convert)
+        )
     return tuple(found)

@@ -84,6 +84,7 @@ class CPNet(nn.Module):
     Args:
         depth: 18, 34 or 101.
         layer: ``features``, the mean over frames and places before dropout, or ``logits``.
+        num_classes: None: no last layer, for features alone.
         stem_stride: 2 for 224 pixels, 1 for 112.
         k: neighbours of a point.
         cp_blocks: of res3, res4 and res5, how many of the last blocks have a CP module; None: as published.
@@ -91,11 +92,13 @@ class CPNet(nn.Module):
         chunk_queries: rows of the score matrix held at a time.
     """
 
+    fc: nn.Linear
+
     def __init__(
         self,
         depth: int = 18,
         layer: str = "features",
-        num_classes: int = 400,
+        num_classes: int | None = 400,
         stem_stride: int = 1,
         k: int | None = None,
         cp_blocks: Sequence[int] | None = None,
@@ -127,7 +130,8 @@ class CPNet(nn.Module):
                 blocks[f"block{index}"] = Block(inputs, width, outputs, stride, release.bottleneck, cp)
                 inputs = outputs
             self.add_module(f"group{group}", blocks)
-        self.fc = nn.Linear(inputs, num_classes)
+        if num_classes is not None:
+            self.fc = nn.Linear(inputs, num_classes)
 
     def maps(self, clips: Tensor) -> Tensor:
         """Returns the last maps, ``[N, T, C, H / 32, W / 32]`` (an eighth of that stride less for 112 pixels).

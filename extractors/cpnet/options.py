@@ -22,6 +22,7 @@ class CPNetOptions(Model):
         chunk_queries: rows of the score matrix held at a time; None: as many as 64 MiB hold. It bounds memory and
             changes no number.
         fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+        batch_norm_epsilon: in place of TensorFlow's 1e-3.
     """
 
     depth: Depth = 18
@@ -32,6 +33,7 @@ class CPNetOptions(Model):
     mlp_divisors: tuple[int, ...] | None = None
     chunk_queries: int | None = Field(default=None, ge=1)
     fold_batch_norm: bool = True
+    batch_norm_epsilon: float | None = Field(default=None, gt=0, le=0.1)
 
     @model_validator(mode="after")
     def _fits_the_depth(self) -> "CPNetOptions":

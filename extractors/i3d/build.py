@@ -1,6 +1,6 @@
 """I3D as an extractor: windows of frames to rows, for either stream or both."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -9,16 +9,18 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
-from clipmill.extractors.flow import WindowFlows, make_flow, network_values
+from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.i3d.card import CARD
-from clipmill.extractors.i3d.network import InceptionI3D
+from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
-from clipmill.extractors.i3d.steps import StepRows
+from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, parts
 from clipmill.extractors.i3d.weights import load_stream, read_streams
-from clipmill.extractors.torch_extractor import PRECISIONS, affine, seeded
+from clipmill.extractors.i3d.window_steps import WindowStepRows
+from clipmill.extractors.preprocess import centre_offset, values_of
+from clipmill.extractors.torch_extractor import PRECISIONS, PROBABILITIES, affine, seeded, set_batch_norm_epsilon
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
-from clipmill.schemas.records import Clip
+from clipmill.schemas.records import Clip, Window
 
 
 def build(recipe: Recipe, device: str) -> "I3DExtractor":
@@ -27,7 +29,8 @@ def build(recipe: Recipe, device: str) -> "I3DExtractor":
     names = ("rgb", "flow") if options.stream == "both" else (options.stream,)
     networks: dict[str, InceptionI3D] = {}
     if recipe.weights.file is not None:
-        states = read_streams(recipe.weights.file, options.stream)
+        unused = CARD.layer(recipe.layer).unused
+        states = read_streams(recipe.weights.file, options.stream, unused, recipe.weights.layout)
         networks = {name: load_stream(states[name], name) for name in names}
     else:
         for name in names:
@@ -49,6 +52,7 @@ class I3DExtractor:
         self._dtype = PRECISIONS[recipe.precision]
         self._networks: dict[str, InceptionI3D] = {}
         for name, network in networks.items():
+            set_batch_norm_epsilon(network, options.batch_norm_epsilon)
             if options.fold_batch_norm:
                 network.fold_batch_norm()
             # Channels last is how the frames lie in memory, and the faster layout of these convolutions.
@@ -61,20 +65,64 @@ class I3DExtractor:
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        """Returns ``{"values": float32[N, D]}``, or ``[N, S, D]`` with `steps`, for ``uint8[N, T, H, W, 3]``."""
-        with torch.inference_mode():
-            parts = [self._stream(name, frames) for name in self._networks]
-            # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
-            values = sum(parts[1:], parts[0]) if self._recipe.layer == "logits" else torch.cat(parts, dim=1)
-            values = values.transpose(1, 2) if self._options.steps else values.mean(dim=2)
-        return {"values": values.contiguous().cpu().numpy()}
+        """Returns ``{"values": float32[N, D]}``, or ``[N, S, D]`` with `steps`, for ``uint8[N, T, H, W, 3]``.
 
-    def _stream(self, name: str, frames: npt.NDArray[np.uint8]) -> Tensor:
-        """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax."""
+        Each window is taken for a clip of its own.
+        """
+        return {"values": self._values(frames, None)}
+
+    def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
+        """Returns what `forward` does; with `steps`, those of one pass over each window's whole clip.
+
+        The frames that fill a clip's last window up are left out, since the network pads with zeros where a clip ends;
+        the steps that they would have made are zeros.
+        """
+        if not self._options.steps:
+            return self.forward(frames)
+        extra = self._num_frames_without_flow
+        num_steps = (frames.shape[1] - extra) // FRAMES_PER_STEP - 1
+        found: npt.NDArray[np.float32] | None = None
+        for part, indices in parts(windows, MIN_FRAMES + extra).items():
+            values = self._values(frames[indices, : part.num_frames], part.num_clip_frames - extra)
+            if found is None:
+                found = np.zeros((len(frames), num_steps, values.shape[2]), dtype=np.float32)
+            found[indices, : values.shape[1]] = values
+        return {"values": found if found is not None else np.zeros((0, num_steps, 0), dtype=np.float32)}
+
+    @property
+    def _of_classes(self) -> bool:
+        return self._recipe.layer in ("logits", PROBABILITIES)
+
+    @property
+    def _num_frames_without_flow(self) -> int:
+        """The last frame of a window is there for its flow only."""
+        return 0 if self._flows is None else 1
+
+    def _values(self, frames: npt.NDArray[np.uint8], num_frames: int | None) -> npt.NDArray[np.float32]:
+        with torch.inference_mode():
+            parts = [self._stream(name, frames, num_frames) for name in self._networks]
+            # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
+            values = sum(parts[1:], parts[0]) if self._of_classes else torch.cat(parts, dim=1)
+            by_step = self._options.steps or self._options.window_steps
+            if self._options.maps is not None:
+                values = values.flatten(1)
+            else:
+                values = values.transpose(1, 2) if by_step else values.mean(dim=2)
+            if self._recipe.layer == PROBABILITIES:
+                values = values.softmax(dim=-1)
+        return np.asarray(values.contiguous().cpu().numpy(), dtype=np.float32)
+
+    def _stream(self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None) -> Tensor:
+        """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax.
+
+        Or the map of ``options.maps``, ``[N, C, T', H', W']``.
+        """
         network = self._networks[name]
         inputs = self._rgb(frames) if name == "rgb" else self._flow(frames)
-        features = network.features(inputs.to(self._dtype))
-        wanted = network.logits(features) if self._recipe.layer == "logits" else features
+        if self._options.maps is not None:
+            return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
+        features = network.features(inputs.to(self._dtype), num_frames)
+        wanted = network.logits(features) if self._of_classes else features
         result: Tensor = wanted.float()
         return result
 
@@ -82,16 +130,20 @@ class I3DExtractor:
         if self._flows is not None:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
-        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
-        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+        values = values_of(frames, self._recipe.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         flow = self._options.flow
         if flow is None or self._flows is None:
             raise ValueError("I3D flow: expected flow options, got none")
-        rows, columns = self._crop(frames.shape[2], frames.shape[3])
-        windows = np.stack([self._flows.of(window)[:, :, rows, columns] for window in frames])
-        values = network_values(windows, flow.values)
+        found = []
+        for window in frames:
+            field = self._flows.of(window)
+            rows, columns = self._crop(field.shape[2], field.shape[3])
+            found.append(field[:, :, rows, columns])
+        values = network_values(np.stack(found), flow.values, flow.bound or BOUND_PIXELS)
         tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
@@ -103,11 +155,13 @@ class I3DExtractor:
             raise VideoError(
                 "extract", "frame_too_small", describe(self._recipe.name, "crop", expected, f"{width}x{height}", remedy)
             )
-        top, left = (height - side) // 2, (width - side) // 2
+        top, left = centre_offset(self._recipe.preprocess.model_copy(update={"crop": (side, side)}), height, width)
         return slice(top, top + side), slice(left, left + side)
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window, or one per step."""
         if self._options.steps:
             return StepRows(clip, self._recipe.dtype, self._recipe.sampling)
+        if self._options.window_steps:
+            return WindowStepRows(clip, self._recipe.dtype, self._recipe.sampling)
         return EachWindow(clip, self._recipe.dtype)

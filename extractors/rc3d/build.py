@@ -7,7 +7,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clipmill.extractors.base import Outputs, Reducer, options_of
+from clipmill.extractors.base import Outputs, Reducer, card_for, options_of
+from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts
 from clipmill.extractors.rc3d.network import RC3D
@@ -31,12 +32,13 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     release = options.release
     if recipe.weights.file is not None:
         network = empty(lambda: RC3D(release, options.pooled))
-        load_network(network, recipe.weights.file, [item for item in layouts() if item.name == layout_name(release)])
+        unused = card_for(CARD, options).layer(recipe.layer).unused
+        load_network(network, recipe.weights.file, layouts(), unused, layout_name(release))
     else:
         network = seeded(recipe.weights.seed or 0, lambda: RC3D(release, options.pooled))
         network.initialise_heads(torch.Generator().manual_seed(recipe.weights.seed or 0))
         with torch.no_grad():
-            cast(Tensor, network.get_submodule("conv1a").weight).mul_(RANDOM_INPUT_SCALE)
+            cast(Tensor, network.first_conv.weight).mul_(RANDOM_INPUT_SCALE)
     return RC3DExtractor(network, recipe, device, options)
 
 
@@ -45,7 +47,7 @@ class RC3DExtractor:
 
     def __init__(self, network: RC3D, recipe: Recipe, device: str, options: RC3DOptions) -> None:
         if recipe.preprocess.colour == "bgr":
-            reverse_input_channels(network.get_submodule("conv1a"))
+            reverse_input_channels(network.first_conv)
         self._device = torch.device(device)
         self._dtype = PRECISIONS[recipe.precision]
         self._network = network.to(self._device, self._dtype).eval()
@@ -97,8 +99,9 @@ class RC3DExtractor:
         }
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        tensor = torch.from_numpy(np.ascontiguousarray(frames)).to(self._device, non_blocking=True)
-        tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format)
+        values = values_of(frames, self._recipe.preprocess)
+        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
 
     def _detect(

@@ -1,5 +1,7 @@
 """R-C3D (Xu et al., ICCV 2017): temporal proposals with their features, or detections of actions."""
 
+from math import prod
+
 from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, Release
@@ -7,21 +9,34 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 
 FPS = 25
-GMAC_PER_FRAME = 1861.4 / 768
-"""Of trunk and proposal subnet."""
-REGIONS_GMAC = 10.1
-"""Of a buffer's 300 regions in the classification subnet."""
+GMAC: dict[int | None, tuple[float, float]] = {
+    None: (1861.4 / 768, 10.1 / 16),
+    18: (387.3 / 768, 237.9 / 256),
+    34: (587.1 / 768, 373.8 / 256),
+    50: (483.3 / 768, 314.9 / 256),
+}
+"""By the depth of the ResNet, None for C3D: of a frame in trunk and proposal subnet, and of a cell of all 300 pooled
+regions in the classification subnet."""
 EXPECTED_DETECTIONS = 200
 """Of a clip, where the release keeps them all (ours: what the others keep at most; it bounds planned shards)."""
 TRUNK_STRIDE_PIXELS = 16
 """Of a frame per cell of the trunk's maps, along each side."""
 
 
+OFFSETS = ("twin_pred.",)
+"""Our keys of what proposals do without: they are not moved by their class's offsets."""
 OF_DETECTIONS = ("score_threshold", "nms", "nms_video", "max_detections")
 """Options that change nothing but layer detections."""
 
+# Both codes turn a frame into float32 before OpenCV resizes it, so grey levels keep their fractions.
 PREPROCESS = Preprocess(
-    resize="exact", size=(128, 171), crop=(112, 112), crop_offset=(8, 29), colour="bgr", mean=(90.0, 98.0, 102.0)
+    resize="exact",
+    size=(128, 171),
+    resize_precision="float32",
+    crop=(112, 112),
+    crop_offset=(8, 29),
+    colour="bgr",
+    mean=(90.0, 98.0, 102.0),
 )
 SOURCES = {
     "pytorch": ("sunnyxiaohu/R-C3D.pytorch, tdcnn_<session>_<epoch>_<step>.pth", "MIT"),
@@ -44,16 +59,28 @@ def _weights(release: Release) -> WeightsCard:
 def _variant(options: RC3DOptions) -> ExtractorCard:
     release = options.release
     frames = options.buffer_frames or release.buffer_frames
-    widths = {"fc6": 4096} | ({"fc7": 4096} if release.has_fc7 else {}) | {"detections": release.num_classes}
+    hidden = {"fc6": 4096} | ({"fc7": 4096} if release.has_fc7 else {})
+    if release.resnet is not None:
+        hidden = {"features": release.num_features}
+    widths = hidden | {"detections": release.num_classes}
     rows = dict.fromkeys(widths, options.top)
     rows["detections"] = options.max_detections or release.max_detections or EXPECTED_DETECTIONS
     layers = [
-        Layer(name, dim, rows_per_clip=rows[name], min_side_pixels=TRUNK_STRIDE_PIXELS) for name, dim in widths.items()
+        Layer(
+            name,
+            dim,
+            rows_per_clip=rows[name],
+            min_side_pixels=TRUNK_STRIDE_PIXELS,
+            unused=() if name == "detections" else OFFSETS,
+        )
+        for name, dim in widths.items()
     ]
+    per_frame, per_cell = GMAC[release.resnet]
     return ExtractorCard(
         name="rc3d",
-        version=1,
-        summary="temporal action proposals with their features, or detections (ActivityNet, THUMOS14)",
+        # 2: frames are resized in float32.
+        version=2,
+        summary="temporal action proposals with their features, or detections (ActivityNet, THUMOS14, Charades)",
         layers=tuple(layers),
         sampling=Sampling(
             fps=FPS, frames=frames, every=release.every, step=frames * release.every // 4, tail=release.tail
@@ -61,12 +88,13 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         weights=(_weights(release),),
         min_frames=2 * FEATURE_STRIDE_FRAMES,
         options=RC3DOptions,
-        gmac_per_window=GMAC_PER_FRAME * frames + REGIONS_GMAC,
+        gmac_per_window=per_frame * frames + per_cell * prod(options.pooled or release.pooled),
         batch_windows=1,
         extras={"score": "float32", "class_index": "int32", "class_score": "float32"},
         variant=_variant,
         check=_check,
         class_names=_class_names,
+        pixel_options=frozenset({"resize_precision"}),
     )
 
 

@@ -7,7 +7,7 @@ import torch
 
 from clipmill.extractors.rc3d.network import RC3D
 from clipmill.extractors.rc3d.releases import RELEASES, TRUNK, Release
-from clipmill.extractors.weights import Layout, Shape
+from clipmill.extractors.weights import COUNTER, Layout, Shape
 
 _PYTORCH_TRUNK = dict(zip(TRUNK, (f"RCNN_base.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
 _PYTORCH = _PYTORCH_TRUNK | {
@@ -19,6 +19,14 @@ _PYTORCH = _PYTORCH_TRUNK | {
     "cls_score": "RCNN_cls_score",
     "twin_pred": "RCNN_twin_pred",
 }
+_RESNET = {
+    "base.conv1": "RCNN_base.0",
+    "base.bn1": "RCNN_base.1",
+    "base.layer1": "RCNN_base.4",
+    "base.layer2": "RCNN_base.5",
+    "base.layer3": "RCNN_base.6",
+    "top": "RCNN_top.0",
+}
 _CAFFE = {"rpn_conv1": "rpn_conv/3x3", "rpn_conv2": "rpn_conv/3x3_2"}
 
 
@@ -28,8 +36,13 @@ def _keys(release: Release) -> Mapping[str, tuple[str, Shape]]:
     keys: dict[str, tuple[str, Shape]] = {}
     for key, value in state.items():
         layer, kind = key.rsplit(".", 1)
+        if kind == COUNTER:
+            continue
         if release.name.startswith("caffe"):
             published = f"{_CAFFE.get(layer, layer)}[{0 if kind == 'weight' else 1}]"
+        elif release.resnet is not None and layer.startswith(("base.", "top.")):
+            part = next(part for part in _RESNET if key.startswith(f"{part}."))
+            published = _RESNET[part] + key.removeprefix(part)
         else:
             published = f"{_PYTORCH[layer]}.{kind}"
         keys[published] = (key, tuple(value.shape))

@@ -7,6 +7,7 @@ import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, OFFSET_STD, TRUNK, Release
+from clipmill.extractors.rc3d.resnet import TRUNK_STAGES, WIDTHS, Stage, Trunk, head_features, widened
 
 TRUNK_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 POOL_AFTER: dict[str, tuple[int, int, int]] = {
@@ -37,22 +38,37 @@ class RC3D(nn.Module):
         self.release = release
         self.pooled = pooled or release.pooled
         self.offsets_normalised = release.offsets_normalised
-        inputs = 3
-        for name, width in zip(TRUNK, TRUNK_WIDTHS, strict=True):
-            self.add_module(name, nn.Conv3d(inputs, width, 3, padding=1))
-            inputs = width
+        channels = 3
+        self.base: Trunk | None = None
+        self.top: Stage | None = None
+        if release.resnet is None:
+            for name, width in zip(TRUNK, TRUNK_WIDTHS, strict=True):
+                self.add_module(name, nn.Conv3d(channels, width, 3, padding=1))
+                channels = width
+        else:
+            self.base = Trunk(release.resnet)
+            self.top = Stage(release.resnet, TRUNK_STAGES, 2)
+            channels = widened(release.resnet, WIDTHS[TRUNK_STAGES - 1])
         stride = (1, 2, 2) if release.rpn_strided else (1, 1, 1)
-        self.rpn_conv1 = nn.Conv3d(512, 512, 3, stride, padding=1)
+        self.rpn_conv1 = nn.Conv3d(channels, 512, 3, stride, padding=1)
         self.rpn_conv2 = nn.Conv3d(512, 512, 3, stride, padding=1) if release.rpn_strided else None
         self.rpn_cls_score = nn.Conv3d(512, 2 * len(release.scales), 1)
         self.rpn_twin_pred = nn.Conv3d(512, 2 * len(release.scales), 1)
-        self.fc6 = nn.Linear(512 * POOLED_CELLS, 4096)
+        self.fc6 = nn.Linear(512 * POOLED_CELLS, 4096) if release.resnet is None else None
         self.fc7 = nn.Linear(4096, 4096) if release.has_fc7 else None
-        self.cls_score = nn.Linear(4096, release.num_classes)
-        self.twin_pred = nn.Linear(4096, 2 * release.num_classes)
+        self.cls_score = nn.Linear(release.num_features, release.num_classes)
+        self.twin_pred = nn.Linear(release.num_features, 2 * release.num_classes)
+
+    @property
+    def first_conv(self) -> nn.Module:
+        """The convolution that takes the frames."""
+        return self.get_submodule("conv1a") if self.base is None else self.base.conv1
 
     def trunk(self, clips: Tensor) -> Tensor:
-        """Returns ``[N, 512, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5."""
+        """Returns ``[N, C, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5 (C = 512), or ResNet's stages."""
+        if self.base is not None:
+            found: Tensor = self.base(clips)
+            return found
         maps = clips
         for name in TRUNK:
             convolution = self.get_submodule(name)
@@ -82,12 +98,20 @@ class RC3D(nn.Module):
     def hidden(self, maps: Tensor, segments: Tensor) -> tuple[Tensor, Tensor]:
         """Returns fc6 and the last hidden layer (fc7, or fc6 again), each ``[n, 4096]`` after its ReLU.
 
+        Of a ResNet both are the mean of its last stage, ``[n, 512]`` or ``[n, 2048]``.
+
         Args:
-            maps: ``[512, L / 8, H, W]`` of one buffer.
+            maps: ``[C, L / 8, H, W]`` of one buffer.
             segments: ``[n, 2]`` in frames of the buffer.
         """
-        pooled = pool_regions(maps, segments, self.pooled).flatten(1)
-        fc6 = functional.relu(self.fc6(pooled))
+        return self.head(pool_regions(maps, segments, self.pooled))
+
+    def head(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns what `hidden` does, of regions that are pooled already, ``[n, C, t, h, w]``."""
+        if self.top is not None:
+            features = head_features(self.top, pooled)
+            return features, features
+        fc6 = functional.relu(cast(nn.Linear, self.fc6)(pooled.flatten(1)))
         last = functional.dropout(fc6, self.release.dropout, self.training)
         if self.fc7 is not None:
             last = functional.dropout(functional.relu(self.fc7(last)), self.release.dropout, self.training)

@@ -1,5 +1,6 @@
 """Switches of R-C3D."""
 
+from math import prod
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -47,7 +48,10 @@ class RC3DOptions(Model):
 
     @model_validator(mode="after")
     def _fits(self) -> "RC3DOptions":
-        if self.pooled is not None and (min(self.pooled) < 1 or self.pooled[0] * self.pooled[1] * self.pooled[2] != 16):
+        if self.pooled is not None and min(self.pooled) < 1:
+            raise ValueError("pooled: expected three sizes of at least 1, such as [1, 4, 4]")
+        # fc6 takes 16 cells; the last stage of a ResNet any number.
+        if self.pooled is not None and self.release.resnet is None and prod(self.pooled) != 16:
             raise ValueError("pooled: expected three sizes with 16 cells in all, such as [1, 4, 4] or [4, 2, 2]")
         if self.pool < self.top:
             raise ValueError(f"pool: expected at least top ({self.top}), got {self.pool}; raise pool")

@@ -1,4 +1,4 @@
-"""The public releases of R-C3D (Xu et al., ICCV 2017): the Caffe code and a PyTorch code, on two data sets each.
+"""The public releases of R-C3D (Xu et al., ICCV 2017): the Caffe code and a PyTorch code, each on several data sets.
 
 The first is the authors' (VisionLearningGroup/R-C3D), the second sunnyxiaohu/R-C3D.pytorch.
 
@@ -6,10 +6,21 @@ They differ in ways that change which weights fit and what the numbers are. The 
 prototxts, not the paper; where the paper differs, that is said here.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-ReleaseName = Literal["pytorch-activitynet", "pytorch-thumos14", "caffe-activitynet", "caffe-thumos14"]
+ReleaseName = Literal[
+    "pytorch-activitynet",
+    "pytorch-thumos14",
+    "caffe-activitynet",
+    "caffe-thumos14",
+    "caffe-charades",
+    "pytorch-activitynet-resnet18",
+    "pytorch-activitynet-resnet34",
+    "pytorch-activitynet-resnet50",
+    "pytorch-thumos14-resnet18",
+    "pytorch-thumos14-resnet34",
+]
 
 CAFFE_THUMOS_SCALES = tuple(float(scale) for scale in range(2, 57, 2))
 # Also the paper's, for THUMOS14.
@@ -18,6 +29,9 @@ PYTORCH_THUMOS_SCALES = (2.0, 4.0, 5.0, 6.0, 8.0, 9.0, 10.0, 12.0, 14.0, 16.0)
 ACTIVITYNET_SCALES = (
     1.0, 1.25, 1.5, 1.75, 2.0, 2.5, 3.0, 3.5, 4.0, 4.5, 5.0, 5.5, 6.0, 7.0, 8.0, 9.0, 10.0, 11.0, 12.0, 14.0, 16.0,
     18.0, 20.0, 22.0, 24.0, 28.0, 32.0, 36.0, 40.0, 44.0, 52.0, 60.0, 68.0, 76.0, 84.0, 92.0, 100.0,
+)
+CHARADES_SCALES = (
+    1.0, 2.0, 3.0, 4.0, 5.0, 6.0, 7.0, 8.0, 10.0, 12.0, 14.0, 16.0, 20.0, 24.0, 28.0, 32.0, 40.0, 48.0,
 )
 # The paper's list, which no released model uses.
 PAPER_ACTIVITYNET_SCALES = (
@@ -98,6 +112,7 @@ class Release:
         resampled: whether regions are drawn with replacement, to always reach their number.
         min_inside: share of an annotation that must lie in a training buffer.
         frozen: trunk layers that are not trained.
+        resnet: depth of the 3D ResNet in place of C3D, whose last stage is the head and takes regions of any size.
     """
 
     name: str
@@ -123,6 +138,12 @@ class Release:
     min_inside: float
     frozen: tuple[str, ...] = ()
     class_names: tuple[str, ...] = ()
+    resnet: Literal[18, 34, 50] | None = None
+
+    @property
+    def num_features(self) -> int:
+        """Length of the last hidden layer."""
+        return {None: 4096, 18: 512, 34: 512, 50: 2048}[self.resnet]
 
     @property
     def step_frames(self) -> int:
@@ -230,6 +251,48 @@ RELEASES = {
             resampled=False,
             min_inside=1.0,
             class_names=THUMOS14_CLASSES,
+        ),
+    )
+}
+
+_RESNETS: tuple[tuple[str, Literal[18, 34, 50], tuple[int, int, int]], ...] = (
+    ("activitynet", 18, (16, 4, 4)),
+    ("activitynet", 34, (16, 4, 4)),
+    ("activitynet", 50, (16, 4, 4)),
+    ("thumos14", 18, (4, 2, 2)),
+    ("thumos14", 34, (4, 2, 2)),
+)
+"""Data, depth and pooled region: the files res<depth>_<data>.yml of the PyTorch code."""
+_RESNET_FROZEN = ("base.conv1", "base.bn1")
+RELEASES |= {
+    release.name: release
+    for release in (
+        # The authors' third data set: experiments/charades of their code. The prototxt has one proposal convolution and
+        # fc7, as THUMOS14's; frames are every 5th of 25 a second.
+        replace(
+            RELEASES["caffe-thumos14"],
+            name="caffe-charades",
+            num_classes=158,
+            scales=CHARADES_SCALES,
+            buffer_frames=768,
+            every=5,
+            train_filter=ProposalFilter(0.7, 12000, 2000),
+            test_filter=ProposalFilter(0.7, 6000, 300),
+            score_threshold=0.0064,
+            tail="overlap",
+            min_inside=0.8,
+            frozen=("conv1a", "conv2a"),
+            class_names=(),
+        ),
+        *(
+            replace(
+                RELEASES[f"pytorch-{data}"],
+                name=f"pytorch-{data}-resnet{depth}",
+                pooled=pooled,
+                frozen=_RESNET_FROZEN,
+                resnet=depth,
+            )
+            for data, depth, pooled in _RESNETS
         ),
     )
 }

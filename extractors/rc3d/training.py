@@ -205,11 +205,17 @@ def losses(network: RC3D, clip: Tensor, truth: BufferTruth, generator: np.random
     }
 
 
+def _is_norm(name: str) -> bool:
+    """Whether it is a batch norm's parameter: those of the ResNets keep their values."""
+    return ".bn" in name or ".downsample.1." in name
+
+
 def parameter_groups(network: RC3D, learning_rate: float = 1e-4) -> list[dict[str, object]]:
     """Returns the groups for an SGD of momentum 0.9: frozen layers left out, biases at twice the rate without decay."""
     groups: tuple[list[Tensor], list[Tensor]] = ([], [])
     for name, parameter in network.named_parameters():
-        trained = name.split(".")[0] not in network.release.frozen
+        frozen = name.startswith(tuple(f"{part}." for part in network.release.frozen)) or _is_norm(name)
+        trained = not frozen
         parameter.requires_grad_(trained)
         if trained:
             groups[name.endswith(".bias")].append(parameter)

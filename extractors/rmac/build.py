@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as functional
+from PIL import Image
 from torch import Tensor
 
 from clipmill.extractors.base import Outputs, Reducer, options_of
@@ -23,6 +25,9 @@ from clipmill.schemas.errors import VideoError, WeightsError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
 from clipmill.schemas.rows import Rows
+
+GEM_POWER, GEM_LEAST = 3.0, 1e-6
+"""Of the generalised mean (Radenovic et al., TPAMI 2019): what cnnimageretrieval begins to train with."""
 
 
 class RMACExtractor(TorchExtractor):
@@ -59,12 +64,59 @@ class RMACExtractor(TorchExtractor):
         Raises:
             VideoError: ``frame_too_small``: VGG-16's maps of these frames would have no cell.
         """
-        self._check_size(*frames.shape[2:4])
         with torch.inference_mode():
-            vectors = self._regional(self._network(self.prepare(frames)).float())
-            if self._recipe.layer == "descriptor":
-                vectors = unit(vectors.sum(dim=1))
-        return {"values": vectors.cpu().numpy()}
+            if self._options.scales:
+                values = self._of_scales(self.prepare(frames))
+            else:
+                vectors = torch.cat(
+                    [self._vectors(self.prepare(resized)) for resized in self._resolutions(frames)], dim=1
+                )
+                values = vectors if self._recipe.layer == "regions" else unit(vectors.sum(dim=1))
+        return {"values": values.cpu().numpy()}
+
+    def _resolutions(self, frames: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
+        """Returns the frames at each resolution, sides rounded half to even, as Pillow resizes."""
+        kind = Image.Resampling.BICUBIC if self._options.resolutions_filter == "bicubic" else Image.Resampling.NEAREST
+        found = []
+        for factor in self._options.resolutions or (1.0,):
+            rows, columns = (round(side * factor) for side in frames.shape[2:4])
+            if (rows, columns) == frames.shape[2:4]:
+                found.append(frames)
+                continue
+            images = [Image.fromarray(window[0]).resize((columns, rows), kind) for window in frames]
+            found.append(np.stack([np.asarray(image) for image in images])[:, np.newaxis])
+        return found
+
+    def _of_scales(self, images: Tensor) -> Tensor:
+        """Returns the power mean of the descriptors at each scale, of unit length, ``[N, D]``."""
+        power = self._options.scale_power or 1.0
+        total: Tensor | None = None
+        for scale in self._options.scales:
+            resized = images
+            if scale != 1:
+                resized = functional.interpolate(images, scale_factor=scale, mode="bilinear", align_corners=False)
+            descriptors = unit(self._vectors(resized).sum(dim=1)) ** power
+            total = descriptors if total is None else total + descriptors
+        if total is None:
+            raise ValueError("R-MAC: expected scales, got none")
+        return unit((total / len(self._options.scales)) ** (1 / power))
+
+    def _vectors(self, images: Tensor) -> Tensor:
+        """Returns the vectors that are summed, ``[N, R, D]``: of regions, or of the whole map."""
+        self._check_size(images.shape[2], images.shape[3])
+        maps = self._network(images).float()
+        return self._regional(maps) if self._options.pool is None else self._whole(maps)
+
+    def _whole(self, maps: Tensor) -> Tensor:
+        """Returns one vector of the whole map, of unit length, ``[N, 1, D]``."""
+        if self._options.pool == "mac":
+            pooled = maps.amax((2, 3))
+        elif self._options.pool == "spoc":
+            pooled = maps.mean((2, 3))
+        else:
+            power = self._options.gem_power or GEM_POWER
+            pooled = maps.clamp(min=GEM_LEAST).pow(power).mean((2, 3)).pow(1 / power)
+        return unit(pooled)[:, None]
 
     def _check_size(self, rows: int, columns: int) -> None:
         stride = 32 if self._options.last_pool else 16

@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
@@ -9,14 +10,17 @@ from clipmill.extractors.resnet50 import card as resnet50
 from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
 from clipmill.extractors.rmac.regions import regions
 from clipmill.extractors.vgg16 import card as vgg16
-from clipmill.extractors.whitening import read_whitening
+from clipmill.extractors.whitening import PUBLISHED, read_whitening
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 from clipmill.schemas.fingerprint import canonical
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
 from clipmill.schemas.records import Video
+from clipmill.schemas.whitening import Whitening
 
 CAFFE_CARD = "imagenet-caffe"
 LONG_SIDE = 1024
+LINEAR = ("classifier.", "fc.")
+"""Our keys of both networks' linear layers, which maps do without."""
 
 
 def _uncropped(card: WeightsCard) -> WeightsCard:
@@ -31,22 +35,32 @@ def _uncropped(card: WeightsCard) -> WeightsCard:
     }
     preprocess = card.preprocess.model_copy(update=geometry)
     # The files are listed under the network's own name.
-    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+    return replace(card, preprocess=preprocess, files=(), digests=_digests(card), classes=None)
+
+
+def _digests(card: WeightsCard) -> tuple[str, ...]:
+    return tuple(file.sha256 for file in card.files if file.sha256 is not None)
 
 
 VGG16_CARDS = tuple(
     # Caffe's first: published R-MAC uses it.
     sorted((_uncropped(card) for card in vgg16.CARDS), key=lambda card: card.name != CAFFE_CARD)
 )
-# resnet50's second card differs in its resize alone.
-RESNET50_CARDS = (_uncropped(resnet50.CARDS[0]),)
+# resnet50's cards differ in their resize alone, which is not R-MAC's: all files take the first.
+RESNET50_CARDS = (
+    replace(
+        _uncropped(resnet50.CARDS[0]), digests=tuple(digest for card in resnet50.CARDS for digest in _digests(card))
+    ),
+)
 
 
 def _card(options: RMACOptions) -> ExtractorCard:
     cards, dim, gmac = (VGG16_CARDS, 512, 240.6) if options.network == "vgg16" else (RESNET50_CARDS, 2048, 64.1)
     stride = 32 if options.last_pool else 16
     # Of a 4:3 frame; at three scales 3:2 and 16:9 ones have as many (20).
-    num_regions = len(regions(LONG_SIDE // stride, LONG_SIDE * 3 // 4 // stride, options))
+    sides = [(round(LONG_SIDE * factor), round(LONG_SIDE * 3 / 4 * factor)) for factor in options.resolutions or (1.0,)]
+    num_regions = sum(len(regions(width // stride, height // stride, options)) for width, height in sides)
+    gmac *= sum(factor**2 for factor in options.resolutions or options.scales or (1.0,))
     # Of ResNet-50's maps a cell is left of any frame.
     least = 1 if options.network == "resnet50" else stride
     if options.means == "krmac":
@@ -56,8 +70,8 @@ def _card(options: RMACOptions) -> ExtractorCard:
         version=1,
         summary="regional maxima of a network's maps, one retrieval descriptor per frame",
         layers=(
-            Layer("descriptor", dim, min_side_pixels=least),
-            Layer("regions", dim, rows_per_window=float(num_regions), min_side_pixels=least),
+            Layer("descriptor", dim, min_side_pixels=least, unused=LINEAR),
+            Layer("regions", dim, rows_per_window=float(num_regions), min_side_pixels=least, unused=LINEAR),
         ),
         sampling=Sampling(fps=1, frames=1),
         frames_fixed=True,
@@ -70,13 +84,13 @@ def _card(options: RMACOptions) -> ExtractorCard:
         resolve_files=_resolve_files,
         check=_check,
         check_videos=_check_videos,
+        pixel_options=frozenset({"resize_precision"}),
     )
 
 
 def _with_swapped_means(card: WeightsCard) -> WeightsCard:
     blue, green, red = card.preprocess.mean
-    preprocess = card.preprocess.model_copy(update={"mean": (red, green, blue)})
-    return WeightsCard(card.name, card.layouts, card.source, card.licence, preprocess)
+    return replace(card, preprocess=card.preprocess.model_copy(update={"mean": (red, green, blue)}))
 
 
 def network_identity(recipe: Recipe) -> dict[str, Any]:
@@ -112,11 +126,14 @@ def _resolve_files(recipe: Recipe) -> Recipe:
     # What says most first.
     for key in sorted(own, key=lambda key: (key != "network", key != "weights")):
         value = own[key]
+        # Of a published one not all is known: whose weights it was fitted on, for one.
+        if whitening.feature == PUBLISHED and key not in whitening.network:
+            continue
         if whitening.network.get(key) != value:
             where = f"features.{recipe.name}.options"
             expected = f"one fitted on regions of this network ({key} {_shown(value)})"
             got = f"{path} of {key} {_shown(whitening.network.get(key))}"
-            raise WeightsError(describe(where, "whitening", expected, got, "fit one with clipmill whiten"))
+            raise WeightsError(describe(where, "whitening", expected, got, _remedy(whitening)))
     if whitening.mean.shape != (recipe.dim,):
         got = f"{path} of {whitening.mean.size}"
         remedy = "fit one with clipmill whiten"
@@ -129,6 +146,12 @@ def _resolve_files(recipe: Recipe) -> Recipe:
         "files": recipe.files | {"whitening": path},
     }
     return recipe.model_copy(update=changes)
+
+
+def _remedy(whitening: Whitening) -> str:
+    if whitening.feature == PUBLISHED:
+        return "use Caffe's VGG-16 with means: krmac, or fit one with clipmill whiten"
+    return "fit one with clipmill whiten"
 
 
 def _shown(value: Any) -> str:
@@ -147,6 +170,16 @@ def _check(recipe: Recipe) -> None:
         raise UsageError(describe(where, "means", f"published, but for weights {CAFFE_CARD}", got, "remove it"))
     if options.grid == "rmac_plus" and options.levels > 3:
         raise UsageError(describe(where, "levels", "at most 3 for grid rmac_plus", str(options.levels), "lower it"))
+    if options.resolutions and options.scales:
+        raise UsageError(describe(where, "scales", "resolutions or scales", "both", "remove one of them"))
+    if options.pool is not None and recipe.layer == "regions":
+        raise UsageError(describe(where, "pool", "none for layer regions", options.pool, "set layer: descriptor"))
+    if options.pool is not None and options.whitening != NO_WHITENING:
+        got = f"{options.pool} with a whitening of regions"
+        raise UsageError(describe(where, "pool", "none, as regional vectors are whitened", got, "remove one of them"))
+    if options.scales and recipe.layer == "regions":
+        expected = "layer: descriptor, as scales combine descriptors"
+        raise UsageError(describe(where, "scales", expected, "layer: regions", "use resolutions, or remove it"))
     if options.whitening == NO_WHITENING and options.whitening_form != "pca":
         got = f"{options.whitening_form} without a whitening"
         raise UsageError(describe(where, "whitening_form", "a whitening to give form to", got, "add the whitening"))

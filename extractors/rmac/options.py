@@ -1,12 +1,15 @@
 """Switches of R-MAC."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from clipmill.schemas.model import Model
 
 NO_WHITENING = "none"
+
+
+Factor = Annotated[float, Field(gt=0, le=4)]
 
 
 class RMACOptions(Model):
@@ -24,6 +27,16 @@ class RMACOptions(Model):
             resolved, the recipe has the fingerprint of what is in the file.
         whitening_form: ``pca``; ``zca``: rotated back to the channels, which changes no distance.
         whitening_of_these_videos: let videos be described with a whitening that was fitted on them.
+        pool: one vector of the whole map in place of the regions', as cnnimageretrieval names them: ``mac`` (maximum),
+            ``spoc`` (mean), ``gem`` (generalised mean).
+        gem_power: of ``gem``; 3 where that code begins to train it.
+        resolutions: factors by which the prepared frame is resized; the regions of all are in one sum, as in R-MAC+,
+            whose factors are 1, 0.75 and 1.25. Empty: the frame alone.
+        resolutions_filter: how: ``nearest``, what Pillow's resize did when R-MAC+ was made, or ``bicubic``, what it
+            does now. None: ``nearest``.
+        scales: factors by which the network's input is resized (bilinear); the descriptors of all are combined, as in
+            cnnimageretrieval, whose factors are 1, 0.7071 and 0.5. Empty: the input alone.
+        scale_power: descriptors are combined by a mean of this power; None: 1.
     """
 
     network: Literal["vgg16", "resnet50"] = "vgg16"
@@ -36,3 +49,9 @@ class RMACOptions(Model):
     whitening: str = Field(default=NO_WHITENING, min_length=1)
     whitening_form: Literal["pca", "zca"] = "pca"
     whitening_of_these_videos: bool = False
+    pool: Literal["mac", "spoc", "gem"] | None = None
+    gem_power: float | None = Field(default=None, gt=0)
+    resolutions: tuple[Factor, ...] = ()
+    resolutions_filter: Literal["nearest", "bicubic"] | None = None
+    scales: tuple[Factor, ...] = ()
+    scale_power: float | None = Field(default=None, gt=0)

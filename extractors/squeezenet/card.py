@@ -1,6 +1,6 @@
 """SqueezeNet 1.0 (Iandola et al., 2016): a small image network, one row per frame."""
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.recipe import Preprocess, Sampling
 
@@ -26,7 +26,7 @@ CARDS = (
         ),
         classes="imagenet1k",
     ),
-    # The same keys and shapes, distinguished by the digest alone.
+    # The same keys and shapes: distinguished by the digest, or by whoever names the card.
     WeightsCard(
         name="imagenet-torchvision",
         layouts=(),
@@ -41,6 +41,13 @@ CARDS = (
                 url=f"{TORCHVISION_URL}/squeezenet1_0-b66bff10.pth",
                 sha256="b66bff10",
             ),
+            WeightsFile(
+                name="squeezenet1_0-a815701f.pth",
+                layout="squeezenet1_0",
+                source="pytorch/vision before 0.10",
+                url=f"{TORCHVISION_URL}/squeezenet1_0-a815701f.pth",
+                sha256="a815701f",
+            ),
         ),
         classes="imagenet1k",
     ),
@@ -50,10 +57,15 @@ CARD = ExtractorCard(
     name="squeezenet",
     version=1,
     summary="small image classification network, one row per frame (ImageNet)",
-    layers=(Layer("features", 512, min_side_pixels=21), Layer("logits", 1000, min_side_pixels=21)),
+    layers=(
+        Layer("features", 512, min_side_pixels=21, unused=("classifier.",)),
+        Layer("logits", 1000, min_side_pixels=21),
+        Layer("probabilities", 1000, min_side_pixels=21),
+    ),
     sampling=Sampling(fps=1, frames=1),
     weights=CARDS,
     frames_fixed=True,
     gmac_per_window=0.82,
     batch_windows=16,
+    pixel_options=PIXEL_OPTIONS,
 )

@@ -19,4 +19,4 @@ def _keys() -> dict[str, tuple[str, Shape]]:
 @cache
 def layouts() -> tuple[Layout, ...]:
     """Returns the layout of every published file."""
-    return (Layout("squeezenet1_0", "imagenet-caffe", _keys()),)
+    return (Layout("squeezenet1_0", "imagenet-caffe", _keys(), others=("imagenet-torchvision",)),)

@@ -8,7 +8,15 @@ from clipmill.extractors.vgg16.card import MAP_STRIDES
 WIDTHS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
 """Widths of the 3 x 3 convolutions; None is a 2 x 2 max-pool."""
 CLASSES = 1000
-CLASSIFIER_STOP = {"conv5_3": 0, "pool5": 0, "fc6": 2, "fc7": 5, "logits": 7}
+CLASSIFIER_STOP = {
+    "conv5_3": 0,
+    "pool5": 0,
+    "fc6_before_relu": 1,
+    "fc6": 2,
+    "fc7_before_relu": 4,
+    "fc7": 5,
+    "logits": 7,
+}
 """How much of the classifier each layer needs: fc6 and fc7 are read after their ReLU."""
 
 

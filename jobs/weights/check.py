@@ -5,12 +5,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import ProgramFile
+from clipmill.extractors.base import ProgramFile, card_for
 from clipmill.extractors.weights_report import WeightsReport, report_weights
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.weights.sample import check_sample
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, describe
-from clipmill.schemas.recipe import Preprocess, Recipe
+from clipmill.schemas.recipe import Preprocess
 
 
 def run_check(extractor: str, path: str, inputs: Sequence[str]) -> Outcome:
@@ -67,7 +67,7 @@ def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
             for item in report.published
             if item.file is not None
         ],
-        "layout": report.fit.layout.name if recipe is not None else None,
+        "layout": report.fit.layout.name if report.layers else None,
         "nearest_layout": report.fit.layout.name,
         "missing": list(report.fit.missing),
         "unexpected": list(report.fit.unexpected),
@@ -80,6 +80,8 @@ def _data(extractor: str, report: WeightsReport) -> dict[str, Any]:
         "licence": recipe.weights.licence if recipe is not None else None,
         "preprocess": recipe.preprocess.model_dump(mode="json") if recipe is not None else None,
         "options": report.options,
+        "layers": list(report.layers),
+        "cards": list(report.cards),
     }
 
 
@@ -97,7 +99,7 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
         f"  git blob    {report.git_blob}",
         f"  published   {'; '.join(known) or 'not one of the files whose digest is known (clipmill weights list)'}",
     ]
-    if recipe is None:
+    if not report.layers:
         lines.append(
             f"  layout      none of {extractor}'s; nearest is {fit.layout.name}: {fit.num_problems} keys do not fit"
         )
@@ -106,13 +108,15 @@ def _lines(extractor: str, report: WeightsReport) -> list[str]:
             lines += [f"    {kind:<10}  {key}" for key in keys]
         return lines
     classes = f", {report.num_classes} classes" if report.num_classes is not None else ""
-    lines += [
-        f"  layout      {fit.layout.name}, {report.num_parameters or 0:,} parameters{classes}",
-        f"  card        {recipe.weights.card}: {_preprocess(recipe.preprocess)}",
-        f"  in a build  {_in_a_build(extractor, report, recipe)}",
-    ]
-    if fit.layout.lacks:
-        lines.append(f"  lacks       layer {', '.join(fit.layout.lacks)}")
+    lines.append(f"  layout      {fit.layout.name}, {report.num_parameters or 0:,} parameters{classes}")
+    if recipe is not None:
+        lines.append(f"  card        {recipe.weights.card}: {_preprocess(recipe.preprocess)}")
+    else:
+        lines.append(f"  card        one of {', '.join(report.cards)}: keys and digest tell no more; name it")
+    lines.append(f"  in a build  {_in_a_build(extractor, report)}")
+    lacking = [layer for layer in _layers(extractor, report) if layer not in report.layers]
+    if lacking:
+        lines.append(f"  lacks       layer {', '.join(lacking)}")
     lines += [f"  not finite  {key} holds NaN or infinity" for key in report.not_finite]
     return lines
 
@@ -128,6 +132,17 @@ def _number(value: Any) -> str:
     return f"{value:.6g}" if isinstance(value, float) else str(value)
 
 
-def _in_a_build(extractor: str, report: WeightsReport, recipe: Recipe) -> str:
-    options = ", ".join(f"{key}: {value}" for key, value in (report.options or {}).items())
-    return f"{extractor}: {{{f'options: {{{options}}}, ' if options else ''}weights: {{file: {report.path}}}}}"
+def _layers(extractor: str, report: WeightsReport) -> list[str]:
+    card = registry.card(extractor)
+    return [layer.name for layer in card_for(card, card.options.model_validate(report.options or {})).layers]
+
+
+def _in_a_build(extractor: str, report: WeightsReport) -> str:
+    written: list[str] = []
+    if report.layers and report.layers[0] != _layers(extractor, report)[0]:
+        written.append(f"layer: {report.layers[0]}")
+    if report.options:
+        written.append(f"options: {{{', '.join(f'{key}: {value}' for key, value in report.options.items())}}}")
+    card = ", card: NAME" if report.recipe is None else ""
+    written.append(f"weights: {{file: {report.path}{card}}}")
+    return f"{extractor}: {{{', '.join(written)}}}"

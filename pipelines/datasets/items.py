@@ -6,14 +6,19 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.pipelines.datasets.label_map import merged_labels, read_label_map
+from clipmill.pipelines.datasets.provenance import source_of
 from clipmill.pipelines.datasets.rows import ItemRows, read_rows
 from clipmill.pipelines.datasets.split import manifest_parts, random_parts
 from clipmill.pipelines.datasets.text import Vocabulary, read_tokens
 from clipmill.schemas.config import DataConfig, SplitConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
-from clipmill.schemas.inputs import Input, InputRows, Tokens
+from clipmill.schemas.inputs import Bag, Input, InputRows, Tokens
 from clipmill.stores import ClipRows, Feature, FeatureStore
+
+_TIME_TOLERANCE_SECONDS = 0.05
+"""ours: times of one clip that differ by less are rounded, not others."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -110,7 +115,8 @@ def read_items(
     Raises:
         StoreError: no store there, or no feature of that name (near names are listed).
         UsageError: other inputs are named than the model has, the features were cut into different clips, no clip has
-            all, there are fewer than two labels, or nothing is left to train on or to test.
+            all, a row is not finite, a bag never has more than one row, there are fewer than two labels (of all clips,
+            or of those that train), or nothing is left to train on, to test, or to validate on where that was asked.
         ManifestError: a clip has no label or no text, or the manifest's column `split` is incomplete.
     """
     check_inputs(config, inputs)
@@ -118,7 +124,13 @@ def read_items(
     features = {name: store[source] for name, source in config.sources.items() if isinstance(source, str)}
     check_same_clips(features)
     found = {name: read_rows(features[name], inputs[name]) for name in inputs if name in features}
+    for name, rows in found.items():
+        _check_bag(inputs[name], rows, features[name])
+    _check_same_times(found, features)
     clips = _in_common(found, config)
+    if config.label_map is not None:
+        merged = merged_labels((clip.label for clip in clips), read_label_map(config.label_map), config.label_map)
+        clips = [replace(clip, label=label) for clip, label in zip(clips, merged, strict=True)]
     label, label_names = _labels(clips, needs_labels)
     items = Items(
         inputs={name: rows.of([clip.key for clip in clips]) for name, rows in found.items()},
@@ -129,12 +141,17 @@ def read_items(
         clips=np.array([clip.clip for clip in clips], np.int32),
         clip_seconds=np.array([(clip.start_seconds, clip.stop_seconds) for clip in clips], np.float64),
         part=np.full(len(clips), "train", dtype="<U10"),
-        sources={name: source_of(str(config.sources[name]), features[name]) for name in found},
+        sources={
+            name: source_of(str(config.sources[name]), features[name], {clip.video_id for clip in clips})
+            for name in found
+        },
         store_url=config.store,
         dataset=store.store.dataset,
         num_only={name: len(rows.clips) - len(clips) for name, rows in found.items()},
     )
     items = split_items(items, config.split, {name: entry.split for name, entry in store.videos().items()})
+    if needs_labels and config.split.from_ != "none":
+        _check_trained_labels(items)
     return _with_texts(items, config, inputs, vocabularies or {})
 
 
@@ -172,6 +189,52 @@ def check_same_clips(features: Mapping[str, Feature]) -> None:
                     "build both in one config, which has one clips rule",
                 )
             )
+
+
+def _check_bag(kind: Input, rows: ItemRows, feature: Feature) -> None:
+    if not isinstance(kind, Bag) or kind.max_rows < 2 or not len(rows.rows) or rows.rows.lengths().max() > 1:
+        return
+    got = f"one row for each of {len(rows.rows)} clips"
+    remedy = "take a feature of proposals (rc3d) or of several windows a clip"
+    raise UsageError(describe("feature", feature.recipe.name, "several rows a clip, which make a bag", got, remedy))
+
+
+def _check_same_times(found: Mapping[str, ItemRows], features: Mapping[str, Feature]) -> None:
+    """Makes sure that clips of one number are the same seconds of a video: imported features may say otherwise."""
+    if len(found) < 2:
+        return
+    (first, one), *others = found.items()
+    if features[first].recipe.clips.from_ == "whole":
+        return
+    for name, other in others:
+        keys = [key for key in one.clips if key in other.clips]
+        apart = [key for key in keys if _are_apart(one.clips[key], other.clips[key])]
+        if apart:
+            (left, right) = (rows.clips[apart[0]] for rows in (one, other))
+            raise UsageError(
+                describe(
+                    "features",
+                    f"{features[first].recipe.name} and {features[name].recipe.name}",
+                    "the same clips",
+                    f"other times for {len(apart)} of {len(keys)}, such as {clip_id(*apart[0])!r} "
+                    f"({left.start_seconds:g} to {left.stop_seconds:g} s and {right.start_seconds:g} to "
+                    f"{right.stop_seconds:g} s)",
+                    "build or import both with the same times",
+                )
+            )
+
+
+def _are_apart(left: ClipRows, right: ClipRows) -> bool:
+    pairs = ((left.start_seconds, right.start_seconds), (left.stop_seconds, right.stop_seconds))
+    return any(abs(mine - other) > _TIME_TOLERANCE_SECONDS for mine, other in pairs)
+
+
+def _check_trained_labels(items: Items) -> None:
+    trained = np.unique(items.label[items.part == "train"])
+    if items.label_names and len(trained) < 2:
+        got = f"only {items.label_names[int(trained[0])]!r}"
+        remedy = "train clips of more labels: correct the column split, or take data.split.from: random"
+        raise UsageError(describe("labels", "of the training clips", "at least two", got, remedy))
 
 
 def _in_common(found: Mapping[str, ItemRows], config: DataConfig) -> list[ClipRows]:
@@ -217,6 +280,11 @@ def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str,
                     "random needs two videos of a label, manifest a column split with train and test",
                 )
             )
+    if config.from_ == "random" and config.validation_fraction > 0 and not (part == "validation").any():
+        got = f"none of {len(set(items.video_ids))} videos"
+        remedy = "raise it, or give labels with more videos: each keeps one to train and one to test"
+        expected = "a share that makes at least one video of a label"
+        raise UsageError(describe("data.split", "validation_fraction", expected, got, remedy))
     return replace(items, part=part)
 
 
@@ -266,8 +334,3 @@ def _with_texts(
             vocabularies={**items.vocabularies, name: vocabulary.words},
         )
     return replace(items, inputs={name: items.inputs[name] for name in inputs})
-
-
-def source_of(name: str, feature: Feature) -> FeatureSource:
-    """Returns what an input was read from: the feature called `name`."""
-    return FeatureSource(name, feature.recipe.fingerprint, feature.dim)

@@ -1,16 +1,17 @@
 """What each kind of input reads of a stored feature's clips."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import chain
 
 import numpy as np
-import numpy.typing as npt
 
+from clipmill.schemas.arrays import Array, Floats, Ints, Singles
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Bag, Input, InputRows, Tokens, Vector
 from clipmill.schemas.inputs import Sequence as SequenceInput
-from clipmill.schemas.rows import Rows
 from clipmill.stores import ClipRows, Feature
+from clipmill.stores.shards import RowColumns
 
 ClipKey = tuple[str, int]
 """Video id and index of a clip."""
@@ -29,108 +30,180 @@ class ItemRows:
         return self.rows.take(np.array([positions[key] for key in keys], np.int64))
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Chosen:
+    """What is read of one clip.
+
+    Attributes:
+        place: where its first row goes.
+        rows: ``int64[n]`` of the shard, in the order they are read.
+        edges: ``int64[S + 1]``: step i of S is the mean of ``rows[edges[i] : edges[i + 1]]``; None: each row is one.
+    """
+
+    place: int
+    rows: Ints
+    edges: Ints | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.edges is None else len(self.edges) - 1
+
+    def pieces(self, most: int) -> Iterator["_Chosen"]:
+        """Yields parts that read at most `most` rows each, or one step where that has more."""
+        if len(self.rows) <= most:
+            yield self
+            return
+        edges = np.arange(len(self.rows) + 1) if self.edges is None else self.edges
+        first = 0
+        while first < len(edges) - 1:
+            last = max(first + 1, int(np.searchsorted(edges, edges[first] + most, side="right")) - 1)
+            rows = self.rows[edges[first] : edges[last]]
+            inner = None if self.edges is None else edges[first : last + 1] - edges[first]
+            yield _Chosen(self.place + first, rows, inner)
+            first = last
+
+
 def read_rows(feature: Feature, kind: Input) -> ItemRows:
     """Returns what an input of the given kind reads of every clip that has a row whose mask is set.
 
+    Which rows those are is decided by the narrow columns; of the values only what is used is read, shard by shard, in
+    slabs of bounded size, rows that lie near each other together.
+
     Raises:
-        UsageError: the feature lacks a column that the input chooses by.
+        UsageError: the feature lacks a column that the input chooses by, or a row that was read is not finite.
     """
-    clips = {clip.key: clip for clip in feature.clips()}
-    if kind == Vector("mean"):
-        return _means(feature, clips)
     if isinstance(kind, Tokens):
         raise ValueError("tokens are read from texts, not from a feature")
-    parts: list[Rows] = []
-    kept: dict[ClipKey, ClipRows] = {}
-    for key, rows in _clip_rows(feature):
-        chosen = rows.slice(0, 1) if isinstance(kind, Vector) else _chosen(rows, kind, feature)
-        # A copy, so that the rest of a long video is not kept in memory with it.
-        parts.append(
-            Rows(
-                np.array(chosen.values, np.float32),
-                chosen.clip,
-                np.array(chosen.start_seconds),
-                np.array(chosen.stop_seconds),
-                chosen.mask,
-            )
-        )
-        kept[key] = clips[key]
-    values = np.concatenate([part.values for part in parts]) if parts else np.zeros((0, feature.dim), np.float32)
-    offsets = np.cumsum([0, *(len(part) for part in parts)]).astype(np.int64)
+    clips = feature.clips()
+    if kind == Vector("mean"):
+        return _means(feature, clips)
+    shards = list(_chosen_by_shard(feature, clips, kind))
+    lengths = np.zeros(len(clips), np.int64)
+    for _, _, chosen in shards:
+        for number, rows in chosen:
+            lengths[number] = len(rows)
+    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+    values = np.empty((offsets[-1], feature.dim), np.float32)
+    start_seconds, stop_seconds = np.empty(offsets[-1]), np.empty(offsets[-1])
+    for shard, columns, chosen in shards:
+        placed = [replace(rows, place=int(offsets[number])) for number, rows in chosen]
+        for rows in placed:
+            span = slice(rows.place, rows.place + len(rows))
+            start_seconds[span], stop_seconds[span] = _times(columns, rows)
+        _read_values(feature, shard, placed, values)
+    kept = np.flatnonzero(lengths)
+    whole = np.isfinite(values).all(axis=1)
+    if not whole.all():
+        wrong = np.searchsorted(offsets, np.flatnonzero(~whole), side="right") - 1
+        _refuse(feature, [clips[number] for number in np.unique(wrong).tolist()])
     return ItemRows(
-        kept,
+        {clips[number].key: clips[number] for number in kept.tolist()},
         InputRows(
             values,
-            None if isinstance(kind, Vector) else offsets,
-            np.concatenate([np.zeros(0), *(part.start_seconds for part in parts)]),
-            np.concatenate([np.zeros(0), *(part.stop_seconds for part in parts)]),
+            None if isinstance(kind, Vector) else np.append(offsets[:-1][kept], offsets[-1]),
+            start_seconds,
+            stop_seconds,
         ),
     )
 
 
-def _means(feature: Feature, clips: Mapping[ClipKey, ClipRows]) -> ItemRows:
-    means = feature.clip_means(list(clips.values())) if clips else np.zeros((0, feature.dim), np.float32)
-    whole: npt.NDArray[np.bool_] = np.logical_not(np.isnan(means).any(axis=1))
-    kept = {key: clip for (key, clip), has_rows in zip(clips.items(), whole.tolist(), strict=True) if has_rows}
-    return ItemRows(kept, InputRows(means[whole]))
+def _means(feature: Feature, clips: Sequence[ClipRows]) -> ItemRows:
+    means = feature.clip_means(clips) if clips else np.zeros((0, feature.dim), np.float32)
+    whole = np.isfinite(means).all(axis=1)
+    if not whole.all():
+        # A clip without rows has a mean of NaN, too.
+        others = [clips[number] for number in np.flatnonzero(~whole).tolist()]
+        wrong = [others[number] for _, _, found in feature.shard_rows(others) for number, _ in found]
+        if wrong:
+            _refuse(feature, wrong)
+    kept = np.flatnonzero(whole).tolist()
+    return ItemRows({clips[number].key: clips[number] for number in kept}, InputRows(means[whole]))
 
 
-def _clip_rows(feature: Feature) -> Iterator[tuple[ClipKey, Rows]]:
-    """Yields each clip's rows whose mask is set, video by video; clips without any are left out."""
-    for video_id in feature.video_ids:
-        found = feature[video_id]
-        kept = np.flatnonzero(found.mask)
-        # Rows of a clip stand together in almost every store, but nothing promises it.
-        order = kept[np.argsort(found.clip[kept], kind="stable")]
-        numbers, first = np.unique(found.clip[order], return_index=True)
-        for number, rows in zip(numbers.tolist(), np.split(order, first[1:]), strict=True):
-            yield (video_id, number), _rows_at(found, rows)
-
-
-def _rows_at(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:
-    return Rows(
-        rows.values[chosen],
-        rows.clip[chosen],
-        rows.start_seconds[chosen],
-        rows.stop_seconds[chosen],
-        rows.mask[chosen],
-        {name: column[chosen] for name, column in rows.extras.items()},
+def _refuse(feature: Feature, clips: Sequence[ClipRows]) -> None:
+    """Raises the error for clips that have rows which are not finite."""
+    videos = sorted({clip.video_id for clip in clips})
+    shown = ", ".join(map(repr, videos[:3])) + (", ..." if len(videos) > 3 else "")
+    raise UsageError(
+        describe(
+            "feature",
+            feature.recipe.name,
+            "numbers in every row",
+            f"NaN or infinity in {len(clips)} clips of {len(videos)} of {len(feature)} videos ({shown})",
+            f"build or import those videos anew, or leave them out; clipmill verify {feature.url} tells damage",
+        )
     )
 
 
-def _chosen(rows: Rows, kind: Bag | SequenceInput, feature: Feature) -> Rows:
+def _chosen_by_shard(
+    feature: Feature, clips: Sequence[ClipRows], kind: Vector | Bag | SequenceInput
+) -> Iterator[tuple[str, RowColumns, list[tuple[int, _Chosen]]]]:
+    """Yields each shard's path, its narrow columns, and what is read there of which clip."""
+    for shard, columns, found in feature.shard_rows(clips):
+        if isinstance(kind, Bag) and kind.choose == "score" and "score" not in columns.extras:
+            got = ", ".join(sorted(columns.extras)) or "none"
+            remedy = "take a feature of proposals (rc3d), or an option that takes the first rows"
+            raise UsageError(describe("feature", feature.recipe.name, "a column score to choose rows by", got, remedy))
+        yield shard, columns, [(number, _choose(columns, rows, kind)) for number, rows in found]
+
+
+def _choose(columns: RowColumns, rows: Ints, kind: Vector | Bag | SequenceInput) -> _Chosen:
+    if isinstance(kind, Vector):
+        return _Chosen(0, rows[:1])
     if isinstance(kind, SequenceInput):
-        return shortened(rows, kind)
+        rows = rows[np.argsort(columns.start_seconds[rows], kind="stable")]
+        edges = _step_edges(len(rows), kind.max_steps)
+        if edges is None or kind.reduce == "mean":
+            return _Chosen(0, rows, edges)
+        return _Chosen(0, rows[_middles(edges)])
     if kind.choose == "first":
-        return rows.slice(0, kind.max_rows)
-    if "score" not in rows.extras:
-        got = ", ".join(sorted(rows.extras)) or "none"
-        remedy = "take a feature of proposals (rc3d), or an option that takes the first rows"
-        raise UsageError(describe("feature", feature.recipe.name, "a column score to choose rows by", got, remedy))
+        return _Chosen(0, rows[: kind.max_rows])
     # Of equal scores the earlier row.
-    best = np.argsort(-rows.extras["score"].astype(np.float64), kind="stable")[: kind.max_rows]
-    return _rows_at(rows, best)
+    best = np.argsort(-columns.extras["score"][rows].astype(np.float64), kind="stable")[: kind.max_rows]
+    return _Chosen(0, rows[best])
 
 
-def shortened(rows: Rows, kind: SequenceInput) -> Rows:
-    """Returns at most `max_steps` steps of `rows`, which are sorted by start.
+def _times(columns: RowColumns, chosen: _Chosen) -> tuple[Floats, Floats]:
+    starts, stops = columns.start_seconds[chosen.rows], columns.stop_seconds[chosen.rows]
+    if chosen.edges is None:
+        return starts, stops
+    return starts[chosen.edges[:-1]], np.maximum.reduceat(stops, chosen.edges[:-1])
+
+
+def _read_values(feature: Feature, shard: str, chosen: Sequence[_Chosen], values: Singles) -> None:
+    """Reads what was chosen of one shard into its place, at most a slab of rows at a time."""
+    most, waiting, num_waiting = feature.slab_rows, list[_Chosen](), 0
+    for piece in chain.from_iterable(rows.pieces(most) for rows in chosen):
+        if waiting and num_waiting + len(piece.rows) > most:
+            _flush(feature, shard, waiting, values)
+            waiting, num_waiting = [], 0
+        waiting.append(piece)
+        num_waiting += len(piece.rows)
+    if waiting:
+        _flush(feature, shard, waiting, values)
+
+
+def _flush(feature: Feature, shard: str, pieces: Sequence[_Chosen], values: Singles) -> None:
+    read = feature.shard_values(shard, np.concatenate([piece.rows for piece in pieces]))
+    start = 0
+    for piece in pieces:
+        rows = read[start : start + len(piece.rows)]
+        values[piece.place : piece.place + len(piece)] = rows if piece.edges is None else _step_means(rows, piece.edges)
+        start += len(piece.rows)
+
+
+def _step_edges(num_rows: int, max_steps: int) -> Ints | None:
+    """Returns ``int64[S + 1]``, the rows of S steps; None where each row is a step.
 
     Of T rows, step i of S stands for the rows ``[floor(i T / S), floor((i + 1) T / S))``: by their mean, over their
     whole time, or by the one in their middle.
     """
-    order = np.argsort(rows.start_seconds, kind="stable")
-    rows = _rows_at(rows, order)
-    num_rows, num_steps = len(rows), kind.max_steps
-    if num_rows <= num_steps:
-        return rows
-    edges = np.arange(num_steps + 1) * num_rows // num_steps
-    if kind.reduce == "pick":
-        return _rows_at(rows, (edges[:-1] + edges[1:]) // 2)
-    sums = np.add.reduceat(rows.values.astype(np.float64), edges[:-1], axis=0)
-    return Rows(
-        (sums / np.diff(edges)[:, None]).astype(np.float32),
-        rows.clip[edges[:-1]],
-        rows.start_seconds[edges[:-1]],
-        np.maximum.reduceat(rows.stop_seconds, edges[:-1]),
-        rows.mask[edges[:-1]],
-    )
+    return None if num_rows <= max_steps else np.arange(max_steps + 1) * num_rows // max_steps
+
+
+def _middles(edges: Ints) -> Ints:
+    return (edges[:-1] + edges[1:]) // 2
+
+
+def _step_means(values: Array, edges: Ints) -> Singles:
+    sums = np.add.reduceat(values.astype(np.float64), edges[:-1], axis=0)
+    return np.asarray(sums / np.diff(edges)[:, None], np.float32)

@@ -3,14 +3,16 @@
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import av
 import av.error
 import numpy as np
 
 from clipmill.pipelines.decode.complaints import Complaints
-from clipmill.pipelines.decode.containers import OpenVideo, open_video
+from clipmill.pipelines.decode.containers import OpenVideo, check_upright, open_video
+from clipmill.pipelines.decode.conversion import ToRGB
+from clipmill.pipelines.decode.orientation import Orientation, Turns
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.schemas.arrays import Ints, Pixels
 from clipmill.schemas.errors import VideoError
@@ -33,6 +35,7 @@ class PassCounts:
 
     num_decoded: int = 0
     substituted: list[int] = field(default_factory=list)
+    scaler_flags: str | None = None
 
 
 def version() -> str:
@@ -42,7 +45,7 @@ def version() -> str:
 
 def seek_plan(timeline: Timeline, wanted: Ints) -> tuple[dict[int, int], int]:
     """Returns, for wanted frames that are worth a seek, the key frame to seek to, and how many frames get decoded."""
-    if timeline.counted or not len(timeline.key_frames) or not len(wanted):
+    if timeline.counted or timeline.num_parts > 1 or not len(timeline.key_frames) or not len(wanted):
         return {}, int(wanted[-1]) + 1 if len(wanted) else 0
     position, num_decoded, seeks = 0, 0, {}
     nearest = np.searchsorted(timeline.key_frames, wanted, side="right") - 1
@@ -107,7 +110,7 @@ def _exactly(reader: "_Reader", wanted: Ints, seeks: dict[int, int]) -> Iterator
 def _substituting(reader: "_Reader", path: str, wanted: Ints, counts: PassCounts) -> Iterator[tuple[int, Pixels]]:
     remaining = iter(map(int, wanted))
     index = next(remaining, None)
-    last: Any = None
+    last: Shown | None = None
     complaints = Complaints()
     for found, frame in reader.frames():
         while index is not None and index <= found:
@@ -142,6 +145,13 @@ def _count_missing(path: str, index: int, wanted: Ints, counts: PassCounts) -> N
         )
 
 
+class Shown(NamedTuple):
+    """A decoded frame and which way up it is shown."""
+
+    frame: Any
+    orientation: Orientation
+
+
 class _Reader:
     """Decodes a stream and tells which frame is which."""
 
@@ -153,35 +163,44 @@ class _Reader:
         self._ticks = np.rint(timeline.pts_seconds * (base.denominator / base.numerator)).astype(np.int64)
         self._counted = timeline.counted
         self._key_frames = timeline.key_frames
+        self._turns = Turns(video.stream)
+        self._to_rgb = ToRGB(video.stream)
+        self._num_packets = timeline.num_packets
+        self._part_packets = timeline.part_packets.tolist()
+        self._part_offsets = timeline.part_offsets.tolist()
+        self._has_sought = False
         self._only = set(self._ticks[only].tolist()) if only is not None and not timeline.counted else None
-        self._turns = video.rotation_degrees // 90
 
-    def seek(self, key_frame: int) -> Iterator[tuple[int, Any]]:
+    def seek(self, key_frame: int) -> Iterator[tuple[int, Shown]]:
         """Returns the frames from a key frame on; where the container leads too far, from one a little earlier."""
         last = int(np.searchsorted(self._key_frames, key_frame))
         for key in self._key_frames[max(last - MAX_SEEK_RETRIES, 0) : last + 1][::-1]:
             self._video.container.seek(int(self._ticks[key]), stream=self._video.stream)
+            self._has_sought = True
             frames = self.frames()
             first = next(frames, None)
             # Starting elsewhere than at a key frame some codecs give frames that were never encoded.
-            if first is not None and first[0] <= key_frame and first[1].key_frame:
+            if first is not None and first[0] <= key_frame and first[1].frame.key_frame:
                 return itertools.chain([first], frames)
         raise FaultError(f"seeking to frame {key_frame} does not lead there")
 
-    def frames(self) -> Iterator[tuple[int, Any]]:
+    def frames(self) -> Iterator[tuple[int, Shown]]:
         """Yields index and decoded frame, indices increasing; frames that are not on the timeline are passed over."""
         before = -1
         for number, frame in enumerate(self._decoded()):
             self._counts.num_decoded += 1
+            orientation = self._turns.follow(frame)
             index = number if self._counted else self._index(frame, before)
             if index is None or index >= len(self._ticks):
+                if self._num_packets is not None and frame.pts is not None and frame.pts > self._ticks[-1] + 1:
+                    return
                 if not self._careful:
                     raise FaultError(f"frame {number} has a time that no packet has")
                 continue
             if index <= before:
                 continue
             before = index
-            yield index, frame
+            yield index, Shown(frame, orientation)
 
     def _index(self, frame: Any, before: int) -> int | None:
         if frame.pts is None:
@@ -199,8 +218,8 @@ class _Reader:
         return index
 
     def _decoded(self) -> Iterator[Any]:
-        container, stream = self._video.container, self._video.stream
-        packets = container.demux(stream)
+        stream = self._video.stream
+        packets = self._packets()
         while True:
             try:
                 packet = next(packets, None)
@@ -210,6 +229,8 @@ class _Reader:
                 if not self._careful:
                     raise FaultError(f"the container breaks off ({error.strerror})") from None
                 packet = None
+            if packet is not None and packet.size:
+                self._turns.note(packet)
             if self._only is not None and packet is not None and packet.size:
                 # Unwanted frames that no other frame depends on need not be decoded at all.
                 stream.codec_context.skip_frame = "DEFAULT" if packet.pts in self._only else "NONREF"
@@ -231,7 +252,31 @@ class _Reader:
             if packet is None:
                 return
 
-    def pixels(self, frame: Any) -> Pixels:
-        """Returns the frame as ``uint8[H, W, 3]`` RGB, by its own matrix and range, turned upright."""
-        pixels: Pixels = frame.to_ndarray(format="rgb24")
-        return np.ascontiguousarray(np.rot90(pixels, self._turns)) if self._turns else pixels
+    def _packets(self) -> Iterator[Any]:
+        """Yields the packets the scan counted, each part of a joined recording on the clock of the first one."""
+        number = 0
+        part = 0
+        for packet in self._video.container.demux(self._video.stream):
+            # After a seek nobody knows a packet's number: what the scan left out at the end has no place in time.
+            if packet.size and not self._has_sought:
+                if self._num_packets is not None and number >= self._num_packets:
+                    return
+                while part + 1 < len(self._part_packets) and number >= self._part_packets[part + 1]:
+                    part += 1
+                if part:
+                    offset = self._part_offsets[part]
+                    packet.pts = packet.pts if packet.pts is None else packet.pts + offset
+                    packet.dts = packet.dts if packet.dts is None else packet.dts + offset
+                number += 1
+            yield packet
+
+    def pixels(self, shown: Shown) -> Pixels:
+        """Returns the frame as ``uint8[H, W, 3]`` RGB, by its own matrix and range, turned upright.
+
+        Raises:
+            VideoError: ``unsupported_rotation``.
+        """
+        check_upright(self._video.path, shown.orientation)
+        pixels = self._to_rgb(shown.frame)
+        self._counts.scaler_flags = self._to_rgb.scaler_flags
+        return shown.orientation.apply(pixels)

@@ -59,15 +59,17 @@ def _with_pyav(path: str, seconds: float, num_threads: int) -> tuple[int, float]
     import av.error
 
     from clipmill.pipelines.decode.containers import open_video, refusal
+    from clipmill.pipelines.decode.conversion import ToRGB
 
     with open_video(path) as video:
         video.stream.codec_context.thread_type = "AUTO"
         video.stream.codec_context.thread_count = num_threads
+        to_rgb = ToRGB(video.stream)
         started = time.perf_counter()
         count = 0
         try:
             for frame in video.container.decode(video.stream):
-                frame.to_ndarray(format="rgb24")
+                to_rgb(frame)
                 count += 1
                 if time.perf_counter() - started >= seconds:
                     break

@@ -25,6 +25,13 @@ class Timeline:
         counted: the container has no presentation times (AVI): frame i is the i-th the decoder gives.
         decord_refusal: why decord must not decode this video; None where it may.
         frame_bytes: size of one decoded RGB frame; 0 where it is not known.
+        truncated: what shows that the video breaks off before its end, in words; None where nothing does.
+        num_packets: packets of the stream that are given to a decoder, from the start of the file; None: all. What a
+            truncated file has of one more is no frame.
+        num_repeated_times: frames that share their time with the one before.
+        part_packets: ``int64[P]``, number of the packet each part of a recording that was joined begins with. One
+            part, and so ``[0]``, where the clock never jumps; empty where it is not known.
+        part_offsets: ``int64[P]``, ticks that lay a part behind the one before it, to be added to its packets' times.
     """
 
     pts_seconds: npt.NDArray[np.float64]
@@ -33,6 +40,16 @@ class Timeline:
     counted: bool = False
     decord_refusal: str | None = None
     frame_bytes: int = 0
+    truncated: str | None = None
+    num_packets: int | None = None
+    num_repeated_times: int = 0
+    part_packets: npt.NDArray[np.int64] = field(default_factory=_none)
+    part_offsets: npt.NDArray[np.int64] = field(default_factory=_none)
+
+    @property
+    def num_parts(self) -> int:
+        """How many recordings were joined end to end: one where the clock never jumps."""
+        return max(len(self.part_packets), 1)
 
     @property
     def num_frames(self) -> int:
@@ -58,4 +75,9 @@ def scan(path: str) -> Timeline:
         counted=bool(answer.data["counted"]),
         decord_refusal=answer.data["decord_refusal"],
         frame_bytes=int(answer.data["frame_bytes"]),
+        truncated=answer.data["truncated"],
+        num_packets=answer.data["num_packets"],
+        num_repeated_times=int(answer.data["num_repeated_times"]),
+        part_packets=answer.arrays["part_packets"].copy(),
+        part_offsets=answer.arrays["part_offsets"].copy(),
     )

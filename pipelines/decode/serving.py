@@ -122,7 +122,14 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
     started = time.monotonic()
     data = request.data
     path, asked = data["path"], data["decoder"]
-    timeline = Timeline(request.arrays["pts_seconds"], 0.0, request.arrays["key_frames"], **data["timeline"])
+    timeline = Timeline(
+        pts_seconds=request.arrays["pts_seconds"],
+        stop_seconds=0.0,
+        key_frames=request.arrays["key_frames"],
+        part_packets=request.arrays["part_packets"],
+        part_offsets=request.arrays["part_offsets"],
+        **data["timeline"],
+    )
     views = [Preprocess.model_validate(preprocess) for preprocess in data["views"]]
     emitter = Emitter(
         path, channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)]
@@ -155,6 +162,7 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
             "decoder_version": _version(decoder),
             "fallback_reason": reason,
             "num_frames_decoded": counts.num_decoded,
+            "scaler_flags": counts.scaler_flags,
             "seconds": time.monotonic() - started,
         },
         {"substituted": np.array(counts.substituted, dtype=np.int64)},

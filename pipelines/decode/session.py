@@ -52,6 +52,7 @@ class DecodeSummary:
         num_frames_decoded: frames that left the decoder, wanted or not.
         substituted: indices of wanted frames that do not decode, each replaced by the nearest earlier one that does.
         seconds: wall time in the child, waiting for the consumer included.
+        scaler_flags: libswscale's, where frames have more than 8 bits (see `conversion`); None where they have not.
     """
 
     decoder: str
@@ -60,6 +61,7 @@ class DecodeSummary:
     num_frames_decoded: int
     substituted: tuple[int, ...]
     seconds: float
+    scaler_flags: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -291,7 +293,8 @@ class DecodeSession:
 def _message(pending: _Pending) -> bytes:
     request = pending.request
     timeline = request.timeline
-    arrays = {"pts_seconds": timeline.pts_seconds, "key_frames": timeline.key_frames}
+    names = ("pts_seconds", "key_frames", "part_packets", "part_offsets")
+    arrays = {name: getattr(timeline, name) for name in names}
     for number, view in enumerate(request.views):
         arrays[f"view{number}"] = np.asarray(view.frames, dtype=np.int64)
     return pack(
@@ -306,6 +309,7 @@ def _message(pending: _Pending) -> bytes:
                 "counted": timeline.counted,
                 "decord_refusal": timeline.decord_refusal,
                 "frame_bytes": timeline.frame_bytes,
+                "num_packets": timeline.num_packets,
             },
             "views": [view.preprocess.model_dump(mode="json") for view in request.views],
         },
@@ -322,6 +326,7 @@ def _summary(message: Message) -> DecodeSummary:
         num_frames_decoded=data["num_frames_decoded"],
         substituted=tuple(message.arrays["substituted"].tolist()),
         seconds=data["seconds"],
+        scaler_flags=data["scaler_flags"],
     )
 
 

@@ -22,9 +22,11 @@ class WindowAssembler:
     """
 
     def __init__(self, windows: Sequence[Window]) -> None:
-        order = sorted(range(len(windows)), key=lambda index: (windows[index].frames[-1], index))
-        self._waiting = deque((index, windows[index]) for index in order)
-        needed_from = [windows[index].frames[0] for index in order]
+        # A short window that repeats its own frames from the first does not end with its last one.
+        needed_until = [max(window.frames) for window in windows]
+        order = sorted(range(len(windows)), key=lambda index: (needed_until[index], index))
+        self._waiting = deque((needed_until[index], index, windows[index]) for index in order)
+        needed_from = [min(windows[index].frames) for index in order]
         # For each waiting window: the first frame that it or any later one still needs.
         self._needed_from = deque(np.minimum.accumulate(needed_from[::-1])[::-1].tolist() if needed_from else [])
         self._wanted = {frame for window in windows for frame in window.frames}
@@ -35,8 +37,8 @@ class WindowAssembler:
         if frame not in self._wanted:
             return
         self._held[frame] = pixels
-        while self._waiting and self._waiting[0][1].frames[-1] <= frame:
-            index, window = self._waiting.popleft()
+        while self._waiting and self._waiting[0][0] <= frame:
+            _, index, window = self._waiting.popleft()
             yield index, window, [self._held[wanted] for wanted in window.frames]
             self._needed_from.popleft()
             self._forget()

@@ -2,7 +2,6 @@
 
 import json
 import os
-import secrets
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
@@ -15,18 +14,23 @@ from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.machine_faults import check_share, held_back, is_machine_fault, is_passing
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
-from clipmill.pipelines.features.probing import ProbedVideo, probe_videos
+from clipmill.pipelines.features.prepare import CHANGED_FILE
+from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
-from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
 from clipmill.stores.manifests import Manifest, read_manifest
-from clipmill.stores.store import Store
+from clipmill.stores.storage_faults import Retries
+from clipmill.stores.store import Probe, Store
+from clipmill.stores.tables import truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
+PASSED_KEY = "passed"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +45,7 @@ class Planned:
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
-    reannotated: tuple[Quarantined, ...] = ()
+    released: tuple[Quarantined, ...] = ()
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -76,6 +80,9 @@ class BuildReport:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
+        num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
+        num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
+        num_storage_retries: storage calls that had to be made again.
     """
 
     run_id: str
@@ -95,7 +102,12 @@ class BuildReport:
     num_frames_substituted: int
     num_tail_windows_dropped: int
     num_tail_windows_padded: int
+    num_segments_clamped: int
+    num_segments_emptied: int
+    num_truncated_kept: int
+    num_joined: int
     seconds: Mapping[str, float]
+    num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
 
@@ -106,33 +118,36 @@ class BuildReport:
         return data
 
 
-def new_run_id() -> str:
-    """Returns an id that sorts by time and is unique without coordination."""
-    return datetime.now(UTC).strftime("%Y%m%dT%H%M%S%f")[:-3] + "-" + secrets.token_hex(2)
-
-
-def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None = None) -> Planned:
+def plan_build(
+    config: BuildConfig, on_probed: Callable[[int, int], None] | None = None, recheck_bytes: bool = False
+) -> Planned:
     """Returns what a build of `config` would do; writes nothing and decodes nothing.
+
+    Args:
+        recheck_bytes: read every file again, those too whose size and modification time are known.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
+        MachineFaultError: too many videos cannot be read for reasons that are none of theirs.
     """
     check_clip_rule(config.clips)
     recipes = tuple(
-        resolve_recipe(name, feature, config.clips, config.decode) for name, feature in config.features.items()
+        resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
-    known = store.read_probes() if store else {}
+    known = _known_probes(store) if store and not recheck_bytes else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
+    _check_faults(config, probed, known)
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
-    quarantined = _quarantined(store, reannotated)
+    released = (*reannotated, *_now_kept(store, config.decode, recipes))
+    quarantined = _quarantined(store, released)
     unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
         readable,
@@ -140,7 +155,7 @@ def plan_build(config: BuildConfig, on_probed: Callable[[int, int], None] | None
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, reannotated)
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, released)
 
 
 def build(
@@ -148,24 +163,32 @@ def build(
     observers: Sequence[Observer] = (),
     on_probed: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
+    recheck_bytes: bool = False,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
     Args:
         engine: overrides the one `config.engine` names.
+        recheck_bytes: see `plan_build`.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
-    planned = plan_build(config, on_probed)
-    store = Store.create(config.store.url, config.store.format, config.store.dataset or planned.manifest.dataset)
-    run_id = new_run_id()
+    planned = plan_build(config, on_probed, recheck_bytes)
+    store = Store.create(
+        config.store.url,
+        config.store.format,
+        config.store.dataset or planned.manifest.dataset,
+        Retries(config.store.attempts),
+    )
+    run_id = store.new_run_id()
     _record_start(store, run_id, planned)
     running = engine or make_engine(config.engine)
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
         report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
+    store.write_quarantine(run_id, PASSED_KEY, _passed(store, planned), released=True)
     store.write_catalog()
     result = _report(config, store, run_id, planned, report)
     store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
@@ -187,27 +210,47 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
+        max_outside_share=config.annotations.max_outside_share,
+        keep_truncated=config.decode.truncated == "keep",
+        storage_attempts=config.store.attempts,
+        max_fault_share=config.engine.max_fault_share,
     )
 
 
 def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     """Returns the store if there is one, after checking that it is this dataset's."""
-    if not Store.exists(config.store.url):
+    retries = Retries(config.store.attempts)
+    if not Store.exists(config.store.url, retries):
         return None
-    store = Store.open(config.store.url)
+    store = Store.open(config.store.url, retries)
     store.require(config.store.format, config.store.dataset or manifest.dataset)
     return store
 
 
+def _known_probes(store: Store) -> dict[ProbeKey, Probe]:
+    """Returns what earlier runs read of files, without those that a worker found to hold other bytes than they say."""
+    changed = {row["uri"] for row in store.quarantine().to_pylist() if row["reason"] == CHANGED_FILE}
+    return {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
+
+
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:
+    seen = {uri for uri, _, _ in known}
+    faults = [
+        item.error
+        for item in probed
+        if item.error is not None
+        # A folder was listed a moment ago.
+        and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
+    ]
+    check_share(faults, len(probed), config.engine.max_fault_share)
+
+
 def _quarantined(store: Store | None, released: Sequence[Quarantined]) -> dict[str, set[tuple[str, str]]]:
-    quarantined: dict[str, set[tuple[str, str]]] = {}
-    if store is not None:
-        for row in store.quarantine().to_pylist():
-            for recipe in row["recipes"]:
-                quarantined.setdefault(recipe, set()).add((row["video_id"], row["video_fingerprint"]))
+    """Returns, by recipe, what this build leaves out: see `machine_faults` for what it tries again."""
+    quarantined = {} if store is None else held_back(store.quarantine_history(), datetime.now(UTC))
     for item in released:
         for recipe in item.recipes:
-            quarantined[recipe].discard((item.video_id, item.video_fingerprint))
+            quarantined.get(recipe, set()).discard((item.video_id, item.video_fingerprint))
     return quarantined
 
 
@@ -227,6 +270,21 @@ def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Reci
         if run_id not in then:
             then[run_id] = {video.id: clips_fingerprint(video) for video in store.run_manifest(run_id)}
         if then[run_id].get(row["video_id"], "") != now[row["video_id"]]:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
+    return tuple(found)
+
+
+def _now_kept(store: Store | None, decode: DecodeConfig, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
+    """Returns what is in quarantine because it breaks off, where such videos are to be kept now."""
+    if store is None or decode.truncated != "keep":
+        return ()
+    wanted = {recipe.fingerprint for recipe in recipes}
+    found = []
+    for row in store.quarantine().to_pylist():
+        concerned = tuple(recipe for recipe in row["recipes"] if recipe in wanted)
+        # Of one without an index (stage probe) there is nothing to keep.
+        if row["stage"] == "scan" and row["reason"] == "truncated" and concerned:
             values = [row[name] for name in ("stage", "reason", "message", "attempts")]
             found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
     return tuple(found)
@@ -273,14 +331,45 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
-    store.write_quarantine(run_id, REANNOTATED_KEY, planned.reannotated, released=True)
+    store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
+
+
+def _passed(store: Store, planned: Planned) -> list[Quarantined]:
+    """Returns what is in quarantine for a reason that has passed: the video was read now, its rows are complete."""
+    now = {item.video.id: item.video for item in planned.probed if item.error is None}
+    done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
+    complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
+    found = []
+    for row in store.quarantine().to_pylist():
+        video, fingerprint = now.get(row["video_id"]), row["video_fingerprint"]
+        if video is None or not is_passing(row["reason"]):
+            continue
+        # Without a fingerprint: it could not be read at all.
+        passed = [name for name in row["recipes"] if not fingerprint or (name, video.id, fingerprint) in complete]
+        if passed:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(video.id, fingerprint, row["uri"], tuple(passed), *values))
+    return found
 
 
 def _num_complete(store: Store, planned: Planned) -> int:
     committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
     return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+
+
+def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
+    """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
+    manifest = {item.video.id: item.video for item in planned.probed}
+    truncated: set[str] = set()
+    joined: set[str] = set()
+    for recipe in planned.recipes:
+        commits = store.commits_in_force(recipe.fingerprint, manifest)
+        broken, parts = truncated_and_joined(commits)
+        truncated |= broken
+        joined |= parts
+    return len(truncated), len(joined)
 
 
 def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
@@ -300,6 +389,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
             seconds[stage] += spent
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
+    truncated, joined = _counted_passports(store, planned)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -318,7 +408,12 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
         num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
         num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
+        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
+        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_truncated_kept=truncated,
+        num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
     )

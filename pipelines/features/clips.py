@@ -1,6 +1,7 @@
 """Clips: the segments of a video that become items of the dataset."""
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from math import ceil
 
 import numpy as np
@@ -58,7 +59,7 @@ def clips_of(
     if rule.from_ == "whole":
         return (Clip(0, start_seconds, stop_seconds, video.label),)
     if rule.from_ == "annotations":
-        return _annotated(video, start_seconds, stop_seconds)
+        return _annotated(rule, video, start_seconds, stop_seconds)
     if rule.options is not None:
         return _shots(rule.options, video, [start_seconds, *boundaries_seconds], stop_seconds)
     return _fixed(rule, video, start_seconds, stop_seconds)
@@ -111,7 +112,69 @@ def _shots(options: ShotOptions, video: Video, starts: Sequence[float], stop_sec
     return tuple(Clip(index, start, stop, video.label) for index, (start, stop) in enumerate(spans))
 
 
-def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple[Clip, ...]:
+@dataclass(frozen=True, slots=True)
+class SegmentFit:
+    """How the segments of a video lie on it.
+
+    Attributes:
+        num_clamped: segments of which a part lies outside, longer than one frame is usually on display.
+        num_emptied: segments that lie outside altogether.
+        outside_share: of the segments, or of their time, whichever is more, that lies outside.
+    """
+
+    num_clamped: int = 0
+    num_emptied: int = 0
+    outside_share: float = 0.0
+
+
+def fit_segments(rule: ClipRule, video: Video, pts_seconds: npt.NDArray[np.float64], stop_seconds: float) -> SegmentFit:
+    """Returns how the segments of `video` lie on it; an empty one where `rule` does not use them."""
+    if rule.from_ != "annotations" or not video.segments:
+        return SegmentFit()
+    start_seconds = float(pts_seconds[0])
+    frame_seconds = float(np.median(np.diff(pts_seconds))) if len(pts_seconds) > 1 else 0.0
+    offset = _offset_seconds(rule, start_seconds)
+    num_clamped = num_emptied = 0
+    total = outside = 0.0
+    for segment in video.segments:
+        length = segment.stop_seconds - segment.start_seconds
+        inside = min(segment.stop_seconds + offset, stop_seconds) - max(segment.start_seconds + offset, start_seconds)
+        total += length
+        outside += length - max(inside, 0.0)
+        if inside <= EDGE_TOLERANCE_SECONDS:
+            num_emptied += 1
+        elif length - inside > max(frame_seconds, EDGE_TOLERANCE_SECONDS):
+            num_clamped += 1
+    return SegmentFit(num_clamped, num_emptied, max(num_emptied / len(video.segments), outside / total))
+
+
+def check_segment_fit(video: Video, fit: SegmentFit, max_outside_share: float) -> None:
+    """Refuses a video whose segments lie outside it.
+
+    Raises:
+        VideoError: ``annotation_outside``: more of them than `max_outside_share`.
+    """
+    if fit.outside_share > max_outside_share:
+        got = f"{fit.num_emptied} of {len(video.segments)} wholly, {fit.num_clamped} in part"
+        raise VideoError(
+            "segment",
+            "annotation_outside",
+            describe(
+                "video",
+                video.id,
+                f"at most {max_outside_share:.0%} of its segments outside it (annotations.max_outside_share)",
+                f"{fit.outside_share:.0%} ({got})",
+                "check the manifest's times, annotations.origin, and their match with the file",
+            ),
+        )
+
+
+def _offset_seconds(rule: ClipRule, start_seconds: float) -> float:
+    """Returns what is added to a segment's times to have them on the container's clock."""
+    return 0.0 if rule.origin == "container" else start_seconds
+
+
+def _annotated(rule: ClipRule, video: Video, start_seconds: float, stop_seconds: float) -> tuple[Clip, ...]:
     if not video.segments:
         raise VideoError(
             "segment",
@@ -120,12 +183,13 @@ def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple
                 "video", video.id, "at least one segment in the manifest", "none", "add start_seconds and stop_seconds"
             ),
         )
+    offset = _offset_seconds(rule, start_seconds)
     clips = [
         Clip(
             index,
             # A segment outside the video keeps its index and becomes an empty clip at the video's end or start.
-            min(max(segment.start_seconds, start_seconds), stop_seconds),
-            max(min(segment.stop_seconds, stop_seconds), start_seconds),
+            min(max(segment.start_seconds + offset, start_seconds), stop_seconds),
+            max(min(segment.stop_seconds + offset, stop_seconds), start_seconds),
             segment.label if segment.label is not None else video.label,
         )
         for index, segment in enumerate(video.segments)
@@ -137,7 +201,7 @@ def _annotated(video: Video, start_seconds: float, stop_seconds: float) -> tuple
             describe(
                 "video",
                 video.id,
-                f"segments within [{start_seconds:.3f}, {stop_seconds:.3f}) s",
+                f"segments within [{start_seconds - offset:.3f}, {stop_seconds - offset:.3f}) s",
                 f"{len(clips)} segments, all outside",
                 "check the manifest's times and its match with the file",
             ),

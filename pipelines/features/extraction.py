@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import Extractor, Outputs, Reducer
+from clipmill.extractors.base import Extractor, Outputs, Reducer, WindowExtractor
 from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
@@ -138,7 +138,7 @@ class RecipeExtraction:
             tickets, batch = [tickets[index] for index in live], batch[live]
         started = time.monotonic()
         try:
-            outputs = self._extractor.forward(batch)
+            outputs = self._outputs(tickets, batch)
         except Exception as error:
             self.seconds += time.monotonic() - started
             self._isolate(tickets, batch, error)
@@ -147,6 +147,11 @@ class RecipeExtraction:
         self.num_windows += len(tickets)
         for index, ticket in enumerate(tickets):
             self._deliver(ticket, outputs, index)
+
+    def _outputs(self, tickets: Sequence[Ticket], batch: Pixels) -> Outputs:
+        if isinstance(self._extractor, WindowExtractor):
+            return self._extractor.forward_windows(batch, [ticket.window for ticket in tickets])
+        return self._extractor.forward(batch)
 
     def _is_live(self, ticket: Ticket) -> bool:
         state = self._videos[ticket.video]

@@ -23,7 +23,9 @@ def passport(
     if item.summary is None or item.timeline is None:
         raise RuntimeError(f"video {item.video.id}: rows without a decoded video")
     recipe = extraction.recipe
+    header = item.video.header
     groups = item.windows[recipe.fingerprint]
+    fit = item.segment_fits[recipe.fingerprint]
     return {
         "clipmill_version": __version__,
         "weights": recipe.weights.source,
@@ -44,6 +46,15 @@ def passport(
         "num_tail_windows_dropped": sum(group.num_tail_windows_dropped for group in groups),
         "num_tail_windows_padded": sum(group.num_tail_windows_padded for group in groups),
         "values_sha256": values_sha256(rows.values),
+        "scaler_flags": item.summary.scaler_flags,
+        "first_frame_seconds": float(item.timeline.pts_seconds[0]),
+        "num_segments_clamped": fit.num_clamped,
+        "num_segments_emptied": fit.num_emptied,
+        "header_duration_seconds": header.duration_seconds if header is not None else None,
+        "header_num_frames": header.num_frames if header is not None else None,
+        "truncated": item.timeline.truncated,
+        "num_joined_parts": item.timeline.num_parts,
+        "num_repeated_times": item.timeline.num_repeated_times,
     }
 
 

@@ -7,7 +7,10 @@ on the engine or on how many workers there are, so every engine runs the same ta
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from clipmill.extractors.base import NUM_CROPS
 from clipmill.extractors.registry import card_of
+from clipmill.pipelines.features.pooling import KEEPS_ROWS
+from clipmill.pipelines.features.windows import max_ticks
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.task import ShardTask, clips_fingerprint
@@ -145,13 +148,13 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
     num_windows, row_bytes, gmac = 0, 0, 0.0
     for recipe in recipes:
         windows = _num_windows(recipe, video, duration, num_frames)
-        card, num_clips = card_of(recipe), _num_clips(recipe, video, duration)
+        card, num_clips = card_of(recipe), _num_clips(recipe, video, duration, num_frames)
         rows = num_clips
-        if recipe.pooling == "none":
+        if recipe.pooling in KEEPS_ROWS:
             rows = card.layer(recipe.layer).expected_rows(recipe.sampling, windows, num_clips)
         num_windows += windows
         row_bytes += rows * recipe.dim * {"float32": 4, "float16": 2, "uint8": 1}[recipe.dtype]
-        gmac += windows * card.gmac_of(recipe.sampling)
+        gmac += windows * card.gmac_of(recipe.sampling) * NUM_CROPS.get(recipe.preprocess.crops or "", 1)
     # Finding shots is a decode pass of its own, with some work on every frame of it.
     detectors = {options.detector for recipe in recipes if (options := recipe.clips.options) is not None}
     gmac += num_frames * sum(SHOT_GMAC_PER_FRAME[detector] for detector in detectors)
@@ -159,7 +162,7 @@ def estimate(video: Video, recipes: Sequence[Recipe]) -> Estimate:
     return Estimate(num_frames, num_windows, row_bytes, seconds)
 
 
-def _num_clips(recipe: Recipe, video: Video, duration_seconds: float) -> int:
+def _num_clips(recipe: Recipe, video: Video, duration_seconds: float, num_frames: int) -> int:
     rule = recipe.clips
     if rule.from_ == "shots":
         return max(round(duration_seconds / ESTIMATED_SHOT_SECONDS), 1)
@@ -168,14 +171,20 @@ def _num_clips(recipe: Recipe, video: Video, duration_seconds: float) -> int:
     if rule.from_ != "windows" or rule.length_seconds is None:
         return 1
     step = rule.step_seconds or rule.length_seconds
-    return max(int((duration_seconds - rule.length_seconds) // step) + 1, 1)
+    return min(max(int((duration_seconds - rule.length_seconds) // step) + 1, 1), max_ticks(num_frames))
 
 
 def _num_windows(recipe: Recipe, video: Video, duration_seconds: float, num_frames: int) -> int:
     sampling = recipe.sampling
     if sampling.random_frames is not None:
-        return sampling.random_frames * _num_clips(recipe, video, duration_seconds)
+        return sampling.random_frames * _num_clips(recipe, video, duration_seconds, num_frames)
+    if sampling.uniform_windows is not None:
+        return sampling.uniform_windows * _num_clips(recipe, video, duration_seconds, num_frames)
     length = round(duration_seconds * sampling.fps) if sampling.fps else num_frames
+    # What frames do not justify will not be made: `pipelines.features.prepare` refuses it at work.
+    length = min(length, max_ticks(num_frames))
     frames = sampling.frames or 1
+    if sampling.centred or sampling.tail == "before_last":
+        return max(-(-length // (sampling.step or frames)), 1)
     span = (frames - 1) * sampling.every + 1
     return max((length - span) // (sampling.step or frames) + 1, 1)

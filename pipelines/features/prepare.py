@@ -11,10 +11,10 @@ from clipmill.extractors.preprocess import geometry_key
 from clipmill.pipelines.decode.probe import content_fingerprint
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
-from clipmill.pipelines.features.clips import clips_of
+from clipmill.pipelines.features.clips import SegmentFit, check_segment_fit, clips_of, fit_segments
 from clipmill.pipelines.features.shots import ShotPass, find_shots
 from clipmill.pipelines.features.sources import local_copy
-from clipmill.pipelines.features.windows import ClipWindows, clip_windows
+from clipmill.pipelines.features.windows import ClipWindows, clip_windows, max_ticks, num_ticks
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe, ShotOptions
 from clipmill.schemas.records import Clip, Video
@@ -26,6 +26,7 @@ class PreparedVideo:
 
     Attributes:
         clips: per recipe fingerprint: each recipe has a clip rule of its own.
+        segment_fits: per recipe fingerprint, how the annotated segments lie on the video.
         windows: per recipe fingerprint, the windows of each clip.
         view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
         failures: recipes that cannot be made from this video, each with its reason.
@@ -37,6 +38,7 @@ class PreparedVideo:
     video: Video
     timeline: Timeline | None = None
     clips: dict[str, tuple[Clip, ...]] = field(default_factory=dict)
+    segment_fits: dict[str, SegmentFit] = field(default_factory=dict)
     windows: dict[str, list[ClipWindows]] = field(default_factory=dict)
     view_recipes: list[list[str]] = field(default_factory=list)
     request: DecodeRequest | None = None
@@ -52,11 +54,20 @@ class PreparedVideo:
         self._files.close()
 
 
+CHANGED_FILE = "changed_file"
+"""The reason of a video whose bytes are not those it was planned with."""
+
 MAX_DURATION_SECONDS = 7 * 86400.0
 """Ours: a longer video is taken for a damaged one, whose times would make windows without end."""
 
 
-def prepare(video: Video, recipes: Sequence[Recipe], session: DecodeSession | None = None) -> PreparedVideo:
+def prepare(
+    video: Video,
+    recipes: Sequence[Recipe],
+    session: DecodeSession | None = None,
+    keep_truncated: bool = False,
+    max_outside_share: float = 1.0,
+) -> PreparedVideo:
     """Returns `video` with its windows and one decode request that serves all `recipes`.
 
     Decodes nothing, except for recipes whose clips are shots: those must be known before windows are placed, so the
@@ -64,12 +75,16 @@ def prepare(video: Video, recipes: Sequence[Recipe], session: DecodeSession | No
 
     Args:
         session: what that pass runs in, idle; None: one of its own.
+        max_outside_share: of the annotated segments, or of their time, that may lie outside the video.
+        keep_truncated: use what there is of a video that breaks off.
     """
     item = PreparedVideo(video)
     try:
         path = item._files.enter_context(local_copy(video.uri))
         _check_unchanged(video, path)
         item.timeline = _plausible(video, scan(path))
+        if not keep_truncated:
+            _check_whole(video, item.timeline)
     except VideoError as error:
         item.failures = [(recipe, error) for recipe in recipes]
         return item
@@ -81,12 +96,16 @@ def prepare(video: Video, recipes: Sequence[Recipe], session: DecodeSession | No
         try:
             shots = item.shot_passes.get(recipe.clips.options) if recipe.clips.options is not None else None
             boundaries = shots.boundaries_seconds if shots is not None else ()
+            fit = fit_segments(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds)
+            check_segment_fit(video, fit, max_outside_share)
+            _check_ticks(video, recipe, timeline)
             clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
             windows = _windows(video, recipe, clips, timeline)
         except VideoError as error:
             item.failures.append((recipe, error))
             continue
         item.clips[recipe.fingerprint] = clips
+        item.segment_fits[recipe.fingerprint] = fit
         item.windows[recipe.fingerprint] = windows
         key = (recipe.decoder, geometry_key(recipe.preprocess))
         frames = views.setdefault(key, (recipe, set()))[1]
@@ -131,7 +150,7 @@ def _check_unchanged(video: Video, path: str) -> None:
     if content_fingerprint(path) != video.fingerprint:
         raise VideoError(
             "scan",
-            "changed_file",
+            CHANGED_FILE,
             describe("video", video.id, "the bytes it was planned with", "others", "run the same command again"),
         )
 
@@ -145,6 +164,42 @@ def _plausible(video: Video, timeline: Timeline) -> Timeline:
             "scan", "implausible_times", describe("video", video.id, limit, got, "cut it, or write its times anew")
         )
     return timeline
+
+
+def _check_ticks(video: Video, recipe: Recipe, timeline: Timeline) -> None:
+    """Refuses a video from whose few frames a damaged time scale would make windows without end.
+
+    Raises:
+        VideoError: ``implausible_times``.
+    """
+    duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
+    most, count = max_ticks(timeline.num_frames), num_ticks(recipe.sampling, recipe.clips, duration)
+    if count > most:
+        expected = f"at most {most:,} samples of {recipe.name} from {timeline.num_frames:,} frames"
+        got = f"{count:,.0f} over {duration:,.0f} s"
+        remedy = "write its times anew, or sample it at fewer frames per second"
+        raise VideoError("segment", "implausible_times", describe("video", video.id, expected, got, remedy))
+
+
+def _check_whole(video: Video, timeline: Timeline) -> None:
+    """Refuses a video that breaks off before its end.
+
+    Raises:
+        VideoError: ``truncated``, with how much is there of what its header claims.
+    """
+    if timeline.truncated is None:
+        return
+    header = video.header
+    claims = []
+    if header is not None and header.num_frames:
+        claims.append(f"{header.num_frames} frames")
+    if header is not None and header.duration_seconds:
+        claims.append(f"{header.duration_seconds:.3f} s")
+    duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
+    got = f"{timeline.num_frames} frames, {duration:.3f} s: {timeline.truncated}"
+    expected = f"{', '.join(claims)} as its header claims" if claims else "a file that ends where its video does"
+    remedy = "fetch the file again, or set decode.truncated: keep to use what is there"
+    raise VideoError("scan", "truncated", describe("video", video.id, expected, got, remedy))
 
 
 def _decoder(recipes: Sequence[Recipe]) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from clipmill.pipelines.decode.rate import raw_decode_rate
-from clipmill.pipelines.features.sources import is_local, local_path
+from clipmill.pipelines.features.sources import is_local, local_copy
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.task import RunReport, ShardTask
 
@@ -65,7 +65,8 @@ def _raw_rate(tasks: Sequence[ShardTask], run_seconds: float) -> float | None:
     rates = []
     for video in local[::step][:SAMPLE_VIDEOS]:
         try:
-            rates.append(raw_decode_rate(local_path(video.uri), seconds))
+            with local_copy(video.uri) as path:
+                rates.append(raw_decode_rate(path, seconds))
         except VideoError:
             continue
     return sum(rates) / len(rates) if rates else None

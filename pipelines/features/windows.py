@@ -9,11 +9,29 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.schemas.recipe import Sampling
+from clipmill.pipelines.features.placement import Placed, has_own_rule, place
+from clipmill.pipelines.features.resampling import BY_RULE, TICK_TOLERANCE_SECONDS
+from clipmill.schemas.recipe import ClipRule, Sampling
 from clipmill.schemas.records import Clip, Window
 
-TICK_TOLERANCE_SECONDS = 1e-6
-"""A frame whose presentation time is this little after a tick counts as on display at it (ours: float rounding)."""
+TICKS_PER_FRAME = 2000
+FEWEST_TICKS = 20_000
+"""Ours: more ticks than so many for each frame, and than so many in all, are no sampling but a damaged time scale. A
+lecture of one picture a minute has 1,800 at 30 a second."""
+
+
+def max_ticks(num_frames: int) -> int:
+    """Returns how many ticks of a sampling rate, or clips of a rule, `num_frames` frames justify.
+
+    Planning holds it against what headers claim, work against what the packets say.
+    """
+    return max(num_frames * TICKS_PER_FRAME, FEWEST_TICKS)
+
+
+def num_ticks(sampling: Sampling, clips: ClipRule, duration_seconds: float) -> float:
+    """Returns the larger of how often a video of this length is sampled, and how many clips it is cut into."""
+    step = clips.step_seconds or clips.length_seconds if clips.from_ == "windows" else None
+    return max(duration_seconds * (sampling.fps or 0.0), duration_seconds / step if step else 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +71,10 @@ def clip_windows(
     length = len(sequence.frames)
     if length == 0:
         return ClipWindows(())
+    if has_own_rule(sampling):
+        placed, num_dropped = place(length, sampling)
+        num_padded = sum(item.num_padded > 0 for item in placed)
+        return ClipWindows(tuple(_placed(sequence, clip, item) for item in placed), num_dropped, num_padded)
     if sampling.random_frames is not None:
         starts = _draw(max(length - span + 1, 1), sampling.random_frames, sampling.seed, video_id, clip.index)
         dropped = padded = 0
@@ -64,7 +86,8 @@ def clip_windows(
         starts, dropped, padded = _grid(length, span, sampling.step or num_frames, sampling.tail)
     # One list of numbers that all windows share: overlapping windows of a long video would else hold each many times.
     numbers = sequence.frames.tolist()
-    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every) for start in starts)
+    reached = min(length, max(starts, default=0) + span)
+    windows = tuple(_window(sequence, numbers, clip, start, num_frames, sampling.every, reached) for start in starts)
     return ClipWindows(windows, dropped, padded)
 
 
@@ -74,12 +97,41 @@ def _sample(pts_seconds: npt.NDArray[np.float64], stop_seconds: float, clip: Cli
         start = int(np.searchsorted(pts_seconds, clip.start_seconds - TICK_TOLERANCE_SECONDS, side="left"))
         stop = int(np.searchsorted(pts_seconds, clip.stop_seconds - TICK_TOLERANCE_SECONDS, side="left"))
         return _Sequence(np.arange(start, stop), pts_seconds[start:stop], ends[start:stop])
+    if sampling.rounding is not None:
+        return _resampled(pts_seconds, stop_seconds, clip, sampling.fps, sampling.rounding)
     first = max(clip.start_seconds, float(pts_seconds[0])) if len(pts_seconds) else clip.start_seconds
     last = min(clip.stop_seconds, stop_seconds)
     num_ticks = max(int(np.ceil((last - first) * sampling.fps - TICK_TOLERANCE_SECONDS * sampling.fps)), 0)
     ticks = first + np.arange(num_ticks) / sampling.fps
     frames = np.searchsorted(pts_seconds, ticks + TICK_TOLERANCE_SECONDS, side="right") - 1
     return _Sequence(frames, ticks, np.minimum(ticks + 1 / sampling.fps, last))
+
+
+def _resampled(
+    pts_seconds: npt.NDArray[np.float64], stop_seconds: float, clip: Clip, fps: float, rule: str
+) -> _Sequence:
+    """Returns the resampled video's ticks that lie in the clip, all to the end for one that ends with the video."""
+    frames = BY_RULE[rule](pts_seconds, stop_seconds, fps)
+    ticks = float(pts_seconds[0]) + np.arange(len(frames)) / fps
+    first = int(np.searchsorted(ticks, clip.start_seconds - TICK_TOLERANCE_SECONDS, side="left"))
+    stop = len(ticks)
+    if clip.stop_seconds < stop_seconds - TICK_TOLERANCE_SECONDS:
+        stop = int(np.searchsorted(ticks, clip.stop_seconds - TICK_TOLERANCE_SECONDS, side="left"))
+    frames, ticks = frames[first:stop], ticks[first:stop]
+    last = min(clip.stop_seconds, stop_seconds)
+    # ``ffmpeg_r`` writes more frames than the video has ticks: those beyond its end have the last frame's time.
+    starts = np.where(ticks < last, ticks, pts_seconds[frames])
+    return _Sequence(frames, starts, np.minimum(ticks + 1 / fps, last))
+
+
+def _placed(sequence: _Sequence, clip: Clip, placed: Placed) -> Window:
+    return Window(
+        clip=clip.index,
+        frames=tuple(int(sequence.frames[position]) for position in placed.positions),
+        start_seconds=float(sequence.start_seconds[min(placed.positions)]),
+        stop_seconds=float(sequence.stop_seconds[max(placed.positions)]),
+        num_padded_frames=placed.num_padded,
+    )
 
 
 def _grid(length: int, span: int, step: int, tail: str) -> tuple[list[int], int, int]:
@@ -96,7 +148,9 @@ def _grid(length: int, span: int, step: int, tail: str) -> tuple[list[int], int,
     return [*starts, next_start], 0, 1
 
 
-def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int) -> Window:
+def _window(
+    sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num_frames: int, every: int, reached: int
+) -> Window:
     last = len(numbers) - 1
     stop = start + (num_frames - 1) * every
     frames = numbers[start : min(stop, last) + 1 : every]
@@ -107,6 +161,7 @@ def _window(sequence: _Sequence, numbers: list[int], clip: Clip, start: int, num
         start_seconds=float(sequence.start_seconds[start]),
         stop_seconds=float(sequence.stop_seconds[min(stop, last)]),
         num_padded_frames=num_padded,
+        num_clip_frames=-(-reached // every),
     )
 
 

@@ -23,6 +23,7 @@ from clipmill.pipelines.decode.session import (
     Restarted,
 )
 from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
+from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.schemas.errors import VideoError
@@ -30,6 +31,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
@@ -42,6 +44,7 @@ class _Tally:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     num_frames_decoded: int = 0
     num_frames_substituted: int = 0
+    num_storage_retries: int = 0
     quarantined: dict[tuple[str, str, str], Quarantined] = field(default_factory=dict)
 
     def quarantine(self, prepared: PreparedVideo, recipes: Sequence[Recipe], error: VideoError, attempts: int) -> None:
@@ -71,11 +74,13 @@ class Worker:
         self._session: DecodeSession | None = None
         self._shot_session: DecodeSession | None = None
         self._store: Store | None = None
+        self._num_tried = 0
+        self._faults: list[VideoError] = []
 
     def __enter__(self) -> "Worker":
         spec = self._spec
         self._device = resolve_device(spec.device, spec.num_threads)
-        self._store = Store.open(spec.store_url)
+        self._store = Store.open(spec.store_url, Retries(spec.storage_attempts))
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
         self._session, self._shot_session = (
             DecodeSession(
@@ -103,8 +108,10 @@ class Worker:
 
         Raises:
             StorageUnavailableError: storage refused a write; nothing of this task is committed for that recipe.
+            MachineFaultError: too many videos of this worker failed for reasons that are none of theirs.
         """
         store = self._open_store()
+        retries_before = store.objects.num_retries
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
@@ -126,13 +133,23 @@ class Worker:
         num_rows = {
             extraction.recipe.key: self._write(task, extraction, prepared) for extraction in extractions.values()
         }
+        self._check_faults(task, tally)
         if tally.quarantined:
             store.write_quarantine(self._spec.run_id, task.key, list(tally.quarantined.values()))
         tally.seconds["write"] = time.monotonic() - write_started
         tally.seconds["total"] = time.monotonic() - started
+        tally.num_storage_retries = store.objects.num_retries - retries_before
         result = self._result(task, extractions, prepared, tally, num_rows)
         store.write_task_result(self._spec.run_id, result)
         return result
+
+    def _check_faults(self, task: ShardTask, tally: _Tally) -> None:
+        """Ends the run before videos are booked for what they are not to blame for; their rows are committed by now."""
+        self._num_tried += len(task.videos)
+        failed = {item.video_id: item for item in tally.quarantined.values()}
+        errors = [(item.uri, VideoError(item.stage, item.reason, item.message)) for item in failed.values()]
+        self._faults += [error for uri, error in errors if is_machine_fault(uri, error, is_known=True)]
+        check_share(self._faults, self._num_tried, self._spec.max_fault_share)
 
     def _open_store(self) -> Store:
         if self._store is None:
@@ -150,7 +167,9 @@ class Worker:
         """Positions one video after another, as the decoder asks for them; appends to `prepared` those with work."""
         for video in task.videos:
             started = time.monotonic()
-            item = prepare(video, [extraction.recipe for extraction in extractions.values()], self._shot_session)
+            recipes = [extraction.recipe for extraction in extractions.values()]
+            spec = self._spec
+            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds
@@ -238,6 +257,8 @@ class Worker:
         tally: _Tally,
         num_rows: dict[str, int],
     ) -> TaskResult:
+        # All features of a build have one clip rule, so any of a video's is that of its segments.
+        fits = [next(iter(item.segment_fits.values())) for item in prepared if item.segment_fits]
         tails = [windows for item in prepared for windows in item.windows.values()]
         return TaskResult(
             key=task.key,
@@ -252,5 +273,8 @@ class Worker:
             num_tail_windows_dropped=sum(item.num_tail_windows_dropped for group in tails for item in group),
             num_tail_windows_padded=sum(item.num_tail_windows_padded for group in tails for item in group),
             num_windows={extraction.recipe.key: extraction.num_windows for extraction in extractions.values()},
+            num_segments_clamped=sum(fit.num_clamped for fit in fits),
+            num_segments_emptied=sum(fit.num_emptied for fit in fits),
+            num_storage_retries=tally.num_storage_retries,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )

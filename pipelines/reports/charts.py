@@ -4,8 +4,8 @@ Each series differs by dash and marker as well as by colour, so that it can be t
 """
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from html import escape
 
 WIDTH, HEIGHT = 440.0, 310.0
@@ -23,12 +23,16 @@ class Series:
         points: (x, y) in data units, x ascending.
         marks: the x values that carry a marker and a tooltip; a subset of the points' x.
         style: index of colour, dash and marker; -1: the thin line of the chance floor.
+        spans: x to (low, high): a vertical line there, such as mean less and plus a spread.
+        is_scatter: points alone, no line between them.
     """
 
     name: str
     points: Sequence[tuple[float, float]]
     marks: Sequence[float]
     style: int
+    spans: Mapping[float, tuple[float, float]] = field(default_factory=dict)
+    is_scatter: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,7 @@ class Axes:
 
     Attributes:
         y_ticks: what y shows instead, from the first to the last of them (`round_ticks`): for what is no share.
+        x_texts: what stands at `x_ticks` in place of their numbers.
     """
 
     title: str
@@ -46,6 +51,7 @@ class Axes:
     x_start: float
     x_stop: float
     y_ticks: Sequence[float] = ()
+    x_texts: Sequence[str] = ()
 
 
 def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
@@ -59,7 +65,8 @@ def round_ticks(low: float, high: float, most: int = 6) -> list[float]:
 
 def line_chart(series: Sequence[Series], axes: Axes) -> str:
     """Returns the chart as an ``<svg>`` element, 440 x 310 units, that scales with its container."""
-    ticks = list(axes.y_ticks) or _tenths(max((y for line in series for _, y in line.points), default=1.0))
+    highest = [max(y, line.spans.get(x, (y, y))[1]) for line in series for x, y in line.points]
+    ticks = list(axes.y_ticks) or _tenths(max(highest, default=1.0))
     parts = [
         f'<svg class="chart" viewBox="0 0 {WIDTH:g} {HEIGHT:g}" role="img" aria-label="{escape(axes.title)}">',
         _grid(axes, ticks),
@@ -110,12 +117,11 @@ def _grid(axes: Axes, ticks: Sequence[float]) -> str:
         text = f"{tick:g}" if axes.y_ticks else f"{tick:.1f}"
         parts.append(f'<path class="grid" d="M{LEFT:g} {y:.1f}H{WIDTH - RIGHT:g}"/>')
         parts.append(f'<text class="tick" x="{LEFT - 7:g}" y="{y + 4:.1f}" text-anchor="end">{text}</text>')
-    for tick in axes.x_ticks:
+    for number, tick in enumerate(axes.x_ticks):
         x = _x(tick, axes)
+        text = escape(axes.x_texts[number]) if axes.x_texts else f"{tick:g}"
         parts.append(f'<path class="notch" d="M{x:.1f} {HEIGHT - BOTTOM:g}v4"/>')
-        parts.append(
-            f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18:g}" text-anchor="middle">{tick:g}</text>'
-        )
+        parts.append(f'<text class="tick" x="{x:.1f}" y="{HEIGHT - BOTTOM + 18:g}" text-anchor="middle">{text}</text>')
     middle = (LEFT + WIDTH - RIGHT) / 2
     parts.append(
         f'<text class="axis" x="{middle:g}" y="{HEIGHT - 6:g}" text-anchor="middle">{escape(axes.x_label)}</text>'
@@ -130,14 +136,19 @@ def _grid(axes: Axes, ticks: Sequence[float]) -> str:
 def _line(line: Series, axes: Axes, ticks: Sequence[float]) -> str:
     name, dash = _look(line.style)
     steps = [f"{_x(x, axes):.1f} {_y(y, ticks):.1f}" for x, y in line.points]
-    path = f'<path class="line" d="M{"L".join(steps)}" {dash}/>' if steps else ""
+    path = f'<path class="line" d="M{"L".join(steps)}" {dash}/>' if steps and not line.is_scatter else ""
+    for x, (low, high) in line.spans.items():
+        path += f'<path class="line" d="M{_x(x, axes):.1f} {_y(low, ticks):.1f}V{_y(high, ticks):.1f}"/>'
     marks = []
     for x, y in line.points:
         if x in line.marks:
             shape = "" if line.style < 0 else _marker(line.style, _x(x, axes), _y(y, ticks))
             hover = f'<circle class="hover" cx="{_x(x, axes):.1f}" cy="{_y(y, ticks):.1f}" r="9"/>'
             value = f"{y:.4g}" if axes.y_ticks else f"{y:.3f}"
-            tip = f"{line.name}: {value} at {axes.x_label} {x:g}"
+            place = axes.x_texts[axes.x_ticks.index(x)] if axes.x_texts and x in axes.x_ticks else f"{x:g}"
+            if x in line.spans:
+                value += " ({:.3f} to {:.3f})".format(*line.spans[x])
+            tip = f"{line.name}: {value} at {axes.x_label} {place}"
             marks.append(f"<g><title>{escape(tip)}</title>{hover}{shape}</g>")
     return f'<g class="{name}">{path}{"".join(marks)}</g>'
 

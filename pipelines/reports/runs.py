@@ -164,11 +164,26 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         f"{report['num_frames_substituted']:,} of {report['num_frames_decoded']:,} decoded",
     )
     tails = f"{report['num_tail_windows_dropped']:,} dropped, {report['num_tail_windows_padded']:,} padded"
+    outside = (
+        f"{report.get('num_segments_emptied', 0):,} wholly outside their video, "
+        f"{report.get('num_segments_clamped', 0):,} in part"
+    )
     left_out = ", ".join(
         f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(report["num_left_out"].items())
     )
+    # Reports of earlier versions do not count these.
+    kept = ("truncated videos kept", f"{report.get('num_truncated_kept', 0):,}")
+    joined = ("joined end to end", f"{report.get('num_joined', 0):,} videos, laid one after the other")
     facts = Facts(
-        "What did not work as asked", (substituted, ("short tails", tails), ("files left out", left_out or "none"))
+        "What did not work as asked",
+        (
+            substituted,
+            ("short tails", tails),
+            kept,
+            joined,
+            ("annotated segments", outside),
+            ("files left out", left_out or "none"),
+        ),
     )
     if not rows:
         return (facts,)

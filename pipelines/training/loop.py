@@ -5,14 +5,15 @@ the whole of both and takes its share, so the numbers of a global batch do not d
 """
 
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clipmill.models.base import Batch, Step, Values
+from clipmill.models.base import ALONE, Batch, Step, Values
+from clipmill.pipelines.training.optimiser import Optimiser, autocast, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel, share
 from clipmill.pipelines.training.phases import PlannedPhase
 from clipmill.schemas.arrays import Ints
@@ -79,61 +80,13 @@ class TrainingItems:
         return Batch(inputs, None if self.label is None else self.label[items], **rest)
 
 
-class Optimiser:
-    """Adam over a model's weights, which moves those of one step at the rates that step has for them.
-
-    One fused kernel: on a CPU its step takes a tenth of the plain one's time, which outweighs forward and backward.
-    """
-
-    def __init__(self, model: nn.Module, config: LoopConfig, phases: Sequence[PlannedPhase]) -> None:
-        steps = [step for phase in phases for step in phase.steps]
-        # Parameters that always move at one rate share a group, so a model of one phase and step has a single one.
-        groups: dict[tuple[float | None, ...], list[nn.Parameter]] = {}
-        for name, parameter in model.named_parameters():
-            groups.setdefault(tuple(rate_of(step, name) for step in steps), []).append(parameter)
-        self._rates = [dict(zip(map(id, steps), rates, strict=True)) for rates in groups]
-        self._learning_rate = config.learning_rate
-        self.adam = torch.optim.Adam(
-            [{"params": parameters} for parameters in groups.values()],
-            lr=config.learning_rate,
-            betas=(config.beta1, config.beta2),
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-
-    def begin(self) -> None:
-        """Forgets the gradients of the step before."""
-        self.adam.zero_grad(set_to_none=True)
-
-    def moved(self, step: Step) -> Iterator[nn.Parameter]:
-        """Yields the parameters that `step` moves; the others lose their gradient, so that they stand still."""
-        for group, rates in zip(self.adam.param_groups, self._rates, strict=True):
-            if rates[id(step)] is not None:
-                yield from group["params"]
-                continue
-            for parameter in group["params"]:
-                parameter.grad = None
-
-    def update(self, step: Step, decay: float) -> None:
-        """Moves the parameters of `step`, whose learning rates are multiplied by `decay`."""
-        for group, rates in zip(self.adam.param_groups, self._rates, strict=True):
-            group["lr"] = self._learning_rate * decay * (rates[id(step)] or 0.0)
-        self.adam.step()
-
-
-def rate_of(step: Step, name: str) -> float | None:
-    """Returns the rate of the parameter `name` in `step`, or None where it stands still."""
-    fitting = [beginning for beginning in step.rates if name.startswith(beginning)]
-    return step.rates[max(fitting, key=len)] if fitting else None
-
-
 @dataclass(frozen=True, slots=True)
 class Training:
     """What an epoch needs: the model, its optimiser, the items, and how the work is shared.
 
     Attributes:
-        couples_batch: the losses are scalars over the whole batch, which every worker then computes: the same numbers
-            on each, and no gain from several.
+        couples_batch: the losses are scalars over the whole batch, the same numbers on every worker.
+        gathers: then each worker has its share alone and the losses gather what they compare; else each has all of it.
     """
 
     model: Any
@@ -143,6 +96,12 @@ class Training:
     phases: Sequence[PlannedPhase]
     parallel: Parallel
     couples_batch: bool = False
+    gathers: bool = False
+
+    @property
+    def device(self) -> torch.device:
+        """Where the items are."""
+        return next(iter(self.items.inputs.values())).values.device
 
 
 def train(training: Training, after_epoch: Callable[[int, dict[str, float]], bool], start_epoch: int = 0) -> int:
@@ -169,29 +128,34 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
     """
     items, config = training.items, training.config
     phase = next(phase for phase in training.phases if epoch < phase.stop)
-    decay = config.gamma ** sum(epoch >= milestone for milestone in config.milestones)
     order = torch.randperm(len(items), generator=_generator(config.seed, epoch, -1))
-    num_batches = -(-len(items) // config.batch)
+    batches = num_batches(training)
     sums: dict[str, Tensor] = {}
     training.model.train()
-    for number in range(num_batches):
+    for number in range(batches):
         taken = order[number * config.batch : (number + 1) * config.batch]
-        progress = (epoch + number / num_batches) / config.epochs
+        progress = (epoch + number / batches) / config.epochs
         batch = _share_of(training, taken, epoch, number, progress, phase.name)
+        factor = learning_rate_factor(config, epoch, number, batches)
         for place, step in enumerate(phase.steps):
-            losses = _step(training, batch, step, decay, len(taken))
+            losses = _step(training, batch, step, factor, len(taken))
             if place == 0:
                 _add(sums, losses, len(taken), training)
     total = training.parallel.add_up(torch.stack(list(sums.values()))).tolist()
     return {name: value / len(items) for name, value in zip(sums, total, strict=True)}
 
 
+def num_batches(training: Training) -> int:
+    """Returns the global batches of an epoch."""
+    return -(-len(training.items) // training.config.batch)
+
+
 def validation_losses(training: Training, items: TrainingItems) -> dict[str, float]:
     """Returns the mean of each loss over `items`, with the same noise each time, and moves nothing."""
     sums: dict[str, float] = {}
     training.model.eval()
-    device = next(iter(items.inputs.values())).values.device
-    with torch.no_grad():
+    device = training.device
+    with torch.no_grad(), autocast(training.config, device):
         for number, start in enumerate(range(0, len(items), training.config.batch)):
             taken = torch.arange(start, min(start + training.config.batch, len(items)))
             draws = _draws(training, len(taken), -1, number)
@@ -211,10 +175,10 @@ def validation_losses(training: Training, items: TrainingItems) -> dict[str, flo
 
 def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progress: float, phase: str) -> Batch:
     """Returns this worker's share of the global batch `taken`, all of it where the losses couple the batch."""
-    items, parallel = training.items, training.parallel
-    device = next(iter(items.inputs.values())).values.device
+    items, parallel, device = training.items, training.parallel, training.device
     draws = _draws(training, len(taken), epoch, number)
-    ours = slice(None) if training.couples_batch else share(len(taken), parallel.rank, parallel.num_workers)
+    is_whole = training.couples_batch and not training.gathers
+    ours = slice(None) if is_whole else share(len(taken), parallel.rank, parallel.num_workers)
     placed = taken.to(device)
     return items.batch(
         placed[ours],
@@ -223,6 +187,7 @@ def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progre
         draws={name: noise[ours].to(device) for name, noise in draws.items()},
         progress=progress,
         phase=phase,
+        workers=ALONE if is_whole else parallel.sharing(len(taken)),
     )
 
 
@@ -232,24 +197,30 @@ def _draws(training: Training, num_items: int, epoch: int, number: int) -> dict[
     return {name: torch.randn(num_items, *shapes[name], generator=generator) for name in sorted(shapes)}
 
 
-def _step(training: Training, batch: Batch, step: Step, decay: float, num_items: int) -> Mapping[str, Tensor]:
+def _step(training: Training, batch: Batch, step: Step, factor: float, num_items: int) -> Mapping[str, Tensor]:
     parallel, optimiser = training.parallel, training.optimiser
-    losses: Mapping[str, Tensor] = training.model.losses(batch)
+    with autocast(training.config, training.device):
+        losses: Mapping[str, Tensor] = training.model.losses(batch)
     # A coupled loss is the whole batch's on every worker: of equal gradients the mean is taken.
     divisor = parallel.num_workers if training.couples_batch else num_items
     optimiser.begin()
-    (losses[step.loss].sum() / divisor).backward()  # type: ignore[no-untyped-call]
+    optimiser.backward(losses[step.loss].sum(dtype=_summed(losses[step.loss])) / divisor)
     parallel.add_up_gradients(optimiser.moved(step))
-    optimiser.update(step, decay)
+    optimiser.update(step, factor)
     return losses
 
 
 def _add(sums: dict[str, Tensor], losses: Mapping[str, Tensor], num_items: int, training: Training) -> None:
     for name, values in losses.items():
-        value = values.detach().sum()
+        value = values.detach().sum(dtype=_summed(values))
         if training.couples_batch:
             value = value * num_items / training.parallel.num_workers
         sums[name] = sums.get(name, torch.zeros((), dtype=torch.float64, device=values.device)) + value
+
+
+def _summed(values: Tensor) -> torch.dtype:
+    """Returns the precision in which `values` are added up: theirs, but single at least."""
+    return torch.promote_types(values.dtype, torch.float32)
 
 
 def _generator(seed: int, epoch: int, step: int) -> torch.Generator:

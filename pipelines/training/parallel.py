@@ -5,11 +5,14 @@ then gives the gradient of the global mean, however unevenly the batch was cut. 
 DistributedDataParallel does, would weigh the pairs of a short share more.)
 """
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+
+from clipmill.models.base import ALONE, Workers
 
 
 class Parallel(Protocol):
@@ -31,6 +34,10 @@ class Parallel(Protocol):
         """Returns the sum of `values` over the workers."""
         ...
 
+    def sharing(self, num_items: int) -> Workers:
+        """Returns the workers as the losses of a global batch of `num_items` see them."""
+        ...
+
 
 class OneProcess:
     """No other workers."""
@@ -44,6 +51,10 @@ class OneProcess:
     def add_up(self, values: Tensor) -> Tensor:
         """Returns `values`."""
         return values
+
+    def sharing(self, num_items: int) -> Workers:
+        """Returns one worker."""
+        return ALONE
 
 
 class ProcessGroup:
@@ -65,9 +76,76 @@ class ProcessGroup:
 
     def add_up(self, values: Tensor) -> Tensor:
         """Returns the sum of `values` over the workers."""
-        total = values.clone()
-        torch.distributed.all_reduce(total)
+        return _sum_over_workers(values)
+
+    def sharing(self, num_items: int) -> Workers:
+        """Returns the workers as the losses of a global batch of `num_items` see them."""
+        return SharedBatch(self.rank, self.num_workers, num_items)
+
+
+@dataclass(frozen=True, slots=True)
+class SharedBatch:
+    """The workers of the process group, of which each has its `share` of `num_items`; see `models.base.Workers`.
+
+    What a worker does with a gathered value may differ from what others do: its gradient is the sum of all of theirs.
+    So losses that are computed whole on every worker are divided by the number of workers.
+    """
+
+    rank: int
+    num_workers: int
+    num_items: int
+
+    def gather(self, values: Tensor) -> Tensor:
+        """Returns ``[num_items, ...]`` of the workers' `values`."""
+        shares = [share(self.num_items, rank, self.num_workers) for rank in range(self.num_workers)]
+        gathered: Tensor = _Gather.apply(values, shares, self.rank)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def add_up(self, values: Tensor) -> Tensor:
+        """Returns the sum of `values` over the workers."""
+        total: Tensor = _AddUp.apply(values)  # type: ignore[no-untyped-call]
         return total
+
+
+class _Gather(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor, shares: Sequence[slice], rank: int) -> Tensor:
+        context.ours = shares[rank]
+        sent = _as_sent(values)
+        # Shares differ in length by one item, and all_gather wants equal ones.
+        lengths = [part.stop - part.start for part in shares]
+        received = [sent.new_zeros((max(lengths), *sent.shape[1:])) for _ in shares]
+        own = received[rank].clone()
+        own[: len(sent)] = sent
+        torch.distributed.all_gather(received, own)
+        gathered = torch.cat([part[:length] for part, length in zip(received, lengths, strict=True)])
+        return gathered.to(values.dtype)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _sum_over_workers(gradients[0])[context.ours], None, None
+
+
+class _AddUp(torch.autograd.Function):
+    @staticmethod
+    def forward(context: Any, values: Tensor) -> Tensor:
+        return _sum_over_workers(values)
+
+    @staticmethod
+    def backward(context: Any, *gradients: Tensor) -> Tensor:
+        return _sum_over_workers(gradients[0])
+
+
+def _sum_over_workers(values: Tensor) -> Tensor:
+    total = _as_sent(values).clone(memory_format=torch.contiguous_format)
+    torch.distributed.all_reduce(total)
+    return total.to(values.dtype)
+
+
+def _as_sent(values: Tensor) -> Tensor:
+    """Returns `values`, of half precision in single: not every backend adds up or sends halves."""
+    is_half = values.dtype in (torch.float16, torch.bfloat16)
+    return values.float() if is_half else values
 
 
 def share(num_items: int, rank: int, num_workers: int) -> slice:

@@ -6,6 +6,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,8 @@ from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, desc
 STOP_FILE = ".stop-requested"
 _STATE = ".ray"
 _POLL_SECONDS = 0.2
+_START_RETRIES = 2
+"""ours: how often workers that did not start within Ray's minute are waited for again."""
 
 
 def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
@@ -38,31 +41,67 @@ def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[in
 
     The run's folder must be reachable from every worker: it carries checkpoints, metrics and the request to stop.
 
+    A lost worker takes the others with it, which wait for it. All are started again, from the last checkpoint.
+
     Raises:
-        EngineError: no cluster there, or a worker died; the last checkpoint stands.
+        EngineError: no cluster there, or workers were lost more often than `trainer.max_failures`; the last checkpoint
+            stands.
         UsageError: the cluster has fewer CPUs (or GPUs, where GPUs are asked for) than workers.
     """
     stop = Path(job.folder) / STOP_FILE
     stop.unlink(missing_ok=True)
     with _cluster(job.config.trainer):
         wants_gpu = _wants_gpu(job)
-        trainer = _trainer(job, wants_gpu)
         try:
-            # In a thread of its own: Ray would take over Ctrl-C, and end this process with exit code 0.
-            with Interruption(stop.touch), concurrent.futures.ThreadPoolExecutor(1) as pool:
-                try:
-                    _follow(job, pool.submit(trainer.fit), on_epoch)
-                except KeyboardInterrupt:
-                    # The second Ctrl-C: ends `fit` in its thread, which would otherwise keep this process.
-                    ray.shutdown()
-                    raise
-                except BaseException:
-                    stop.touch()
-                    raise
+            with Interruption(stop.touch):
+                _survive(job, wants_gpu, stop, on_epoch)
         finally:
             stop.unlink(missing_ok=True)
             shutil.rmtree(Path(job.folder) / _STATE, ignore_errors=True)
     return max(checkpoints(job.folder), default=0), "cuda" if wants_gpu else "cpu"
+
+
+def _survive(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+    """Trains until the end, or until `stop` is there; each failure of a worker costs the epochs since a checkpoint."""
+    told, limit = job.start_epoch, job.config.trainer.max_failures
+
+    def tell(done: EpochDone) -> None:
+        # What is trained again was told before.
+        nonlocal told
+        if done.epoch > told:
+            told = done.epoch
+            on_epoch(done)
+
+    for failure in range(1, limit + 2):
+        try:
+            _attempt(job, wants_gpu, stop, tell)
+            return
+        except LostWorkerError:
+            if stop.exists():
+                return
+            if failure > limit:
+                raise
+        start_epoch = max(checkpoints(job.folder), default=0)
+        RunFolder(job.folder).go_on(start_epoch)
+        shutil.rmtree(Path(job.folder) / _STATE, ignore_errors=True)
+        job = replace(job, start_epoch=start_epoch)
+
+
+def _attempt(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+    trainer = _trainer(job, wants_gpu)
+    # In a thread of its own: Ray would take over Ctrl-C, and end this process with exit code 0.
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        try:
+            _follow(job, pool.submit(trainer.fit), on_epoch)
+        except KeyboardInterrupt:
+            # The second Ctrl-C: ends `fit` in its thread, which would otherwise keep this process.
+            ray.shutdown()
+            raise
+        except EngineError:
+            raise
+        except BaseException:
+            stop.touch()
+            raise
 
 
 def _trainer(job: TrainJob, wants_gpu: bool) -> Any:
@@ -71,9 +110,19 @@ def _trainer(job: TrainJob, wants_gpu: bool) -> Any:
         _worker,
         # By reference, so that the rows are stored once per machine however many workers it has.
         train_loop_config={"job": ray.put(job)},
-        torch_config=ray.train.torch.TorchConfig(backend="nccl" if wants_gpu else "gloo"),
+        torch_config=ray.train.torch.TorchConfig(
+            backend="nccl" if wants_gpu else "gloo", timeout_s=trainer.timeout_seconds
+        ),
         scaling_config=ray.train.ScalingConfig(num_workers=trainer.workers, use_gpu=wants_gpu),
-        run_config=ray.train.RunConfig(name=_STATE, storage_path=job.folder),
+        run_config=ray.train.RunConfig(
+            name=_STATE,
+            storage_path=job.folder,
+            # Ray would start the workers as they were started first; see `_survive`. Without a limit of its own, it
+            # would wait for ever for a machine that has gone.
+            failure_config=ray.train.FailureConfig(
+                max_failures=0, max_preemption_failures=0, controller_failure_limit=_START_RETRIES
+            ),
+        ),
     )
 
 
@@ -103,17 +152,39 @@ def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: 
         raise _cause(error) from None
 
 
+class LostWorkerError(EngineError):
+    """A worker, or its connection, went away: nothing that a worker did wrong."""
+
+
 def _cause(error: BaseException) -> BaseException:
-    """Returns the domain error a worker raised, else an EngineError."""
+    """Returns the domain error a worker raised, else an EngineError: of a lost worker, or of a fault of ours."""
     failures = getattr(error, "worker_failures", {})
     for failure in [*failures.values(), error]:
         cause = getattr(failure, "cause", None) or failure
         if isinstance(cause, ClipmillError):
             return cause
-    first = next(iter(str(next(iter(failures.values()), error)).strip().splitlines()[-1:]), type(error).__name__)
-    return EngineError(
+    is_loss = all(_is_loss(failure) for failure in failures.values())
+    # Of a lost worker's companions the message only says that they lost it.
+    shown = sorted(failures.values(), key=lambda failure: _is_collective(failure) and not is_loss) or [error]
+    first = next(iter(str(shown[0]).strip().splitlines()[-1:]), type(shown[0]).__name__)
+    if is_loss:
+        ranks = ", ".join(str(rank) for rank, failure in failures.items() if not _is_collective(failure))
+        first = f"worker {ranks} lost" if ranks else first
+    kind = LostWorkerError if is_loss else EngineError
+    return kind(
         describe("trainer", "ray", "workers that finish", first[:200], "the last checkpoint stands; run it again")
     )
+
+
+def _is_loss(failure: BaseException) -> bool:
+    """Returns whether a process has gone: then Ray tells of a dead or silent actor, others of their connection."""
+    return type(failure).__module__.split(".")[0] == "ray" or _is_collective(failure)
+
+
+def _is_collective(failure: BaseException) -> bool:
+    """Returns whether an exchange between workers failed, which is what a worker sees of another's end."""
+    is_network = isinstance(failure, torch.distributed.DistError)
+    return is_network or (isinstance(failure, RuntimeError) and any(word in str(failure) for word in ("gloo", "NCCL")))
 
 
 def _wants_gpu(job: TrainJob) -> bool:

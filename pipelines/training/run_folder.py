@@ -3,31 +3,38 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints, load
 from clipmill.pipelines.datasets.items import Items
+from clipmill.pipelines.datasets.provenance import all_rows_changed
+from clipmill.pipelines.training.event_files import remove_event_files
 from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.schemas.features import FeatureSource
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
 
 MAY_CHANGE = (
     "out",
     "resume",
+    "tensorboard",
     "trainer",
     "data.store",
     "loop.epochs",
+    "loop.patience",
     "loop.checkpoint_every_epochs",
     "loop.keep_checkpoints",
     "loop.device",
     "loop.threads",
 )
-"""Config keys that may change while a run goes on: none decides what is learned, device and threads only the last bits.
-The store may have moved; what is read from it is compared by its bytes."""
+"""Config keys that may change while a run goes on: none decides what an epoch learns, device and threads only the last
+bits. The store may have moved; what is read from it is compared by its bytes."""
 
 
 def data_fingerprint(items: Items, select: str = "last") -> str:
@@ -78,11 +85,44 @@ def differing_keys(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     return sorted(key for key in {*wanted, *given} if wanted.get(key) != known.get(key))
 
 
+def _rows_changed(newest: TrainedModel, sources: Mapping[str, FeatureSource], differ: list[str]) -> str:
+    """Returns which rows have changed, and by which part of their passports, where nothing else has."""
+    return "; ".join(all_rows_changed(newest.origin.inputs, sources)) if differ == ["values of the features"] else ""
+
+
 def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     found: dict[str, Any] = {}
     for key, item in value.items():
         found |= _flat(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class BestEpoch:
+    """The first epoch with the least loss on the validation split, and that loss."""
+
+    epoch: int
+    loss: float
+
+
+def better(best: BestEpoch | None, epoch: int, validation: Mapping[str, float], select: str) -> BestEpoch:
+    """Returns the better one of the best epoch so far and `epoch`, whose losses are `validation`.
+
+    Raises:
+        UsageError: there is no loss `select` among them.
+    """
+    if select not in validation:
+        known = ", ".join(["last", *validation])
+        raise UsageError(describe("loop", "select", f"one of {known}", select, "correct the name"))
+    # A loss that is no number is never the least.
+    if best is None or math.isnan(best.loss) or validation[select] < best.loss:
+        return BestEpoch(epoch, validation[select])
+    return best
+
+
+def has_run_out(best: BestEpoch | None, epoch: int, config: LoopConfig) -> bool:
+    """Returns whether `config.patience` is at its end after `epoch`."""
+    return config.patience is not None and best is not None and epoch - best.epoch >= config.patience
 
 
 class RunFolder:
@@ -91,31 +131,51 @@ class RunFolder:
     def __init__(self, path: str | Path) -> None:
         self.path = Path(path).absolute()
 
-    def open(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool = False) -> TrainedModel | None:
+    def open(
+        self,
+        config: TrainConfig,
+        wanted: Mapping[str, Any],
+        closed_form: bool = False,
+        sources: Mapping[str, FeatureSource] | None = None,
+    ) -> TrainedModel | None:
         """Makes the folder ready and returns the checkpoint to go on from, or None to start.
 
         With ``resume: false`` the checkpoints and metrics of an earlier run in it are deleted.
+
+        Args:
+            sources: what the inputs were read from, by which a refusal says what changed.
 
         Raises:
             UsageError: there is a checkpoint of another config or other features, or one beyond the wanted epochs.
             StorageUnavailableError: the folder cannot be written.
         """
-        newest = self._newest(config, wanted, closed_form) if config.resume else None
+        newest = self._newest(config, wanted, closed_form, sources or {}) if config.resume else None
         with self._writing():
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
-            for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
-                left_over.unlink()
             if newest is None:
                 others = (self.path / METRICS, self.path / REPORT, self.path / FOLDER / SELECTED)
                 for path in [*checkpoints(self.path).values(), *others]:
                     path.unlink(missing_ok=True)
+                remove_event_files(self.path)
         self._replace(CONFIG, dump_config(config))
-        # An epoch after the last checkpoint will be trained again: its line goes.
-        kept = [line for line in self.metrics() if newest is not None and line["epoch"] <= newest.epoch]
-        self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        self.go_on(newest.epoch if newest is not None else 0)
         return newest
 
-    def _newest(self, config: TrainConfig, wanted: Mapping[str, Any], closed_form: bool) -> TrainedModel | None:
+    def go_on(self, epoch: int) -> None:
+        """Drops what an end in mid-epoch left, and the lines after `epoch`, the last checkpoint's: they come again."""
+        with self._writing():
+            for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
+                left_over.unlink()
+        kept = [line for line in self.metrics() if line["epoch"] <= epoch]
+        self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+
+    def _newest(
+        self,
+        config: TrainConfig,
+        wanted: Mapping[str, Any],
+        closed_form: bool,
+        sources: Mapping[str, FeatureSource],
+    ) -> TrainedModel | None:
         found = checkpoints(self.path)
         if not found:
             return None
@@ -134,7 +194,10 @@ class RunFolder:
                     "run",
                     str(self.path),
                     "the config and features of its checkpoint",
-                    "another " + ", ".join(changes[:5]) + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
+                    _rows_changed(newest, sources, shown)
+                    or "another "
+                    + ", ".join(changes[:5])
+                    + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
                     "give another out folder, or resume: false to start again",
                 )
             )
@@ -167,19 +230,17 @@ class RunFolder:
         with self._writing(), (self.path / METRICS).open("a", encoding="utf-8") as file:
             file.write(json.dumps(line) + "\n")
 
-    def best_epoch(self, select: str) -> int | None:
-        """Returns the first epoch whose loss `select` on the validation split is least; None: the last one counts.
+    def best(self, select: str) -> "BestEpoch | None":
+        """Returns the epoch whose loss `select` on the validation split is least so far; None: the last one counts.
 
         Raises:
             UsageError: the model has no loss of that name.
         """
-        lines = [line for line in self.metrics() if "validation" in line]
-        if select == "last" or not lines:
-            return None
-        if select not in lines[-1]["validation"]:
-            known = ", ".join(["last", *lines[-1]["validation"]])
-            raise UsageError(describe("loop", "select", f"one of {known}", select, "correct the name"))
-        best: int = min(lines, key=lambda line: line["validation"][select])["epoch"]
+        best = None
+        if select != "last":
+            for line in self.metrics():
+                if "validation" in line:
+                    best = better(best, line["epoch"], line["validation"], select)
         return best
 
     def select(self, epoch: int) -> None:

@@ -4,8 +4,10 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import torch
 
+from clipmill.pipelines.training.event_files import event_files
 from clipmill.pipelines.training.run_folder import RunFolder
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, check_finite, placed, save_epoch, start
 from clipmill.schemas.config import LoopConfig, TrainConfig
@@ -37,15 +39,19 @@ def solve(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> int:
     trained = start(job)
     items = placed(trained, job.items.of("train"), torch.device("cpu"))
     everything = torch.arange(len(items))
-    batch = items.batch(everything, items.lengths(everything))
+    videos = np.unique(np.asarray(job.items.of("train").video_ids, object).astype(str), return_inverse=True)[1]
+    batch = replace(items.batch(everything, items.lengths(everything)), video=torch.from_numpy(videos))
     folder, began, number = RunFolder(job.folder), time.monotonic(), 0
-    for number, reached in enumerate(trained.model.solve(batch), start=1):
-        values = {name: float(value) for name, value in reached.items()}
-        check_finite(number, values)
-        seconds = time.monotonic() - began
-        folder.add_metrics({"epoch": number, "losses": values, "seconds": round(seconds, 6)})
-        on_epoch(EpochDone(number, number, values, seconds, len(items)))
-        began = time.monotonic()
+    with event_files(job.folder, 0, job.config.tensorboard) as events:
+        for number, reached in enumerate(trained.model.solve(batch), start=1):
+            values = {name: float(value) for name, value in reached.items()}
+            check_finite(number, values)
+            seconds = time.monotonic() - began
+            line = {"epoch": number, "losses": values, "seconds": round(seconds, 6)}
+            folder.add_metrics(line)
+            events.add(line, None)
+            on_epoch(EpochDone(number, number, values, seconds, len(items)))
+            began = time.monotonic()
     if not number:
         raise ValueError(f"{trained.name}: expected solve to yield at least once, got nothing")
     save_epoch(job, replace(trained, epoch=number), {}, None)

@@ -13,14 +13,16 @@ import torch
 
 from clipmill.models import registry
 from clipmill.models.base import ModelCard, resolved_loop
-from clipmill.models.checkpoints import checkpoint_path
+from clipmill.models.checkpoints import TrainedModel, checkpoint_path
 from clipmill.pipelines.datasets.items import Items, read_items
+from clipmill.pipelines.training.event_files import check_installed
 from clipmill.pipelines.training.interruption import Interruption
 from clipmill.pipelines.training.parallel import OneProcess
-from clipmill.pipelines.training.run_folder import RunFolder, identity
+from clipmill.pipelines.training.phases import planned_phases
+from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, identity
 from clipmill.pipelines.training.solve import check_config, solve
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
-from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.config import LoopConfig, TrainConfig
 from clipmill.schemas.errors import UsageError, describe
 
 EpochObserver = Callable[[EpochDone], None]
@@ -43,6 +45,7 @@ class TrainReport:
         num_only: by input, clips left out because they have it but not all others.
         num_validation: clips that are neither trained on nor tested.
         selected_epoch: the epoch the run is used by.
+        stopped_early: whether `loop.patience` came to its end before `loop.epochs` did.
         notes: what to know of how it was trained.
     """
 
@@ -65,6 +68,7 @@ class TrainReport:
     num_only: Mapping[str, int]
     num_validation: int
     selected_epoch: int
+    stopped_early: bool
     notes: tuple[str, ...]
 
     def to_plain(self) -> dict[str, Any]:
@@ -113,28 +117,41 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     plain = options.model_dump(mode="json")
     folder = RunFolder(config.out)
     _check_validation(config, items)
+    if not card.closed_form:
+        _check_batch(config, card, items)
+    if config.tensorboard:
+        check_installed()
     wanted = identity(config, plain, items)
     on_ray = config.trainer.name == "ray"
     device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
-    checkpoint = folder.open(config, wanted, card.closed_form)
+    checkpoint = folder.open(config, wanted, card.closed_form, items.sources)
+    if checkpoint is not None and not card.closed_form:
+        _check_same_phases(config, checkpoint)
     job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
 
     def tell(done: EpochDone) -> None:
         for observer in observers:
             observer(done)
 
-    epoch = num_epochs = job.start_epoch
-    if not card.closed_form:
-        num_epochs = config.loop.epochs
-    if card.closed_form and not epoch:
-        with _threads(config.loop.threads):
-            epoch = num_epochs = solve(job, tell)
-    elif epoch < num_epochs and on_ray:
-        from clipmill.pipelines.training.ray_train import run_on_ray
+    def is_finished(epoch: int) -> bool:
+        return epoch >= config.loop.epochs or has_run_out(folder.best(config.loop.select), epoch, config.loop)
 
-        epoch, device = run_on_ray(job, tell)
-    elif epoch < num_epochs:
-        epoch = run_here(job, tell)
+    epoch = job.start_epoch
+    if card.closed_form:
+        if not epoch:
+            with _threads(config.loop.threads):
+                epoch = solve(job, tell)
+    elif not is_finished(epoch):
+        if on_ray:
+            from clipmill.pipelines.training.ray_train import run_on_ray
+
+            epoch, device = run_on_ray(job, tell)
+        else:
+            epoch = run_here(job, tell)
+    best = folder.best(config.loop.select)
+    if best is not None:
+        folder.select(best.epoch)  # Once more: a run may have been killed between a checkpoint and this.
+    stopped_early = not card.closed_form and epoch < config.loop.epochs and is_finished(epoch)
     report = TrainReport(
         out=config.out,
         checkpoint=str(checkpoint_path(config.out, epoch)),
@@ -154,11 +171,12 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
         labels_without_test=items.labels_without_test,
         num_only=items.num_only,
         num_validation=int((items.part == "validation").sum()),
-        selected_epoch=folder.best_epoch(config.loop.select) or epoch,
-        notes=_notes(card, config),
+        selected_epoch=epoch if best is None else best.epoch,
+        stopped_early=stopped_early,
+        notes=_notes(card, config, items),
     )
     folder.write_report(report.to_plain())
-    if epoch < num_epochs:
+    if not (card.closed_form or stopped_early) and epoch < config.loop.epochs:
         raise KeyboardInterrupt(
             f"stopped after epoch {epoch} of {config.loop.epochs}, which is kept; run the same command again to go on"
         )
@@ -178,13 +196,49 @@ def _check_validation(config: TrainConfig, items: Items) -> None:
         )
 
 
-def _notes(card: ModelCard, config: TrainConfig) -> tuple[str, ...]:
-    if card.couples_batch and config.trainer.name == "ray" and config.trainer.workers > 1:
-        return (
+def _check_batch(config: TrainConfig, card: ModelCard, items: Items) -> None:
+    """Makes sure that a batch the job asks for is there; of fewer items than the publication's it is all of them."""
+    num_items, batch = int((items.part == "train").sum()), config.loop.batch
+    if batch > num_items and batch != resolved_loop(card, LoopConfig()).batch:
+        expected = f"at most the {num_items} clips there are to train on"
+        remedy = "lower it, or leave it out: the model's own is cut down to what there is"
+        raise UsageError(describe("loop", "batch", expected, str(batch), remedy))
+
+
+def _check_same_phases(config: TrainConfig, checkpoint: TrainedModel) -> None:
+    """Makes sure that the epochs behind a checkpoint were those that `config` would have given.
+
+    The phases of a model, and a cosine, are laid over all epochs, so another number of them moves what is done already.
+    """
+    now, then = config.loop, LoopConfig.model_validate(checkpoint.origin.config["loop"])
+    if now.epochs == then.epochs:
+        return
+    names = [
+        [
+            next(phase.name for phase in planned_phases(checkpoint.model, loop) if epoch < phase.stop)
+            for epoch in range(checkpoint.epoch)
+        ]
+        for loop in (now, then)
+    ]
+    if names[0] != names[1] or now.schedule == "cosine":
+        what = "cosine is" if now.schedule == "cosine" else f"phases of {checkpoint.name} are"
+        expected = f"the {then.epochs} that the run began with, over which the {what} laid"
+        remedy = "give another out folder, or resume: false to start again"
+        raise UsageError(describe("loop", "epochs", expected, str(now.epochs), remedy))
+
+
+def _notes(card: ModelCard, config: TrainConfig, items: Items) -> tuple[str, ...]:
+    notes, num_items = [], int((items.part == "train").sum())
+    if card.couples_batch and not card.gathers and config.trainer.name == "ray" and config.trainer.workers > 1:
+        notes.append(
             f"the losses of {card.name} compare the items of a batch, so each worker computed whole batches: "
-            "the numbers are those of one worker, and so is the time",
+            "the numbers are those of one worker, and so is the time"
         )
-    return ()
+    if not card.closed_form and config.loop.batch > num_items:
+        notes.append(
+            f"all {num_items} clips were one batch: there are fewer than the {config.loop.batch} of {card.name}"
+        )
+    return tuple(notes)
 
 
 def run_here(job: TrainJob, on_epoch: EpochObserver) -> int:

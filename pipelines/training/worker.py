@@ -12,10 +12,12 @@ from clipmill.models import registry, scaling
 from clipmill.models.base import ModelCard, Sizes
 from clipmill.models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
 from clipmill.pipelines.datasets.items import Items
-from clipmill.pipelines.training.loop import Optimiser, Training, TrainingItems, train, validation_losses
+from clipmill.pipelines.training.event_files import event_files
+from clipmill.pipelines.training.loop import Training, TrainingItems, num_batches, train, validation_losses
+from clipmill.pipelines.training.optimiser import Optimiser, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel
 from clipmill.pipelines.training.phases import planned_phases
-from clipmill.pipelines.training.run_folder import RunFolder, data_fingerprint
+from clipmill.pipelines.training.run_folder import RunFolder, better, data_fingerprint, has_run_out
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Tokens
@@ -116,6 +118,9 @@ def work(
 
     Args:
         stop_requested: asked after each epoch; True ends the training there, with a checkpoint.
+
+    Raises:
+        UsageError: a loss is not finite, or the model has no loss `loop.select`; TensorBoard is wanted and not there.
     """
     config = job.config.loop
     trained = start(job)
@@ -123,33 +128,42 @@ def work(
     phases = planned_phases(trained.model, config)
     optimiser = Optimiser(trained.model, config, phases)
     if trained.epoch:
-        optimiser.adam.load_state_dict(dict(trained.training["optimiser"]))
+        optimiser.load_state(trained.training)
         torch.set_rng_state(trained.training["torch_rng"])
-    items = placed(trained, job.items.of("train"), device)
-    training = Training(trained.model, optimiser, items, config, phases, parallel, job.card.couples_batch)
+    items, card = placed(trained, job.items.of("train"), device), job.card
+    training = Training(trained.model, optimiser, items, config, phases, parallel, card.couples_batch, card.gathers)
     validation = None if config.select == "last" else placed(trained, job.items.of("validation"), device)
     folder, began = RunFolder(job.folder), time.monotonic()
+    best = folder.best(config.select)
 
     def after_epoch(epoch: int, losses: dict[str, float]) -> bool:
-        nonlocal began
-        flag = torch.tensor(float(parallel.rank == 0 and stop_requested()), device=device)
-        stopping = bool(parallel.add_up(flag) > 0)
+        nonlocal began, best
         check_finite(epoch, losses)
+        line: dict[str, Any] = {"epoch": epoch, "losses": losses}
+        stopping = False
         if parallel.rank == 0:
-            line: dict[str, Any] = {"epoch": epoch, "losses": losses}
             if validation is not None:
                 line["validation"] = validation_losses(training, validation)
+                best = better(best, epoch, line["validation"], config.select)
+            stopping = stop_requested() or has_run_out(best, epoch, config)
+        flag = torch.tensor(float(stopping), device=device)
+        stopping = bool(parallel.add_up(flag) > 0)
+        if parallel.rank == 0:
             done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(items))
             # Before the checkpoint: a line too many is dropped when the run goes on, a missing one could not be filled.
-            folder.add_metrics(line | {"seconds": round(done.seconds, 6)})
-            best = folder.best_epoch(config.select)
-            if stopping or best == epoch or epoch == config.epochs or epoch % config.checkpoint_every_epochs == 0:
-                save_epoch(job, replace(trained, epoch=epoch), {"optimiser": optimiser.adam.state_dict()}, best)
+            line["seconds"] = round(done.seconds, 6)
+            folder.add_metrics(line)
+            used = None if best is None else best.epoch
+            if stopping or used == epoch or epoch == config.epochs or epoch % config.checkpoint_every_epochs == 0:
+                save_epoch(job, replace(trained, epoch=epoch), optimiser.state(), used)
+            events.add(line, config.learning_rate * learning_rate_factor(config, epoch - 1, 0, num_batches(training)))
             on_epoch(done)
             began = time.monotonic()
         return not stopping
 
-    return train(training, after_epoch, trained.epoch)
+    wanted = job.config.tensorboard and parallel.rank == 0
+    with event_files(job.folder, trained.epoch, wanted) as events:
+        return train(training, after_epoch, trained.epoch)
 
 
 def check_finite(epoch: int, losses: Mapping[str, float]) -> None:

@@ -78,7 +78,9 @@ def frames_for(found: Recipe, num_windows: int = NUM_WINDOWS) -> npt.NDArray[np.
     Integer arithmetic, so that it is the same on every machine and under every version of NumPy.
     """
     side = SMALLER.get(found.extractor, Smaller()).side
-    height, width, channels = output_shape(found.preprocess, *SOURCE)
+    height, width, _ = output_shape(found.preprocess, *SOURCE)
+    # A byte for each channel, also where frames are resized in float32: those are taken as they are.
+    channels = 1 if found.preprocess.colour == "grey" else 3
     if side is not None:
         height = width = side
     num_frames = found.sampling.frames or 1

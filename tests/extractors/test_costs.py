@@ -79,9 +79,9 @@ def count_rc3d(recipe: Recipe) -> float:
     options: RC3DOptions = options_of(registry.card("rc3d"), recipe)
 
     def run(network: RC3D, buffer: Tensor) -> None:
-        network.propose(network.trunk(buffer))
-        regions = network.fc6(torch.empty(NUM_PROPOSALS, network.fc6.in_features))
-        network.classify(regions if network.fc7 is None else network.fc7(regions))
+        maps = network.trunk(buffer)
+        network.propose(maps)
+        network.classify(network.head(torch.empty(NUM_PROPOSALS, maps.shape[1], *network.pooled))[1])
 
     return gmac(lambda: RC3D(options.release), 1, 3, recipe.sampling.frames or 1, 112, 112, run=run)
 
@@ -129,6 +129,11 @@ COSTS: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("cpnet", {"depth": 18, "input_size": 224}, {}),
     ("rc3d", {"form": "pytorch-thumos14"}, {}),
     ("rc3d", {"form": "caffe-thumos14"}, {}),
+    ("rc3d", {"form": "caffe-charades"}, {}),
+    ("rc3d", {"form": "pytorch-activitynet-resnet18"}, {}),
+    ("rc3d", {"form": "pytorch-activitynet-resnet34"}, {}),
+    ("rc3d", {"form": "pytorch-activitynet-resnet50"}, {}),
+    ("rc3d", {"form": "pytorch-thumos14-resnet18"}, {}),
     ("rc3d", {"buffer_frames": 128}, {}),
     ("rmac", {"network": "resnet50"}, {}),
     ("rmac", {"last_pool": False}, {}),

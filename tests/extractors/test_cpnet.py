@@ -293,7 +293,12 @@ def test_the_number_of_classes_tells_what_weights_were_trained_on(tmp_path: Path
             state = CPNet(18, num_classes=num_classes).state_dict()
         shapes = {key: list(value.shape) for key, value in to_tensorflow(state, 18).items()}
         torch.save(numbered_state(shapes), path)
-        found = recipe({}, "logits", path)
+        if num_classes == 5:
+            with pytest.raises(UsageError, match="expected one of kinetics-resnet18, something-resnet18, as keys"):
+                recipe({}, "logits", path)
+            # Given the size, the cards differ in nothing.
+            assert recipe({"input_size": 224}, "logits", path).preprocess.crop == (224, 224)
+        found = recipe({"input_size": side} if num_classes == 5 else {}, "logits", path)
         assert (found.weights.layout, found.weights.card, found.dim) == (layout, card, num_classes)
         assert (found.preprocess.size, found.preprocess.crop) == ((side,), (side, side))
         assert found.options["input_size"] == side
@@ -306,7 +311,9 @@ def test_the_number_of_classes_tells_what_weights_were_trained_on(tmp_path: Path
 def test_defaults_are_the_published_input() -> None:
     found = recipe()
     assert (found.layer, found.dim, found.weights.card) == ("features", 512, "kinetics-resnet18")
-    assert found.sampling == Sampling(frames=12, every=2, step=24, tail="overlap")
+    assert found.sampling == Sampling(fps=24, rounding="ffmpeg_r", frames=12, every=2, step=24, tail="overlap")
+    jester = recipe({"depth": 34}).sampling
+    assert (jester.fps, jester.frames, jester.every, jester.step) == (12, 24, 1, 24)
     assert (found.preprocess.resize, found.preprocess.size, found.preprocess.crop) == (
         "short_side",
         (112,),

@@ -10,7 +10,7 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from clipmill.extractors.flow import FlowOptions, WindowFlows, make_flow, network_values
+from clipmill.extractors.flow import FlowOptions, TVL1Options, WindowFlows, make_flow, network_values
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.weights import digest
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
@@ -82,6 +82,80 @@ def test_frames_of_equal_bytes_but_other_shape_are_not_confused() -> None:
     assert flows.of(flat.reshape(2, 64, 32, 3)).shape == (1, 2, 64, 32)
 
 
+def test_tvl1_takes_opencvs_parameters() -> None:
+    previous = texture(64, 80)
+    following = np.roll(previous, (UP, RIGHT), axis=(0, 1))
+    parameters = TVL1Options(tau=0.2, lambda_=0.05, theta=0.25, scales=3, scale_step=0.7, warps=2, epsilon=0.02)
+    parameters = parameters.model_copy(update={"inner_iterations": 10, "outer_iterations": 4, "median_filtering": 3})
+    algorithm = cv2.optflow.DualTVL1OpticalFlow_create(0.2, 0.05, 0.25, 3, 2, 0.02, 10, 4, 0.7, 0.0, 3)  # type: ignore[attr-defined]
+    grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in (previous, following)]
+    expected = algorithm.calc(grey[0], grey[1], None).transpose(2, 0, 1)
+    found = make_flow(FlowOptions(method="tvl1", tvl1=parameters), "cpu")(previous, following)
+    np.testing.assert_array_equal(found, expected)
+    assert not np.array_equal(found, make_flow(FlowOptions(method="tvl1"), "cpu")(previous, following))
+    with pytest.raises(ValidationError, match="flow dis: tvl1 belongs to method: tvl1"):
+        FlowOptions(tvl1=parameters)
+
+
+def test_another_bound_and_video_features_levels() -> None:
+    flows = np.array([-40.0, -20.0, -5.0, 0.0, 10.0, 20.0, 25.0], dtype=np.float32)
+    np.testing.assert_allclose(network_values(flows, "exact", 40), [-1, -0.5, -0.125, 0, 0.25, 0.5, 0.625])
+    levels = (network_values(flows, "uint8", 10) + 1) * 255 / 2
+    np.testing.assert_allclose(levels, [0, 0, 64, 128, 255, 255, 255], atol=1e-4)
+    # As video_features writes it: Clamp, ToUInt8, ScaleTo1_1.
+    tensor = torch.from_numpy(flows).clamp(-20, 20)
+    expected = 2 * (128 + 255 / 40 * tensor).round() / 255 - 1
+    np.testing.assert_allclose(network_values(flows, "video_features"), expected.numpy(), atol=1e-6)
+    assert float(network_values(np.float32([0]), "video_features")[0]) == pytest.approx(1 / 255, abs=1e-6)
+
+
+def test_torchvisions_names_of_rafts_files_are_found_where_torch_puts_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TORCH_HOME", str(tmp_path))
+    wanted = "raft_large_C_T_SKHT_V1-0b8c9e55.pth"
+    with pytest.raises(UsageError, match=f"expected a file, or {wanted} in .*fetch {wanted} --out DIR"):
+        raft_recipe(weights="C_T_SKHT_V1")
+    cache = tmp_path / "hub" / "checkpoints"
+    cache.mkdir(parents=True)
+    (cache / wanted).write_bytes(b"weights")
+    for name in ("C_T_SKHT_V1", "Raft_Large_Weights.C_T_SKHT_V1", wanted):
+        found = raft_recipe(weights=name)
+        assert found.files["flow.weights"] == str(cache / wanted)
+        assert found.fingerprint == raft_recipe(weights=str(cache / wanted)).fingerprint
+    # Of the small network that name is another file, which is not there.
+    with pytest.raises(UsageError, match="raft_small_C_T_V2-01064c6d.pth"):
+        raft_recipe(weights="C_T_V2", raft="small")
+    with pytest.raises(ValidationError, match="updates and padding belong to method: raft"):
+        FlowOptions(updates=20)
+    assert raft_recipe(weights="C_T_SKHT_V1", updates=20).fingerprint != found.fingerprint
+
+
+@pytest.mark.skipif(find_spec("torchvision") is None, reason="needs torchvision")
+@pytest.mark.parametrize(("updates", "padding"), [(None, None), (20, "both"), (20, "uncut")])
+def test_raft_refines_as_often_and_fills_up_as_asked(updates: int | None, padding: str | None, tmp_path: Path) -> None:
+    optical_flow = pytest.importorskip("torchvision.models.optical_flow", exc_type=(ImportError, RuntimeError))
+    network = optical_flow.raft_small(weights=None).eval()
+    path = tmp_path / "raft.pth"
+    torch.save(network.state_dict(), path)
+    frames = [texture(130, 150, seed) for seed in (0, 1)]
+    more = [-130 % 8, -150 % 8]
+    sides = [more[1] // 2, more[1] - more[1] // 2, more[0] // 2, more[0] - more[0] // 2]
+    sides = [0, more[1], 0, more[0]] if padding is None else sides
+    images = [torch.from_numpy(frame).permute(2, 0, 1)[None].float() for frame in frames]
+    images = [2 * (torch.nn.functional.pad(image, sides, mode="replicate") / 255) - 1 for image in images]
+    with torch.inference_mode():
+        expected = network(*images, num_flow_updates=updates or 12)[-1][0]
+    if padding != "uncut":
+        expected = expected[:, sides[2] : sides[2] + 130, sides[0] : sides[0] + 150]
+    options = FlowOptions.model_validate(
+        {"method": "raft", "raft": "small", "weights": str(path), "sha256": digest(str(path))}
+        | {"updates": updates, "padding": padding}
+    )
+    found = make_flow(options, "cpu")(*frames)
+    np.testing.assert_allclose(found, expected.numpy(), rtol=0, atol=1e-3)
+
+
 def test_the_network_sees_twenty_pixels_as_one() -> None:
     flows = np.array([-40.0, -20.0, -5.0, 0.0, 10.0, 20.0, 25.0], dtype=np.float32)
     np.testing.assert_allclose(network_values(flows, "exact"), [-1, -1, -0.25, 0, 0.5, 1, 1])
@@ -89,7 +163,7 @@ def test_the_network_sees_twenty_pixels_as_one() -> None:
     np.testing.assert_allclose(levels, [0, 0, 96, 128, 191, 255, 255], atol=1e-4)
 
 
-def raft_recipe(**flow: str) -> Recipe:
+def raft_recipe(**flow: str | int) -> Recipe:
     options = {"stream": "flow", "flow": {"method": "raft"} | flow}
     feature = FeatureConfig(weights=WeightsConfig(random=0), options=options)
     return resolve_recipe("i3d", feature, ClipRule(), DecodeConfig())

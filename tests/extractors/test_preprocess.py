@@ -12,7 +12,14 @@ import pytest
 import torch
 from PIL import Image
 
-from clipmill.extractors.preprocess import apply_geometry, centre_offset, geometry_key, output_shape, resized_shape
+from clipmill.extractors.preprocess import (
+    apply_geometry,
+    centre_offset,
+    geometry_key,
+    output_shape,
+    resized_shape,
+    values_of,
+)
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Preprocess
 
@@ -86,6 +93,27 @@ def test_antialias_differs_from_opencv_where_it_shrinks() -> None:
         # mmcv rounds half up: 320 x 128 / 240 = 170.67.
         ({"resize": "short_side", "size": (128,)}, (240, 320), (128, 170)),
         ({"resize": "short_side", "size": (128,), "resize_rounding": "nearest"}, (240, 320), (128, 171)),
+        # CPNet cuts to an even number: 149.33 to 148.
+        ({"resize": "short_side", "size": (112,), "resize_rounding": "even"}, (240, 320), (112, 148)),
+        ({"resize": "short_side", "size": (112,), "resize_rounding": "even"}, (320, 240), (148, 112)),
+        # By way of a stored 170 x 128: 148.75.
+        (
+            {"resize": "short_side", "size": (112,), "resize_rounding": "even", "stored_side": 128},
+            (240, 320),
+            (112, 148),
+        ),
+        ({"stored_side": 128}, (480, 854), (128, 227)),
+        # By OpenCV's factor, both sides half to even: 113 x 1.2555 = 141.9, 226 / 180 x 321 = 403.03.
+        (
+            {"resize": "short_side", "size": (226,), "resize_when": "enlarge", "resize_rounding": "opencv_factor"},
+            (180, 321),
+            (226, 403),
+        ),
+        (
+            {"resize": "short_side", "size": (224,), "resize_rounding": "opencv_factor"},
+            (448, 641),
+            (224, 320),
+        ),
         # The longest-side rule rounds up: 240 x 100 / 319 = 75.24.
         ({"resize": "long_side", "size": (100,)}, (240, 319), (76, 100)),
         ({"resize": "long_side", "size": (100,), "resize_rounding": "nearest"}, (240, 319), (75, 100)),
@@ -202,6 +230,9 @@ def test_recipes_share_a_view_only_when_the_geometry_is_the_same() -> None:
         {"interpolation": "bilinear_antialias"},
         {"crop_rounding": "half_even"},
         {"resize_rounding": "nearest"},
+        {"stored_side": 128},
+        {"resize_precision": "float32"},
+        {"crops": "ten", "crop_offset": None},
     ]
     keys = {geometry_key(first.model_copy(update=change)) for change in others}
     assert len(keys | {geometry_key(first)}) == len(others) + 1
@@ -213,3 +244,106 @@ def test_the_decode_child_needs_no_torch() -> None:
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True, timeout=60
     )
     assert done.stdout.strip() == "False"
+
+
+@pytest.mark.parametrize(
+    ("name", "flag"), [("bilinear", cv2.INTER_LINEAR), ("bicubic", cv2.INTER_CUBIC), ("nearest", cv2.INTER_NEAREST)]
+)
+@pytest.mark.parametrize("size", SIZES)
+def test_interpolations_of_opencv(name: Any, flag: int, size: tuple[int, int]) -> None:
+    frame = noise(*size)
+    found = apply_geometry(frame, Preprocess(resize="exact", size=(128, 171), interpolation=name))
+    np.testing.assert_array_equal(found, cv2.resize(frame, (171, 128), interpolation=flag))
+
+
+@pytest.mark.parametrize("name", ["nearest", "box", "hamming", "bicubic", "lanczos"])
+def test_filters_of_pillow(name: str) -> None:
+    frame = noise(360, 640)
+    preprocess = Preprocess(resize="short_side", size=(100,), interpolation=f"pillow_{name}")  # type: ignore[arg-type]
+    expected = Image.fromarray(frame).resize((177, 100), Image.Resampling[name.upper()])
+    np.testing.assert_array_equal(apply_geometry(frame, preprocess), np.asarray(expected))
+
+
+def test_nearest_takes_pixels_that_are_there() -> None:
+    frame = coordinates(240, 320)
+    for name in ("nearest", "pillow_nearest"):
+        found = apply_geometry(frame, Preprocess(resize="exact", size=(60, 80), interpolation=name))
+        there = {tuple(pixel) for pixel in frame.reshape(-1, 3)}
+        assert {tuple(pixel) for pixel in found.reshape(-1, 3)} <= there
+
+
+def charades_loader(frame: npt.NDArray[np.uint8], least: float, always: bool) -> npt.NDArray[np.uint8]:
+    """A re-reading of pytorch-i3d's loader (always: VSLNet's), its centre crop included."""
+    height, width = frame.shape[:2]
+    if always or height < least or width < least:
+        short = min(height, width)
+        factor = 1 + (least - short) / short
+        frame = np.asarray(cv2.resize(frame, dsize=(0, 0), fx=factor, fy=factor))
+    top = int(np.round((frame.shape[0] - 224) / 2.0))
+    left = int(np.round((frame.shape[1] - 224) / 2.0))
+    return frame[top : top + 224, left : left + 224]
+
+
+@pytest.mark.parametrize("size", [(180, 321), (113, 201), (225, 400), (240, 321), (321, 240), (227, 227), (360, 641)])
+def test_charades_frames_are_the_loaders(size: tuple[int, int]) -> None:
+    frame = noise(*size)
+    keys: dict[str, Any] = {"crop": (224, 224), "crop_rounding": "half_even", "resize_rounding": "opencv_factor"}
+    enlarged = Preprocess(resize="short_side", size=(226,), resize_when="enlarge", **keys)
+    np.testing.assert_array_equal(apply_geometry(frame, enlarged), charades_loader(frame, 226.0, False))
+    always = Preprocess(resize="short_side", size=(224,), **keys)
+    np.testing.assert_array_equal(apply_geometry(frame, always), charades_loader(frame, 224.0, True))
+
+
+def test_a_factor_places_pixels_otherwise_than_a_size() -> None:
+    frame = noise(180, 321)
+    keys: dict[str, Any] = {"resize": "short_side", "size": (226,)}
+    by_factor = apply_geometry(frame, Preprocess(resize_rounding="opencv_factor", **keys))
+    by_size = apply_geometry(frame, Preprocess(**keys))
+    assert by_factor.shape == by_size.shape
+    assert (by_factor != by_size).any()
+
+
+@pytest.mark.parametrize("size", [(240, 320), (320, 240), (480, 854)])
+def test_cpnets_frames_are_stored_first(size: tuple[int, int]) -> None:
+    frame = noise(*size)
+    height, width = size
+    if height < width:
+        stored = cv2.resize(frame, (int(128 * (width / float(height))), 128))
+        made = cv2.resize(stored, (int(112.0 * stored.shape[1] / 128 / 2) * 2, 112), interpolation=cv2.INTER_LINEAR)
+    else:
+        stored = cv2.resize(frame, (128, int(128 * (height / float(width)))))
+        made = cv2.resize(stored, (112, int(112.0 * stored.shape[0] / 128 / 2) * 2), interpolation=cv2.INTER_LINEAR)
+    top, left = int(round((made.shape[0] - 112) / 2.0)), int(round((made.shape[1] - 112) / 2.0))
+    preprocess = Preprocess(
+        resize="short_side",
+        size=(112,),
+        stored_side=128,
+        resize_rounding="even",
+        crop=(112, 112),
+        crop_rounding="half_even",
+    )
+    np.testing.assert_array_equal(apply_geometry(frame, preprocess), made[top : top + 112, left : left + 112])
+
+
+def test_a_resize_in_float32_keeps_fractions() -> None:
+    frame = noise(240, 320)
+    preprocess = Preprocess(
+        resize="exact", size=(128, 171), crop=(112, 112), crop_offset=(8, 29), resize_precision="float32"
+    )
+    found = apply_geometry(frame, preprocess)
+    assert (found.dtype, found.shape) == (np.uint8, (112, 112, 12))
+    assert output_shape(preprocess, 240, 320) == found.shape
+    expected = cv2.resize(frame.astype(np.float32), (171, 128), interpolation=cv2.INTER_LINEAR)[8:120, 29:141]
+    np.testing.assert_array_equal(values_of(found, preprocess), expected)
+    assert (values_of(found, preprocess) % 1 != 0).any()
+    # A batch of windows, as the pipeline stacks them.
+    batch = np.stack([[found, found]])
+    np.testing.assert_array_equal(values_of(batch, preprocess)[0, 1], expected)
+    # Frames of a byte each are taken as they are.
+    assert values_of(frame, preprocess) is frame
+
+
+def test_several_crops_leave_the_frame_whole() -> None:
+    preprocess = Preprocess(resize="exact", size=(30, 40), crop=(24, 48), crops="ten")
+    found = apply_geometry(noise(60, 80), preprocess)
+    assert found.shape == output_shape(preprocess, 60, 80) == (30, 48, 3)

@@ -40,6 +40,7 @@ def recipe(options: Mapping[str, Any], layer: str | None = None, file: Path | No
         ("pytorch-thumos14", 768, 1, 192, "overlap", ["fc6", "detections"]),
         ("caffe-activitynet", 768, 8, 1536, "overlap", ["fc6", "detections"]),
         ("caffe-thumos14", 512, 1, 128, "drop", ["fc6", "fc7", "detections"]),
+        ("caffe-charades", 768, 5, 960, "overlap", ["fc6", "fc7", "detections"]),
     ],
 )
 def test_windows_are_the_published(form: str, frames: int, every: int, step: int, tail: str, layers: list[str]) -> None:

@@ -35,7 +35,7 @@ def network() -> ResNet50:
 
 
 def recipe(layer: str | None = None, file: Path | None = None, **options: bool) -> Recipe:
-    weights = WeightsConfig(file=str(file)) if file is not None else WeightsConfig(random=0)
+    weights = WeightsConfig(file=str(file), card="imagenet-v1") if file is not None else WeightsConfig(random=0)
     feature = FeatureConfig(layer=layer, weights=weights, options=options)
     return resolve_recipe("resnet50", feature, ClipRule(), DecodeConfig())
 

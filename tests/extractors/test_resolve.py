@@ -32,6 +32,9 @@ def test_defaults() -> None:
     assert (squeezenet.layer, squeezenet.dim, squeezenet.sampling.fps) == ("features", 512, 1.0)
 
 
+CPNET = Sampling(fps=24, rounding="ffmpeg_r", frames=12, every=2, step=24, tail="overlap")
+
+
 def test_a_name_of_ones_own() -> None:
     found = resolve("query", extractor="vgg16", sampling={"random_frames": 1}, layer="pool5")
     assert (found.name, found.extractor, found.dim, found.sampling.frames) == ("query", "vgg16", 25088, 1)
@@ -45,13 +48,17 @@ def test_a_name_of_ones_own() -> None:
         ("i3d", {"tail": "drop"}, Sampling(fps=25, frames=64, step=64, tail="drop")),
         ("i3d", {"step": 8}, Sampling(fps=25, frames=64, step=8, tail="repeat")),
         ("rc3d", {"tail": "repeat"}, Sampling(fps=25, frames=768, every=8, step=1536, tail="repeat")),
-        ("cpnet", {"tail": "repeat"}, Sampling(frames=12, every=2, step=24, tail="repeat")),
+        ("cpnet", {"tail": "repeat"}, CPNET.model_copy(update={"tail": "repeat"})),
         ("vgg16", {"fps": 2}, Sampling(fps=2, frames=1)),
         # A step belongs to its windows.
         ("i3d", {"frames": 32}, Sampling(fps=25, frames=32, tail="repeat")),
-        ("cpnet", {"every": 1}, Sampling(frames=12, tail="overlap")),
-        ("cpnet", {"frames": 24, "step": 48}, Sampling(frames=24, every=2, step=48, tail="overlap")),
-        # Every frame, and no grid.
+        ("cpnet", {"every": 1}, CPNET.model_copy(update={"every": 1, "step": None})),
+        ("cpnet", {"frames": 24, "step": 48}, CPNET.model_copy(update={"frames": 24, "step": 48})),
+        # Every frame, and no grid. A rule of rounding goes with the rate.
+        ("cpnet", {"fps": None}, Sampling(frames=12, every=2, step=24, tail="overlap")),
+        ("i3d", {"uniform_windows": 3}, Sampling(fps=25, frames=64, uniform_windows=3, tail="repeat")),
+        ("i3d", {"centred": True}, Sampling(fps=25, frames=64, step=1, centred=True, tail="repeat")),
+        ("i3d", {"centred": True, "frames": 16}, Sampling(fps=25, frames=16, step=1, centred=True, tail="repeat")),
         ("i3d", {"fps": None}, Sampling(frames=64, step=64, tail="repeat")),
         ("i3d", {"random_frames": 2}, Sampling(frames=64, random_frames=2, tail="repeat")),
         ("vgg16", {"random_frames": 1, "seed": 5}, Sampling(frames=1, random_frames=1, seed=5)),
@@ -225,3 +232,41 @@ def test_a_layer_the_file_does_not_hold(tmp_path: Path) -> None:
     with pytest.raises(WeightsError, match=re.escape(message)):
         resolve("c3d", weights={"file": str(tmp_path / "c3d.pth")}, layer="logits")
     assert resolve("c3d", weights={"file": str(tmp_path / "c3d.pth")}, layer="fc7").weights.card == "mmaction2"
+
+
+def test_new_options_at_their_defaults_leave_fingerprints_alone() -> None:
+    # Of a recipe written before sampling and pixels had these keys.
+    assert resolve("vgg16").fingerprint == "12c58509b041db4052b09fe7b2474de1"
+    assert resolve("i3d").fingerprint == "c051a8bbe273f14a8e75714120952979"
+    assert resolve("vgg16", sampling={"rounding": "display", "fps": 1}).fingerprint == resolve("vgg16").fingerprint
+
+
+@pytest.mark.parametrize(
+    ("name", "written", "message"),
+    [
+        ("vgg16", {"sampling": {"rounding": "nearest", "fps": None}}, "sampling rounding: expected an fps to round"),
+        ("i3d", {"options": {"steps": True}, "sampling": {"tail": "loop"}}, "tail: expected a plain grid of windows"),
+        ("i3d", {"options": {"steps": True}, "sampling": {"first_frame": 3}}, "first_frame: expected a plain grid"),
+        ("i3d", {"options": {"steps": True}, "preprocess": {"crops": "ten"}}, "crops: expected none for i3d as its"),
+        (
+            "i3d",
+            {"options": {"stream": "flow"}, "preprocess": {"resize_precision": "float32"}},
+            "expected none for i3d",
+        ),
+        ("rc3d", {"preprocess": {"crops": "ten", "crop_offset": None}}, "crops: expected none for rc3d"),
+        ("tracks", {"weights": None, "preprocess": {"resize_precision": "float32"}}, "expected none for tracks"),
+        ("vgg16", {"preprocess": {"resize_precision": "float32"}}, "expected an interpolation of OpenCV"),
+        ("vgg16", {"preprocess": {"interpolation": "lanczos"}}, "'pillow_lanczos'"),
+        ("vgg16", {"preprocess": {"crops": "ten", "crop": None}}, "expected the size of a crop"),
+    ],
+)
+def test_sampling_and_pixels_refuse(name: str, written: dict[str, Any], message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        resolve(name, **written)
+
+
+def test_another_resize_does_not_round_as_the_cards() -> None:
+    card = resolve("cpnet").preprocess
+    assert (card.stored_side, card.resize_rounding) == (128, "even")
+    other = resolve("cpnet", preprocess={"resize": "exact", "size": [112, 112]}).preprocess
+    assert (other.stored_side, other.resize_rounding) == (None, None)

@@ -55,7 +55,8 @@ def test_caffes_layers_follow_each_other() -> None:
 def test_both_files_land_where_they_belong(layout: int, card: str, colour: str, tmp_path: Path) -> None:
     keys = {key: [size or 1000 for size in shape] for key, (_, shape) in layouts()[layout].keys.items()}
     torch.save(dict(numbered_state(keys)), tmp_path / "vgg16.pth")
-    recipe = resolve(layer="pool5", weights={"file": str(tmp_path / "vgg16.pth")})
+    named = {"card": card} if layouts()[layout].others else {}
+    recipe = resolve(layer="pool5", weights={"file": str(tmp_path / "vgg16.pth")} | named)
     assert (recipe.weights.layout, recipe.weights.card) == (layouts()[layout].name, card)
     assert recipe.preprocess.colour == colour
     extractor = registry.build(recipe, "cpu")

@@ -20,10 +20,10 @@ from tests.pipelines.reports.page_text import page_text
 ROOT = Path(__file__).resolve().parents[2]
 
 
-def plain(blobs: Path, folder: Path, **keys: Any) -> Done:
+def plain(blobs: Path, folder: Path, *arguments: str, **keys: Any) -> Done:
     """Plain cosine of two features of one network."""
     data = {"store": str(blobs / "store"), "image": "query", "video": "frames", "split": {"test_fraction": 0.6}}
-    return evaluate(folder, {"data": data, "cutoffs": [1, 2], "resamples": 20} | keys)
+    return evaluate(folder, {"data": data, "cutoffs": [1, 2], "resamples": 20} | keys, *arguments)
 
 
 def average_precision(labels: list[str], label: str) -> float:
@@ -52,7 +52,7 @@ def test_plain_cosine_is_what_brute_force_finds(blobs: Path, tmp_path: Path) -> 
         expected.append([average_precision(labels[:k], str(clip.label)) for k in (1, 2)])
     assert np.allclose([run["units"]["values"][f"map@{k}"] for k in (1, 2)], np.transpose(expected))
     assert run["metrics"]["map@2"] == pytest.approx(np.mean([values[1] for values in expected]))
-    assert set(run["baselines"]) == {"chance"}, "alone, plain cosine is no baseline of anything"
+    assert set(run["baselines"]) == {"chance", "own_clip_first"}, "alone, plain cosine is no baseline of anything"
     assert done.results["about"]["image"] == store["query"].recipe.fingerprint
     assert "retrieval" in done.out.splitlines()[0]
 
@@ -64,10 +64,56 @@ def test_a_models_spaces_are_runs_and_plain_cosine_is_their_baseline(blobs: Path
     assert done.results["about"]["model"] == "map_ivr"
     alone = plain(blobs, tmp_path / "plain", data={"store": str(blobs / "store"), "image": "query", "video": "frames"})
     assert done.run("video")["baselines"]["cosine"]["map@2"] == alone.run("cosine")["metrics"]["map@2"]
-    table = [line.split()[0] for line in done.out.splitlines()[2:7]]
-    assert table == ["appearance", "video", "combined", "(chance)", "(cosine)"]
+    table = [line.split()[0] for line in done.out.splitlines()[2:8]]
+    assert table == ["appearance", "video", "combined", "(chance)", "(own_clip_first)", "(cosine)"]
     without = evaluate(tmp_path, {"run": str(blobs / "run"), "baselines": False}, out="bare")
     assert all(run["baselines"] == {} for run in without.results["runs"].values())
+
+
+def test_a_querys_own_clip_can_be_left_out_and_the_table_says_what_counts(blobs: Path, tmp_path: Path) -> None:
+    published = plain(blobs, tmp_path, report=True)
+    assert published.results["protocol"]["exclude"] == "none"
+    assert "A query's own clip is in the gallery and counts as a hit, as in the published protocol" in published.out
+    assert published.run()["baselines"]["own_clip_first"]["map@1"] == 1.0
+    assert "own clip is in the gallery and correct, as published" in page_text(
+        (tmp_path / "out" / "report.html").read_text("utf-8")
+    )
+    store = FeatureStore(str(blobs / "store"))
+    clips = {f"{clip.video_id}#{clip.clip}": clip for clip in store["frames"].clips()}
+    tested = [clips[name] for name in published.run("cosine")["units"]["ids"]]
+    rows = store["frames"].clip_means(tested).astype(np.float64)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    expected = []
+    for number, clip in enumerate(tested):
+        scores = rows @ store["query"][clip.video_id].values[0].astype(np.float64)
+        order = [item for item in np.argsort(-scores, kind="stable").tolist() if item != number]
+        expected.append(average_precision([str(tested[item].label) for item in order[:2]], str(clip.label)))
+    for exclude in ("own_clip", "own_video"):  # each of these videos is one clip
+        done = plain(blobs, tmp_path / exclude, exclude=exclude, report=True)
+        assert done.exit_code == 0, done.err
+        run = done.run("cosine")
+        assert np.allclose(run["units"]["values"]["map@2"], expected)
+        assert set(run["baselines"]) == {"chance"}
+        # Two of each label are tested: one relevant clip among the three others.
+        assert run["baselines"]["chance"]["map@1"] == pytest.approx(1 / 3)
+        assert f"(exclude: {exclude})" in done.out
+        assert "of a query is not ranked" in page_text((tmp_path / exclude / "out" / "report.html").read_text("utf-8"))
+    against = plain(blobs, tmp_path / "gate", "--against", str(tmp_path / "own_clip" / "out"))
+    refused(against, "the same ground truth")
+
+
+def test_exclusion_from_python_needs_ids_and_videos() -> None:
+    rng = np.random.default_rng(0)
+    sides = {name: {"vectors": rng.random((6, 3)), "labels": list("aabbab")} for name in ("queries", "gallery")}
+    score = clipmill.evaluate("retrieval", cutoffs=[1], **sides)
+    assert set(score.run().baselines) == {"chance"}, "without ids nobody knows which item is whose own"
+    with pytest.raises(UsageError, match="ids that say which items are one clip"):
+        clipmill.evaluate("retrieval", cutoffs=[1], exclude="own_clip", **sides)
+    with pytest.raises(UsageError, match=r"queries videos: expected 6"):
+        clipmill.evaluate("retrieval", cutoffs=[1], exclude="own_video", **sides)
+    sides = {name: side | {"videos": list("uuvvww")} for name, side in sides.items()}
+    score = clipmill.evaluate("retrieval", cutoffs=[1], exclude="own_video", **sides)
+    assert score.protocol["exclude"] == "own_video"
 
 
 def test_the_page_has_images_lineage_and_the_time_of_the_training(blobs: Path, tmp_path: Path) -> None:
@@ -183,7 +229,9 @@ def test_named_arrays_are_one_space_each_and_records_are_taken(tmp_path: Path) -
 
 def test_arrays_that_do_not_fit_are_one_line_errors() -> None:
     queries, gallery = arrays()
-    with pytest.raises(UsageError, match="queries given: expected a mapping of vectors, labels, ids, got ndarray"):
+    with pytest.raises(
+        UsageError, match="queries given: expected a mapping of vectors, labels, ids, videos, got ndarray"
+    ):
         clipmill.evaluate("retrieval", queries=queries["vectors"], gallery=gallery)
     with pytest.raises(UsageError, match=r"gallery cosine: expected vectors \[n, D\], got \[8\]"):
         clipmill.evaluate("retrieval", queries=queries, gallery=gallery | {"vectors": np.zeros(8)})

@@ -55,20 +55,20 @@ def test_an_unknown_name_is_told_its_near_ones() -> None:
         "did you mean 'cpnet-toy'?\n"
     )
     with pytest.raises(UsageError, match="known: " + ", ".join(sorted(REPRODUCTIONS))):
-        run_reproduce("???", [])
+        run_reproduce("???", None, [])
 
 
 def test_a_setting_that_is_none_is_refused() -> None:
     with pytest.raises(UsageError, match="reproduce cpnet-toy epoch: unknown key; did you mean 'epochs'"):
-        run_reproduce("cpnet-toy", ["epoch=1"])
+        run_reproduce("cpnet-toy", None, ["epoch=1"])
 
 
 def test_an_out_folder_that_cannot_be_made_is_refused_before_any_run(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="reproduce out .*: expected a folder that can be made, got .*; give another"):
-        run_reproduce("cpnet-toy", [f"out={tmp_path / 'file' / 'toy'}"])
+        run_reproduce("cpnet-toy", None, [f"out={tmp_path / 'file' / 'toy'}"])
 
 
 def test_a_list_of_one_unknown_name_is_told_in_one_line() -> None:
     with pytest.raises(UsageError, match=r"^reproduce cpnet-toy nets\.0: Input should be [^\n]*; got 'C4D'$"):
-        run_reproduce("cpnet-toy", ["nets=[C4D]"])
+        run_reproduce("cpnet-toy", None, ["nets=[C4D]"])

@@ -271,6 +271,45 @@ def test_requeue_with_nothing_in_quarantine_writes_nothing(store: Path) -> None:
     assert digests(store) == before
 
 
+def test_damaged_rows_are_made_again(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "videos", tmp_path / "videos")
+    path = config(tmp_path)
+    result("build", "--config", path)
+    store = tmp_path / "store"
+    before = {name: digest for name, digest in digests(store).items() if name.startswith("shards/")}
+    assert result("requeue", str(store), "--damaged")["num_withdrawn"] == 0
+    (values,) = (store / "shards").glob("squeezenet-*/*.zarr/values/c/0/0")
+    values.write_bytes(values.read_bytes()[:-9])
+    found = clipmill("verify", str(store), "--sample", "0")
+    assert found.returncode == 1
+    assert f"clipmill requeue {store} --damaged" in found.stdout
+    data = result("requeue", str(store), "--damaged")
+    assert (data["num_withdrawn"], data["videos"]) == (1, sorted(VIDEOS))
+    assert result("build", "--config", path)["num_complete"] == len(VIDEOS)
+    assert result("verify", str(store), "--sample", "0")["problems"] == []
+    assert {name: digest for name, digest in digests(store).items() if name.startswith("shards/")} == before
+
+
+def test_other_bytes_of_the_same_size_and_time_are_found_by_rechecking(built: Path, tmp_path: Path) -> None:
+    shutil.copytree(built / "videos", tmp_path / "videos")
+    path, video = config(tmp_path), tmp_path / "videos" / "left" / "0.mp4"
+    result("build", "--config", path)
+    status = video.stat()
+    data = bytearray(video.read_bytes())
+    # The version of the encoder, in a message that no frame depends on.
+    place = data.index(b"x264 - core")
+    data[place : place + 4] = b"X264"
+    video.write_bytes(data)
+    os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert result("plan", "--config", path)["num_tasks"] == 0
+    found = clipmill("verify", str(tmp_path / "store"), "--sample", "1")
+    assert "run clipmill build --recheck bytes" in found.stdout
+    report = result("build", "--config", path, "--recheck", "bytes")
+    assert (report["num_tasks_executed"], report["num_complete"]) == (1, len(VIDEOS))
+    assert result("plan", "--config", path)["num_tasks"] == 0
+    refused(clipmill("build", "--config", path, "--recheck", "all"), "--recheck", "bytes")
+
+
 # clean
 
 

@@ -1,6 +1,7 @@
 """ACMR's losses by hand and by a second reading, whom each step moves, and that its adversary does what it is for."""
 
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,13 +9,15 @@ import pytest
 import torch
 
 from clipmill.models.acmr import Acmr, AcmrOptions, triplet_loss
-from clipmill.models.base import Batch, Sizes, Values
+from clipmill.models.base import Batch, Sizes, Step, Values
 from clipmill.models.hard_negatives import HardNegatives
 from clipmill.models.registry import registration, resolve_options
-from clipmill.pipelines.training.loop import rate_of
+from clipmill.pipelines.training.loop import train_epoch
+from clipmill.pipelines.training.optimiser import rate_of
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.errors import ConfigError
 from tests.models.small_batches import learned, made, mean_average_precision, pairs, unrelated_items
+from tests.pipelines.training.test_training_loop import training_of
 
 SMALL: dict[str, Any] = {"common_dim": 6, "image_hidden": [16], "video_hidden": [16], "modality_hidden": [5]}
 
@@ -165,3 +168,23 @@ def test_it_learns_a_small_batch_by_heart() -> None:
 def test_options_that_do_not_fit_are_refused(given: dict[str, Any], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         resolve_options("acmr", given)
+
+
+def test_what_a_step_does_not_move_keeps_its_moments() -> None:
+    """Adam takes a gradient into its moments even at a rate of 0: the adversary's would pull the projectors twice."""
+    items = unrelated_items("acmr")
+    seen: dict[str, set[str]] = {}
+    model = made("acmr", image_hidden=[8], video_hidden=[8], common_dim=4)
+    training = training_of(model, items, LoopConfig(epochs=1, batch=len(items)))
+    update = training.optimiser.update
+
+    def watched(step: Step, factor: float) -> None:
+        seen[step.loss] = {name for name, value in model.named_parameters() if value.grad is not None}
+        update(step, factor)
+
+    training.optimiser.update = watched  # type: ignore[method-assign]
+    train_epoch(replace(training, couples_batch=True, gathers=True), epoch=0)
+    assert {name.split(".")[0] for name in seen["total"]} == {"image", "video", "classifier"}
+    assert {name.split(".")[0] for name in seen["adversary"]} == {"modality"}
+    steps = {int(state["step"]) for state in training.optimiser.adam.state.values()}
+    assert steps == {1}

@@ -12,7 +12,7 @@ import torch
 from clipmill.models import registry
 from clipmill.models.apivr import Apivr, ApivrOptions
 from clipmill.models.base import Batch, Sizes, Values
-from clipmill.pipelines.training.loop import rate_of
+from clipmill.pipelines.training.optimiser import rate_of
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.inputs import Bag

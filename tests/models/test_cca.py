@@ -119,6 +119,32 @@ def test_cross_validation_finds_the_hidden_variables_and_a_ridge_where_one_is_ne
     assert regularised < 0.6 * unregularised
 
 
+def test_clips_of_one_video_are_held_out_together() -> None:
+    """Eight clips of each of 20 videos, which hardly differ: apart, their fellows give them away."""
+    image, video = views(20, 60, 60)
+    groups = torch.arange(20).repeat_interleave(8)
+    noise = torch.randn(160, 60, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    image, video = image[groups] + 0.01 * noise, video[groups] + 0.01 * noise.flip(0)
+    options = CcaOptions(ridges=(0.0001, 1.0), components=3)
+    _, _, apart = choose(image, video, options, 40)
+    _, _, together = choose(image, video, options, 40, groups)
+    assert apart < 0.1 < together
+    # Which number a video has is nothing: each clip its own video is what is done where none are told.
+    alone = torch.arange(160)
+    assert choose(image, video, options, 40, alone) == choose(image, video, options, 40)
+
+
+def test_cross_validation_on_some_axes_chooses_what_all_of_them_choose() -> None:
+    """The hidden variables lie in the axes of the greatest variance, and a ridge is measured by all columns."""
+    image, video = views(300, 80, 80)
+    for ridges in ((0.0, 0.1), (1.0,)):
+        options = CcaOptions(ridges=ridges, folds=3)
+        components, ridge, rank = choose(image, video, options, 8)
+        few, few_ridge, few_rank = choose(image, video, options.model_copy(update={"max_axes": 40}), 8)
+        assert (few, few_ridge) == (components, ridge)
+        assert few_rank == pytest.approx(rank, abs=0.02)
+
+
 def test_what_was_chosen_is_told_and_kept() -> None:
     image, video = views(400, 9, 8)
     model, line = solved(image, video, ridges=(0.0, 0.1), max_components=5)
@@ -140,7 +166,9 @@ def test_numbers_of_components_that_are_tried() -> None:
 
 def test_too_few_or_equal_clips_are_refused_in_one_line() -> None:
     image, video = views(3)
-    with pytest.raises(UsageError, match="cca training clips: expected at least 4 to cross-validate on, got 3; set"):
+    with pytest.raises(
+        UsageError, match="cca training clips: expected at least 4 videos to cross-validate on, got 3 of 3"
+    ):
         solved(image, video)
     solved(image, video, components=1, ridges=(0.1,))
     with pytest.raises(UsageError, match="cca video vectors: expected training clips that differ, got 3 alike"):

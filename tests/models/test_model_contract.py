@@ -25,38 +25,12 @@ from clipmill.schemas.config import LoopConfig, TrainConfig
 from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
 from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Hamming, PairScore
+from tests.models.small_models import SMALL, as_double
 from tests.models.synthetic_items import synthetic_items
 from tests.pipelines.training.test_training_loop import training_of
 
 ROOT = Path(__file__).resolve().parents[2]
 OUTSIDE = ("gru_retrieval", "pair_scorer", "ridge_retrieval")
-SMALL: dict[str, dict[str, Any]] = {
-    "acmr": {"common_dim": 8, "image_hidden": [16], "video_hidden": [16]},
-    "apivr": {
-        "num_proposals": 7,
-        "num_kept": 3,
-        "common_dim": 6,
-        "proposal_hidden": [16],
-        "image_hidden": [16],
-        "attention_hidden": 8,
-    },
-    "bpbc": {"rows": 4, "columns": 4},
-    "cmdn": {
-        "intra_dims": [10, 8],
-        "inter_dims": [10, 8],
-        "joint_dim": 10,
-        "media_dim": 8,
-        "semantic_dims": [8],
-        "bimodal_dims": [6, 4],
-        "greedy": False,
-    },
-    "ccl": {"layer_dims": [16, 12], "correlated_dim": 12, "category_dims": [12, 12], "common_dim": 8},
-    "dscmr": {"hidden_dim": 16, "common_dim": 8},
-    "dspe": {"hidden_dim": 16, "embedding_dim": 8},
-    "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
-    "sdml": {"subspace_dim": 8, "hidden": [16]},
-}
-"""Options that make a model small, where its own are not."""
 
 
 @pytest.fixture(params=[*registry.BUILT_IN, *OUTSIDE])
@@ -286,10 +260,6 @@ def test_two_workers_gradients_are_those_of_one(name: str, tmp_path: Path) -> No
     alone.num_workers = 1
     for left, right, whole in zip(one, two, gradients(alone), strict=True):
         torch.testing.assert_close(left + right, whole, rtol=1e-6, atol=1e-9)
-
-
-def as_double(rows: InputRows) -> InputRows:
-    return replace(rows, values=rows.values.astype(np.float64)) if rows.values.ndim == 2 else rows
 
 
 def test_the_registry_and_the_contract_load_no_torch() -> None:

@@ -10,7 +10,7 @@ import torch
 from clipmill.models.base import Batch, Sizes, Values
 from clipmill.models.registry import registration, resolve_options
 from clipmill.models.sdml import Sdml, SdmlOptions, row_distance
-from clipmill.pipelines.training.loop import rate_of
+from clipmill.pipelines.training.optimiser import rate_of
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.errors import ConfigError, UsageError
 from tests.models.small_batches import learned, made, mean_average_precision, pairs, unrelated_items

@@ -173,8 +173,11 @@ def test_a_folder_may_be_any_text(tmp_path: Path) -> None:
     assert config.store.url.endswith("a b/ж")
 
 
-@pytest.mark.parametrize("trainer", [{"workers": 4}, {"name": "local", "address": "auto"}])
-def test_keys_of_ray_are_refused_for_the_local_trainer(trainer: dict[str, object]) -> None:
-    with pytest.raises(ConfigError, match="workers and address belong to trainer ray"):
+@pytest.mark.parametrize(
+    ("trainer", "key"),
+    [({"workers": 4}, "workers"), ({"name": "local", "address": "auto"}, "address"), ({"max_failures": 1}, "max_fail")],
+)
+def test_keys_of_ray_are_refused_for_the_local_trainer(trainer: dict[str, object], key: str) -> None:
+    with pytest.raises(ConfigError, match=f"{key}[a-z]* belongs to trainer ray"):
         validate(TrainerConfig, trainer, "trainer")
     assert validate(TrainerConfig, {"name": "ray", "workers": 4}, "trainer").workers == 4

@@ -126,7 +126,13 @@ def test_a_recipe_is_frozen_and_strict() -> None:
         ({"fps": 0}, "greater than 0"),
         ({"frames": 0}, "greater than or equal to 1"),
         ({"every": 0}, "greater than or equal to 1"),
-        ({"tail": "keep"}, "'drop', 'repeat' or 'overlap'"),
+        ({"tail": "keep"}, "'drop', 'repeat', 'overlap', 'loop', 'before_last' or 'both_ways'"),
+        ({"centred": True, "uniform_windows": 2}, "one of random_frames, uniform_windows and centred"),
+        ({"uniform_windows": 2, "step": 4}, "uniform_windows has no step"),
+        ({"centred": True, "tail": "both_ways"}, "tail: both_ways belongs to a grid of windows, got centred too"),
+        ({"random_frames": 1, "frames_after": 1}, "frames_after belongs to a grid of windows, got random_frames too"),
+        ({"tail": "before_last", "every": 2}, "takes every frame"),
+        ({"tail": "both_ways", "first_frame": 2}, "starts at the clip's first frame"),
     ],
 )
 def test_sampling_refuses(kwargs: dict[str, Any], message: str) -> None:

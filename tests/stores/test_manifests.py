@@ -12,7 +12,8 @@ import pytest
 from clipmill.schemas.config import VideosConfig
 from clipmill.schemas.errors import ManifestError
 from clipmill.schemas.records import Segment, Video
-from clipmill.stores.manifests import NOT_UTF8, read_manifest
+from clipmill.stores.file_names import path_of, unquoted_name
+from clipmill.stores.manifests import read_manifest
 
 TORTURE = Path(__file__).resolve().parents[2] / ".." / "shared" / "data" / "torture"
 
@@ -96,15 +97,54 @@ def test_links_are_followed_once_around_a_loop_and_broken_ones_are_kept(tmp_path
     assert ids == ["a.mp4", "broken.mp4", "link/linked.mp4", "self.mp4"]
 
 
-def test_names_that_are_no_utf8_are_counted(tmp_path: Path) -> None:
-    touch(tmp_path / "a.mp4")
+def no_utf8(folder: Path, name: bytes) -> Path:
+    """Writes a file whose name is no UTF-8."""
+    path = Path(os.fsdecode(os.fsencode(folder) + b"/" + name))
     try:
-        (Path(os.fsdecode(os.fsencode(tmp_path) + b"/\xff\xfe.mp4"))).write_bytes(b"x")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
     except OSError:
         pytest.skip("this file system refuses such names")
-    manifest = read_manifest(VideosConfig(folder=str(tmp_path)))
-    assert [video.id for video in manifest.videos] == ["a.mp4"]
-    assert manifest.num_left_out == {NOT_UTF8: 1}
+    return path
+
+
+def test_names_that_are_no_utf8_are_videos_with_quoted_ids(tmp_path: Path) -> None:
+    touch(tmp_path / "a%41.mp4", tmp_path / "é.mp4")
+    paths = [no_utf8(tmp_path, name) for name in (b"caf\xe9 100%.mp4", b"d\xff/b.mp4", b"note\xe9.txt")]
+    manifest = read_manifest(VideosConfig(folder=str(tmp_path), label="parent_folder"))
+    assert [video.id for video in manifest.videos] == ["a%41.mp4", "caf%E9 100%25.mp4", "d%FF/b.mp4", "é.mp4"]
+    assert [video.label for video in manifest.videos] == [tmp_path.name] * 2 + ["d%FF", tmp_path.name]
+    assert manifest.num_left_out == {".txt": 1}
+    for video, path in zip(manifest.videos[1:3], paths, strict=False):
+        assert video.uri.startswith("file:///")
+        assert path_of(video.uri) == str(path)
+        assert str(tmp_path / unquoted_name(video.id)) == str(path)
+    for video in manifest.videos:
+        video.id.encode()
+        video.uri.encode()
+
+
+def test_two_names_that_would_have_one_id_are_refused(tmp_path: Path) -> None:
+    touch(tmp_path / "caf%E9.mp4")
+    no_utf8(tmp_path, b"caf\xe9.mp4")
+    text = refused(VideosConfig(folder=str(tmp_path)))
+    assert "expected one file of id caf%E9.mp4" in text
+    assert "rename one of them" in text
+
+
+@pytest.mark.parametrize("written", [b"caf\xe9.mp4", b"caf%E9.mp4"], ids=["bytes", "quoted"])
+def test_a_manifest_names_such_a_file_by_its_bytes_or_its_id(tmp_path: Path, written: bytes) -> None:
+    path = no_utf8(tmp_path, b"caf\xe9.mp4")
+    (tmp_path / "list.csv").write_bytes(b"path,label\n" + written + b",\xc3\xa9\n")
+    (video,) = read_manifest(VideosConfig(manifest=str(tmp_path / "list.csv"))).videos
+    assert (video.id, video.label, path_of(video.uri)) == ("caf%E9.mp4", "é", str(path))
+
+
+def test_bytes_that_are_no_utf8_and_no_file_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "list.csv").write_bytes(b"path,label\ncaf\xe9.mp4,a\n")
+    assert "expected UTF-8, got other bytes" in refused(VideosConfig(manifest=str(tmp_path / "list.csv")))
+    (tmp_path / "list.csv").write_bytes(b"path,label\na.mp4,caf\xe9\n")
+    assert "line 2: expected UTF-8" in refused(VideosConfig(manifest=str(tmp_path / "list.csv")))
 
 
 def test_a_missing_folder(tmp_path: Path) -> None:

@@ -108,7 +108,9 @@ def test_a_format_nobody_registered_is_refused(tmp_path: Path) -> None:
         Store.create(str(tmp_path / "new"), "parqet", "d")
     assert not (tmp_path / "new").exists()
     (tmp_path / "store.json").write_text('{"clipmill": 1, "dataset": "d", "format": "feather"}')
-    with pytest.raises(StoreError, match=r"registered format \(parquet, zarr\), got 'feather'; install the package"):
+    with pytest.raises(
+        StoreError, match=r"registered format \(npy, parquet, zarr\), got 'feather'; install the package"
+    ):
         Store.open(str(tmp_path))
 
 
@@ -206,7 +208,7 @@ def test_a_shard_that_is_gone_or_damaged_is_named(
     video = Video("v", "/", "f")
     shard = commit(store, make_recipe(), "t", {video: make_rows(3)})
     store.write_manifest("r1", [video])
-    values = f"{shard}/values/c/0/0" if shard_format == "zarr" else shard
+    values = shard + {"zarr": "/values/c/0/0", "npy": "/values.npy", "parquet": ""}[shard_format]
     data = store.objects.read(values)
     for damage in (None, data[: len(data) // 2]):
         store.objects.delete(values)

@@ -36,6 +36,7 @@ from clipmill.pipelines.evaluation.retrieval.blocks import (
     query_block,
     query_spans,
 )
+from clipmill.pipelines.evaluation.retrieval.exclusion import Exclusion
 from clipmill.pipelines.evaluation.retrieval.scorers import BestOfSamples, Block, Combined, Cosine, Hamming, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
 from clipmill.schemas.arrays import Ints
@@ -115,6 +116,7 @@ def find_approximately(
     workers: Computing,
     settings: Approximate,
     prepare: Prepare | None = None,
+    exclusion: Exclusion | None = None,
 ) -> tuple[dict[str, Matches], Measured]:
     """Returns the best keys found per space (`NO_KEY` where fewer than K), and the recall measured.
 
@@ -137,6 +139,8 @@ def find_approximately(
     for span in query_spans(num_queries, block_sizes):
         side = Side(workers.run(query_block(queries, span, prepare)))
         proposed = {name: _candidates(side, scorer, indexes, settings) for name, scorer in spaces.items()}
+        if exclusion is not None:
+            proposed = {name: _ranked(pairs, exclusion, span) for name, pairs in proposed.items()}
         for space, scorer in scorers.items():
             if isinstance(scorer, Combined):
                 proposed[space] = np.unique(np.concatenate([proposed[name] for name in sorted(scorer.weights)]))
@@ -144,7 +148,14 @@ def find_approximately(
         for space, keys in found.items():
             tops[space].append(keys)
     every = {space: Matches(np.concatenate(parts), ()) for space, parts in tops.items()}
-    return every, _measured(queries, gallery, scorers, cutoffs, block_sizes, workers, settings, every, prepare)
+    measured = _measured(queries, gallery, scorers, cutoffs, block_sizes, workers, settings, every, prepare, exclusion)
+    return every, measured
+
+
+def _ranked(pairs: Ints, exclusion: Exclusion, span: slice) -> Ints:
+    """Returns those of `pairs`, ``item x Q + query``, that are ranked."""
+    item, query = np.divmod(pairs, span.stop - span.start)
+    return pairs[~exclusion.has(query + span.start, item)]
 
 
 def _check(scorers: Scorers, settings: Approximate, k: int) -> None:
@@ -326,19 +337,25 @@ def _measured(
     settings: Approximate,
     matches: Mapping[str, Matches],
     prepare: Prepare | None,
+    exclusion: Exclusion | None,
 ) -> Measured:
     num = int(next(iter(queries.values())).shape[0])
     chosen = np.arange(num)
     if num > settings.recall_queries:
         chosen = np.sort(np.random.default_rng(settings.seed).choice(num, settings.recall_queries, replace=False))
     some: Block = {name: array[chosen] for name, array in queries.items()}
-    exact = find(some, gallery, None, scorers, cutoffs[-1], block_sizes, workers, prepare)
+    skipped = None if exclusion is None else exclusion.of_queries(chosen)
+    exact = find(some, gallery, None, scorers, cutoffs[-1], block_sizes, workers, prepare, skipped)
     recall: dict[str, dict[str, float]] = {}
     for space in scorers:
         recall[space] = {}
         for k in cutoffs:
             rows = zip(exact[space].top[:, :k], matches[space].top[chosen, :k], strict=True)
-            # The exact list holds min(K, N) items and no empty place.
-            shares = [np.isin(ours, theirs[theirs != NO_KEY]).mean() for ours, theirs in rows]
+            # Only where a query does not rank every item has the exact list an empty place.
+            shares = [_share(ours[ours != NO_KEY], theirs[theirs != NO_KEY]) for ours, theirs in rows]
             recall[space][f"recall_of_exact@{k}"] = math.fsum(shares) / len(shares)
     return Measured(settings, recall, len(chosen))
+
+
+def _share(exact: npt.NDArray[np.uint64], found: npt.NDArray[np.uint64]) -> float:
+    return float(np.isin(exact, found).mean()) if len(exact) else 1.0

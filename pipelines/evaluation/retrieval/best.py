@@ -47,12 +47,25 @@ class Best:
         """Returns the state that has seen nothing."""
         return Best(np.full((num_queries, k), NO_KEY), np.full(num_queries, -np.inf, np.float32), [])
 
-    def update(self, rough: Singles, bound: float, start: int, defined: Defined) -> None:
-        """Adds a block: rough scores ``[Q, G]`` of the items from `start` on, within `bound` of the defined ones."""
+    def update(
+        self, rough: Singles, bound: float, start: int, defined: Defined, skipped: tuple[Ints, Ints] | None = None
+    ) -> None:
+        """Adds a block: rough scores ``[Q, G]`` of the items from `start` on, within `bound` of the defined ones.
+
+        Args:
+            skipped: (query, item of the block) of pairs that are not ranked.
+        """
         num_queries, k = self.keys.shape
         width = rough.shape[1]
         off = np.float32(bound * 1.000001)
+        if skipped is not None and len(skipped[0]):
+            # A copy: other spaces are made of the same scores.
+            rough = rough.copy()
+            rough[skipped] = -np.inf
         places = np.flatnonzero(rough >= _down(self.floor - off)[:, None])
+        if skipped is not None and len(skipped[0]):
+            # While fewer than K items are known, every score passes.
+            places = places[~np.isin(places, skipped[0] * width + skipped[1], assume_unique=True)]
         query = places // width
         full = np.flatnonzero(np.bincount(query, minlength=num_queries) > 2 * k)
         if full.size:

@@ -23,6 +23,7 @@ from dask.delayed import delayed
 
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import key_ties, rank_keys
 from clipmill.pipelines.evaluation.retrieval.best import NO_KEY, Best
+from clipmill.pipelines.evaluation.retrieval.exclusion import Exclusion
 from clipmill.pipelines.evaluation.retrieval.relevance import Relevance
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
@@ -199,10 +200,14 @@ def find(
     block_sizes: BlockSizes,
     workers: Computing,
     prepare: Prepare | None = None,
+    exclusion: Exclusion | None = None,
 ) -> dict[str, Matches]:
     """Returns the K best keys of all queries, per space, and with `relevance` those of all relevant items.
 
+    Where fewer than K items are ranked, the rest of a list is `NO_KEY`.
+
     Args:
+        exclusion: pairs that are not ranked.
         prepare: turns a query block into what scorers need (encode, decode samples), once per query block.
     """
     num_queries = _length(queries)
@@ -214,8 +219,9 @@ def find(
         for items in workers.over(len(gallery.tie), block_sizes.gallery_rows):
             part = delayed(gallery.part(items), traverse=False)
             wanted = None if relevance is None else delayed(relevance.part(span, items), traverse=False)
+            skipped = None if exclusion is None else delayed(exclusion.part(span, items), traverse=False)
             rows = span.stop - span.start
-            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, block_sizes.gallery_rows))
+            parts.append(delayed(_find_in)(side, rows, part, wanted, scorers, k, block_sizes.gallery_rows, skipped))
         blocks.append(workers.run(delayed(_merge_matches)(parts, k)))
     return {
         space: Matches(
@@ -234,8 +240,9 @@ def count_before(
     block_sizes: BlockSizes,
     workers: Computing,
     prepare: Prepare | None = None,
+    exclusion: Exclusion | None = None,
 ) -> dict[str, tuple[Ints, ...]]:
-    """Returns, per space and query, how many gallery items have a key less than each of `limits` ``uint64[m]``."""
+    """Returns, per space and query, how many ranked items have a key less than each of `limits` ``uint64[m]``."""
     blocks = []
     for span in query_spans(_length(queries), block_sizes):
         side = query_block(queries, span, prepare)
@@ -243,7 +250,8 @@ def count_before(
         parts = []
         for items in workers.over(len(gallery.tie), block_sizes.gallery_rows):
             part = delayed(gallery.part(items), traverse=False)
-            parts.append(delayed(_count_in)(side, part, scorers, wanted, block_sizes.gallery_rows))
+            skipped = None if exclusion is None else delayed(exclusion.part(span, items), traverse=False)
+            parts.append(delayed(_count_in)(side, part, scorers, wanted, block_sizes.gallery_rows, skipped))
         blocks.append(workers.run(delayed(_merge_counts)(parts)))
     return {space: tuple(counts for block in blocks for counts in block[space]) for space in scorers}
 
@@ -272,6 +280,7 @@ def _find_in(
     scorers: Scorers,
     k: int,
     rows: int,
+    exclusion: Exclusion | None,
 ) -> dict[str, Matches]:
     side = Side(queries)
     best = {space: Best.of(num_queries, min(k, len(gallery.tie))) for space in scorers}
@@ -284,9 +293,11 @@ def _find_in(
         for start in range(0, len(ties), rows):
             tie = ties[start : start + rows]
             scores = BlockScores(side, slab.part(start, start + rows), scorers, (num_queries, len(tie)))
-            pairs = None if relevance is None else relevance.pairs(first + start, first + start + len(tie))
+            span = (first + start, first + start + len(tie))
+            pairs = None if relevance is None else relevance.pairs(*span)
+            skipped = None if exclusion is None else exclusion.pairs(*span)
             for space in scorers:
-                best[space].update(*scores.rough(space), start, partial(defined, space))
+                best[space].update(*scores.rough(space), start, partial(defined, space), skipped)
                 if pairs is not None:
                     kept[space].append((pairs[0], rank_keys(scores.pairs(space, *pairs), tie[pairs[1]])))
         for space in scorers:
@@ -338,14 +349,23 @@ def _merge_matches(parts: Sequence[dict[str, Matches]], k: int) -> dict[str, Mat
 
 
 def _count_in(
-    queries: Block, gallery: GalleryChunk, scorers: Scorers, limits: Mapping[str, Sequence[Keys]], rows: int
+    queries: Block,
+    gallery: GalleryChunk,
+    scorers: Scorers,
+    limits: Mapping[str, Sequence[Keys]],
+    rows: int,
+    exclusion: Exclusion | None,
 ) -> dict[str, tuple[Ints, ...]]:
     side = Side(queries)
     counts = {space: tuple(np.zeros(len(wanted), np.int64) for wanted in limits[space]) for space in scorers}
-    for _, items, tie in gallery.blocks(rows):
+    for first, items, tie in gallery.blocks(rows):
         scores = BlockScores(side, items, scorers, (_length(queries), len(tie)))
+        skipped = None if exclusion is None else exclusion.pairs(first, first + len(tie))
         for space in scorers:
-            ordered = np.sort(rank_keys(scores.all(space), tie), axis=1)
+            keys = rank_keys(scores.all(space), tie)
+            if skipped is not None:
+                keys[skipped] = NO_KEY
+            ordered = np.sort(keys, axis=1)
             for row, wanted, count in zip(ordered, limits[space], counts[space], strict=True):
                 count += np.searchsorted(row, wanted, side="left")
     return counts

@@ -6,13 +6,14 @@
     result.space("cosine").metrics["map@10"]
 
 An item is relevant to a query when their labels are equal, or when judgements (qrels) say so. A query's own clip, where
-it is in the gallery, counts like any other (as in the released APIVR evaluator). Ties: descending score, then ascending
-gallery id (`metrics.retrieval_rank`).
+it is in the gallery, counts like any other (as in the released APIVR evaluator), unless `exclude` leaves it out. Ties:
+descending score, then ascending gallery id (`metrics.retrieval_rank`).
 """
 
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,7 @@ from clipmill.pipelines.evaluation.metrics.retrieval_chance import (
     chance_average_precision,
     chance_precision,
     chance_recall,
+    own_clip_first_average_precision,
 )
 from clipmill.pipelines.evaluation.metrics.retrieval_curve import RECALL_LEVELS, interpolated_precision
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import RankedHits, key_scores, tie_order
@@ -39,6 +41,7 @@ from clipmill.pipelines.evaluation.retrieval.blocks import (
     find,
     top_positions,
 )
+from clipmill.pipelines.evaluation.retrieval.exclusion import Exclude, Exclusion, RankedRelevance
 from clipmill.pipelines.evaluation.retrieval.relevance import ByLabel, Relevance, by_judgement
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer
 from clipmill.schemas.arrays import Floats, Ints
@@ -54,11 +57,13 @@ class Queries:
     Attributes:
         ids, labels: one per query; ids are unique, a label of None is refused unless relevance comes from judgements.
         vectors: named arrays ``[Q, ...]``, NumPy or Dask: what the scorers (or `prepare`) read.
+        videos: the video of each, for ``exclude="own_video"``; empty where it is not known.
     """
 
     ids: Sequence[str]
     labels: Sequence[str | None]
     vectors: Mapping[str, Any]
+    videos: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,11 +73,13 @@ class Gallery:
     Attributes:
         ids, labels: one per item; ids are unique, for they break ties.
         vectors: named arrays ``[N, ...]``, NumPy or Dask (larger than memory).
+        videos: as of `Queries`.
     """
 
     ids: Sequence[str]
     labels: Sequence[str | None]
     vectors: Mapping[str, Any]
+    videos: Sequence[str] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +101,8 @@ class SpaceResult:
         intervals: 95 % bootstrap intervals over queries of the ``map@K``.
         per_query: by metric name, ``float64[Q]`` in query order.
         cumulative_k: what the released evaluator with its never-cleared list would print, by K.
-        top: ``int64[Q, min(K, N)]``, gallery positions, best first; -1 where approximate search found no more.
+        top: ``int64[Q, min(K, N)]``, gallery positions, best first; -1 where no more are ranked, or approximate search
+            found no more.
         top_scores: ``float32[Q, min(K, N)]``; minus infinity where `top` is -1.
         relevant: ``bool[Q, min(K, N)]``, whether each of `top` is.
         map_curve: ``float64[K]``, mAP@k for k = 1 .. K.
@@ -121,8 +129,11 @@ class RetrievalResult:
     """What `evaluate_retrieval` found.
 
     Attributes:
-        chance: expected metrics of a random ranking, exact, averaged over the queries.
+        chance: expected metrics of a random ranking of what each query ranks, exact, averaged over the queries.
         chance_map_curve: ``float64[K]``, expected mAP@k of a random ranking.
+        exclude: what each query did not rank.
+        own_clip_first: where every query's own clip is ranked and relevant: expected metrics of a ranking that has it
+            first and the rest at random; else empty.
         num_relevant_missing: judged relevant, but not in the gallery; they count as never found.
         approximate: how the search was approximated, and its recall measured against exact search; None: it is exact.
         seconds: wall time; never part of ``results.json``.
@@ -140,6 +151,8 @@ class RetrievalResult:
     seconds: float
     num_relevant_missing: int = 0
     approximate: Measured | None = None
+    exclude: Exclude = "none"
+    own_clip_first: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def headline(self) -> str:
@@ -170,6 +183,7 @@ def evaluate_retrieval(
     dask_address: str | None = None,
     threads: int | None = None,
     seed: int = 0,
+    exclude: Exclude = "none",
 ) -> RetrievalResult:
     """Returns the metrics of every space, the same bits however the work is cut (`scorers` on rounding).
 
@@ -185,10 +199,12 @@ def evaluate_retrieval(
         block_sizes: rows of a block; None: the defaults.
         dask_address: of a ``distributed`` scheduler; None: threads of this process.
         seed: of the bootstrap.
+        exclude: what a query does not rank: the item of its own id, or all items of its own video.
 
     Raises:
         UsageError: nothing to search with or in, a missing label, an id twice, lengths that differ, no space, a bad
-            cut-off, judgements of other ids, full ranks of an approximate search, or scores that are NaN.
+            cut-off, judgements of other ids, full ranks of an approximate search, scores that are NaN, or videos that
+            are not known and to be excluded.
         EngineError: the Dask scheduler cannot be reached.
     """
     started = time.perf_counter()
@@ -206,18 +222,23 @@ def evaluate_retrieval(
         relevance = _by_label(*labels)
     else:
         relevance = by_judgement(qrels, queries.ids, gallery.ids, relevance_level)
+    exclusion = _exclusion(queries, gallery, exclude)
+    if exclusion is not None:
+        relevance = RankedRelevance(relevance, exclusion)
     with_ranks = approximate is None and full_ranks is not False
     counts = measured = None
     with computing(dask_address, threads) as workers:
         if approximate is None:
             wanted = relevance if with_ranks else None
-            matches = find(queries.vectors, items, wanted, scorers, cutoffs[-1], block_sizes, workers, prepare)
+            matches = find(
+                queries.vectors, items, wanted, scorers, cutoffs[-1], block_sizes, workers, prepare, exclusion
+            )
             if with_ranks:
                 limits = {space: [_limits(keys) for keys in item.relevant] for space, item in matches.items()}
-                counts = count_before(queries.vectors, items, scorers, limits, block_sizes, workers, prepare)
+                counts = count_before(queries.vectors, items, scorers, limits, block_sizes, workers, prepare, exclusion)
         else:
             matches, measured = find_approximately(
-                queries.vectors, items, scorers, cutoffs, block_sizes, workers, approximate, prepare
+                queries.vectors, items, scorers, cutoffs, block_sizes, workers, approximate, prepare, exclusion
             )
     by_tie = np.argsort(items.tie)
     spaces = tuple(
@@ -227,7 +248,9 @@ def evaluate_retrieval(
         for name in scorers
     )
     num_relevant = relevance.num_relevant
-    chance, chance_curve = _chance(len(gallery.ids), num_relevant, cutoffs)
+    num_ranked = np.full(len(queries.ids), len(gallery.ids)) if exclusion is None else exclusion.num_left()
+    chance, chance_curve = _chance(num_ranked, num_relevant, cutoffs)
+    own_first = exclude == "none" and _all_find_themselves(queries.ids, gallery.ids, relevance)
     return RetrievalResult(
         query_ids=tuple(queries.ids),
         query_labels=labels[0],
@@ -241,7 +264,34 @@ def evaluate_retrieval(
         seconds=time.perf_counter() - started,
         num_relevant_missing=0 if qrels is None else int(num_relevant.sum()) - relevance.num_pairs,
         approximate=measured,
+        exclude=exclude,
+        own_clip_first=_own_clip_first(num_ranked, num_relevant, cutoffs) if own_first else {},
     )
+
+
+def _exclusion(queries: Queries, gallery: Gallery, exclude: Exclude) -> Exclusion | None:
+    if exclude == "none":
+        return None
+    if exclude == "own_clip":
+        found = Exclusion.of(queries.ids, gallery.ids)
+    else:
+        for thing, side in (("queries", queries), ("gallery", gallery)):
+            if len(side.videos) != len(side.ids):
+                expected, remedy = f"{len(side.ids)} (one per id)", "give the videos, or exclude own_clip"
+                raise UsageError(describe(thing, "videos", expected, str(len(side.videos)), remedy))
+        found = Exclusion.of(queries.videos, gallery.videos)
+    alone = np.flatnonzero(found.num_left() == 0).tolist()
+    if alone:
+        expected, remedy = f"other items than the {exclude}", "test clips of more videos, or exclude less"
+        got = f"nothing else for {len(alone)} of {len(queries.ids)} queries, such as '{queries.ids[alone[0]]}'"
+        raise UsageError(describe("gallery", "of each query", expected, got, remedy))
+    return found
+
+
+def _all_find_themselves(query_ids: Sequence[str], gallery_ids: Sequence[str], relevance: Relevance) -> bool:
+    place = {name: position for position, name in enumerate(gallery_ids)}
+    own = np.array([place.get(name, -1) for name in query_ids], np.int64)
+    return bool((own >= 0).all() and relevance.has(np.arange(len(own)), own).all())
 
 
 def _ascending(cutoffs: Sequence[int]) -> tuple[int, ...]:
@@ -359,26 +409,50 @@ def _per_label(labels: Sequence[str], values: Floats, num_relevant: Ints) -> tup
     return tuple(scores)
 
 
-def _chance(num_items: int, num_relevant: Ints, cutoffs: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
+def _chance(num_ranked: Ints, num_relevant: Ints, cutoffs: tuple[int, ...]) -> tuple[dict[str, float], Floats]:
     """Returns the expected metrics of a random ranking and the expected mAP@k for k = 1 .. max(cutoffs).
 
     Args:
+        num_ranked: ``int64[Q]``, items that each query ranks.
         num_relevant: ``int64[Q]``. Those that are not in the gallery are taken as if they were.
     """
-    numbers, queries = np.unique(np.minimum(num_relevant, num_items), return_counts=True)
-    weights = queries / len(num_relevant)
+    kinds, weights = _kinds(num_ranked, num_relevant)
     metrics: dict[str, float] = {}
     curve = np.zeros(cutoffs[-1])
     for k in range(1, cutoffs[-1] + 1):
-        pairs = [chance_average_precision(num_items, num, k) for num in numbers.tolist()]
+        pairs = [chance_average_precision(num_items, num, k) for num_items, num in kinds]
         curve[k - 1] = float(np.dot(weights, [plain for plain, _ in pairs]))
         if k in cutoffs:
             metrics[f"map@{k}"] = float(curve[k - 1])
             metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
-            metrics[f"recall@{k}"] = chance_recall(num_items, k)
-            shares = [chance_precision(num_items, num, k) for num in numbers.tolist()]
+            metrics[f"recall@{k}"] = math.fsum(
+                weight * chance_recall(num_items, k) for weight, (num_items, _) in zip(weights, kinds, strict=True)
+            )
+            shares = [chance_precision(num_items, num, k) for num_items, num in kinds]
             metrics[f"p@{k}"] = float(np.dot(weights, shares))
     return metrics, curve
+
+
+def _own_clip_first(num_ranked: Ints, num_relevant: Ints, cutoffs: tuple[int, ...]) -> dict[str, float]:
+    """Returns the expected metrics of rankings that have the own clip first, and the others at random."""
+    kinds, weights = _kinds(num_ranked, num_relevant)
+    metrics: dict[str, float] = {}
+    for k in cutoffs:
+        pairs = [own_clip_first_average_precision(num_items, num, k) for num_items, num in kinds]
+        # Of the other N - 1 items min(K, N) - 1 are among the first K.
+        hits = [1 + (min(k, items) - 1) * (num - 1) / max(1, items - 1) for items, num in kinds]
+        metrics[f"map@{k}"] = float(np.dot(weights, [plain for plain, _ in pairs]))
+        metrics[f"map_min@{k}"] = float(np.dot(weights, [normalised for _, normalised in pairs]))
+        metrics[f"recall@{k}"] = float(np.dot(weights, [hit / num for hit, (_, num) in zip(hits, kinds, strict=True)]))
+        metrics[f"p@{k}"] = float(np.dot(weights, hits)) / k
+    return metrics
+
+
+def _kinds(num_ranked: Ints, num_relevant: Ints) -> tuple[list[tuple[int, int]], Floats]:
+    """Returns the different (items, relevant items) of queries, and the share of the queries of each."""
+    pairs = np.stack([num_ranked, np.minimum(num_relevant, num_ranked)], axis=1)
+    kinds, counts = np.unique(pairs, axis=0, return_counts=True)
+    return [(int(items), int(num)) for items, num in kinds], counts / len(num_relevant)
 
 
 __all__ = [

@@ -30,6 +30,10 @@ class Relevance(Protocol):
         """Returns whether the gallery items `top` ``int64[Q, K]`` are relevant, ``bool[Q, K]``; -1 is none."""
         ...
 
+    def has(self, rows: Ints, columns: Ints) -> npt.NDArray[np.bool_]:
+        """Returns whether the gallery items `columns` are relevant to the queries `rows`, shapes that broadcast."""
+        ...
+
     def part(self, queries: slice, items: slice) -> "Relevance":
         """Returns the relevance of some queries and items, whose positions then count from 0."""
         ...
@@ -63,7 +67,11 @@ class ByLabel:
 
     def hits(self, top: Ints) -> npt.NDArray[np.bool_]:
         """Returns whether the gallery items `top` have their query's label."""
-        return np.asarray((self.gallery[top] == self.queries[:, None]) & (top >= 0), np.bool_)
+        return self.has(np.arange(len(top))[:, None], top) & (top >= 0)
+
+    def has(self, rows: Ints, columns: Ints) -> npt.NDArray[np.bool_]:
+        """Returns whether the gallery items `columns` have the label of the queries `rows`."""
+        return np.asarray(self.gallery[columns] == self.queries[rows], np.bool_)
 
     def part(self, queries: slice, items: slice) -> "ByLabel":
         """Returns the labels of some queries and items."""
@@ -96,11 +104,15 @@ class ByJudgement:
 
     def hits(self, top: Ints) -> npt.NDArray[np.bool_]:
         """Returns whether the gallery items `top` were judged relevant to their query."""
-        wanted = np.arange(len(top))[:, None] * self.num_items + top
+        return self.has(np.arange(len(top))[:, None], top) & (top >= 0)
+
+    def has(self, rows: Ints, columns: Ints) -> npt.NDArray[np.bool_]:
+        """Returns whether the gallery items `columns` were judged relevant to the queries `rows`."""
+        wanted = rows * self.num_items + columns
         if not len(self.keys):
-            return np.zeros(top.shape, np.bool_)
+            return np.zeros(wanted.shape, np.bool_)
         at = np.minimum(np.searchsorted(self.keys, wanted), len(self.keys) - 1)
-        return np.asarray((self.keys[at] == wanted) & (top >= 0), np.bool_)
+        return np.asarray(self.keys[at] == wanted, np.bool_)
 
     def part(self, queries: slice, items: slice) -> "ByJudgement":
         """Returns the judgements of some queries and items."""

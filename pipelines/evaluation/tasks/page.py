@@ -23,6 +23,7 @@ from clipmill.pipelines.reports.page import duration_text, score_text, write_pag
 
 BASELINES = {
     "chance": "random answers",
+    "own_clip_first": "a query’s own clip first, the rest at random",
     "blind": "the same answers for every video, from the annotations alone",
     "span": "the same share of every video",
     "most_frequent": "always the most frequent classes",

@@ -10,7 +10,6 @@ from typing import Any
 
 import pyarrow as pa
 
-from clipmill.pipelines.features.build import new_run_id
 from clipmill.pipelines.features.imported.files import SourceFiles
 from clipmill.pipelines.features.imported.places import check_names
 from clipmill.pipelines.features.imported.plan import FeaturePlan, known_items, plan_feature
@@ -23,6 +22,7 @@ from clipmill.schemas.rows import concatenate
 from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import ShardTask, clips_fingerprint
 from clipmill.stores.item_manifests import Item, read_item_manifest
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 REPORT = "import.json"
@@ -99,8 +99,8 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
         for name, feature in config.features.items():
             files = stack.enter_context(SourceFiles(feature.format, feature.transpose))
             plans.append(plan_feature(name, config, manifest, items, files, existing))
-        store = Store.create(config.store.url, config.store.format, dataset)
-        run_id = new_run_id()
+        store = Store.create(config.store.url, config.store.format, dataset, Retries(config.store.attempts))
+        run_id = store.new_run_id()
         _record_start(store, run_id, config, items, plans)
         done = tuple(_write_feature(store, plan, on_imported) for plan in plans)
     store.write_catalog()
@@ -118,9 +118,10 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
 
 
 def _existing(config: ImportConfig, dataset: str) -> Store | None:
-    if not Store.exists(config.store.url):
+    retries = Retries(config.store.attempts)
+    if not Store.exists(config.store.url, retries):
         return None
-    store = Store.open(config.store.url)
+    store = Store.open(config.store.url, retries)
     store.require(config.store.format, dataset)
     return store
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clipmill.pipelines.reproductions.cpnet_toy.data import CLASSES, VARIANTS, Clips, border_leak, draw
 from clipmill.pipelines.reproductions.cpnet_toy.networks import NETS, NetName, ToyNet, make_net
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import LocalPath, Model
 
 CHANCE = 1 / len(CLASSES)
 LEARNED = 0.95
@@ -55,7 +55,7 @@ class CPNetToyConfig(Model):
         workers: runs at the same time, each in a process; 0: one per core. Changes no number.
     """
 
-    out: str = Field(default="out/reproduce/cpnet-toy", min_length=1)
+    out: LocalPath = "out/reproduce/cpnet-toy"
     variants: tuple[VariantName, ...] = Field(default=("published", "leak-free"), min_length=1)
     nets: tuple[NetName, ...] = Field(default=NETS, min_length=1)
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)

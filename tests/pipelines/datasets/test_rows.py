@@ -1,5 +1,6 @@
 """What each kind of input reads of stored rows, against loops over single rows; texts and vocabularies."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +10,13 @@ import pyarrow.parquet
 import pytest
 
 from clipmill.pipelines.datasets.items import read_items
-from clipmill.pipelines.datasets.rows import shortened
+from clipmill.pipelines.datasets.rows import read_rows
 from clipmill.pipelines.datasets.text import Vocabulary, read_tokens, words_of
 from clipmill.schemas.config import DataConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError
 from clipmill.schemas.inputs import Bag, Input, InputRows, Sequence, Tokens, Vector, from_padded
 from clipmill.schemas.model import validate
-from clipmill.stores import Store
+from clipmill.stores import FeatureStore, Store
 from tests.pipelines.conftest import WriteFeature, rows_of, stored_video
 
 VIDEOS = [stored_video(f"v{number}", f"label {number % 2}") for number in range(4)]
@@ -26,19 +27,69 @@ def read(store: Store, kinds: dict[str, Input], **data: Any) -> Any:
     return read_items(validate(DataConfig, config, "test"), kinds)
 
 
-@pytest.mark.parametrize(("num_rows", "max_steps"), [(1, 3), (3, 3), (4, 3), (7, 3), (100, 7), (5, 1)])
-def test_a_long_sequence_is_shortened_to_means_of_equal_stretches(num_rows: int, max_steps: int) -> None:
-    values = np.random.default_rng(0).normal(size=(num_rows, 2)).astype(np.float32)
-    found = shortened(rows_of(values), Sequence(max_steps))
-    steps = min(num_rows, max_steps)
-    assert found.values.shape == (steps, 2)
-    for step in range(steps):
-        start, stop = step * num_rows // steps, (step + 1) * num_rows // steps
-        np.testing.assert_allclose(found.values[step], values[start:stop].mean(axis=0), rtol=1e-5, atol=1e-7)
-        assert (found.start_seconds[step], found.stop_seconds[step]) == (start, stop)
-    picked = shortened(rows_of(values), Sequence(max_steps, "pick"))
-    assert len(picked) == steps
-    assert set(picked.start_seconds.tolist()) <= set(range(num_rows))
+SHAPES = [(1, 3), (3, 3), (4, 3), (7, 3), (100, 7), (5, 1)]
+
+
+@pytest.mark.parametrize("slab_rows", [1, 3, 10_000])
+def test_a_long_sequence_is_shortened_to_means_of_equal_stretches(
+    slab_rows: int, store: Store, write_feature: WriteFeature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_rows * 2 * 4)
+    rng = np.random.default_rng(0)
+    drawn = {f"v{number}": rng.normal(size=(rows, 2)).astype(np.float32) for number, (rows, _) in enumerate(SHAPES)}
+    write_feature("clip", {stored_video(name, "l"): rows_of(values) for name, values in drawn.items()})
+    feature = FeatureStore(store.url)["clip"]
+    for max_steps in {steps for _, steps in SHAPES}:
+        means, picked = (read_rows(feature, Sequence(max_steps, how)).rows for how in ("mean", "pick"))
+        assert means.offsets is not None
+        for number, values in enumerate(drawn.values()):
+            num_rows, first = len(values), int(means.offsets[number])
+            steps = min(num_rows, max_steps)
+            assert means.lengths()[number] == picked.lengths()[number] == steps
+            assert means.start_seconds is not None
+            assert means.stop_seconds is not None
+            assert picked.start_seconds is not None
+            for step in range(steps):
+                start, stop = step * num_rows // steps, (step + 1) * num_rows // steps
+                expected = values[start:stop].astype(np.float64).sum(axis=0) / (stop - start)
+                np.testing.assert_array_equal(means.values[first + step], expected.astype(np.float32))
+                assert (means.start_seconds[first + step], means.stop_seconds[first + step]) == (start, stop)
+            times = picked.start_seconds[first : first + steps].astype(int)
+            assert len(set(times.tolist())) == steps
+            np.testing.assert_array_equal(picked.values[first : first + steps], values[times])
+
+
+@pytest.mark.parametrize("slab_rows", [1, 4, 10_000])
+@pytest.mark.parametrize("kind", [Vector("first"), Bag(3), Bag(3, "score"), Sequence(4), Sequence(4, "pick")])
+def test_what_is_read_does_not_depend_on_slabs_and_is_what_a_loop_over_videos_finds(
+    kind: Input, slab_rows: int, store: Store, write_feature: WriteFeature, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_rows * 3 * 4)
+    rng = np.random.default_rng(1)
+    rows = {}
+    for number in range(7):
+        count = int(rng.integers(1, 12))
+        made = rows_of(rng.normal(size=(count, 3)), mask=(rng.random(count) > 0.3).tolist())
+        rows[stored_video(f"v{number}", "l")] = replace(made, extras={"score": rng.random(count).astype(np.float32)})
+    write_feature("clip", rows)
+    found = read_rows(FeatureStore(store.url)["clip"], kind)
+    for position, key in enumerate(found.clips):
+        video = next(video for video in rows if video.id == key[0])
+        kept = np.flatnonzero(rows[video].mask)
+        values = rows[video].values[kept].astype(np.float64)
+        if isinstance(kind, Vector):
+            values = values[:1]
+        elif isinstance(kind, Bag):
+            order = np.argsort(-rows[video].extras["score"][kept].astype(np.float64), kind="stable")
+            values = values[order[:3] if kind.choose == "score" else slice(3)]
+        elif len(values) > 4:
+            steps = [values[i * len(values) // 4 : (i + 1) * len(values) // 4] for i in range(4)]
+            edges = [i * len(values) // 4 for i in range(5)]
+            middles = [values[(left + right) // 2] for left, right in zip(edges, edges[1:], strict=False)]
+            values = np.array([step.mean(axis=0) for step in steps] if kind.reduce == "mean" else middles)
+        one = found.rows.take(np.array([position]))
+        np.testing.assert_array_equal(one.values, values.astype(np.float32))
+    assert [key[0] for key in found.clips] == sorted(video.id for video, item in rows.items() if item.mask.any())
 
 
 def test_a_bag_holds_the_best_scored_rows_and_a_sequence_the_order_of_time(

@@ -1,6 +1,7 @@
 """Headers, fingerprints, and one test per reason a file cannot be used."""
 
 import hashlib
+import struct
 from fractions import Fraction
 from pathlib import Path
 
@@ -116,12 +117,12 @@ def test_audio_has_no_video_stream(tmp_path: Path) -> None:
     assert "audio only" in error.message
 
 
-def test_mirrored_video_is_refused_by_name(tmp_path: Path) -> None:
+def test_video_that_stands_askew_is_refused_by_name(tmp_path: Path) -> None:
     path = encode_video(tmp_path / "a.mp4", 5)
     data = bytearray(path.read_bytes())
-    # The matrix of the track header follows 4 + 40 bytes after the type; a = -1 mirrors the picture.
+    # The matrix of the track header follows 4 + 40 bytes after the type; this one turns by 45 degrees.
     place = data.index(b"tkhd") + 4 + 40
     assert data[place : place + 4] == b"\x00\x01\x00\x00"
-    data[place : place + 4] = b"\xff\xff\x00\x00"
+    data[place : place + 20] = struct.pack(">5i", 46341, 46341, 0, -46341, 46341)
     path.write_bytes(data)
     assert refused(path).reason == "unsupported_rotation"

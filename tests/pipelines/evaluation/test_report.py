@@ -55,6 +55,7 @@ def test_plain_cosine_and_chance_are_baselines_and_every_space_has_a_tile() -> N
         ("", "video", value["video"]),
         (" main", "combined", value["combined"]),
         (" floor", "baseline: chance", f"{retrieval_result().chance['map@10']:.3f}"),
+        (" floor", "baseline: own clip first", f"{retrieval_result().own_clip_first['map@10']:.3f}"),
         (" floor", "baseline: cosine", value["cosine"]),
     ]
     assert "mAP@10 of stored vectors as they are, nothing learned" in html

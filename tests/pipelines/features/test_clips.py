@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clipmill.pipelines.features.clips import clips_of
+from clipmill.pipelines.features.clips import SegmentFit, check_segment_fit, clips_of, fit_segments
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import ClipRule
 from clipmill.schemas.records import Segment, Video
@@ -60,5 +60,42 @@ def test_annotations_all_outside_are_refused_by_name() -> None:
 def test_an_annotation_outside_the_video_keeps_its_index_and_is_empty() -> None:
     video = Video("v", "v.mp4", segments=(Segment(50.0, 60.0), Segment(1.0, 2.0)))
     assert _spans(ClipRule(from_="annotations"), video) == [(10, 10), (1, 2)]
-    late = clips_of(ClipRule(from_="annotations"), video, PTS + 5, 70.0)
+    late = clips_of(ClipRule(from_="annotations", origin="container"), video, PTS + 5, 70.0)
     assert [(clip.start_seconds, clip.stop_seconds) for clip in late] == [(50, 60), (5, 5)]
+
+
+def test_annotations_count_from_the_first_frame_or_from_the_clock_of_the_container() -> None:
+    video = Video("v", "v.mts", segments=(Segment(0.0, 1.0), Segment(9.0, 10.0)))
+    found = {
+        origin: [
+            (clip.start_seconds, clip.stop_seconds)
+            for clip in clips_of(ClipRule(from_="annotations", origin=origin), video, PTS + 1.5, 11.5)
+        ]
+        for origin in (None, "container")
+    }
+    assert found == {None: [(1.5, 2.5), (10.5, 11.5)], "container": [(1.5, 1.5), (9.0, 10.0)]}
+
+
+def test_segments_outside_the_video_are_counted() -> None:
+    # Of 10 s: inside, to the half outside, outside, outside by less than a frame's time.
+    segments = (Segment(1.0, 2.0), Segment(9.0, 11.0), Segment(12.0, 13.0), Segment(8.0, 10.05))
+    video = Video("v", "v.mp4", segments=segments)
+    rule = ClipRule(from_="annotations")
+    fit = fit_segments(rule, video, PTS, 10.0)
+    assert (fit.num_clamped, fit.num_emptied) == (1, 1)
+    assert fit.outside_share == pytest.approx((1.0 + 1.0 + 0.05) / (1 + 2 + 1 + 2.05))
+    assert fit_segments(ClipRule(), video, PTS, 10.0) == SegmentFit()
+    # On a clock that begins at 1.5 s the same times lie on the video as well.
+    shifted = fit_segments(rule, video, PTS + 1.5, 11.5)
+    assert (shifted.num_clamped, shifted.num_emptied) == (1, 1)
+    late = fit_segments(ClipRule(from_="annotations", origin="container"), video, PTS + 1.5, 11.5)
+    assert (late.num_clamped, late.num_emptied) == (1, 1)
+
+
+def test_too_many_segments_outside_are_refused_by_name() -> None:
+    video = Video("v", "v.mp4", segments=(Segment(0.0, 9.0), Segment(20.0, 20.5), Segment(21.0, 21.5)))
+    fit = fit_segments(ClipRule(from_="annotations"), video, PTS, 10.0)
+    check_segment_fit(video, fit, 0.7)
+    with pytest.raises(VideoError, match=r"67% \(2 of 3 wholly, 0 in part\); check the manifest's times") as caught:
+        check_segment_fit(video, fit, 0.5)
+    assert (caught.value.stage, caught.value.reason) == ("segment", "annotation_outside")

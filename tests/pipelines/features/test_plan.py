@@ -196,3 +196,29 @@ def test_every_shot_detector_has_a_cost() -> None:
     clips = [ClipRule.model_validate({"from": "shots", "options": {"detector": name}}) for name in SHOT_THRESHOLDS]
     histogram, tracks = (estimate(_video(0), [_recipe(clips=clip)]).seconds for clip in clips)
     assert tracks - histogram == pytest.approx(250 * SHOT_GMAC_PER_FRAME["tracks"] / COMPUTE_GMAC_PER_SECOND)
+
+
+def test_averaged_crops_cost_as_many_passes() -> None:
+    video = _video(0, 60.0)
+    seconds = []
+    for preprocess in ({}, {"crops": "ten"}):
+        feature = FeatureConfig(extractor="squeezenet", preprocess=preprocess, weights=WeightsConfig(random=0))
+        recipe = resolve_recipe("frames", feature, ClipRule(), DecodeConfig())
+        seconds.append(estimate(video, [recipe]).seconds - 1500 / DECODE_FRAMES_PER_SECOND)
+    assert seconds[1] == pytest.approx(10 * seconds[0])
+
+
+@pytest.mark.parametrize(
+    ("sampling", "expected"),
+    [
+        ({"uniform_windows": 8, "fps": None}, 8),
+        ({"centred": True, "frames": 1, "step": 5, "fps": None}, 50),
+        ({"tail": "before_last", "step": 16, "fps": None}, 16),
+        ({"fps": 8, "rounding": "nearest"}, 80),
+    ],
+)
+def test_windows_by_their_own_rules_are_estimated(sampling: dict[str, Any], expected: int) -> None:
+    feature = FeatureConfig.model_validate({"sampling": sampling, "weights": {"random": 0}})
+    recipe = resolve_recipe("squeezenet", feature, ClipRule(), DecodeConfig())
+    # Of 10 seconds, 250 frames.
+    assert estimate(_video(0), [recipe]).num_windows == expected

@@ -16,6 +16,7 @@ from clipmill.pipelines.training.train import TrainReport, train_items
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.errors import EngineError, UsageError
 from tests.pipelines.training.conftest import MakeConfig, MakePairs, with_values
+from tests.pipelines.training.test_training_runs import assert_same_bits
 
 pytestmark = pytest.mark.ray
 
@@ -121,6 +122,21 @@ def test_an_error_of_a_worker_keeps_its_type() -> None:
     assert "got SIGKILL; the last checkpoint stands" in str(other)
 
 
+def test_a_lost_worker_is_told_from_one_with_a_fault() -> None:
+    from ray.exceptions import ActorDiedError
+
+    from clipmill.pipelines.training.ray_train import LostWorkerError, _cause
+
+    companion = RuntimeError("[third_party/gloo/gloo/transport/tcp/pair.cc:537] Connection closed by peer")
+    lost = _cause(_Failed({0: companion, 1: ActorDiedError()}))
+    assert isinstance(lost, LostWorkerError)
+    assert "got worker 1 lost; the last checkpoint stands" in str(lost)
+    # What the others see of a fault is the same; to start again would only show it once more.
+    fault = _cause(_Failed({0: companion, 1: KeyError("image")}))
+    assert not isinstance(fault, LostWorkerError)
+    assert "got 'image'; the last checkpoint stands" in str(fault)
+
+
 class _Failed(Exception):
     def __init__(self, worker_failures: dict[int, Exception]) -> None:
         super().__init__("failed")
@@ -151,28 +167,53 @@ def test_a_domain_error_crosses_rays_processes(cluster: None, make_pairs: MakePa
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(400)
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
-def test_a_killed_worker_is_retryable_and_the_last_checkpoint_stands(
+def test_lost_workers_are_survived_with_the_numbers_of_an_undisturbed_run(
     cluster: None, make_pairs: MakePairs, make_config: MakeConfig
 ) -> None:
-    pairs = make_pairs()
-    config = make_config(epochs=100_000, trainer=TWO_WORKERS, checkpoint_every_epochs=1)
-    with pytest.raises(EngineError, match=r"^trainer ray: [^\n]*the last checkpoint stands; run it again$"):
-        train_items(config, pairs, [_KillAWorker()])
+    pairs, kill, seen = make_pairs(), _KillWorkers(at=(20, 60)), _Epochs()
+    loop: dict[str, Any] = {"epochs": 100, "checkpoint_every_epochs": 7, "keep_checkpoints": 99}
+    undisturbed = train_items(make_config("undisturbed", trainer=TWO_WORKERS, **loop), pairs)
+    report = train_items(make_config("disturbed", trainer=TWO_WORKERS, **loop), pairs, [kill, seen])
+    assert len(kill.killed) == 2
+    assert seen.epochs == list(range(1, 101))
+    assert report.losses == undisturbed.losses
+    one, two = (load(find_checkpoint(item.out)) for item in (report, undisturbed))
+    assert_same_bits(one.model.state_dict(), two.model.state_dict())
+    files = sorted(path.name for path in Path(report.out).iterdir())
+    assert files == ["checkpoints", "config.yaml", "metrics.jsonl", "report.json"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_loss_too_many_is_retryable_and_the_last_checkpoint_stands(
+    cluster: None, make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    trainer = TWO_WORKERS | {"max_failures": 0}
+    config = make_config(epochs=100_000, trainer=trainer, checkpoint_every_epochs=1)
+    with pytest.raises(
+        EngineError, match=r"^trainer ray: [^\n]*got worker \d lost; the last checkpoint stands"
+    ) as caught:
+        train_items(config, make_pairs(), [_KillWorkers(at=(1,))])
+    assert caught.value.exit_code == 4
     last = max(checkpoints(config.out))
-    assert train_items(make_config(epochs=last + 1), pairs).start_epoch == last
+    assert train_items(make_config(epochs=last + 1), make_pairs()).start_epoch == last
 
 
-class _KillAWorker:
-    """Kills one of this test's own training processes, and no other."""
+class _KillWorkers:
+    """Kills one of this test's own training processes in each of some epochs, and no other."""
 
-    def __init__(self) -> None:
-        self.done = False
+    def __init__(self, at: tuple[int, ...]) -> None:
+        self.at, self.killed = at, []  # type: tuple[int, ...], list[int]
 
     def __call__(self, done: EpochDone) -> None:
-        if not self.done:
-            self.done = True
-            os.kill(_training_processes()[0], signal.SIGKILL)
+        if done.epoch in self.at:
+            # The first of the two, then the second: one of them is worker 0, which writes.
+            processes = _training_processes()
+            self.killed.append(processes[len(self.killed) % len(processes)])
+            os.kill(self.killed[-1], signal.SIGKILL)
 
 
 def _training_processes() -> list[int]:

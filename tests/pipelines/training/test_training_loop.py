@@ -12,7 +12,8 @@ from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.embedding import embed
 from clipmill.models.registry import build, resolve_options
 from clipmill.pipelines.datasets.items import Items
-from clipmill.pipelines.training.loop import Optimiser, Training, TrainingItems, train_epoch
+from clipmill.pipelines.training.loop import Training, TrainingItems, train_epoch
+from clipmill.pipelines.training.optimiser import Optimiser
 from clipmill.pipelines.training.parallel import OneProcess, share
 from clipmill.pipelines.training.phases import planned_phases
 from clipmill.pipelines.training.train import train_items
@@ -156,7 +157,7 @@ def test_it_can_overfit_a_few_pairs(make_pairs: MakePairs, make_config: MakeConf
     pairs = make_pairs(num_labels=3, videos_per_label=4, test_per_label=2)
     options = {"kl_weight": 0.0, "orth_weight": 0.0}
     report = train_items(
-        make_config(options=options, epochs=400, learning_rate=5e-3, checkpoint_every_epochs=400), pairs
+        make_config(options=options, epochs=400, batch=6, learning_rate=5e-3, checkpoint_every_epochs=400), pairs
     )
     first, last = report.losses[0], report.losses[-1]
     assert last["class"] < 0.01 * first["class"]

@@ -12,6 +12,7 @@ import torch
 import yaml
 
 from clipmill.models.checkpoints import checkpoint_path, checkpoints, find_checkpoint, load
+from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.training.train import resolve, resolve_device, train, train_items
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.config import TrainConfig
@@ -239,7 +240,7 @@ def test_from_a_store_to_a_checkpoint(
     videos = [stored_video(f"{label}/{i}.mp4", label) for label in ("a", "b") for i in range(4)]
     write_feature("frame", {video: rows_of(random.random((1, 6))) for video in videos})
     write_feature("clip", {video: rows_of(random.random((3, 10))) for video in videos})
-    data = make_config().model_dump(mode="json", by_alias=True)
+    data = make_config(batch=6).model_dump(mode="json", by_alias=True)
     data["data"] = {"store": store.url, "image": "frame", "video": "clip", "split": {"test_fraction": 0.25}}
     report = train(validate(TrainConfig, data, "test"))
     trained = load(Path(report.checkpoint))
@@ -252,3 +253,124 @@ def test_domain_errors_are_one_line(make_pairs: MakePairs, make_config: MakeConf
     with pytest.raises(ClipmillError) as caught:
         train_items(make_config(batch=1, seed=1, learning_rate=1.0, options={"orth": "squared_cosine"}), make_pairs())
     assert "\n" not in str(caught.value)
+
+
+def with_validation(pairs: Items) -> Items:
+    """The same pairs, of which every fourth that is trained on validates."""
+    part = np.where((pairs.part == "train") & (np.arange(len(pairs)) % 4 == 0), "validation", pairs.part)
+    return replace(pairs, part=part)
+
+
+EARLY: dict[str, Any] = {"select": "total", "patience": 2, "learning_rate": 0.05, "epochs": 40, "keep_checkpoints": 1}
+
+
+def test_early_stopping_waits_for_its_patience_and_keeps_the_best_epoch(
+    make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    pairs = with_validation(make_pairs())
+    report = train_items(make_config(**EARLY), pairs)
+    lines = [json.loads(line) for line in (Path(report.out) / "metrics.jsonl").read_text().splitlines()]
+    values = [line["validation"]["total"] for line in lines]
+    # The first epoch after which two went by without a smaller loss.
+    ends = [n for n in range(1, 41) if n - 1 - int(np.argmin(values[:n])) >= 2]
+    assert report.stopped_early
+    assert report.epoch == len(lines) == ends[0] < 40
+    assert report.selected_epoch == 1 + int(np.argmin(values)) == report.epoch - 2
+    assert load(find_checkpoint(report.out)).epoch == report.selected_epoch
+    # The same command has nothing to do; more patience goes on from where it stopped.
+    again = train_items(make_config(**EARLY), pairs)
+    assert (again.start_epoch, again.epoch, again.stopped_early) == (report.epoch, report.epoch, True)
+    more = train_items(make_config(**EARLY | {"patience": 4}), pairs)
+    assert more.start_epoch == report.epoch < more.epoch
+    assert more.losses[: report.epoch] == report.losses
+
+
+def test_a_selection_that_was_not_written_is_written_when_the_run_is_asked_for_again(
+    make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    pairs = with_validation(make_pairs())
+    report = train_items(make_config(**EARLY), pairs)
+    # As if killed between the last checkpoint and what follows it.
+    (Path(report.out) / "checkpoints" / "selected.json").unlink()
+    train_items(make_config(**EARLY), pairs)
+    assert load(find_checkpoint(report.out)).epoch == report.selected_epoch
+
+
+def test_a_batch_larger_than_the_data_is_refused_unless_it_is_the_publications(
+    make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    pairs = make_pairs()
+    with pytest.raises(UsageError, match=r"loop batch: expected at most the 28 clips there are to train on, got 29; "):
+        train_items(make_config("larger", batch=29), pairs)
+    assert not (Path(make_config("larger").out)).exists()
+    assert train_items(make_config("equal", batch=28, epochs=1), pairs).notes == ()
+    published = make_config("published", epochs=1).model_dump(mode="json", by_alias=True)
+    del published["loop"]["batch"]
+    report = train_items(validate(TrainConfig, published, "test"), pairs)
+    assert report.notes == ("all 28 clips were one batch: there are fewer than the 70 of map_ivr",)
+
+
+@pytest.mark.parametrize(
+    ("loop", "message"),
+    [
+        ({"patience": 3}, "patience waits for a smaller loss on the validation split: set select"),
+        ({"schedule": "cosine", "milestones": [3]}, "schedule cosine has no milestones"),
+        ({"precision": "float8"}, "loop.precision: Input should be 'float32', 'bfloat16' or 'float16'"),
+    ],
+)
+def test_keys_of_the_loop_that_do_not_fit_are_refused(
+    make_config: MakeConfig, loop: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make_config(**loop)
+
+
+def test_another_number_of_epochs_is_refused_where_it_moves_what_is_done(
+    make_pairs: MakePairs, make_config: MakeConfig
+) -> None:
+    pairs = make_pairs()
+    train_items(make_config("cosine", epochs=4, schedule="cosine"), pairs)
+    with pytest.raises(UsageError, match="the 4 that the run began with, over which the cosine is laid"):
+        train_items(make_config("cosine", epochs=6, schedule="cosine"), pairs)
+    sizes = {"layer_dims": [8, 8], "correlated_dim": 8, "category_dims": [8], "common_dim": 8}
+    with_phases = make_config("phases", epochs=8).model_dump(mode="json", by_alias=True)
+    with_phases["model"] = {"name": "ccl", "options": sizes}
+    train_items(validate(TrainConfig, with_phases, "test"), pairs)
+    with_phases["loop"]["epochs"] = 16
+    with pytest.raises(UsageError, match="the 8 that the run began with, over which the phases of ccl are laid"):
+        train_items(validate(TrainConfig, with_phases, "test"), pairs)
+
+
+def test_event_files_hold_what_metrics_do_after_a_stop_too(make_pairs: MakePairs, make_config: MakeConfig) -> None:
+    accumulators = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
+    pairs = with_validation(make_pairs())
+    given: dict[str, Any] = {"epochs": 6, "checkpoint_every_epochs": 3, "select": "total", "milestones": [2]}
+    data = make_config("run", **given).model_dump(mode="json", by_alias=True) | {"tensorboard": True}
+    config = validate(TrainConfig, data, "test")
+    with pytest.raises(KeyboardInterrupt):
+        train_items(config, pairs, [_StopAt(4, times=2)])
+    report = train_items(config, pairs)
+    lines = [json.loads(line) for line in (Path(report.out) / "metrics.jsonl").read_text().splitlines()]
+    events = accumulators.EventAccumulator(str(Path(report.out) / "tensorboard")).Reload()
+    names = {f"loss/{name}" for name in lines[0]["losses"]} | {f"validation/{name}" for name in lines[0]["validation"]}
+    assert set(events.Tags()["scalars"]) == names | {"learning_rate", "seconds"}
+    for name in names:
+        kind, _, loss = name.partition("/")
+        key = "losses" if kind == "loss" else "validation"
+        found = {event.step: event.value for event in events.Scalars(name)}
+        assert found == {line["epoch"]: pytest.approx(line[key][loss], rel=1e-6) for line in lines}
+    rates = [event.value for event in events.Scalars("learning_rate")]
+    assert rates == pytest.approx([1e-3] * 2 + [1e-4] * 4)
+    # Starting again leaves none of the old ones.
+    train_items(validate(TrainConfig, data | {"resume": False}, "test"), pairs)
+    assert len(list((Path(report.out) / "tensorboard").iterdir())) == 1
+
+
+def test_tensorboard_that_is_not_installed_is_told_before_training(
+    make_pairs: MakePairs, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    config = make_config().model_copy(update={"tensorboard": True})
+    with pytest.raises(UsageError, match=r"the package tensorboard, got none; pip install \"clipmill\[tensorboard\]\""):
+        train_items(config, make_pairs())
+    assert not Path(config.out).exists()

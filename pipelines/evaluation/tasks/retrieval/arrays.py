@@ -10,7 +10,7 @@ from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE, Spaces
 from clipmill.schemas.errors import UsageError, describe
 
-_KEYS = ("vectors", "labels", "ids")
+_KEYS = ("vectors", "labels", "ids", "videos")
 
 
 def queries_of(data: Any) -> Queries:
@@ -18,7 +18,7 @@ def queries_of(data: Any) -> Queries:
 
     Args:
         data: a `Queries`, or a mapping of ``vectors`` (``[Q, D]``, or several such arrays by space), ``labels``
-            (``[Q]``) and ``ids`` (``[Q]``; default: the positions).
+            (``[Q]``), ``ids`` (``[Q]``; default: the positions) and ``videos`` (``[Q]``, the video of each).
 
     Raises:
         UsageError: it is neither.
@@ -45,7 +45,12 @@ def shared_spaces(queries: Queries, gallery: Gallery) -> Spaces:
     return {name: Cosine(name, name) for name in shared}
 
 
-def _side(thing: str, data: Any) -> tuple[Sequence[str], Sequence[str | None], Mapping[str, Any]]:
+def has_ids(data: Any) -> bool:
+    """Returns whether `data` says which items they are: positions of two sides stand for different things."""
+    return isinstance(data, Queries | Gallery) or data.get("ids") is not None
+
+
+def _side(thing: str, data: Any) -> tuple[Sequence[str], Sequence[str | None], Mapping[str, Any], Sequence[str]]:
     if not isinstance(data, Mapping) or "vectors" not in data or not set(data) <= set(_KEYS):
         got = f"the keys {', '.join(map(str, data))}" if isinstance(data, Mapping) else type(data).__name__
         remedy = "pass {'vectors': ..., 'labels': ...}"
@@ -63,4 +68,5 @@ def _side(thing: str, data: Any) -> tuple[Sequence[str], Sequence[str | None], M
         if data.get("labels") is not None
         else [None] * num
     )
-    return ids, labels, arrays
+    videos = [str(name) for name in data["videos"]] if data.get("videos") is not None else []
+    return ids, labels, arrays, videos

@@ -90,7 +90,7 @@ def retrieval_report(
         sections.append(_lineage(drawn, shown, anchors, has_model=main.space in names and len(names) < len(spaces)))
     labels = len(set(result.query_labels) | set(result.gallery_labels))
     of = f"{shown.dataset.counts.name} · " if shown.dataset is not None else ""
-    explained = _EXPLAINED
+    explained = f"{_EXPLAINED} {_own_clip(result)}".rstrip()
     if len(result.gallery_ids) < result.cutoffs[-1]:
         explained += f" The gallery has {len(result.gallery_ids):,} clips: cut-offs beyond that repeat the whole list."
     return TaskReport(
@@ -110,6 +110,14 @@ def retrieval_report(
         main=names.index(main.space) if main.space in names else 0,
         is_tile_per_run=True,
     )
+
+
+def _own_clip(result: RetrievalResult) -> str:
+    if result.exclude != "none":
+        return f"The {result.exclude.replace('_', ' ')} of a query is not ranked."
+    if result.own_clip_first:
+        return "A query’s own clip is in the gallery and correct, as published."
+    return ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,6 +41,8 @@ def retrieval_score(
     beside: dict[str, Mapping[str, float]] = {}
     if baselines is not None:
         beside["chance"] = result.chance
+        if result.own_clip_first:
+            beside["own_clip_first"] = result.own_clip_first
         beside |= {space.space: space.metrics for space in result.spaces if space.space not in learned_names}
     runs = tuple(
         _run(result, space, beside, resampling, notes if number == 0 else ()) for number, space in enumerate(learned)
@@ -50,6 +52,7 @@ def retrieval_score(
         "cutoffs": list(result.cutoffs),
         "relevance": "the same label" if any(result.query_labels) else "judgements",
         "ties": "ascending id of the gallery item",
+        "exclude": result.exclude,
         "search": "exact" if approximate is None else asdict(approximate.settings),
     }
     if approximate is not None:
@@ -66,6 +69,20 @@ def retrieval_score(
         "confidence": resampling.confidence,
     }
     return TaskScore("retrieval", protocol, data, runs, bootstrap, about or {})
+
+
+def own_clip_notes(result: RetrievalResult) -> tuple[str, ...]:
+    """Returns what the table has to say of queries and their own clips."""
+    if result.exclude != "none":
+        left_out = {"own_clip": "own clip is", "own_video": "own video's clips are"}[result.exclude]
+        return (f"A query's {left_out} not ranked (exclude: {result.exclude}).",)
+    if not result.own_clip_first:
+        return ()
+    first = result.own_clip_first[result.headline]
+    return (
+        "A query's own clip is in the gallery and counts as a hit, as in the published protocol and in chance. With it "
+        f"first and the rest at random {result.headline} is {first:.4f}; exclude: own_clip or own_video leaves it out.",
+    )
 
 
 def data_fingerprint(result: RetrievalResult) -> str:

@@ -9,8 +9,8 @@ from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
-from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, queries_of, shared_spaces
-from clipmill.pipelines.evaluation.tasks.retrieval.score import Resampling, retrieval_score
+from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, has_ids, queries_of, shared_spaces
+from clipmill.pipelines.evaluation.tasks.retrieval.score import Resampling, own_clip_notes, retrieval_score
 from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     COSINE,
     COSINE_INPUTS,
@@ -38,7 +38,7 @@ class Retrieval:
 
 
 def evaluate(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
-    """Returns the score of each space: every query against the whole gallery, its own clip included.
+    """Returns the score of each space: every query against the whole gallery, its own clip included unless excluded.
 
     Raises:
         UsageError: the run's features are no longer those it was trained on, a space is unknown, or nothing can be
@@ -108,7 +108,11 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
             gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
     labels = [test.label_names[code] for code in test.label]
     result = _retrieve(
-        config, Queries(test.clip_ids, labels, queries), Gallery(test.clip_ids, labels, gallery), scorers, prepare
+        config,
+        Queries(test.clip_ids, labels, queries, test.video_ids),
+        Gallery(test.clip_ids, labels, gallery, test.video_ids),
+        scorers,
+        prepare,
     )
     about = {
         "store": items.store_url,
@@ -136,9 +140,15 @@ def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[An
 
 def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
     """Scores what a caller holds in memory: cosine in each space that both sides have vectors of."""
-    queries = queries_of(_in_memory("queries", config.queries, sources))
-    gallery = gallery_of(_in_memory("gallery", config.gallery, sources))
+    sides = [_in_memory("queries", config.queries, sources), _in_memory("gallery", config.gallery, sources)]
+    queries, gallery = queries_of(sides[0]), gallery_of(sides[1])
+    known = all(map(has_ids, sides))
+    if config.exclude == "own_clip" and not known:
+        remedy = "give both sides ids"
+        raise UsageError(describe("evaluation", "exclude", "ids that say which items are one clip", "none", remedy))
     result = _retrieve(config, queries, gallery, shared_spaces(queries, gallery), None)
+    if not known:
+        result = replace(result, own_clip_first={})
     return _evaluation(config, Retrieval(result), (), {}, [])
 
 
@@ -165,12 +175,14 @@ def _retrieve(
         approximate=None if config.search.index == "exact" else Approximate(**config.search.model_dump()),
         dask_address=config.dask,
         seed=config.seed,
+        exclude=config.exclude,
     )
 
 
 def _evaluation(
     config: RetrievalConfig, found: Retrieval, baselines: tuple[str, ...], about: dict[str, Any], notes: list[str]
 ) -> Evaluation[Retrieval]:
+    notes = [*own_clip_notes(found.result), *notes]
     if found.result.approximate is not None:
         notes = [*notes, f"Approximate search: {found.result.approximate.line}."]
     score = retrieval_score(

@@ -14,6 +14,7 @@ import torch
 from clipmill.models.checkpoints import TrainedModel, load
 from clipmill.models.embedding import embed, inputs_of
 from clipmill.pipelines.datasets.items import Items, read_items
+from clipmill.pipelines.datasets.provenance import all_rows_changed
 from clipmill.pipelines.evaluation.retrieval.scorers import (
     BestOfSamples,
     Block,
@@ -130,6 +131,18 @@ def _check_same_data(trained: TrainedModel, items: Items, run: str) -> None:
     origin = trained.origin
     for name, now in items.sources.items():
         check_recipe_trained_on(run, name, now.name, origin.inputs[name].recipe_fingerprint, now.recipe_fingerprint)
+    # Ids of another dataset may be the same by chance.
+    changed = all_rows_changed(origin.inputs, items.sources) if items.dataset == origin.dataset else []
+    if changed:
+        raise UsageError(
+            describe(
+                "run",
+                run,
+                "the rows it was trained on",
+                "; ".join(changed),
+                "train again, or evaluate on a store that has those rows",
+            )
+        )
     # Clips added since are welcome, unless the model has seen them: then they would not be a test.
     seen = set(items.clip_ids) - set(origin.test_clip_ids)
     leaked = [clip for clip in items.test_clip_ids if clip in seen]
