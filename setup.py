@@ -62,7 +62,8 @@ RUNTIME = [
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
-    # Decoding. decord 0.6.0 is its last release and the one whose faults the decode child is built around.
+    # Decoding. decord 0.6.0 is its last release and the one whose faults the decode child is built around; decord2, a
+    # fork under the same import name, can be put in its place (docs/decoding.md).
     "decord==0.6.0",
     "av>=13",
     # One OpenCV and no second one beside it: both would write the same cv2 folder. contrib has optical flow; headless

@@ -26,7 +26,7 @@ def candidates_of(container: Any) -> list[Any]:
 
 
 def choose_stream(path: str, container: Any, wanted: str | None) -> Any:
-    """Returns the video stream to be used: where none is wanted, the one libavformat finds best.
+    """Returns the video stream to be used: where none is wanted, the default one, or else that of the largest pictures.
 
     Raises:
         Refused: ``no_video_stream``, ``no_such_stream``, or ``ambiguous_stream``: several fit equally well.
@@ -38,9 +38,7 @@ def choose_stream(path: str, container: Any, wanted: str | None) -> Any:
         raise refusal(path, "no_video_stream", "a video stream", got, "remove it from the input")
     if wanted is not None:
         return _wanted(path, candidates, wanted)
-    best = container.streams.best("video")
-    if best not in candidates:
-        best = max(candidates, key=lambda stream: (_is_default(stream), _num_pixels(stream), -stream.index))
+    best = max(candidates, key=_standing)
     alike = [stream for stream in candidates if stream is best or _is_as_likely(stream, best)]
     if len(alike) > 1:
         raise _ambiguous(path, "one video stream that stands out", alike)
@@ -82,13 +80,16 @@ def _num_pixels(stream: Any) -> int:
     return 0 if context is None else (context.width or 0) * (context.height or 0)
 
 
+def _standing(stream: Any) -> tuple[bool, bool, int, int]:
+    """Returns what one stream stands out by. Of one frame is a picture, whatever its flags say."""
+    return _is_default(stream), stream.frames != 1, _num_pixels(stream), -stream.index
+
+
 def _is_as_likely(stream: Any, best: Any) -> bool:
     if _is_default(stream) != _is_default(best):
-        return _is_default(stream)
+        return False
     small, large = sorted((_num_pixels(stream), _num_pixels(best)))
-    # A stream of which one frame is known, beside one of many, is a picture, whatever its flags say.
-    pictures = 1 in (stream.frames, best.frames) and stream.frames != best.frames
-    return small > ALIKE_SHARE * large and not pictures
+    return small > ALIKE_SHARE * large and (stream.frames == 1) == (best.frames == 1)
 
 
 def _ambiguous(path: str, expected: str, streams: Sequence[Any]) -> Exception:

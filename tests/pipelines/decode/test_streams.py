@@ -89,8 +89,9 @@ def test_two_streams_that_are_as_likely_are_refused(tmp_path: Path) -> None:
 
 def test_a_default_flag_or_a_larger_picture_stands_out(tmp_path: Path) -> None:
     assert scan(two_streams(tmp_path / "a.mkv", defaults=(False, True))).stream_index == 1
-    path = two_streams(tmp_path / "b.mkv", sizes=((48, 32), (320, 240)))
-    assert (probe(path).width, scan(path).stream_index) == (320, 1)
+    for number, sizes in enumerate([((48, 32), (320, 240)), ((320, 240), (48, 32))]):
+        path = two_streams(tmp_path / f"{number}.mkv", sizes=sizes)
+        assert (probe(path).width, scan(path).stream_index) == (320, 1 - number)
 
 
 def test_streams_that_are_not_there_are_refused_with_those_that_are(tmp_path: Path) -> None:
