@@ -44,7 +44,7 @@ def layouts() -> tuple[Layout, ...]:
             "c3d_sports1m_mmaction2",
             "mmaction2",
             _keys({name: f"{name}.conv" for name in _NAMES} | {"fc6": "fc6", "fc7": "fc7"}),
-            lacks=("logits",),
+            lacks=("logits", "probabilities"),
         ),
         Layout(
             "c3d_ucf101_mmaction2",

@@ -137,7 +137,11 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         {"extractor": "vgg"},
         "extractor vgg: expected a registered name, got an unknown one; did you mean 'vgg16'?",
     ),
-    ("c3d", {"layer": "fc5"}, "features.c3d.layer: expected one of fc6, fc7, pool5, logits, got fc5; did you mean"),
+    (
+        "c3d",
+        {"layer": "fc5"},
+        "pool5, logits, probabilities, fc6_before_relu, fc7_before_relu, got fc5; did you mean",
+    ),
     ("c3d", {"options": {"pool": "caffe"}}, "features.c3d.options pool: unknown key; did you mean 'pool5'?"),
     (
         "c3d",
@@ -227,7 +231,8 @@ def test_a_layer_the_file_does_not_hold(tmp_path: Path) -> None:
     state = {key: torch.zeros(1).expand([*shape]) for key, (_, shape) in layout.keys.items()}
     torch.save(state, tmp_path / "c3d.pth")
     message = (
-        "features.c3d layer: expected one of fc6, fc7, pool5: a c3d_sports1m_mmaction2 file has no other, got logits"
+        "features.c3d layer: expected one of fc6, fc7, pool5, fc6_before_relu, fc7_before_relu: "
+        "a c3d_sports1m_mmaction2 file has no other, got logits"
     )
     with pytest.raises(WeightsError, match=re.escape(message)):
         resolve("c3d", weights={"file": str(tmp_path / "c3d.pth")}, layer="logits")
