@@ -122,6 +122,8 @@ DEVELOPMENT = [
     "flask-cors>=4",
     "moto[s3]>=5",
     "s3fs>=2024.9",
+    # Reads the event files of a training back.
+    "tensorboard>=2.15",
 ]
 
 OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
@@ -153,7 +155,12 @@ with TemporaryDirectory() as build_folder:
         package_dir={"": "src"},
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
-        extras_require={"dev": DEVELOPMENT + ONNX, "onnx": ONNX, **OBJECT_STORES},
+        extras_require={
+            "dev": DEVELOPMENT + ONNX,
+            "onnx": ONNX,
+            "tensorboard": ["tensorboard>=2.15"],
+            **OBJECT_STORES,
+        },
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
     )

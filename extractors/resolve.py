@@ -13,6 +13,7 @@ from clipmill.extractors.weights import (
     Layout,
     digest,
     fitting_layouts,
+    largest_bytes,
     match_layout,
     nearest_layout,
     read_state_dict,
@@ -222,7 +223,7 @@ def _weights(
         return Weights(source=f"random({given.random})", seed=given.random, card=chosen.name), chosen, None
     path = os.path.abspath(os.path.expanduser(given.file))
     sha256 = digest(path)
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path, largest_bytes(known())).items()}
     layouts = _layouts(card, layer, path, shapes, where)
     if given.card is not None:
         chosen = _card_named(card, given.card, where)

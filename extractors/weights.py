@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from io import BytesIO
+from math import prod
 from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
@@ -39,6 +40,7 @@ CAFFEMODEL_START = b"\n"
 """The first byte of a serialised NetParameter: the tag of its name."""
 SAFETENSORS = ".safetensors"
 """By which such a file is known: its first bytes are a length, which may be any."""
+MOST_CLASSES = 21_841
 MAX_PICKLES = 8
 """A legacy file is a few pickles in a row: magic number, version, system, content, keys."""
 PLAIN_GLOBALS = re.compile(
@@ -127,21 +129,38 @@ def check_digest(path: str, sha256: str, of: Callable[[str], str] = digest) -> N
         raise WeightsError(describe("weights", path, f"SHA-256 {sha256[:12]}...", f"{found[:12]}...", remedy))
 
 
-def read_state_dict(path: str) -> dict[str, "Tensor"]:
+def largest_bytes(layouts: Sequence[Layout]) -> int:
+    """Returns how many bytes a file of one of the layouts may unpack to: its numbers in double precision.
+
+    ours: a last layer of unknown length counts as ImageNet's 21,841 classes.
+    """
+    sizes = [
+        sum(prod(MOST_CLASSES if size is None else size for size in shape) for _, shape in layout.keys.values())
+        for layout in layouts
+    ]
+    return 8 * max(sizes, default=0)
+
+
+def read_state_dict(path: str, most_bytes: int | None = None) -> dict[str, "Tensor"]:
     """Returns the tensors of a weights file by key, unwrapped from ``state_dict`` and the like, without ``module.``.
 
     PyTorch files, both zip and legacy, are read with an unpickler that builds tensors, NumPy arrays and plain
     containers only. ``.npz`` files, Caffe models and Keras's HDF5 are recognised by their first bytes, safetensors by
     its suffix; the keys of a Caffe or Keras model are ``<layer>[0]`` (weight) and ``<layer>[1]`` (bias).
 
+    Args:
+        most_bytes: what a compressed file may unpack to; None: eight times its own size and 64 MiB (ours).
+
     Raises:
-        WeightsError: unreadable, truncated, no weights file, or one that would run code when loaded.
+        WeightsError: unreadable, truncated, no weights file, one that would run code when loaded, or a small one that
+            unpacks to more.
     """
     try:
         with open(path, "rb") as file:
             head = file.read(1)
     except OSError as error:
         raise _unreadable(path, error, "correct the path") from None
+    _check_unpacked(path, most_bytes)
     if head == CAFFEMODEL_START and not path.endswith(SAFETENSORS):
         content: Any = _read_caffemodel(path)
     elif path.endswith(SAFETENSORS):
@@ -153,6 +172,25 @@ def read_state_dict(path: str) -> dict[str, "Tensor"]:
     else:
         content = _read_torch(path)
     return _tensors(path, content)
+
+
+def _check_unpacked(path: str, most_bytes: int | None) -> None:
+    """Refuses an archive whose members unfold to more than its network has, by the sizes it declares.
+
+    What is read is never more than is declared: the readers stop there, and then miss the rest or the checksum.
+    """
+    if not zipfile.is_zipfile(path):
+        return
+    with zipfile.ZipFile(path) as archive:
+        members = archive.infolist()
+    if all(member.compress_type == zipfile.ZIP_STORED for member in members):
+        return
+    most = most_bytes if most_bytes is not None else 8 * os.path.getsize(path) + (64 << 20)
+    unpacked = sum(member.file_size for member in members)
+    if unpacked > most:
+        got = f"{os.path.getsize(path):,} bytes that unpack to {unpacked:,}"
+        remedy = "get the file from its publisher, or save it uncompressed"
+        raise WeightsError(describe("weights", path, f"at most {most:,} bytes of numbers", got, remedy))
 
 
 def _unreadable(path: str, error: OSError, remedy: str) -> WeightsError:
@@ -198,7 +236,7 @@ def _read_npz(path: str) -> dict[str, Any]:
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return dict(arrays)
-    except (ValueError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except (ValueError, zipfile.BadZipFile, EOFError, OSError, MemoryError) as error:
         if "allow_pickle" in str(error):
             raise _refused(path, ["pickled objects"]) from None
         raise _foreign(path, "a NumPy .npz file", error) from None
@@ -441,7 +479,7 @@ def read_weights(
     Raises:
         WeightsError: the file has another layout, or holds NaN or infinity where it matters.
     """
-    state = read_state_dict(path)
+    state = read_state_dict(path, largest_bytes(layouts))
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     named = [layout for layout in layouts if layout.name == name]
     layout = match_layout(path, shapes, named or layouts, unused)

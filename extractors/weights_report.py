@@ -10,7 +10,15 @@ from clipmill.extractors import registry
 from clipmill.extractors.base import card_for
 from clipmill.extractors.published import Published, card_choices, git_blob_sha1, identify
 from clipmill.extractors.resolve import card_choices_of, layers_in, resolve_recipe
-from clipmill.extractors.weights import Layout, LayoutFit, digest, match_layout, nearest_layout, read_state_dict
+from clipmill.extractors.weights import (
+    Layout,
+    LayoutFit,
+    digest,
+    largest_bytes,
+    match_layout,
+    nearest_layout,
+    read_state_dict,
+)
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import ClipRule, Recipe
@@ -65,7 +73,8 @@ def options_for(extractor: str, path: str) -> dict[str, Any]:
     """
     if registry.card(extractor).program is not None:
         return {}
-    shapes = {key: tuple(value.shape) for key, value in read_state_dict(path).items()}
+    state = read_state_dict(path, largest_bytes(_layouts(extractor)))
+    shapes = {key: tuple(value.shape) for key, value in state.items()}
     return dict(card_choices(extractor)[_fit(extractor, path, shapes).layout.card].options)
 
 
@@ -106,9 +115,9 @@ def report_weights(extractor: str, path: str) -> WeightsReport:
         UsageError: there is no such extractor, or it reads no weights files.
         WeightsError: the file cannot be read, holds no tensors, or names code to run when loaded (none is run).
     """
-    _layouts(extractor)
+    layouts = _layouts(extractor)
     path = os.path.abspath(os.path.expanduser(path))
-    state = read_state_dict(path)
+    state = read_state_dict(path, largest_bytes(layouts))
     shapes = {key: tuple(value.shape) for key, value in state.items()}
     fit = _nearest(extractor, shapes)
     facts = os.path.getsize(path), digest(path), git_blob_sha1(path), tuple(identify(path))

@@ -1,5 +1,6 @@
 """How every verb ends: its result on standard output, everything else on standard error, and the right exit code."""
 
+import errno
 import json
 import logging
 import os
@@ -22,6 +23,7 @@ from clipmill.schemas.errors import (
     EngineError,
     RenamedKeyWarning,
 )
+from clipmill.schemas.secrets import MaskedStream
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +50,7 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") 
     A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
     again goes on; a traceback is shown only for a bug of ours.
     """
+    mask_output()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -62,11 +65,25 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") 
         _fail(str(error), type(error).__name__, error.exit_code, as_json)
     except BrokenPipeError:
         os._exit(EXIT_FAILURE)
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            traceback.print_exc()
+            _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
+        message = f"open files: expected room for one more, got {error.strerror}; raise the limit (ulimit -n 4096)"
+        _fail(message, "TooManyOpenFiles", EXIT_RETRYABLE, as_json)
     except Exception:
         traceback.print_exc()
         _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
     _print_result(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
     sys.exit(outcome.exit_code)
+
+
+def mask_output() -> None:
+    """Keeps the secrets of URLs out of standard output and standard error from now on, a traceback's included."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is not None and not isinstance(stream, MaskedStream):
+            setattr(sys, name, MaskedStream(stream))
 
 
 @contextmanager

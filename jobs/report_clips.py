@@ -30,8 +30,9 @@ def stills(
     for video_id, of_video in _by_video(clips).items():
         moments = [(clip.clip_id, time) for clip in of_video for time in seconds[clip.clip_id]]
         try:
-            with local_copy(videos[video_id].uri) as path:
-                drawn = thumbnails(path, [time for _, time in moments], width)
+            video = videos[video_id]
+            with local_copy(video.uri) as path:
+                drawn = thumbnails(path, [time for _, time in moments], width, video.stream)
         except VideoError:
             continue
         for (clip_id, _), image in zip(moments, drawn, strict=True):

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.decode.probe import content_fingerprint
+from clipmill.pipelines.decode.probe import video_fingerprint
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.recompute import recompute
@@ -74,7 +74,7 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
 def _check(video: Video, recipe: Recipe, stored: Rows, device: str) -> dict[str, Any]:
     try:
         with local_copy(video.uri) as path:
-            if content_fingerprint(path) != video.fingerprint:
+            if video_fingerprint(path, video.stream) != video.fingerprint:
                 return _outcome("the file has changed since; run clipmill build --recheck bytes")
         rows = recompute(video, recipe, device)
     except VideoError as error:

@@ -138,8 +138,8 @@ class Apivr(nn.Module):
     def encode_bags(self, bags: Values) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         """Returns of B bags H ``[B, k, common_dim]``, its mask and weights ``[B, k]``, and v ``[B, common_dim]``.
 
-        In single precision under autocast, too: at first the rows and weights of a bag hardly differ, and which rows are
-        the heaviest and what they span would be a matter of rounding.
+        In single precision under autocast, too: at first the rows and weights of a bag hardly differ, and which rows
+        are the heaviest and what they span would be a matter of rounding.
         """
         with torch.autocast(bags.values.device.type, enabled=False):
             return self._encoded(bags.values, _mask(bags))

@@ -51,11 +51,16 @@ def label_loss(prediction: Tensor, label: Tensor) -> Tensor:
     return distance.mean()
 
 
-def similarity_loss(left: Tensor, right: Tensor, label: Tensor) -> Tensor:
-    """Returns one term of J2: how unlikely it is, by the cosines of ``[B, D]`` each, which pairs share a label."""
+def pair_losses(left: Tensor, right: Tensor, left_label: Tensor, right_label: Tensor) -> Tensor:
+    """Returns ``[b, B]``, whose mean is a term of J2: how unlikely it is, by their cosine, which pairs share a label.
+
+    Args:
+        left, right: ``[b, D]`` and ``[B, D]``.
+        left_label, right_label: ``int64[b]`` and ``int64[B]``.
+    """
     half_cosine = functional.normalize(left, dim=-1) @ functional.normalize(right, dim=-1).T / 2
-    same = (label[:, None] == label).to(half_cosine)
-    return (functional.softplus(half_cosine) - same * half_cosine).mean()
+    same = (left_label[:, None] == right_label).to(half_cosine)
+    return functional.softplus(half_cosine) - same * half_cosine
 
 
 class Dscmr(nn.Module):
@@ -85,13 +90,17 @@ class Dscmr(nn.Module):
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
         """Returns J1 (``label``), J2 (``similarity``), J3 (``invariance``) and their weighted sum, as scalars."""
-        o, gather = self.options, batch.workers.gather
-        labels = gather(batch.labels)
-        image = gather(self.encode(self.image, batch["image"]))
-        video = gather(self.encode(self.video, batch["video"]))
+        o, workers = self.options, batch.workers
+        ours_image, ours_video = self.encode(self.image, batch["image"]), self.encode(self.video, batch["video"])
+        image, video, labels = (workers.gather(values) for values in (ours_image, ours_video, batch.labels))
         label = torch.stack([label_loss(self.classifier(side), labels) for side in (image, video)]).sum()
-        pairs = ((image, image), (image, video), (video, video))
-        similarity = torch.stack([similarity_loss(left, right, labels) for left, right in pairs]).sum()
+        # There are as many pairs as the batch squared: of each term a worker has those of its own items.
+        pairs = ((ours_image, image), (ours_image, video), (ours_video, video))
+        terms = [pair_losses(left, right, batch.labels, labels) for left, right in pairs]
+        if workers.num_workers == 1:
+            similarity = torch.stack([term.mean() for term in terms]).sum()
+        else:
+            similarity = workers.add_up(torch.stack([term.sum() for term in terms]).sum()) / len(labels) ** 2
         invariance = torch.linalg.vector_norm(image - video, dim=-1).mean()
         total = label + o.similarity_weight * similarity + o.invariance_weight * invariance
         return {"label": label, "similarity": similarity, "invariance": invariance, "total": total}

@@ -33,12 +33,20 @@ class VideosConfig(Model):
     Attributes:
         label: ``parent_folder`` labels each video of a folder by the name of the folder it lies in.
         root: folder that relative paths of a manifest start from; default: the manifest's own folder.
+        stream: which video stream of each file: its number as ffprobe shows it, ``v:1`` for the second video stream, a
+            title or a language. A manifest's column `stream` comes before it. Default: the stream that stands out.
     """
 
     folder: str | None = Field(default=None, min_length=1)
     manifest: str | None = Field(default=None, min_length=1)
     label: Literal["parent_folder"] | None = None
     root: str | None = None
+    stream: str | None = Field(default=None, min_length=1)
+
+    @field_validator("stream", mode="before")
+    @classmethod
+    def _number_of_stream(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
     @model_validator(mode="after")
     def _one_source(self) -> "VideosConfig":
@@ -209,12 +217,15 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
+            name there are one class.
     """
 
     store: str
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
     @model_validator(mode="after")
@@ -374,6 +385,8 @@ def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "confi
     """
     try:
         data = yaml.load(text, Loader=_Loader)
+    except RecursionError:
+        raise ConfigError(f"{source} text: expected YAML, got one too deeply nested; correct the file") from None
     except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, such as 2001-99-99
         mark = getattr(error, "problem_mark", None)
         where = f"line {mark.line + 1}" if mark is not None else "text"
@@ -402,7 +415,7 @@ def _apply(data: dict[str, Any], override: str) -> None:
         current = child
     try:
         current[keys[-1]] = yaml.safe_load(value)
-    except (yaml.YAMLError, ValueError):
+    except (yaml.YAMLError, ValueError, RecursionError):
         raise ConfigError(f"--set {override}: expected a YAML value, got {value!r}; quote it") from None
 
 

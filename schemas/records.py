@@ -43,6 +43,8 @@ class Video:
         label: class of the whole video, if the manifest has one.
         split: ``train``, ``validation``, ``test``, if the manifest has one.
         segments: annotations, used by ``clips: {from: annotations}``.
+        stream: which of the file's video streams, by number, title or language; None: the one that stands out. The
+            fingerprint covers it.
     """
 
     id: str
@@ -53,6 +55,7 @@ class Video:
     label: str | None = None
     split: str | None = None
     segments: tuple[Segment, ...] = ()
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

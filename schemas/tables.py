@@ -121,9 +121,11 @@ MANIFEST = pa.schema(
         pa.field("codec", pa.string()),
         pa.field("rotation_degrees", pa.int32()),
         pa.field("num_frames", pa.int64()),
+        pa.field("stream", pa.string()),
     ]
 )
-"""The columns from `duration_seconds` on are the header's claims; all null where the file was not probed."""
+"""The columns from `duration_seconds` to `num_frames` are the header's claims; all null where the file was not probed.
+`stream` is the video stream that was asked for, if one was."""
 
 PROBES = pa.schema(
     [

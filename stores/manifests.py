@@ -3,7 +3,7 @@
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import PurePosixPath
 from typing import Any
 
@@ -20,7 +20,7 @@ MEDIA_SUFFIXES = frozenset(
 """ours: suffixes of video files, in lower case; a folder's other files are left out and counted."""
 
 _ID, _PATHS = "id", ("path", "uri")
-_TEXTS = (_ID, "label", "split", "segment_label")
+_TEXTS = (_ID, "label", "split", "segment_label", "stream")
 _COLUMNS = (*_PATHS, *_TEXTS, *TIMES)
 
 
@@ -46,8 +46,13 @@ def read_manifest(config: VideosConfig) -> Manifest:
         ManifestError: there is no such folder or file, no video in it, or a row that cannot be used.
     """
     if config.folder is not None:
-        return _read_folder(config.folder, config.label == "parent_folder")
-    return _read_table(config.manifest or "", config.root)
+        manifest = _read_folder(config.folder, config.label == "parent_folder")
+    else:
+        manifest = _read_table(config.manifest or "", config.root)
+    if config.stream is None:
+        return manifest
+    videos = [video if video.stream is not None else replace(video, stream=config.stream) for video in manifest.videos]
+    return replace(manifest, videos=tuple(videos))
 
 
 def _read_folder(folder: str, label_by_parent: bool) -> Manifest:
@@ -161,6 +166,7 @@ def _videos(
             label=text_of(place, "label", row.get("label")),
             split=text_of(place, "split", row.get("split")),
             segments=() if segment is None else (segment,),
+            stream=text_of(place, "stream", row.get("stream")),
         )
         known = grouped.setdefault(video_id, video)
         first = first_rows.setdefault(video_id, number)
@@ -174,12 +180,12 @@ def _joined(place: str, first: int, known: Video, video: Video) -> Video:
         got = f"{video.id!r}, the id of row {first} as well"
         remedy = "give each video its own id, or each of its rows a segment (start_seconds, stop_seconds)"
         raise problem(place, "id", "an id of its own", got, remedy)
-    for name in ("uri", "label", "split"):
+    for name in ("uri", "label", "split", "stream"):
         old, new = getattr(known, name), getattr(video, name)
         if old != new:
             expected = f"{old!r} as in row {first} of the same id"
             raise problem(place, name, expected, repr(new), "make the rows of one video agree")
-    return Video(known.id, known.uri, label=known.label, split=known.split, segments=known.segments + video.segments)
+    return replace(known, segments=known.segments + video.segments)
 
 
 def _address(place: str, column: str, written: str, folder: str, fs: Any | None) -> str:

@@ -206,7 +206,8 @@ class Feature:
     def stored(self, video_id: str) -> Rows:
         """Returns the video's rows with ``values`` in the dtype they are stored in."""
         place = self._place(video_id)
-        return slice_rows(self._shards.shard(place.shard), place.start, place.stop, self._shards.columns(place.shard))
+        shard, columns = self._shards.opened(place.shard)
+        return slice_rows(shard, place.start, place.stop, columns)
 
     def _place(self, video_id: str) -> _Place:
         try:
@@ -256,8 +257,8 @@ class Feature:
         if isinstance(rows, slice):
             if rows.start == rows.stop:
                 self._check_clip(video_id, clip)
-            columns = self._shards.columns(place.shard)
-            return _as_float32(slice_rows(self._shards.shard(place.shard), rows.start, rows.stop, columns))
+            shard, columns = self._shards.opened(place.shard)
+            return _as_float32(slice_rows(shard, rows.start, rows.stop, columns))
         return self._at(place.shard, rows)
 
     def _check_clip(self, video_id: str, clip: int) -> None:
@@ -474,7 +475,9 @@ class Feature:
 
 
 def _as_float32(rows: Rows) -> Rows:
-    return replace(rows, values=rows.values.astype(np.float32, copy=False))
+    if rows.values.dtype == np.float32:
+        return rows
+    return replace(rows, values=rows.values.astype(np.float32))
 
 
 def _take(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:

@@ -1,5 +1,7 @@
 """Where each clip's rows lie in a shard: found once, so that a clip is looked up without a pass over its video."""
 
+from array import array
+from bisect import bisect_left
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,15 +16,15 @@ class ShardClips:
 
     Attributes:
         clip: ``int32[N]``, index of each row's clip within its video.
-        starts: ``int64[R + 1]``, first row of each run, and N.
-        run_clip: ``int32[R]``.
+        starts: ``int64[R + 1]``, first row of each run, and N: an array of Python's, for single numbers are looked up.
+        run_clip: ``int32[R]``, alike.
         is_ordered: clips of every video come in ascending order, each in one run: almost always, but nothing promises
             it.
     """
 
     clip: npt.NDArray[np.int32]
-    starts: Ints
-    run_clip: npt.NDArray[np.int32]
+    starts: "array[int]"
+    run_clip: "array[int]"
     is_ordered: bool
 
     @staticmethod
@@ -37,16 +39,19 @@ class ShardClips:
         starts = np.flatnonzero(breaks | first)
         run_clip = clip[starts]
         is_ordered = bool((first[starts][1:] | (run_clip[1:] > run_clip[:-1])).all())
-        return ShardClips(clip, np.append(starts, len(clip)), run_clip, is_ordered)
+        bounds = np.append(starts, len(clip)).astype(np.int64)
+        return ShardClips(
+            clip, array("q", bounds.tobytes()), array("i", run_clip.astype(np.int32).tobytes()), is_ordered
+        )
 
     def rows(self, start: int, stop: int, clip: int) -> slice | Ints:
         """Returns the rows of `clip` among those of a video, ``[start, stop)``; an empty slice where it has none."""
         if not self.is_ordered:
             found = np.flatnonzero(self.clip[start:stop] == clip) + start
             return found if found.size else slice(start, start)
-        first = int(self.starts.searchsorted(start))
-        last = int(self.starts.searchsorted(stop))
-        run = first + int(self.run_clip[first:last].searchsorted(clip))
+        first = bisect_left(self.starts, start)
+        last = bisect_left(self.starts, stop, first)
+        run = bisect_left(self.run_clip, clip, first, last)
         if run == last or self.run_clip[run] != clip:
             return slice(start, start)
-        return slice(int(self.starts[run]), int(self.starts[run + 1]))
+        return slice(self.starts[run], self.starts[run + 1])

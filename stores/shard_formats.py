@@ -93,13 +93,19 @@ class ShardCache:
 
     def columns(self, path: str) -> RowColumns:
         """Returns the narrow columns of the shard at `path`."""
-        opened = self.shard(path)
+        return self.opened(path)[1]
+
+    def opened(self, path: str) -> tuple[Shard, RowColumns]:
+        """Returns the opened shard at `path` and its narrow columns."""
         with self._lock:
-            columns = self._opened.get(path, (opened, None))[1]
-        if columns is None:
-            columns = opened.columns()
-            self._keep(path, opened, columns)
-        return columns
+            found, columns = self._opened.get(path, (None, None))
+            if found is not None and columns is not None:
+                self._opened.move_to_end(path)
+                return found, columns
+        shard = self.shard(path)
+        columns = shard.columns()
+        self._keep(path, shard, columns)
+        return shard, columns
 
     def _keep(self, path: str, opened: Shard, columns: RowColumns | None) -> None:
         with self._lock:

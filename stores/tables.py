@@ -3,7 +3,7 @@
 import io
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import accumulate
 from typing import Any
 
@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
+from clipmill.schemas.secrets import masked
 from clipmill.schemas.tables import MANIFEST, PROBES, QUARANTINE
 from clipmill.schemas.task import TaskResult, clips_fingerprint
 
@@ -86,6 +87,7 @@ def _manifest_row(video: Video) -> dict[str, Any]:
         "label": video.label,
         "split": video.split,
         "segments": [asdict(segment) for segment in video.segments],
+        "stream": video.stream,
     }
     return row | (asdict(video.header) if video.header is not None else {})
 
@@ -102,6 +104,7 @@ def manifest_videos(table: pa.Table) -> list[Video]:
             label=row["label"],
             split=row["split"],
             segments=tuple(Segment(**segment) for segment in row["segments"]),
+            stream=row["stream"],
         )
         for row in table.to_pylist()
     ]
@@ -123,8 +126,9 @@ def _header(row: Mapping[str, Any]) -> VideoHeader | None:
 
 
 def quarantine_table(run_id: str, items: Sequence[Quarantined], released: bool) -> pa.Table:
-    """Returns `items` as a QUARANTINE table."""
-    rows = [asdict(item) | {"recipes": list(item.recipes), "run_id": run_id, "released": released} for item in items]
+    """Returns `items` as a QUARANTINE table, without the secrets of URLs: a video is found again by its id."""
+    shown = [replace(item, uri=masked(item.uri), message=masked(item.message)) for item in items]
+    rows = [asdict(item) | {"recipes": list(item.recipes), "run_id": run_id, "released": released} for item in shown]
     return pa.Table.from_pylist(rows, schema=QUARANTINE)
 
 

@@ -199,6 +199,9 @@ def _check_pool(output: TensorInterface, interface: Interface, options: ProgramO
         return
     if rank not in (3, 4, 5):
         raise UsageError(describe(where, "layer", "an output of 2 to 5 axes", output.shown, "choose another output"))
+    if rank > 3 and options.pool is None and all(size == 1 for size in output.shape[2:]):
+        # Maps of one position, as a global average pooling leaves them: there is nothing to choose.
+        return
     allowed = ("cls", "mean", "max", "none") if rank == 3 else ("mean", "max", "none")
     if options.pool not in allowed:
         expected = f"{', '.join(allowed)} for {'tokens' if rank == 3 else 'maps'}"

@@ -108,7 +108,7 @@ class ProgramExtractor:
 
 def pooled(values: Tensor, options: ProgramOptions) -> Tensor:
     """Returns one vector per window ``[N, D]`` of an output ``[N, D]``, ``[N, L, D]`` or ``[N, C, (T,) H, W]``."""
-    if values.dim() == 2 or options.pool == "none":
+    if values.dim() == 2 or options.pool in (None, "none"):
         return values.flatten(1)
     tokens = values.dim() == 3
     if tokens and options.pool == "cls":

@@ -34,7 +34,7 @@ def layouts() -> tuple[Layout, ...]:
             "resnet50_features",
             "imagenet-v1",
             features,
-            lacks=("logits",),
+            lacks=("logits", "probabilities"),
             others=("imagenet-v2", "imagenet-cnnimageretrieval"),
         ),
     )

@@ -5,8 +5,8 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from clipmill.extractors.vgg16.card import FEATURES_ONLY
-from clipmill.extractors.vgg16.network import VGG16
+from clipmill.extractors.vgg16.card import FEATURES_ONLY, MAP_STRIDES
+from clipmill.extractors.vgg16.network import CLASSIFIER_STOP, VGG16
 from clipmill.extractors.weights import Layout, Shape
 
 CAFFE_NAMES = (
@@ -71,7 +71,7 @@ def layouts() -> tuple[Layout, ...]:
             "vgg16_features",
             torchvision,
             features,
-            lacks=("fc6", "fc7", "logits"),
+            lacks=tuple(layer for layer in CLASSIFIER_STOP if layer not in MAP_STRIDES) + ("probabilities",),
             others=(CAFFE_CARD, FEATURES_ONLY, "imagenet-cnnimageretrieval"),
         ),
         Layout("vgg16_jcjohnson", CAFFE_CARD, jcjohnson),

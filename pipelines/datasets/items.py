@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.pipelines.datasets.label_map import merged_labels, read_label_map
 from clipmill.pipelines.datasets.provenance import source_of
 from clipmill.pipelines.datasets.rows import ItemRows, read_rows
 from clipmill.pipelines.datasets.split import manifest_parts, random_parts
@@ -127,6 +128,9 @@ def read_items(
         _check_bag(inputs[name], rows, features[name])
     _check_same_times(found, features)
     clips = _in_common(found, config)
+    if config.label_map is not None:
+        merged = merged_labels((clip.label for clip in clips), read_label_map(config.label_map), config.label_map)
+        clips = [replace(clip, label=label) for clip, label in zip(clips, merged, strict=True)]
     label, label_names = _labels(clips, needs_labels)
     items = Items(
         inputs={name: rows.of([clip.key for clip in clips]) for name, rows in found.items()},

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset, IterableDataset, Sampler, get_worker_info
 
 from clipmill.pipelines.datasets.epoch_order import epoch_order, share
 from clipmill.pipelines.datasets.feature_items import FeatureItems, Kind, Windows, feature_items
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.config import SplitConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.rows import Rows
@@ -101,14 +102,8 @@ class FeatureDataset(Dataset[Item]):
         Raises:
             IndexError: there is no such item.
         """
-        if self._process != os.getpid():
-            self._opened = {name: feature.reopened() for name, feature in self.items.features.items()}
-            self._process = os.getpid()
-        wanted = np.asarray(indices, np.int64).reshape(-1)
-        if len(wanted) and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
-            raise IndexError(f"item: expected -{len(self)} to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
-        wanted %= max(1, len(self))
-        read = {name: self._read(name, wanted) for name in self._opened}
+        wanted = self._wanted(indices)
+        read = {name: self._items(name, wanted) for name in self._opened}
         found = []
         for place, number in enumerate(wanted.tolist()):
             parts = {name: each[place] for name, each in read.items()}
@@ -121,22 +116,70 @@ class FeatureDataset(Dataset[Item]):
             found.append({**rows, **about})
         return found
 
-    def _read(self, name: str, wanted: "np.ndarray[Any, np.dtype[np.int64]]") -> list[dict[str, torch.Tensor]]:
-        offsets, positions = self.items.offsets[name], self.items.positions[name]
-        spans = [slice(offsets[number], offsets[number + 1]) for number in wanted.tolist()]
-        every = np.concatenate([positions[span] for span in spans]) if spans else np.zeros(0, np.int64)
-        rows = self._opened[name].take(every)
-        edges = np.cumsum([0, *(span.stop - span.start for span in spans)]).tolist()
+    def batch(self, indices: Sequence[int]) -> Item:
+        """Returns the items at `indices` as `collate` puts them together, without making each of them.
+
+        Raises:
+            IndexError: there is no such item.
+        """
+        wanted = self._wanted(indices)
+        parts = {name: self._padded(name, wanted) for name in self._opened}
+        rows = next(iter(parts.values())) if self._is_single else {"features": parts}
+        about = {
+            "label": torch.from_numpy(self.items.label[wanted]),
+            "video_id": [self.items.video_ids[number] for number in wanted.tolist()],
+            "clip": torch.from_numpy(self.items.clip[wanted].astype(np.int64)),
+        }
+        return {**rows, **about}
+
+    def _wanted(self, indices: Sequence[int]) -> Ints:
+        """Returns `indices` from 0 on; opens the storage where this is another process than the last time."""
+        if self._process != os.getpid():
+            self._opened = {name: feature.reopened() for name, feature in self.items.features.items()}
+            self._process = os.getpid()
+        wanted = np.asarray(indices, np.int64).reshape(-1)
+        if len(wanted) and not (-len(self) <= wanted.min() and wanted.max() < len(self)):
+            raise IndexError(f"item: expected -{len(self)} to {len(self) - 1}, got {wanted.min()} to {wanted.max()}")
+        return wanted % max(1, len(self))
+
+    def _read(self, name: str, wanted: Ints) -> tuple[Rows, Ints]:
+        """Returns the rows of all items wanted, one after the other, and ``int64[B]``, how many each has."""
+        offsets = self.items.offsets[name]
+        lengths = offsets[wanted + 1] - offsets[wanted]
+        # Of each row: the first of its item, and its place within it.
+        starts = offsets[wanted] - (np.cumsum(lengths) - lengths)
+        rows = self._opened[name].take(
+            self.items.positions[name][np.repeat(starts, lengths) + np.arange(int(lengths.sum()))]
+        )
+        rows.values[~rows.mask] = 0
+        return rows, lengths
+
+    def _items(self, name: str, wanted: Ints) -> list[dict[str, torch.Tensor]]:
+        rows, lengths = self._read(name, wanted)
+        edges = np.cumsum([0, *lengths.tolist()]).tolist()
         return [self._tensors(rows.slice(first, last)) for first, last in zip(edges, edges[1:], strict=False)]
 
     def _tensors(self, rows: Rows) -> dict[str, torch.Tensor]:
         # Copies: views of a batch's rows would travel to another process, and be pinned, whole.
         found = {name: torch.from_numpy(getattr(rows, name).copy()) for name in _PER_ROW}
-        found["values"][~found["mask"]] = 0
         if self._is_row:
             return {name: values[0] for name, values in found.items()}
         length = self.items.length
         return found if length is None else {name: _filled(values, length) for name, values in found.items()}
+
+    def _padded(self, name: str, wanted: Ints) -> dict[str, torch.Tensor]:
+        rows, lengths = self._read(name, wanted)
+        columns = {column: np.asarray(getattr(rows, column)) for column in _PER_ROW}
+        if self._is_row:
+            return {column: torch.from_numpy(values) for column, values in columns.items()}
+        length = self.items.length if self.items.length is not None else int(lengths.max())
+        present = np.arange(length) < lengths[:, None]
+        found = {}
+        for column, values in columns.items():
+            filled = np.zeros((*present.shape, *values.shape[1:]), values.dtype)
+            filled[present] = values
+            found[column] = torch.from_numpy(filled)
+        return found
 
 
 class GlobalBatches(Sampler[list[int]]):
@@ -221,7 +264,7 @@ class FeatureStream(IterableDataset[Item]):
         first, step = (0, 1) if worker is None else (worker.id, worker.num_workers)
         for number, indices in enumerate(self.batches):
             if number % step == first:
-                yield collate(self.dataset.__getitems__(indices))
+                yield self.dataset.batch(indices)
 
 
 def collate(items: Sequence[Item]) -> Item:

@@ -31,19 +31,20 @@ def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads
     from clipmill.pipelines.decode import containers
 
     path = request.data["path"]
+    stream = request.data.get("stream")
     if request.data["operation"] == "probe":
-        return lambda: pack(DONE, {"header": containers.read_header(path)})
+        return lambda: pack(DONE, {"header": containers.read_header(path, stream)})
     if request.data["operation"] == "scan":
-        return lambda: pack(DONE, *containers.read_timeline(path))
+        return lambda: pack(DONE, *containers.read_timeline(path, stream))
     if request.data["operation"] == "thumbnails":
         from clipmill.pipelines.decode.thumbnails import draw
 
-        return lambda: pack(DONE, {}, draw(path, request.data["seconds"], request.data["width"]))
+        return lambda: pack(DONE, {}, draw(path, request.data["seconds"], request.data["width"], stream))
     if request.data["operation"] == "rate":
         from clipmill.pipelines.decode.rate import measure
 
         seconds, threads = request.data["seconds"], request.data["num_threads"]
-        return lambda: pack(DONE, {"frames_per_second": measure(path, seconds, threads)})
+        return lambda: pack(DONE, {"frames_per_second": measure(path, seconds, threads, stream)})
     from clipmill.pipelines.decode.serving import serve
 
     return lambda: serve(request, channel, ring, num_threads)

@@ -5,10 +5,12 @@ Runs in the child process only (`inspection`, `session`). The reason codes of it
 ===================== =========================================================================================
 missing_file          gone since it was planned (`inspection` tells it, and ``empty_file``, before a child is asked)
 not_a_video           no container format we read recognises it (pictures and playlists count as none)
-truncated             an MP4 or MOV file that ends before its index (moov); what breaks off later is `scan`'s to tell
+truncated             a file that ends in its header, or before its index (moov); what ends later is `scan`'s to tell
 missing_init_segment  a media segment (.m4s) without the part that says what is in it
 unreadable            a container whose header is broken
 no_video_stream       audio, subtitles or cover pictures only
+no_such_stream        the stream that was asked for is not there
+ambiguous_stream      several video streams, of which none stands out
 encrypted             the video stream is encrypted
 unsupported_codec     no decoder for the video stream
 bad_dimensions        width or height is missing
@@ -33,11 +35,12 @@ from av.stream import Discard
 
 from clipmill.pipelines.decode import boxes, ebml, endings
 from clipmill.pipelines.decode.complaints import Complaints, listen
-from clipmill.pipelines.decode.continuity import LONG_DISPLAY_SECONDS, Layout, lay_out
-from clipmill.pipelines.decode.hidden_frames import shown_test
+from clipmill.pipelines.decode.continuity import DISCONTINUOUS_FORMATS, LONG_DISPLAY_SECONDS, Layout, lay_out
+from clipmill.pipelines.decode.hidden_frames import lead_in, shown_test
 from clipmill.pipelines.decode.orientation import IDENTITY, FirstFrame, Orientation, Turns
+from clipmill.pipelines.decode.refusals import Refused, refusal
+from clipmill.pipelines.decode.streams import candidates_of, choose_stream
 from clipmill.pipelines.decode.truncation import LastPackets, broken_off
-from clipmill.schemas.errors import VideoError
 
 FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf,mxf,rm,dv,nut,"
@@ -55,18 +58,6 @@ DECORD_CONTAINERS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm", "avi"
 NEEDS_EVEN_HEIGHT = frozenset({"yuv420p", "yuvj420p"})
 
 
-class Refused(VideoError):
-    """A `VideoError` of this module; the stage is filled in by the parent, which knows what it asked for."""
-
-    def __init__(self, reason: str, message: str) -> None:
-        super().__init__("", reason, message)
-
-
-def refusal(path: str, reason: str, expected: str, got: str, remedy: str) -> Refused:
-    """Returns the error in the house's one line."""
-    return Refused(reason, f"video {path}: expected {expected}, got {got}; {remedy}")
-
-
 @dataclass(slots=True)
 class OpenVideo:
     """An open container with the one video stream that is used."""
@@ -77,8 +68,8 @@ class OpenVideo:
 
 
 @contextmanager
-def open_video(path: str) -> Iterator[OpenVideo]:
-    """Opens `path` and yields it with its best video stream.
+def open_video(path: str, stream_wanted: str | int | None = None) -> Iterator[OpenVideo]:
+    """Opens `path` and yields it with the video stream that is wanted, by default the one that stands out (`streams`).
 
     Raises:
         Refused: see the table above.
@@ -93,7 +84,7 @@ def open_video(path: str) -> Iterator[OpenVideo]:
     except (av.error.FFmpegError, ValueError) as error:
         raise _cannot_open(path, error, complaints) from None
     with container:
-        stream = _best_stream(path, container)
+        stream = _best_stream(path, container, stream_wanted)
         yield OpenVideo(path, container, stream)
 
 
@@ -107,6 +98,8 @@ def _cannot_open(path: str, error: Exception, complaints: Complaints) -> Refused
         return refusal(path, "not_a_video", "a video", "a file no video format recognises", "remove it from the input")
     if kind == "mp4" and (refused := _no_index(path)) is not None:
         return refused
+    if (cut := endings.break_off(path, "matroska,webm" if kind == "matroska" else kind)) is not None:
+        return refusal(path, "truncated", f"a whole {kind} header", f"a part of it: {cut}", "fetch the file again")
     text = getattr(error, "strerror", None) or str(error)
     return refusal(path, "unreadable", f"a readable {kind} header", text + complaints.quoted(), "re-encode it")
 
@@ -126,16 +119,11 @@ def _no_index(path: str) -> Refused | None:
     return refusal(path, "truncated", "an index (moov)", "a file that ends before it", "fetch or record the file again")
 
 
-def _best_stream(path: str, container: Any) -> Any:
-    """Returns the stream libavformat finds best: the one decord decodes too."""
+def _best_stream(path: str, container: Any, wanted: str | int | None) -> Any:
+    """Returns the stream of the number or name that is wanted, else the one that stands out, if it can be decoded."""
     if "mov" in container.format.name and (refused := _no_index(path)) is not None:
         raise refused
-    stream = container.streams.best("video")
-    attached = stream is not None and bool(int(stream.disposition) & ATTACHED_PICTURE)
-    if stream is None or attached:
-        others = sorted({other.type for other in container.streams if other is not stream})
-        got = ", ".join(others) + " only" if others else "none"
-        raise refusal(path, "no_video_stream", "a video stream", got, "remove it from the input")
+    stream = choose_stream(path, container, None if wanted is None else str(wanted))
     context = stream.codec_context
     tag = getattr(context, "codec_tag", "") if context is not None else ""
     if tag.startswith("enc") or ("matroska" in container.format.name and ebml.is_encrypted(path, stream.index)):
@@ -147,10 +135,6 @@ def _best_stream(path: str, container: Any) -> Any:
             path, "bad_dimensions", "a width and a height", f"{context.width} x {context.height}", "re-encode it"
         )
     return stream
-
-
-ATTACHED_PICTURE = 0x400
-"""AV_DISPOSITION_ATTACHED_PIC: a cover, not a video."""
 
 
 def check_upright(path: str, orientation: Orientation) -> None:
@@ -169,9 +153,9 @@ def check_upright(path: str, orientation: Orientation) -> None:
         )
 
 
-def read_header(path: str) -> dict[str, Any]:
+def read_header(path: str, stream_wanted: str | None = None) -> dict[str, Any]:
     """Returns the fields of `clipmill.schemas.records.VideoHeader`; sizes are those before rotation."""
-    with open_video(path) as video:
+    with open_video(path, stream_wanted) as video:
         stream, container = video.stream, video.container
         orientation = _first_orientation(video) or IDENTITY
         check_upright(path, orientation)
@@ -207,13 +191,14 @@ def _first_orientation(video: OpenVideo) -> Orientation | None:
     return first.orientation
 
 
-def read_timeline(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
+def read_timeline(path: str, stream_wanted: str | None = None) -> tuple[dict[str, Any], dict[str, Any]]:
     """Returns the fields of `scan.Timeline`: the plain ones and the arrays.
 
     Raises:
         Refused: see the table above.
     """
-    with open_video(path) as video:
+    with open_video(path, stream_wanted) as video:
+        stream_index = video.stream.index
         counted = video.container.format.name in COUNTED_FORMATS
         first = FirstFrame(video.stream)
         packets = _read_packets(video, first)
@@ -241,6 +226,7 @@ def read_timeline(path: str) -> tuple[dict[str, Any], dict[str, Any]]:
         packets.num_packets = int(packets.number[-1])
     return (
         {
+            "stream_index": stream_index,
             "stop_seconds": stop,
             "counted": counted,
             "decord_refusal": refused or ("it breaks off" if truncated else None),
@@ -303,11 +289,12 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
     num_packets = 0
     last_position = -1
     is_corrupt = False
+    first_key = b""
     error = None
     context = video.stream.codec_context
     shows = shown_test(context.codec.canonical_name, context.extradata)
     turns = Turns(video.stream)
-    last = LastPackets(video.container.format.name)
+    last = LastPackets(video.container.format.name, context.width * context.height)
     for other in video.container.streams:
         if other is not video.stream:
             other.discard = Discard.all
@@ -327,6 +314,8 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             shown = packet.pts if packet.pts is not None else packet.dts
             if shown is None:
                 shown = dts[-1] + max(duration[-1], 1) if dts else 0
+            if packet.is_keyframe and not first_key:
+                first_key = bytes(packet)
             pts.append(shown)
             dts.append(packet.dts if packet.dts is not None else shown)
             duration.append(packet.duration or 0)
@@ -343,15 +332,19 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             video.path, "no_frames", "at least one frame", "none", "re-encode it, or remove it from the input"
         )
     first.give(None)
+    times, keys = np.array(pts, dtype=np.int64), np.array(key, dtype=bool)
+    shown_packets = np.ones(len(times), dtype=bool)
+    if video.container.format.name in DISCONTINUOUS_FORMATS:
+        shown_packets = ~lead_in(times, keys, context.codec.canonical_name, first_key)
     return Packets(
-        pts=np.array(pts, dtype=np.int64),
-        dts=np.array(dts, dtype=np.int64),
-        duration=np.array(duration, dtype=np.int64),
-        key=np.array(key, dtype=bool),
-        spoken=np.array(spoken, dtype=bool),
-        number=np.array(number, dtype=np.int64),
+        pts=times[shown_packets],
+        dts=np.array(dts, dtype=np.int64)[shown_packets],
+        duration=np.array(duration, dtype=np.int64)[shown_packets],
+        key=keys[shown_packets],
+        spoken=np.array(spoken, dtype=bool)[shown_packets],
+        number=np.array(number, dtype=np.int64)[shown_packets],
         last=last,
-        num_hidden=num_packets - len(pts),
+        num_hidden=num_packets - int(shown_packets.sum()),
         ends_corrupt=is_corrupt,
         error=error,
         last_position=last_position,
@@ -445,7 +438,7 @@ def _last_display_seconds(
 
 def _decord_refusal(video: OpenVideo, num_hidden: int, num_parts: int) -> str | None:
     """Returns why decord must not decode this video, where its frames would be others, or otherwise coloured."""
-    streams = [stream for stream in video.container.streams.video if not int(stream.disposition) & ATTACHED_PICTURE]
+    streams = candidates_of(video.container)
     context = video.stream.codec_context
     pixel_format = context.pix_fmt or "unknown"
     if len(streams) > 1:

@@ -13,6 +13,8 @@ Ticks = npt.NDArray[np.int64]
 
 DISCONTINUOUS_FORMATS = frozenset({"mpegts", "mpegtsraw", "mpeg", "ogg", "nsv"})
 """Containers made to be joined and cut: libavformat's AVFMT_TS_DISCONT. In others a long step is a long display."""
+DECODING_TIMES_FORMATS = frozenset({"mpegts", "mpegtsraw", "flv", "live_flv"})
+"""Containers that store decoding times: those alone show that a clock went back. Others' are libavformat's guess."""
 BACK_SECONDS = 0.1
 FORWARD_SECONDS = 10.0
 """ffmpeg's own limits for a clock that went back, and for a gap that is none (``-dts_delta_threshold``)."""
@@ -57,6 +59,8 @@ def lay_out(
 ) -> Layout:
     """Returns the packets of a stream on one clock: each part begins where the display of the one before it ends.
 
+    Where the clock jumps between a key frame and the next, decoding goes on without a gap instead.
+
     Args:
         pts, dts, duration: ``int64[N]``, of each packet, in the order of the file.
         key: ``bool[N]``, which packets are key frames.
@@ -83,9 +87,13 @@ def lay_out(
     moved_pts, moved_dts = pts.copy(), dts.copy()
     offsets = [0]
     for start, stop, following in zip(bounds[:-2], bounds[1:-1], bounds[2:], strict=True):
-        last = start + int(np.argmax(moved_pts[start:stop]))
-        end = int(moved_pts[last]) + (int(duration[last]) or step)
-        offsets.append(end - int(pts[stop:following].min()))
+        if format_name in DECODING_TIMES_FORMATS and not key[stop]:
+            # The same recording goes on, with pictures still to be shown before those that precede the jump.
+            offsets.append(int(moved_dts[stop - 1]) + (int(duration[stop - 1]) or step) - int(dts[stop]))
+        else:
+            last = start + int(np.argmax(moved_pts[start:stop]))
+            end = int(moved_pts[last]) + (int(duration[last]) or step)
+            offsets.append(end - int(pts[stop:following].min()))
         moved_pts[stop:following] += offsets[-1]
         moved_dts[stop:following] += offsets[-1]
     return Layout(moved_pts, moved_dts, np.array(bounds[:-1], dtype=np.int64), np.array(offsets, dtype=np.int64))
@@ -117,7 +125,9 @@ def _jumps(
     for number, (time, order) in enumerate(zip(pts.tolist()[1:], dts.tolist()[1:], strict=True), start=1):
         before = int(dts[number - 1])
         # What precedes a key frame in the file precedes it on display, also in an open group of pictures.
-        gone_back = time < latest - (back if keyed[number] else far_back) and order < before - back
+        gone_back = order < before - back and (
+            format_name in DECODING_TIMES_FORMATS or time < latest - (back if keyed[number] else far_back)
+        )
         if gone_back or (order - before > forward and time - latest > forward):
             starts.append(number)
             latest = time

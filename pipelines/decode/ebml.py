@@ -18,6 +18,7 @@ IN_SEGMENT = frozenset({CLUSTER, CUES, TRACKS, SEEK_HEAD, 0x1549A966, 0x1254C367
 IN_OPEN_CLUSTER = BLOCKS | {0xE7, 0xA7, 0xAB, 0x5854}
 MAX_ELEMENTS = 2_000_000
 """A broken file may claim any number of elements; more than this are not looked at (ours)."""
+MIN_ELEMENT_BYTES = 8
 MAX_HEADER_BYTES = 1 << 20
 """Track headers larger than this are not looked into (ours)."""
 
@@ -43,8 +44,9 @@ def missing_bytes(path: str) -> int | None:
         if not segments:
             return None
         segment = segments[-1]
-        claimed = segment.stop
+        claimed, reached = segment.stop, segment.start
         for item in _elements(file, segment.start, length):
+            reached = item.start if item.stop is None else item.stop
             if item.kind == SEEK_HEAD and item.stop is not None and item.stop <= length:
                 cues = _cues_position(file, item, segment.start)
                 claimed = cues if cues is not None else claimed
@@ -54,7 +56,10 @@ def missing_bytes(path: str) -> int | None:
                 continue
             if item.kind == CLUSTER or item.kind in BLOCKS:
                 return max(item.stop, claimed or 0) - length
-        return max(claimed - length, 0) if claimed is not None else 0
+        if claimed is None:
+            # Too few bytes for the head of an element: it goes on.
+            return 1 if 0 < length - reached < MIN_ELEMENT_BYTES else 0
+        return max(claimed - length, 0)
 
 
 def later_files(path: str) -> list[int]:

@@ -78,6 +78,8 @@ def _avi(path: str, file: BinaryIO, length: int) -> str | None:
                     return _bytes_missing(stop - length, "its list of frames is long")
                 if chunk_size <= 4:
                     return None
+            elif chunk == b"LIST" and stop > length and list_kind == b"hdrl":
+                return _bytes_missing(stop - length, "its header is long")
             inner = stop + (chunk_size & 1)
         position += 8 + size + (size & 1)
         if position >= length or size <= 4:
@@ -167,7 +169,9 @@ def _asf(path: str, file: BinaryIO, length: int) -> str | None:
     data_object = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
     head = file.read(30)
     header_size = int.from_bytes(head[16:24], "little")
-    header = head + file.read(min(header_size, 1 << 20) - 30)
+    if header_size > length:
+        return _bytes_missing(header_size - length, "its header is long")
+    header = head + file.read(max(min(header_size, 1 << 20) - 30, 0))
     place = header.find(file_properties)
     if place >= 0 and len(header) >= place + 92 and header[place + 88] & 1:
         return None
@@ -243,23 +247,21 @@ def _last_pes_packets(tail: bytes, num_packets: int, size: int, offset: int) -> 
 
 
 def _mxf(path: str, file: BinaryIO, length: int) -> str | None:
-    """Steps through KLV triplets; what is cut behind the footer partition is an index, and no loss."""
+    """Steps through KLV triplets; without the index at the end libavformat does not find the last frames."""
     position = 0
-    has_footer = False
     for _ in range(MAX_ITEMS):
         if position >= length:
             return None
         file.seek(position)
         head = file.read(25)
-        if head[:4] != b"\x06\x0e\x2b\x34":
+        if head[:4] != b"\x06\x0e\x2b\x34"[: len(head)]:
             return None
-        has_footer = has_footer or head[4:14] == b"\x02\x05\x01\x01\x0d\x01\x02\x01\x01\x04"
         size, start = head[16] if len(head) > 16 else 0, 17
         if size & 0x80:
             start += size & 0x7F
             size = int.from_bytes(head[17:start], "big")
-        if not has_footer and (len(head) < start or position + start + size > length):
-            return "its essence cut"
+        if len(head) < start or position + start + size > length:
+            return "its last item cut"
         position += start + size
     return None
 

@@ -1,13 +1,44 @@
-"""Packets that decode to no picture that is shown: what an encoder keeps only for other frames to refer to.
+"""Packets that decode to no picture that is shown: what an encoder keeps only for other frames to refer to, and what a
+recording that was begun in mid-stream has of pictures that refer to what came before it.
 
 Sources: VP8: RFC 6386, 9.1 (``show_frame``). VP9: the bitstream specification, 6.2 (``uncompressed_header``) and annex
 B (superframes). AV1: the bitstream specification, 5.3.2 (OBU header), 5.5.1 (sequence header) and 5.9.2 (frame header).
-Theora: the specification, 6 (headers, which stand in mid-stream where another stream was joined).
+Theora: the specification, 6 (headers, which stand in mid-stream where another stream was joined). MPEG-1 and MPEG-2:
+ISO/IEC 13818-2, 6.2.2.6 (``closed_gop``).
 """
 
 from collections.abc import Callable, Iterator
 
+import numpy as np
+
+from clipmill.schemas.arrays import Bools, Ints
+
 _SEQUENCE_HEADER, _FRAME_HEADER, _FRAME, _REDUNDANT_FRAME_HEADER = 1, 3, 6, 7
+
+
+def lead_in(pts: Ints, key: Bools, codec: str, first_key: bytes) -> Bools:
+    """Returns ``bool[N]``: packets at the start of a stream that was cut out of a broadcast, which no decoder shows.
+
+    Those before the first key frame, and in MPEG-1 and MPEG-2 those that follow it and precede it on display, unless
+    its group of pictures says that it is closed. In a stream without a key frame every packet may show something.
+
+    Args:
+        pts, key: of the packets, in the order of the file.
+        first_key: the bytes of the first key frame's packet.
+    """
+    hidden = np.zeros(len(pts), dtype=bool)
+    if not key.any():
+        return hidden
+    first = int(np.argmax(key))
+    hidden[:first] = True
+    if codec in ("mpeg1video", "mpeg2video"):
+        group = first_key.find(b"\0\0\1\xb8")
+        is_closed = 0 <= group < len(first_key) - 7 and bool(first_key[group + 7] & 0x40)
+        if not is_closed:
+            later = np.flatnonzero(pts[first + 1 :] > pts[first])
+            until = first + 1 + int(later[0]) if len(later) else len(pts)
+            hidden[first + 1 : until] = True
+    return hidden
 
 
 def shown_test(codec: str, extradata: bytes | None) -> Callable[[bytes], bool] | None:

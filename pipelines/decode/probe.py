@@ -5,20 +5,24 @@ import os
 
 from clipmill.pipelines.decode.inspection import inspect
 from clipmill.schemas.errors import VideoError
+from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.records import VideoHeader
 
 CHUNK_BYTES = 4 << 20
 FINGERPRINT_BYTES = 16
 
 
-def probe(path: str) -> VideoHeader:
-    """Returns what the container's header claims; no frame is decoded. Runs in a child process with a deadline.
+def probe(path: str, stream: str | None = None) -> VideoHeader:
+    """Returns what the container's header claims, and which way up the first frame is. Runs in a child process.
+
+    Args:
+        stream: which video stream (see `streams`); None: the one that stands out.
 
     Raises:
         VideoError: stage ``probe``; the reasons are those of `containers` and ``deadline``, ``decoder_crashed``,
             ``out_of_memory``.
     """
-    return VideoHeader(**inspect("probe", path, "probe").data["header"])
+    return VideoHeader(**inspect("probe", path, "probe", {"stream": stream}).data["header"])
 
 
 def content_fingerprint(path: str) -> str:
@@ -47,3 +51,13 @@ def content_fingerprint(path: str) -> str:
             f"video {path}: expected a readable file, got {error.strerror}; check its permissions",
         ) from None
     return digest.hexdigest()
+
+
+def video_fingerprint(path: str, stream: str | None) -> str:
+    """Returns `content_fingerprint`, and another one for each stream that is asked for: its frames are others.
+
+    Raises:
+        VideoError: as `content_fingerprint`.
+    """
+    content = content_fingerprint(path)
+    return content if stream is None else fingerprint({"content": content, "stream": stream})

@@ -74,7 +74,7 @@ def pyav_frames(
         VideoError: ``undecodable``: not one frame; ``mostly_undecodable``: more than `MAX_MISSING_SHARE` are missing.
     """
     seeks = {} if careful else seek_plan(timeline, wanted)[0]
-    with open_video(path) as video:
+    with open_video(path, timeline.stream_index) as video:
         context = video.stream.codec_context
         context.thread_type = "SLICE" if careful or num_threads == 1 else "AUTO"
         context.thread_count = 1 if careful else num_threads

@@ -1,5 +1,6 @@
 """How fast the bare decoder is on this machine: the measure the pipeline's own decoding is held against."""
 
+import functools
 import time
 
 from clipmill.pipelines.decode.inspection import inspect
@@ -8,7 +9,7 @@ from clipmill.pipelines.decode.process import decoder_threads
 CHUNK_FRAMES = 32
 
 
-def raw_decode_rate(path: str, seconds: float = 2.0) -> float:
+def raw_decode_rate(path: str, seconds: float = 2.0, stream: str | None = None) -> float:
     """Returns frames per second of decord alone (``get_batch``, sequential), or of PyAV where decord cannot.
 
     Nothing but decoding to RGB happens, in a process of its own. A short video is decoded again and again until
@@ -17,24 +18,22 @@ def raw_decode_rate(path: str, seconds: float = 2.0) -> float:
     Raises:
         VideoError: the video cannot be decoded.
     """
-    return float(
-        inspect("decode", path, "rate", {"seconds": seconds, "num_threads": decoder_threads()}).data[
-            "frames_per_second"
-        ]
-    )
+    options = {"seconds": seconds, "num_threads": decoder_threads(), "stream": stream}
+    return float(inspect("decode", path, "rate", options).data["frames_per_second"])
 
 
-def measure(path: str, seconds: float, num_threads: int) -> float:
+def measure(path: str, seconds: float, num_threads: int, stream: str | None = None) -> float:
     """Returns the rate; runs in the child process."""
     num_frames, spent = 0, 0.0
-    decode = _with_decord
+    with_pyav = functools.partial(_with_pyav, stream)
+    decode = _with_decord if stream is None else with_pyav
     while spent < seconds or not num_frames:
         try:
             count, elapsed = decode(path, seconds - spent, num_threads)
         except Exception:
-            if decode is _with_pyav:
+            if decode is with_pyav:
                 raise
-            decode, num_frames, spent = _with_pyav, 0, 0.0
+            decode, num_frames, spent = with_pyav, 0, 0.0
             continue
         num_frames += count
         spent += elapsed
@@ -55,13 +54,14 @@ def _with_decord(path: str, seconds: float, num_threads: int) -> tuple[int, floa
     return position, time.perf_counter() - started
 
 
-def _with_pyav(path: str, seconds: float, num_threads: int) -> tuple[int, float]:
+def _with_pyav(stream: str | None, path: str, seconds: float, num_threads: int) -> tuple[int, float]:
     import av.error
 
-    from clipmill.pipelines.decode.containers import open_video, refusal
+    from clipmill.pipelines.decode.containers import open_video
     from clipmill.pipelines.decode.conversion import ToRGB
+    from clipmill.pipelines.decode.refusals import refusal
 
-    with open_video(path) as video:
+    with open_video(path, stream) as video:
         video.stream.codec_context.thread_type = "AUTO"
         video.stream.codec_context.thread_count = num_threads
         to_rgb = ToRGB(video.stream)

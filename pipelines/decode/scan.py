@@ -25,6 +25,7 @@ class Timeline:
         counted: the container has no presentation times (AVI): frame i is the i-th the decoder gives.
         decord_refusal: why decord must not decode this video; None where it may.
         frame_bytes: size of one decoded RGB frame; 0 where it is not known.
+        stream_index: number of the stream in the file, as ffprobe shows it; None: the one that stands out.
         truncated: what shows that the video breaks off before its end, in words; None where nothing does.
         num_packets: packets of the stream that are given to a decoder, from the start of the file; None: all. What a
             truncated file has of one more is no frame.
@@ -40,6 +41,7 @@ class Timeline:
     counted: bool = False
     decord_refusal: str | None = None
     frame_bytes: int = 0
+    stream_index: int | None = None
     truncated: str | None = None
     num_packets: int | None = None
     num_repeated_times: int = 0
@@ -57,14 +59,17 @@ class Timeline:
         return len(self.pts_seconds)
 
 
-def scan(path: str) -> Timeline:
+def scan(path: str, stream: str | None = None) -> Timeline:
     """Returns the timeline of the video at `path`: packets only, no decoding, in a child process with a deadline.
+
+    Args:
+        stream: which video stream (see `streams`); None: the one that stands out.
 
     Raises:
         VideoError: stage ``scan``; the reasons are those of `containers` and ``deadline``, ``decoder_crashed``,
             ``out_of_memory``.
     """
-    answer = inspect("scan", path, "scan")
+    answer = inspect("scan", path, "scan", {"stream": stream})
     times = answer.arrays["pts_seconds"].copy()
     if not len(times):
         raise VideoError("scan", "no_frames", f"video {path}: expected at least one frame, got none; re-encode it")
@@ -75,6 +80,7 @@ def scan(path: str) -> Timeline:
         counted=bool(answer.data["counted"]),
         decord_refusal=answer.data["decord_refusal"],
         frame_bytes=int(answer.data["frame_bytes"]),
+        stream_index=answer.data["stream_index"],
         truncated=answer.data["truncated"],
         num_packets=answer.data["num_packets"],
         num_repeated_times=int(answer.data["num_repeated_times"]),

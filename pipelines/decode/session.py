@@ -309,6 +309,7 @@ def _message(pending: _Pending) -> bytes:
                 "counted": timeline.counted,
                 "decord_refusal": timeline.decord_refusal,
                 "frame_bytes": timeline.frame_bytes,
+                "stream_index": timeline.stream_index,
                 "num_packets": timeline.num_packets,
             },
             "views": [view.preprocess.model_dump(mode="json") for view in request.views],

@@ -12,29 +12,31 @@ from clipmill.pipelines.decode.inspection import inspect
 JPEG_QUALITY = 80
 
 
-def thumbnails(path: str, seconds: Sequence[float], width: int = 160) -> list[bytes]:
+def thumbnails(path: str, seconds: Sequence[float], width: int = 160, stream: str | None = None) -> list[bytes]:
     """Returns one JPEG per entry of `seconds`: the frame on display then (the first or last one outside the video).
 
     Args:
         seconds: presentation times, in any order.
         width: of the pictures, in pixels; the aspect is kept.
+        stream: which video stream (see `streams`).
 
     Raises:
         VideoError: the video cannot be read, or no frame of it decodes.
     """
-    answer = inspect("decode", path, "thumbnails", {"seconds": [float(time) for time in seconds], "width": int(width)})
+    options = {"seconds": [float(time) for time in seconds], "width": int(width), "stream": stream}
+    answer = inspect("decode", path, "thumbnails", options)
     ends = np.cumsum(answer.arrays["lengths"])
     data = answer.arrays["jpegs"].tobytes()
     return [data[end - length : end] for end, length in zip(ends, answer.arrays["lengths"], strict=True)]
 
 
-def draw(path: str, seconds: Sequence[float], width: int) -> dict[str, npt.NDArray[Any]]:
+def draw(path: str, seconds: Sequence[float], width: int, stream: str | None = None) -> dict[str, npt.NDArray[Any]]:
     """Returns the JPEGs one after another and their lengths; runs in the child process."""
     from clipmill.pipelines.decode.containers import read_timeline
     from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames
     from clipmill.pipelines.decode.scan import Timeline
 
-    facts, arrays = read_timeline(path)
+    facts, arrays = read_timeline(path, stream)
     timeline = Timeline(**facts, **arrays)
     shown = np.searchsorted(timeline.pts_seconds, np.asarray(seconds), side="right") - 1
     shown = np.clip(shown, 0, timeline.num_frames - 1).astype(np.int64)

@@ -16,7 +16,9 @@ from clipmill.pipelines.decode import boxes, endings
 from clipmill.pipelines.decode.complaints import Complaints
 
 MAX_TAIL_PACKETS = 300
-"""The last frame is decoded for its errors only where at most so many packets lead to it (ours)."""
+MAX_TAIL_PIXELS = 300 << 20
+"""The last frame is decoded for its errors only where at most so many packets lead to it, of so many pixels together:
+a second or two of one thread (ours)."""
 SHORTFALL_SECONDS, SHORTFALL_SHARE = 1.0, 0.02
 """A claim missed by less than either is rounding, or audio that is longer than the pictures (ours)."""
 UNREAD_BYTES, UNREAD_SHARE = 64 << 10, 0.02
@@ -36,7 +38,8 @@ class LastPackets:
     From the last one would not do: pictures that follow it in the file and precede it on display refer to those before.
     """
 
-    def __init__(self, format_name: str) -> None:
+    def __init__(self, format_name: str, frame_pixels: int) -> None:
+        self._most = min(MAX_TAIL_PACKETS, MAX_TAIL_PIXELS // max(frame_pixels, 1))
         self._wanted = format_name in UNSTATED_FORMATS
         self.packets: list[Any] = []
         self._last_key = 0
@@ -50,7 +53,7 @@ class LastPackets:
             self._last_key = len(self.packets)
         elif not self.packets:
             return
-        if len(self.packets) < MAX_TAIL_PACKETS:
+        if len(self.packets) < self._most:
             self.packets.append(packet)
         else:
             self.packets, self._last_key = [], 0
@@ -145,9 +148,11 @@ def last_frame_error(stream: Any, last_packets: LastPackets) -> str | None:
     context.extradata = stream.codec_context.extradata
     context.thread_count = 1
     *leading, last = last_packets.packets
+    context.skip_frame = "NONREF"
     with contextlib.suppress(av.error.FFmpegError):
         for packet in leading:
             context.decode(packet)
+    context.skip_frame = "DEFAULT"
     # What is concealed for want of data is told at the level of information.
     av.logging.set_libav_level(av.logging.INFO)
     try:

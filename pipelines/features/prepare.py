@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipmill.extractors.preprocess import geometry_key
-from clipmill.pipelines.decode.probe import content_fingerprint
+from clipmill.pipelines.decode.probe import video_fingerprint
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
 from clipmill.pipelines.features.clips import SegmentFit, check_segment_fit, clips_of, fit_segments
@@ -82,7 +82,7 @@ def prepare(
     try:
         path = item._files.enter_context(local_copy(video.uri))
         _check_unchanged(video, path)
-        item.timeline = _plausible(video, scan(path))
+        item.timeline = _plausible(video, scan(path, video.stream))
         if not keep_truncated:
             _check_whole(video, item.timeline)
     except VideoError as error:
@@ -147,7 +147,7 @@ def _find_shots(
 
 def _check_unchanged(video: Video, path: str) -> None:
     """Rows of other bytes must never stand under the planned fingerprint: they would be taken for complete for ever."""
-    if content_fingerprint(path) != video.fingerprint:
+    if video_fingerprint(path, video.stream) != video.fingerprint:
         raise VideoError(
             "scan",
             CHANGED_FILE,

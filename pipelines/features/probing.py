@@ -5,7 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
-from clipmill.pipelines.decode.probe import content_fingerprint, probe
+from clipmill.pipelines.decode.probe import probe, video_fingerprint
 from clipmill.pipelines.features.sources import is_local, local_copy, local_path
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.records import Video
@@ -67,15 +67,17 @@ def _key(video: Video) -> ProbeKey | None:
         status = os.stat(local_path(video.uri))
     except OSError:
         return None
-    return video.uri, status.st_size, status.st_mtime_ns
+    # The streams of one file are videos of their own.
+    uri = video.uri if video.stream is None else f"{video.uri}#stream={video.stream}"
+    return uri, status.st_size, status.st_mtime_ns
 
 
 def _read(video: Video) -> Probe:
     fingerprint = ""
     try:
         with local_copy(video.uri) as path:
-            fingerprint = content_fingerprint(path)
-            return Probe(fingerprint, probe(path), None)
+            fingerprint = video_fingerprint(path, video.stream)
+            return Probe(fingerprint, probe(path, video.stream), None)
     except VideoError as error:
         return Probe(fingerprint, None, (error.stage, error.reason, error.message))
 

@@ -66,7 +66,7 @@ def _raw_rate(tasks: Sequence[ShardTask], run_seconds: float) -> float | None:
     for video in local[::step][:SAMPLE_VIDEOS]:
         try:
             with local_copy(video.uri) as path:
-                rates.append(raw_decode_rate(path, seconds))
+                rates.append(raw_decode_rate(path, seconds, video.stream))
         except VideoError:
             continue
     return sum(rates) / len(rates) if rates else None

@@ -8,6 +8,7 @@ import jinja2
 
 from clipmill.pipelines.reports.thumbnails import Thumbnail
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
+from clipmill.schemas.secrets import masked
 
 MAX_BYTES = 20_000_000
 
@@ -40,7 +41,7 @@ class ImageSheets:
 
 
 def render(template: str, context: Mapping[str, object]) -> str:
-    """Returns the template filled in; text from the data never becomes markup."""
+    """Returns the template filled in; text from the data never becomes markup, and the secrets of URLs are masked."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("clipmill.pipelines.reports", "."),
         autoescape=True,
@@ -52,7 +53,7 @@ def render(template: str, context: Mapping[str, object]) -> str:
     environment.filters["score"] = score_text
     environment.filters["duration"] = duration_text
     environment.filters["clock"] = clock_text
-    return environment.get_template(template).render(context)
+    return masked(environment.get_template(template).render(context))
 
 
 def write_page(path: str, text: str) -> int:

@@ -143,6 +143,10 @@ class Planner:
                 where = f"{source} ({point.name})"
                 keys = with_settings(train_keys, settings, where) | {"out": config.out, "resume": True}
                 resolved = resolve(validate(TrainConfig, keys, where))
+                if resolved.trainer.name != "local":
+                    remedy = "leave it out; concurrent runs several trials at a time"
+                    got = resolved.trainer.name
+                    raise UsageError(describe(where, "trainer.name", "local for each of many trials", got, remedy))
                 found.append(self._trial(point, seed, resolved, evaluate, config))
         return found
 

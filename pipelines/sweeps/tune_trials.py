@@ -24,6 +24,8 @@ os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # Standard output is for the result of the command.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
+# This machine is reached by its loopback address: Ray would turn 127.0.0.1 into the address others reach it by.
+os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 # Paths of a config start where the command was given.
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
@@ -169,7 +171,7 @@ def _ray(concurrent: int) -> Iterator[None]:
             log_to_driver=False,
             logging_level=logging.ERROR,
         )
-    except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+    except Exception as error:  # Ray's own, of no narrower type: a node that did not start in time is one
         first = next(iter(str(error).splitlines()), "no message")[:200]
         raise EngineError(
             describe("sweep", "ray", "Ray on this machine", first, "run the same command again")

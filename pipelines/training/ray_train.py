@@ -119,7 +119,7 @@ def _trainer(job: TrainJob, wants_gpu: bool) -> Any:
             storage_path=job.folder,
             # Ray would start the workers as they were started first; see `_survive`. Without a limit of its own, it
             # would wait for ever for a machine that has gone.
-            failure_config=ray.train.FailureConfig(
+            failure_config=ray.train.FailureConfig(  # type: ignore[call-arg]  # typed as that of Train's version 1
                 max_failures=0, max_preemption_failures=0, controller_failure_limit=_START_RETRIES
             ),
         ),

@@ -173,7 +173,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
         num_validation=int((items.part == "validation").sum()),
         selected_epoch=epoch if best is None else best.epoch,
         stopped_early=stopped_early,
-        notes=_notes(card, config, items),
+        notes=_notes(card, config, items, stopped_early),
     )
     folder.write_report(report.to_plain())
     if not (card.closed_form or stopped_early) and epoch < config.loop.epochs:
@@ -227,7 +227,7 @@ def _check_same_phases(config: TrainConfig, checkpoint: TrainedModel) -> None:
         raise UsageError(describe("loop", "epochs", expected, str(now.epochs), remedy))
 
 
-def _notes(card: ModelCard, config: TrainConfig, items: Items) -> tuple[str, ...]:
+def _notes(card: ModelCard, config: TrainConfig, items: Items, stopped_early: bool) -> tuple[str, ...]:
     notes, num_items = [], int((items.part == "train").sum())
     if card.couples_batch and not card.gathers and config.trainer.name == "ray" and config.trainer.workers > 1:
         notes.append(
@@ -237,6 +237,10 @@ def _notes(card: ModelCard, config: TrainConfig, items: Items) -> tuple[str, ...
     if not card.closed_form and config.loop.batch > num_items:
         notes.append(
             f"all {num_items} clips were one batch: there are fewer than the {config.loop.batch} of {card.name}"
+        )
+    if stopped_early:
+        notes.append(
+            f"stopped early: {config.loop.patience} epochs without a smaller {config.loop.select} in validation"
         )
     return tuple(notes)
 

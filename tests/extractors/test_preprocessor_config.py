@@ -226,7 +226,7 @@ def test_a_written_file_reads_as_its_settings(tmp_path: Path) -> None:
     assert read_preprocessor(str(path)) == Preprocess(
         resize="short_side",
         size=(256,),
-        interpolation="bicubic_antialias",
+        interpolation="pillow_bicubic",
         crop=(224, 224),
         scale=0.00392156862745098,
         mean=tuple(IMAGENET_MEAN),

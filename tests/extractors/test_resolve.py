@@ -137,11 +137,7 @@ MISTAKES: list[tuple[str, dict[str, Any], str]] = [
         {"extractor": "vgg"},
         "extractor vgg: expected a registered name, got an unknown one; did you mean 'vgg16'?",
     ),
-    (
-        "c3d",
-        {"layer": "fc5"},
-        "pool5, logits, probabilities, fc6_before_relu, fc7_before_relu, got fc5; did you mean",
-    ),
+    ("c3d", {"layer": "fc5"}, "features.c3d.layer: expected one of fc6, fc7, pool5, logits, probabilities, fc6_before"),
     ("c3d", {"options": {"pool": "caffe"}}, "features.c3d.options pool: unknown key; did you mean 'pool5'?"),
     (
         "c3d",

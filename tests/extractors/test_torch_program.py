@@ -195,8 +195,8 @@ def test_a_preprocessor_beside_the_program_is_taken_unless_it_is_not_wanted(tmp_
     }
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(processor))
     found = resolve(copy, preprocess={}, layer="pooler_output")
-    assert (found.preprocess.size, found.preprocess.interpolation) == ((32, 32), "bicubic_antialias")
-    same = {"resize": "exact", "size": [32, 32], "interpolation": "bicubic_antialias", **HALF}
+    assert (found.preprocess.size, found.preprocess.interpolation) == ((32, 32), "pillow_bicubic")
+    same = {"resize": "exact", "size": [32, 32], "interpolation": "pillow_bicubic", **HALF}
     assert resolve(program("vit"), preprocess=same, layer="pooler_output").fingerprint == found.fingerprint
     assert found.files["preprocessor"] == str(tmp_path / "preprocessor_config.json")
     changed = resolve(copy, preprocess={"interpolation": "bilinear"}, layer="pooler_output")
@@ -540,6 +540,13 @@ def test_members_that_unfold_are_not_read(tmp_path: Path) -> None:
     assert path.stat().st_size < 1 << 20
     with pytest.raises(WeightsError, match="got compressed ones"):
         resolve(path)
+
+
+def test_maps_of_one_position_need_no_pooling(tmp_path: Path) -> None:
+    exported(tmp_path / "pooled.pt2", nn.AdaptiveAvgPool2d(1), IMAGE)
+    frames = frames_of((3, 8, 8))
+    expected = (frames.astype(np.float32) / 255 - 0.5).mean((1, 2, 3)) * 2
+    np.testing.assert_allclose(rows(resolve(tmp_path / "pooled.pt2", 8), frames), expected, atol=1e-6)
 
 
 def test_grey_frames_and_channels_of_either_place(tmp_path: Path) -> None:

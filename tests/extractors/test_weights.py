@@ -3,6 +3,7 @@
 import argparse
 import os
 import pickle
+import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,10 +11,14 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import save_file
 from torch import nn
 
+from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.weights import Layout, check_digest, digest, load_network, match_layout, read_state_dict
+from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import WeightsError
+from clipmill.schemas.recipe import ClipRule
 
 Writer = Callable[[Any, Path], None]
 
@@ -331,3 +336,36 @@ def test_weights_that_are_no_numbers(bad: float, tmp_path: Path) -> None:
     path = small_file(tmp_path / "w.pth", **{"conv.bias": torch.tensor([1.0, bad])})
     with pytest.raises(WeightsError, match=r"NaN or infinity in conv\.bias"):
         load_network(Small(), path, [SMALL])
+
+
+def test_a_small_file_that_unpacks_to_more_than_the_network_is_refused(tmp_path: Path) -> None:
+    """Of 200 MB of zeros, which deflate to a thousandth, nothing is unpacked."""
+    path = tmp_path / "bomb.npz"
+    np.savez_compressed(path, weight=np.zeros(50_000_000, np.float32))
+    assert path.stat().st_size < 1 << 20
+    for most in (None, 20_000_000):
+        tracemalloc.start()
+        with pytest.raises(WeightsError, match=r"at most [\d,]+ bytes of numbers, got [\d,]+ bytes that unpack"):
+            read_state_dict(str(path), most)
+        assert tracemalloc.get_traced_memory()[1] < 10 << 20
+        tracemalloc.stop()
+    feature = FeatureConfig(weights=WeightsConfig(file=str(path)))
+    with pytest.raises(WeightsError, match="that unpack to 200,000,"):
+        resolve_recipe("squeezenet", feature, ClipRule(), DecodeConfig())
+
+
+def test_a_compressed_file_of_the_networks_size_is_read(tmp_path: Path) -> None:
+    np.savez_compressed(tmp_path / "w.npz", weight=np.zeros(1_000_000, np.float32))
+    assert read_state_dict(str(tmp_path / "w.npz"))["weight"].shape == (1_000_000,)
+
+
+def test_safetensors_are_read_by_their_suffix_and_refused_when_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    expected = {"module.a": torch.arange(6.0).reshape(2, 3), "module.b": torch.ones(2, dtype=torch.bfloat16)}
+    save_file(expected, path)
+    found = read_state_dict(str(path))
+    assert found.keys() == {"a", "b"}
+    assert torch.equal(found["a"], expected["module.a"])
+    path.write_bytes(path.read_bytes()[:-3])
+    with pytest.raises(WeightsError, match="expected a safetensors file, got truncated or foreign data"):
+        read_state_dict(str(path))

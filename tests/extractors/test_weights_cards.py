@@ -208,6 +208,24 @@ def test_resnet50_needs_no_last_layer_for_features(tmp_path: Path) -> None:
     assert (found.weights.layout, found.dim) == ("resnet50_features", 2048)
 
 
+@pytest.mark.parametrize("extractor", ["vgg16", "resnet50", "squeezenet", "c3d", "i3d", "cpnet", "rc3d"])
+def test_no_layout_offers_a_layer_whose_tensors_it_has_not(extractor: str) -> None:
+    """By its keys a layout holds a layer, or says that it lacks it: what planning lets through a worker can build."""
+    card = registry.card(extractor)
+    read = registry.registration(extractor).layouts
+    assert read is not None
+    names = {weights.name for weights in card.weights}
+    known = [layout for layout in read() if names & set(layout.cards)]
+    every = {key for layout in known for key, _ in layout.keys.values()}
+    for layout in known:
+        own = {key for key, _ in layout.keys.values()}
+        # TensorFlow's I3D has no scales, which are ones.
+        missing = {key for key in every - own if not key.endswith(".bn.weight")}
+        for layer in card.layers:
+            lacking = {key for key in missing if not key.startswith(layer.unused)}
+            assert bool(lacking) == (layer.name in layout.lacks), (layout.name, layer.name, sorted(lacking)[:3])
+
+
 def test_another_network_does_not_pass_for_one_with_keys_to_spare(tmp_path: Path) -> None:
     """ResNet-101 has every key of ResNet-50, in its shape."""
     with torch.device("meta"):

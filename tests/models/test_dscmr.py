@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from clipmill.models.base import Batch, Sizes, Values
-from clipmill.models.dscmr import Dscmr, DscmrOptions, label_loss, similarity_loss
+from clipmill.models.dscmr import Dscmr, DscmrOptions, label_loss, pair_losses
 from clipmill.models.registry import registration, resolve_options
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.errors import ConfigError
@@ -35,7 +35,8 @@ def test_similarity_loss_is_the_likelihood_of_sharing_a_label() -> None:
     left, right = torch.tensor([[2.0, 0.0], [0.0, 3.0]]), torch.tensor([[5.0, 0.0], [4.0, 0.0]])
     # Cosines: 1 1 / 0 0; halves of them; only the pairs on the diagonal share a label.
     expected = [math.log(1 + math.e**0.5) - 0.5, math.log(1 + math.e**0.5), math.log(2), math.log(2)]
-    assert similarity_loss(left, right, torch.tensor([0, 1])).item() == pytest.approx(sum(expected) / 4)
+    label = torch.tensor([0, 1])
+    assert pair_losses(left, right, label, label).mean().item() == pytest.approx(sum(expected) / 4)
 
 
 def test_losses_agree_with_a_second_reading() -> None:

@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -224,3 +225,49 @@ def test_options_that_do_not_fit_are_refused(given: dict[str, Any], message: str
 def test_an_unknown_model_names_the_near_ones() -> None:
     with pytest.raises(UsageError, match=r"model mapivr: .*did you mean 'map_ivr'"):
         resolve_options("mapivr", {})
+
+
+@pytest.mark.parametrize("orth", ["cosine", "absolute_cosine", "squared_cosine"])
+def test_losses_agree_with_a_second_reading(orth: str) -> None:
+    """The paper's equations in NumPy, from the weights."""
+    options = {"appearance_dim": 5, "motion_dim": 5, "latent_dim": 3, "video_hidden": [9], "image_hidden": [8]}
+    weights = {"kl_weight": 0.7, "class_weight": 1.3, "orth_weight": 0.2, "reconstruction_weight": 0.4}
+    resolved = resolve_options("map_ivr", options | weights | {"decoder_hidden": [7], "orth": orth})
+    model = build("map_ivr", resolved, Sizes({"image": 6, "video": 11}, 4), seed=2).double()
+    random = np.random.default_rng(1)
+    image, video, eps = random.normal(size=(5, 6)), random.normal(size=(5, 11)), random.normal(size=(5, 3))
+    label = np.array([0, 3, 1, 1, 2])
+    batch = Batch(
+        {"image": Values(torch.from_numpy(image)), "video": Values(torch.from_numpy(video))},
+        torch.from_numpy(label),
+        {"eps": torch.from_numpy(eps)},
+    )
+    found = {name: value.detach().numpy() for name, value in model.losses(batch).items()}
+
+    w = {name: value.numpy() for name, value in model.state_dict().items()}
+
+    def layer(name: str, rows: np.ndarray) -> np.ndarray:
+        return rows @ w[f"{name}.weight"].T + w[f"{name}.bias"]
+
+    def encode(name: str, rows: np.ndarray) -> np.ndarray:
+        return np.maximum(layer(f"{name}.2", np.maximum(layer(f"{name}.0", rows), 0)), 0)
+
+    def log_probability(rows: np.ndarray) -> np.ndarray:
+        logits = layer("classifier", rows)
+        return logits[np.arange(5), label] - np.log(np.exp(logits).sum(axis=1))
+
+    a_u, a_v, m_v = encode("image_appearance", image), encode("video_appearance", video), encode("video_motion", video)
+    mean, log_variance = layer("posterior_mean", m_v), layer("posterior_log_variance", m_v)
+    z = mean + eps * np.sqrt(np.exp(log_variance))
+    hidden = np.maximum(layer("decoder.0", np.concatenate([a_u, z], axis=1)), 0)
+    cosine = (m_v * a_v).sum(axis=1) / np.maximum(np.linalg.norm(m_v, axis=1) * np.linalg.norm(a_v, axis=1), 1e-12)
+    expected = {
+        "orth": {"cosine": cosine, "absolute_cosine": abs(cosine), "squared_cosine": cosine**2}[orth],
+        "class": -log_probability(a_v) - log_probability(a_u),
+        "kl": (mean**2 + np.exp(log_variance) - 1 - log_variance).sum(axis=1) / 2,
+        "reconstruction": ((video - layer("decoder.2", hidden)) ** 2).sum(axis=1),
+    }
+    for name, values in expected.items():
+        np.testing.assert_allclose(found[name], values, rtol=1e-9, atol=1e-12, err_msg=name)
+    total = sum(weights[f"{name}_weight"] * values for name, values in expected.items())
+    np.testing.assert_allclose(found["total"], total, rtol=1e-9)

@@ -143,6 +143,21 @@ def test_a_batch_is_filled_up_to_its_longest_item(url: str) -> None:
     assert batch["video_id"] == [item["video_id"] for item in items]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [{"item": "row"}, {"item": "video"}, {"item": "window", "window_rows": 3}, {"features": ["frame", "clip"]}],
+)
+def test_a_batch_made_at_once_is_the_collated_items(arguments: dict[str, Any], url: str) -> None:
+    dataset = FeatureDataset(url, **{"features": "clip"} | arguments)
+    indices = [3, 0, -1, 3]
+    made, collated = dataset.batch(indices), collate([dataset[number] for number in indices])
+    if "features" in made:
+        for name in made["features"]:
+            same([made["features"][name]], [collated["features"][name]])
+        made, collated = ({key: batch[key] for key in ("label", "video_id", "clip")} for batch in (made, collated))
+    same([made], [collated])
+
+
 def test_several_features_of_one_clip_come_together(url: str) -> None:
     pairs, store = FeatureDataset(url, ["frame", "clip"]), FeatureStore(url)
     item = pairs[4]

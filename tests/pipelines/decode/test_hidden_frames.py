@@ -57,6 +57,18 @@ def test_av1_frames_in_packets_of_their_own(suffix: str, tmp_path: Path) -> None
     assert (frames, substituted) == (list(range(NUM_FRAMES)), ())
 
 
+@pytest.mark.parametrize("codec", ["libx264", "mpeg2video"])
+def test_a_recording_begun_in_mid_stream_begins_with_what_is_shown(codec: str, tmp_path: Path) -> None:
+    whole = encode_video(tmp_path / "s.ts", 40, codec=codec, max_b_frames=2, pattern="noise").read_bytes()
+    path = tmp_path / "a.ts"
+    path.write_bytes(whole[len(whole) // 5 // 188 * 188 :])
+    with av.open(str(path)) as container:
+        shown = [frame for frame in container.decode(video=0) if not frame.is_corrupt]
+    frames, substituted = _decoded(path)
+    assert (frames, substituted) == (list(range(40 - len(shown), 40)), ())
+    assert 20 < len(shown) < 40
+
+
 def test_every_vp9_and_av1_file_of_the_torture_set_shows_all_its_packets(shared_data: Path) -> None:
     for name, num_frames in (("testsrc2_vp9.webm", 30), ("testsrc2_av1_10bit.mp4", 25), ("av1_video.mkv", 125)):
         assert scan(str(shared_data / "torture" / "torchcodec" / name)).num_frames == num_frames

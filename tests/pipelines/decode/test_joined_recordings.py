@@ -136,6 +136,26 @@ def test_times_without_order_are_no_joined_recordings() -> None:
     assert "jumps in 32 packets" in layout.problem
 
 
+def test_a_clock_that_is_set_back_in_mid_stream_goes_on(tmp_path: Path) -> None:
+    source = encode_video(tmp_path / "a.flv", 60, max_b_frames=2)
+    data = bytearray(source.read_bytes())
+    place, number = 13, 0
+    while place < len(data):
+        size = int.from_bytes(data[place + 1 : place + 4], "big")
+        if data[place] == 9 and number > 30:
+            milliseconds = int.from_bytes(data[place + 4 : place + 7], "big") - 600
+            data[place + 4 : place + 7] = milliseconds.to_bytes(3, "big")
+        number += data[place] == 9
+        place += 15 + size
+    path = tmp_path / "back.flv"
+    path.write_bytes(data)
+    timeline = scan(str(path))
+    assert timeline.num_parts == 2
+    assert timeline.stop_seconds - timeline.pts_seconds[0] == pytest.approx(60 / 25, abs=0.17)
+    frames, substituted = _shown(path)
+    assert (frames, substituted) == (list(range(60)), ())
+
+
 def test_a_clock_that_stands_still_is_refused_by_name(tmp_path: Path) -> None:
     source = encode_video(tmp_path / "a.flv", 30, max_b_frames=0)
     data = bytearray(source.read_bytes())

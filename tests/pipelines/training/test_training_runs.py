@@ -274,6 +274,7 @@ def test_early_stopping_waits_for_its_patience_and_keeps_the_best_epoch(
     # The first epoch after which two went by without a smaller loss.
     ends = [n for n in range(1, 41) if n - 1 - int(np.argmin(values[:n])) >= 2]
     assert report.stopped_early
+    assert report.notes == ("stopped early: 2 epochs without a smaller total in validation",)
     assert report.epoch == len(lines) == ends[0] < 40
     assert report.selected_epoch == 1 + int(np.argmin(values)) == report.epoch - 2
     assert load(find_checkpoint(report.out)).epoch == report.selected_epoch
