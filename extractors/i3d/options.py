@@ -40,7 +40,8 @@ class I3DOptions(Model):
     @model_validator(mode="after")
     def _maps_are_of_windows(self) -> "I3DOptions":
         if self.maps is not None and (self.steps or self.window_steps):
-            raise ValueError("maps: expected windows, got rows of steps; remove one of them")
+            given = "steps" if self.steps else "window_steps"
+            raise ValueError(f"maps: expected windows, got {given}: true; remove one of them")
         return self
 
     @model_validator(mode="before")
