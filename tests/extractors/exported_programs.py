@@ -110,7 +110,9 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
 @cache
 def network(name: str) -> nn.Module:
     """Returns a network of seeded weights, as it is used."""
-    return seeded(0, NETWORKS[name][0]).eval()
+    # Whoever asks first: a network made in inference mode could not be exported.
+    with torch.inference_mode(False):
+        return seeded(0, NETWORKS[name][0]).eval()
 
 
 @cache

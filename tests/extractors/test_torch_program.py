@@ -137,6 +137,7 @@ def test_a_program_with_a_largest_batch_is_given_no_more(tmp_path: Path) -> None
     assert sizes == [4, 4, 2]
 
 
+@pytest.mark.filterwarnings("ignore::clipmill.extractors.precision.SlowPrecisionWarning")
 def test_bgr_and_reduced_precision(tmp_path: Path) -> None:
     frames = frames_of(NETWORKS["resnet"][1])
     expected = by_hand("resnet", np.ascontiguousarray(frames[..., ::-1]))["features"]
