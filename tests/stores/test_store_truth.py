@@ -364,7 +364,7 @@ def test_verify_finds_nothing_in_a_sound_store(
 
 
 def _values_object(store: Store, shard: str) -> str:
-    return f"{shard}/values/c/0/0" if store.format == "zarr" else shard
+    return shard + {"zarr": "/values/c/0/0", "npy": "/values.npy", "parquet": ""}[store.format]
 
 
 @pytest.mark.parametrize("damage", ["flipped", "truncated", "deleted"])
