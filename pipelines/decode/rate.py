@@ -2,6 +2,7 @@
 
 import functools
 import time
+from collections.abc import Callable
 
 from clipmill.pipelines.decode.inspection import inspect
 from clipmill.pipelines.decode.process import decoder_threads
@@ -26,7 +27,7 @@ def measure(path: str, seconds: float, num_threads: int, stream: str | None = No
     """Returns the rate; runs in the child process."""
     num_frames, spent = 0, 0.0
     with_pyav = functools.partial(_with_pyav, stream)
-    decode = _with_decord if stream is None else with_pyav
+    decode: Callable[[str, float, int], tuple[int, float]] = _with_decord if stream is None else with_pyav
     while spent < seconds or not num_frames:
         try:
             count, elapsed = decode(path, seconds - spent, num_threads)
