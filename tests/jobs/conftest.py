@@ -40,7 +40,7 @@ def blobs(tmp_path_factory: pytest.TempPathFactory) -> Path:
         _video(folder / "videos" / f"label {number % 2}" / f"clip ü{number}.mp4", number, number % 2)
     weights = folder / "squeezenet.pt"
     torch.save(seeded(3, SqueezeNet).state_dict(), weights)
-    squeezenet = {"extractor": "squeezenet", "weights": {"file": str(weights)}}
+    squeezenet = {"extractor": "squeezenet", "weights": {"file": str(weights), "card": "imagenet-caffe"}}
     config = {
         "store": {"url": str(folder / "store"), "dataset": "blobs"},
         "videos": {"folder": str(folder / "videos"), "label": "parent_folder"},
