@@ -29,8 +29,8 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 LEARNING = [name for name in registry.BUILT_IN if not registry.registration(name).card.closed_form]
 CASES = [(name, "", {}) for name in LEARNING] + [(name, *form) for name in LEARNING for form in VARIANTS.get(name, [])]
-EPOCHS = 7
-"""As many as the greedy forms have phases."""
+EPOCHS = {"ccl": 4, "cmdn": 7}
+"""As many as there are phases; of others two."""
 
 
 def trained_states(parallel: Any = None) -> dict[str, dict[str, Any]]:
@@ -46,12 +46,13 @@ def trained_states(parallel: Any = None) -> dict[str, dict[str, Any]]:
         items = replace(items, inputs={key: as_double(rows) for key, rows in items.inputs.items()})
         sizes = Sizes({key: source.dim for key, source in items.sources.items()}, len(items.label_names))
         model: Any = registry.build(name, resolved, sizes, seed=3).double()
-        loop = resolved_loop(card, LoopConfig(epochs=EPOCHS, batch=7, learning_rate=1e-3, max_gradient_norm=1.0))
+        epochs = EPOCHS.get(name, 2)
+        loop = resolved_loop(card, LoopConfig(epochs=epochs, batch=7, learning_rate=1e-3, max_gradient_norm=1.0))
         training = replace(
             training_of(model, items, loop, group), couples_batch=card.couples_batch, gathers=card.gathers
         )
         widths = watched(model)
-        losses = [train_epoch(training, epoch) for epoch in range(EPOCHS)]
+        losses = [train_epoch(training, epoch) for epoch in range(epochs)]
         found[f"{name} {form}"] = {
             "state": {key: value.double() for key, value in model.state_dict().items()},
             "losses": losses,
