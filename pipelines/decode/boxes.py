@@ -7,7 +7,14 @@ import struct
 from collections.abc import Iterator, Sequence
 from typing import BinaryIO
 
-SIGNATURES = ((b"\x1aE\xdf\xa3", 0, "matroska"), (b"AVI ", 8, "avi"), (b"OggS", 0, "ogg"), (b"FLV", 0, "flv"))
+SIGNATURES = (
+    (b"\x1aE\xdf\xa3", 0, "matroska"),
+    (b"AVI ", 8, "avi"),
+    (b"OggS", 0, "ogg"),
+    (b"FLV", 0, "flv"),
+    (b"\x30\x26\xb2\x75", 0, "asf"),
+    (b"\x06\x0e\x2b\x34", 0, "mxf"),
+)
 FRAGMENT_BOXES = frozenset({b"styp", b"sidx", b"moof", b"emsg", b"prft"})
 MP4_BOXES = frozenset({b"ftyp", b"moov", b"mdat", b"free", b"skip", b"wide", b"pnot"}) | FRAGMENT_BOXES
 MAX_BOXES = 10_000
@@ -220,9 +227,11 @@ def _name(kind: bytes) -> str:
 def _boxes(file: BinaryIO, start: int, stop: int) -> Iterator[tuple[bytes, int, int]]:
     """Yields type, start of the content and end of each box in a span of the file."""
     for _ in range(MAX_BOXES):
+        if start + 8 > stop:
+            return
         file.seek(start)
         head = file.read(16)
-        if start + 8 > stop or len(head) < 8:
+        if len(head) < 8:
             return
         size, kind = struct.unpack_from(">I4s", head)
         content = start + 8

@@ -5,7 +5,7 @@ Runs in the child process only (`inspection`, `session`). The reason codes of it
 ===================== =========================================================================================
 missing_file          gone since it was planned (`inspection` tells it, and ``empty_file``, before a child is asked)
 not_a_video           no container format we read recognises it (pictures and playlists count as none)
-truncated             an MP4 or MOV file that ends before its index (moov); what breaks off later is `scan`'s to tell
+truncated             a file that ends in its header, or before its index (moov); what ends later is `scan`'s to tell
 missing_init_segment  a media segment (.m4s) without the part that says what is in it
 unreadable            a container whose header is broken
 no_video_stream       audio, subtitles or cover pictures only
@@ -98,6 +98,8 @@ def _cannot_open(path: str, error: Exception, complaints: Complaints) -> Refused
         return refusal(path, "not_a_video", "a video", "a file no video format recognises", "remove it from the input")
     if kind == "mp4" and (refused := _no_index(path)) is not None:
         return refused
+    if (cut := endings.break_off(path, "matroska,webm" if kind == "matroska" else kind)) is not None:
+        return refusal(path, "truncated", f"a whole {kind} header", f"a part of it: {cut}", "fetch the file again")
     text = getattr(error, "strerror", None) or str(error)
     return refusal(path, "unreadable", f"a readable {kind} header", text + complaints.quoted(), "re-encode it")
 

@@ -78,6 +78,8 @@ def _avi(path: str, file: BinaryIO, length: int) -> str | None:
                     return _bytes_missing(stop - length, "its list of frames is long")
                 if chunk_size <= 4:
                     return None
+            elif chunk == b"LIST" and stop > length and list_kind == b"hdrl":
+                return _bytes_missing(stop - length, "its header is long")
             inner = stop + (chunk_size & 1)
         position += 8 + size + (size & 1)
         if position >= length or size <= 4:
@@ -167,7 +169,9 @@ def _asf(path: str, file: BinaryIO, length: int) -> str | None:
     data_object = bytes.fromhex("3626b2758e66cf11a6d900aa0062ce6c")
     head = file.read(30)
     header_size = int.from_bytes(head[16:24], "little")
-    header = head + file.read(min(header_size, 1 << 20) - 30)
+    if header_size > length:
+        return _bytes_missing(header_size - length, "its header is long")
+    header = head + file.read(max(min(header_size, 1 << 20) - 30, 0))
     place = header.find(file_properties)
     if place >= 0 and len(header) >= place + 92 and header[place + 88] & 1:
         return None

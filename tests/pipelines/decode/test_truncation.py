@@ -65,7 +65,12 @@ def test_a_cut_is_told_wherever_it_falls(kind: str, tmp_path: Path) -> None:
     told = 0
     for percent in (23.4, 51, 77.7, 90, 95, 99):
         cut.write_bytes(whole[: int(len(whole) * percent / 100)])
-        timeline = scan(str(cut))
+        try:
+            timeline = scan(str(cut))
+        except VideoError as error:
+            # Cut within the header, of which there is much in MXF.
+            told += error.reason == "truncated"
+            continue
         assert timeline.num_frames <= NUM_FRAMES
         if timeline.num_frames < NUM_FRAMES:
             assert timeline.truncated is not None, f"cut to {percent} %, {timeline.num_frames} frames"
