@@ -17,6 +17,8 @@ NUM_ROWS = 2
 NUM_BITS = NUM_COLUMNS * NUM_ROWS
 DARK, BRIGHT = 32, 224
 TIME_BASE = Fraction(1, 90_000)
+STREAM_LEVELS = (60, 160)
+"""Grey levels of the streams of `encode_two_streams`."""
 
 
 def draw_frame(number: int, width: int, height: int, pattern: Pattern = "drift") -> npt.NDArray[np.uint8]:
@@ -100,3 +102,28 @@ def encode_video(
     # those that spin can starve each other and the machine.
     os.sched_setscheduler(0, *scheduling)
     return path
+
+
+def encode_two_streams(
+    path: Path, sizes: Sequence[tuple[int, int]] = ((96, 64), (96, 64)), defaults: Sequence[bool] = (False, False)
+) -> str:
+    """Writes two video streams of 10 grey frames, titled front (English) and rear (French)."""
+    with av.open(str(path), "w") as container:
+        streams = []
+        for (width, height), title, language, is_default in zip(
+            sizes, ("front", "rear"), ("eng", "fra"), defaults, strict=True
+        ):
+            stream = container.add_stream("libx264", rate=10)
+            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
+            stream.metadata["title"], stream.metadata["language"] = title, language
+            stream.disposition = int(is_default)
+            streams.append(stream)
+        for number in range(10):
+            for stream, level in zip(streams, STREAM_LEVELS, strict=True):
+                pixels = np.full((stream.height, stream.width, 3), level, dtype=np.uint8)
+                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
+                frame.pts, frame.time_base = number, Fraction(1, 10)
+                container.mux(stream.encode(frame))
+        for stream in streams:
+            container.mux(stream.encode(None))
+    return str(path)

@@ -1,6 +1,6 @@
 """Which of several video streams is used: what stands out, what is asked for, and what is refused."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from fractions import Fraction
 from pathlib import Path
 
@@ -8,6 +8,7 @@ import av
 import numpy as np
 import pytest
 from decoded_events import request, run
+from encoded_videos import STREAM_LEVELS, encode_two_streams
 
 from clipmill.pipelines.decode.probe import probe, video_fingerprint
 from clipmill.pipelines.decode.scan import scan
@@ -15,38 +16,11 @@ from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.schemas.errors import VideoError
 
-LEVELS = (60, 160)
-
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[DecodeSession]:
     with DecodeSession() as opened:
         yield opened
-
-
-def two_streams(
-    path: Path, sizes: Sequence[tuple[int, int]] = ((96, 64), (96, 64)), defaults: Sequence[bool] = (False, False)
-) -> str:
-    """Writes two video streams of 10 grey frames, titled front (English) and rear (French)."""
-    with av.open(str(path), "w") as container:
-        streams = []
-        for (width, height), title, language, is_default in zip(
-            sizes, ("front", "rear"), ("eng", "fra"), defaults, strict=True
-        ):
-            stream = container.add_stream("libx264", rate=10)
-            stream.width, stream.height, stream.pix_fmt = width, height, "yuv420p"
-            stream.metadata["title"], stream.metadata["language"] = title, language
-            stream.disposition = int(is_default)
-            streams.append(stream)
-        for number in range(10):
-            for stream, level in zip(streams, LEVELS, strict=True):
-                pixels = np.full((stream.height, stream.width, 3), level, dtype=np.uint8)
-                frame = av.VideoFrame.from_ndarray(pixels, format="rgb24").reformat(format="yuv420p")
-                frame.pts, frame.time_base = number, Fraction(1, 10)
-                container.mux(stream.encode(frame))
-        for stream in streams:
-            container.mux(stream.encode(None))
-    return str(path)
 
 
 def refused(path: str, stream: str | None = None) -> VideoError:
@@ -61,7 +35,7 @@ def refused(path: str, stream: str | None = None) -> VideoError:
 def test_a_stream_is_chosen_by_number_title_or_language(
     session: DecodeSession, tmp_path: Path, stream: str, level: int
 ) -> None:
-    path = two_streams(tmp_path / "a.mkv")
+    path = encode_two_streams(tmp_path / "a.mkv")
     timeline = scan(path, stream)
     (outcome,) = run(session, [request(path, timeline=timeline)])
     means = [frame.mean() for frame in outcome.frames.values()]
@@ -72,14 +46,14 @@ def test_a_stream_is_chosen_by_number_title_or_language(
 
 def test_a_stream_of_mp4_and_mpegts(session: DecodeSession, tmp_path: Path) -> None:
     for suffix in ("mp4", "ts"):
-        path = two_streams(tmp_path / f"a.{suffix}")
+        path = encode_two_streams(tmp_path / f"a.{suffix}")
         (outcome,) = run(session, [request(path, timeline=scan(path, "v:1"))])
-        np.testing.assert_allclose([frame.mean() for frame in outcome.frames.values()], LEVELS[1], atol=2)
+        np.testing.assert_allclose([frame.mean() for frame in outcome.frames.values()], STREAM_LEVELS[1], atol=2)
 
 
 def test_two_streams_that_are_as_likely_are_refused(tmp_path: Path) -> None:
     for suffix in ("mkv", "ts"):
-        error = refused(two_streams(tmp_path / f"a.{suffix}"))
+        error = refused(encode_two_streams(tmp_path / f"a.{suffix}"))
         assert error.reason == "ambiguous_stream"
         assert "stream 0 96x64" in error.message
         assert error.message.endswith("choose one with videos.stream, or the manifest's column stream")
@@ -88,14 +62,14 @@ def test_two_streams_that_are_as_likely_are_refused(tmp_path: Path) -> None:
 
 
 def test_a_default_flag_or_a_larger_picture_stands_out(tmp_path: Path) -> None:
-    assert scan(two_streams(tmp_path / "a.mkv", defaults=(False, True))).stream_index == 1
+    assert scan(encode_two_streams(tmp_path / "a.mkv", defaults=(False, True))).stream_index == 1
     for number, sizes in enumerate([((48, 32), (320, 240)), ((320, 240), (48, 32))]):
-        path = two_streams(tmp_path / f"{number}.mkv", sizes=sizes)
+        path = encode_two_streams(tmp_path / f"{number}.mkv", sizes=sizes)
         assert (probe(path).width, scan(path).stream_index) == (320, 1 - number)
 
 
 def test_streams_that_are_not_there_are_refused_with_those_that_are(tmp_path: Path) -> None:
-    path = two_streams(tmp_path / "a.mkv")
+    path = encode_two_streams(tmp_path / "a.mkv")
     error = refused(path, "reer")
     assert error.reason == "no_such_stream"
     assert "stream 0 96x64 'front' 'eng', 1 96x64 'rear' 'fra'" in error.message
@@ -124,7 +98,7 @@ def test_a_cover_is_no_candidate(session: DecodeSession, tmp_path: Path) -> None
 
 
 def test_each_stream_has_a_fingerprint_of_its_own(tmp_path: Path) -> None:
-    path = two_streams(tmp_path / "a.mkv")
+    path = encode_two_streams(tmp_path / "a.mkv")
     assert len({video_fingerprint(path, stream) for stream in (None, "0", "1")}) == 3
 
 
@@ -133,7 +107,7 @@ def test_thumbnails_are_those_of_the_stream(tmp_path: Path) -> None:
 
     from PIL import Image
 
-    path = two_streams(tmp_path / "a.mkv")
-    for stream, level in zip(("front", "rear"), LEVELS, strict=True):
+    path = encode_two_streams(tmp_path / "a.mkv")
+    for stream, level in zip(("front", "rear"), STREAM_LEVELS, strict=True):
         (jpeg,) = thumbnails(path, [0.5], 32, stream)
         assert np.asarray(Image.open(io.BytesIO(jpeg))).mean() == pytest.approx(level, abs=4)

@@ -10,11 +10,11 @@ from clipmill.schemas.config import VideosConfig
 from clipmill.schemas.errors import ManifestError
 from clipmill.stores import FeatureStore
 from clipmill.stores.manifests import read_manifest
-from tests.pipelines.decode.test_streams import two_streams
+from tests.encoded_videos import encode_two_streams
 
 
 def test_two_streams_of_one_file_are_two_videos(tmp_path: Path) -> None:
-    two_streams(tmp_path / "dash.mkv")
+    encode_two_streams(tmp_path / "dash.mkv")
     listed = tmp_path / "list.csv"
     listed.write_text("path,id,stream\ndash.mkv,front,front\ndash.mkv,rear,1\ndash.mkv,either,\n")
     store = str(tmp_path / "store")
