@@ -1,6 +1,7 @@
 """The decode child: reads requests, decodes, writes frames into the ring. Run as ``python -m``; see `process`."""
 
 import fcntl
+import mmap
 import os
 import resource
 import select
@@ -8,23 +9,40 @@ import signal
 import sys
 from collections.abc import Callable
 
+from clipmill.pipelines.decode import memory_limit
 from clipmill.pipelines.decode.channel import Channel
 from clipmill.pipelines.decode.ring import RingWriter
-from clipmill.pipelines.decode.wire import DONE, FAILED, Message, pack
+from clipmill.pipelines.decode.wire import DONE, FAILED, READY, Message, pack
 from clipmill.schemas.errors import VideoError
+
+LEAST_ROOM_BYTES = 32 << 20
+"""Ours: with less address space than this beyond its libraries, a child could decode next to nothing."""
 
 
 def main() -> None:
     """Serves requests until the parent closes its end."""
-    command, answer, life, ring, memory_bytes, num_threads = (int(item) for item in sys.argv[1:])
+    command, answer, life, ring, memory_bytes, num_threads, decodes = (int(item) for item in sys.argv[1:])
     _die_with_parent(life)
+    remedy = memory_limit.remedy(memory_bytes)
+    allowed_bytes = memory_limit.allowed_bytes(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_AS, (allowed_bytes, allowed_bytes))
     channel = Channel(command, answer)
     frames = RingWriter(ring)
+    _load(bool(decodes))
+    channel.send(pack(READY))
     while (request := channel.next_request()) is not None:
         os.ftruncate(sys.stderr.fileno(), 0)
-        _answer(channel, request, _operation(request, channel, frames, num_threads))
+        _answer(channel, request, _operation(request, channel, frames, num_threads), remedy)
+
+
+def _load(decodes: bool) -> None:
+    """Imports what every request needs, so that where memory does not suffice for it no video is blamed."""
+    from clipmill.pipelines.decode import containers  # noqa: F401
+
+    if decodes:
+        from clipmill.pipelines.decode import serving  # noqa: F401
+    mmap.mmap(-1, LEAST_ROOM_BYTES).close()
 
 
 def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads: int) -> Callable[[], bytes]:
@@ -50,7 +68,7 @@ def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads
     return lambda: serve(request, channel, ring, num_threads)
 
 
-def _answer(channel: Channel, request: Message, operation: Callable[[], bytes]) -> None:
+def _answer(channel: Channel, request: Message, operation: Callable[[], bytes], remedy: str) -> None:
     path = request.data["path"]
     try:
         answer = operation()
@@ -61,7 +79,7 @@ def _answer(channel: Channel, request: Message, operation: Callable[[], bytes]) 
             FAILED,
             {
                 "reason": "out_of_memory",
-                "message": f"video {path}: expected to fit the decoder's memory, got more; raise decode.memory_gib",
+                "message": f"video {path}: expected to fit the decoder's memory, got more; {remedy}",
             },
         )
     channel.send(answer)
