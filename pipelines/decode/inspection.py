@@ -102,7 +102,8 @@ def _ask(path: str, request: bytes, seconds: float, memory_bytes: int, fresh: bo
     except ChildDiedError:
         ending, line, starved = child.death()
         got = f"{ending} in the reader{f' ({line})' if line else ''}"
-        remedy = f"{memory_limit.remedy(memory_bytes)}, or re-encode it" if starved else "re-encode it"
+        more_memory = memory_limit.remedy(memory_bytes, killed=ending == "SIGKILL")
+        remedy = f"{more_memory}, or re-encode it" if starved else "re-encode it"
         message = describe("video", path, "a readable container", got, remedy)
         raise _NoAnswerError("out_of_memory" if starved else "decoder_crashed", message) from None
     finally:

@@ -11,8 +11,14 @@ def allowed_bytes(asked_bytes: int) -> int:
     return min([asked_bytes, *limits])
 
 
-def remedy(asked_bytes: int) -> str:
-    """Returns what a user must raise where a decode child has too little memory."""
+def remedy(asked_bytes: int, killed: bool = False) -> str:
+    """Returns what a user can do where a decode child has too little memory.
+
+    Args:
+        killed: by the kernel, whose memory ran out: a higher limit would not help.
+    """
+    if killed:
+        return "see that the machine has memory to spare"
     allowed = allowed_bytes(asked_bytes)
     if allowed < asked_bytes:
         return f"raise the limit on address space (ulimit -v), which is {allowed / GIB:.2f} GiB here"

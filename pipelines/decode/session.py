@@ -276,7 +276,7 @@ class DecodeSession:
             state.queue.popleft()
             remedy = {
                 "deadline": "raise decode.deadline_seconds, or re-encode it",
-                "out_of_memory": f"{memory_limit.remedy(self._memory_bytes)}, or re-encode it",
+                "out_of_memory": f"{memory_limit.remedy(self._memory_bytes, killed='SIGKILL' in got)}, or re-encode it",
             }.get(reason, "re-encode it")
             error = VideoError("decode", reason, f"video {path}: expected it to decode, got {got}; {remedy}")
             yield Failed(pending.number, error, pending.attempts)

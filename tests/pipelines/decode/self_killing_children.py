@@ -17,7 +17,10 @@ def kill_at_first_reads(event, arguments):
     while frame is not None:
         names.add(frame.f_code.co_name)
         frame = frame.f_back
-    kind = "timeline" if "read_timeline" in names else "header"
+    kinds = {{"read_timeline": "timeline", "read_header": "header"}}
+    kind = next((kinds[name] for name in kinds if name in names), None)
+    if kind is None:
+        return
     for number in range(TIMES):
         try:
             # One of many processes that begin the same file makes it.

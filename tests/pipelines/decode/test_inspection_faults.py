@@ -95,7 +95,7 @@ def test_thumbnails_and_rates_have_a_second_try(video: str, tmp_path: Path, monk
 @pytest.mark.usefixtures("no_idle_reader")
 def test_as_many_tries_as_are_asked_for(video: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     killed = kill_readers(tmp_path, monkeypatch, times=3)
-    with pytest.raises(VideoError, match="SIGKILL in the reader") as caught:
+    with pytest.raises(VideoError, match="SIGKILL in the reader; see that the machine has memory") as caught:
         scan(video, limits=InspectionLimits(max_attempts=2))
     assert (caught.value.stage, caught.value.reason) == ("scan", "out_of_memory")
     assert len(os.listdir(killed)) == 2
