@@ -1,5 +1,6 @@
 """The decode child: reads requests, decodes, writes frames into the ring. Run as ``python -m``; see `process`."""
 
+import errno
 import fcntl
 import mmap
 import os
@@ -15,7 +16,7 @@ from clipmill.pipelines.decode.ring import RingWriter
 from clipmill.pipelines.decode.wire import DONE, FAILED, READY, Message, pack
 from clipmill.schemas.errors import VideoError
 
-LEAST_ROOM_BYTES = 32 << 20
+LEAST_ROOM_BYTES = 64 << 20
 """Ours: with less address space than this beyond its libraries, a child could decode next to nothing."""
 
 
@@ -74,7 +75,9 @@ def _answer(channel: Channel, request: Message, operation: Callable[[], bytes], 
         answer = operation()
     except VideoError as error:
         answer = pack(FAILED, {"reason": error.reason, "message": error.message})
-    except MemoryError:
+    except (MemoryError, OSError, ImportError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
         answer = pack(
             FAILED,
             {
@@ -83,6 +86,14 @@ def _answer(channel: Channel, request: Message, operation: Callable[[], bytes], 
             },
         )
     channel.send(answer)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Returns whether `error` is how a library says that memory, or room for a thread's stack, ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)):
+        return True
+    # The dynamic linker's and Python's own words.
+    return any(word in str(error) for word in ("failed to map segment", "allocate memory", "can't start new thread"))
 
 
 def _die_with_parent(life: int) -> None:

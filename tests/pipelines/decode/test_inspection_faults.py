@@ -1,5 +1,6 @@
 """Readers of headers and packets that are killed, crash, hang or have too little memory."""
 
+import errno
 import os
 import signal
 import subprocess
@@ -8,6 +9,7 @@ import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
+import av.error
 import pytest
 import yaml
 from decoded_events import request, run
@@ -15,6 +17,7 @@ from encoded_videos import encode_video
 from self_killing_children import kill_readers
 
 from clipmill.pipelines.decode import inspection, process
+from clipmill.pipelines.decode.child import _is_lack_of_memory
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.decode.probe import probe
 from clipmill.pipelines.decode.process import ChildProcess
@@ -257,3 +260,21 @@ def test_fork_that_is_refused_is_a_fault_of_the_machine(video: str, monkeypatch:
     monkeypatch.setattr(process, "ChildProcess", refused)
     with pytest.raises(MachineFaultError, match="Resource temporarily unavailable at each of 3 tries"):
         probe(video)
+
+
+@pytest.mark.parametrize(
+    ("error", "expected"),
+    [
+        (MemoryError(), True),
+        # What FFmpeg says where it cannot start its threads.
+        (av.error.BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable"), True),
+        (OSError(errno.ENOMEM, "Cannot allocate memory"), True),
+        (ImportError("libavcodec.so: failed to map segment from shared object"), True),
+        (RuntimeError("can't start new thread"), True),
+        (ImportError("No module named 'decord'"), False),
+        (OSError(errno.EIO, "Input/output error"), False),
+        (RuntimeError("a decoder's own"), False),
+    ],
+)
+def test_what_counts_as_lack_of_memory(error: Exception, expected: bool) -> None:
+    assert _is_lack_of_memory(error) == expected
