@@ -60,7 +60,10 @@ class NetworkError(ClipmillError):
 
 
 class MachineFaultError(ClipmillError):
-    """Too many videos failed for reasons that are none of theirs: nothing is booked on them, run the command again."""
+    """Too many videos failed for reasons that are none of theirs, or no decoder starts; nothing is booked on them.
+
+    Run the command again.
+    """
 
     exit_code = EXIT_RETRYABLE
 

@@ -21,7 +21,7 @@ def python(*arguments: str, site: Path | None = None) -> Done:
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": os.pathsep.join(search), "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
 

@@ -2,7 +2,6 @@
 
 import re
 import threading
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -14,7 +13,7 @@ class Served:
     """What the server does. Tests change it while it runs.
 
     Attributes:
-        pause_seconds: how long a connection that is cut stays open without a word.
+        silent: a connection that is cut stays open without a word until its reader closes it.
         cuts: of each request in turn, after how many bytes of its body the connection is closed (None: it is not).
         statuses: of each request in turn, an answer to give instead of the file (None: the file).
         total_in_range: what a partial answer says the size is; None: the truth.
@@ -28,7 +27,7 @@ class Served:
     length: bool = True
     chunked: bool = False
     content_type: str = "application/octet-stream"
-    pause_seconds: float = 0.0
+    silent: bool = False
     cuts: list[int | None] = field(default_factory=list)
     statuses: list[int | None] = field(default_factory=list)
     retry_after: str | None = None
@@ -97,8 +96,9 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(b"0\r\n\r\n" if cut is None else b"")
             else:
                 self.wfile.write(sent)
-        if cut is not None:
-            time.sleep(served.pause_seconds)
+        if cut is not None and served.silent:
+            with suppress(ConnectionError):
+                self.connection.recv(1)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 BUCKET = "videos"
-_STARTS_WITHIN_SECONDS = 60.0
+_STARTS_WITHIN_SECONDS = 240.0
 
 
 def free_port() -> int:
@@ -120,7 +120,7 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
                 return
             if fault == "stalled":
                 time.sleep(faults.stall_seconds)
-            upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+            upstream = http.client.HTTPConnection("127.0.0.1", port, timeout=280)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "transfer-encoding"}
             upstream.request(self.command, self.path, body, headers)
             answer = upstream.getresponse()

@@ -33,7 +33,7 @@ def build(folder: Path, hook: str, out: Path) -> Path:
     """Returns what the build backend's `hook` makes of the sources in `folder`, as pip calls it."""
     code = f"import sys; from setuptools import build_meta; print(build_meta.{hook}(sys.argv[1]))"
     result = subprocess.run(
-        [sys.executable, "-c", code, str(out)], cwd=folder, capture_output=True, text=True, timeout=120
+        [sys.executable, "-c", code, str(out)], cwd=folder, capture_output=True, text=True, timeout=280
     )
     assert result.returncode == 0, result.stderr
     return out / result.stdout.split()[-1]
@@ -66,7 +66,7 @@ def unpacked_sdist(sources: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     """The source distribution, made by the command with which Beam packs the code that `--setup_file` names."""
     out = tmp_path_factory.mktemp("sdist")
     command = [sys.executable, "setup.py", "--quiet", "sdist", "--dist-dir", str(out)]
-    result = subprocess.run(command, cwd=sources, capture_output=True, text=True, timeout=120)
+    result = subprocess.run(command, cwd=sources, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     [path] = out.iterdir()
     with tarfile.open(path) as archive:
@@ -92,7 +92,7 @@ def run_installed(site: Path, folder: Path, *arguments: str) -> str:
         env=os.environ | {"PYTHONPATH": str(site)},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=280,
     )
     assert result.returncode == 0, result.stderr
     return result.stdout
@@ -157,6 +157,6 @@ def test_a_checkout_without_links_is_refused_in_one_line(sources: Path, tmp_path
     (folder / link).unlink()
     (folder / link).write_text(target)
     command = [sys.executable, "setup.py", "--version"]
-    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=60)
+    result = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=280)
     assert result.returncode == 1
     assert re.fullmatch(rf"setup\.py {named}: expected .*, got a file; .*core\.symlinks=true\n", result.stderr)

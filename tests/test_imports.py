@@ -286,7 +286,7 @@ HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "
 )
 def test_starting_up_loads_nothing_heavy(module: str) -> None:
     code = f"import sys, {module}; print('\\n'.join(sorted(sys.modules)))"
-    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=280)
     assert result.returncode == 0, result.stderr
     loaded = {name.split(".")[0] for name in result.stdout.split()}
     assert not loaded & HEAVY, f"import {module} loads {sorted(loaded & HEAVY)}"

@@ -1,6 +1,8 @@
 """The decode child: reads requests, decodes, writes frames into the ring. Run as ``python -m``; see `process`."""
 
+import errno
 import fcntl
+import mmap
 import os
 import resource
 import select
@@ -8,23 +10,40 @@ import signal
 import sys
 from collections.abc import Callable
 
+from clipmill.pipelines.decode import memory_limit
 from clipmill.pipelines.decode.channel import Channel
 from clipmill.pipelines.decode.ring import RingWriter
-from clipmill.pipelines.decode.wire import DONE, FAILED, Message, pack
+from clipmill.pipelines.decode.wire import DONE, FAILED, READY, Message, pack
 from clipmill.schemas.errors import VideoError
+
+LEAST_ROOM_BYTES = 64 << 20
+"""Ours: with less address space than this beyond its libraries, a child could decode next to nothing."""
 
 
 def main() -> None:
     """Serves requests until the parent closes its end."""
-    command, answer, life, ring, memory_bytes, num_threads = (int(item) for item in sys.argv[1:])
+    command, answer, life, ring, memory_bytes, num_threads, decodes = (int(item) for item in sys.argv[1:])
     _die_with_parent(life)
+    remedy = memory_limit.remedy(memory_bytes)
+    allowed_bytes = memory_limit.allowed_bytes(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_AS, (memory_bytes, memory_bytes))
+    resource.setrlimit(resource.RLIMIT_AS, (allowed_bytes, allowed_bytes))
     channel = Channel(command, answer)
     frames = RingWriter(ring)
+    _load(bool(decodes))
+    channel.send(pack(READY))
     while (request := channel.next_request()) is not None:
         os.ftruncate(sys.stderr.fileno(), 0)
-        _answer(channel, request, _operation(request, channel, frames, num_threads))
+        _answer(channel, request, _operation(request, channel, frames, num_threads), remedy)
+
+
+def _load(decodes: bool) -> None:
+    """Imports what every request needs, so that where memory does not suffice for it no video is blamed."""
+    from clipmill.pipelines.decode import containers  # noqa: F401
+
+    if decodes:
+        from clipmill.pipelines.decode import serving  # noqa: F401
+    mmap.mmap(-1, LEAST_ROOM_BYTES).close()
 
 
 def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads: int) -> Callable[[], bytes]:
@@ -50,21 +69,31 @@ def _operation(request: Message, channel: Channel, ring: RingWriter, num_threads
     return lambda: serve(request, channel, ring, num_threads)
 
 
-def _answer(channel: Channel, request: Message, operation: Callable[[], bytes]) -> None:
+def _answer(channel: Channel, request: Message, operation: Callable[[], bytes], remedy: str) -> None:
     path = request.data["path"]
     try:
         answer = operation()
     except VideoError as error:
         answer = pack(FAILED, {"reason": error.reason, "message": error.message})
-    except MemoryError:
+    except (MemoryError, OSError, ImportError, RuntimeError) as error:
+        if not _is_lack_of_memory(error):
+            raise
         answer = pack(
             FAILED,
             {
                 "reason": "out_of_memory",
-                "message": f"video {path}: expected to fit the decoder's memory, got more; raise decode.memory_gib",
+                "message": f"video {path}: expected to fit the decoder's memory, got more; {remedy}",
             },
         )
     channel.send(answer)
+
+
+def _is_lack_of_memory(error: Exception) -> bool:
+    """Returns whether `error` is how a library says that memory, or room for a thread's stack, ran out."""
+    if isinstance(error, MemoryError) or (isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)):
+        return True
+    # The dynamic linker's and Python's own words.
+    return any(word in str(error) for word in ("failed to map segment", "allocate memory", "can't start new thread"))
 
 
 def _die_with_parent(life: int) -> None:

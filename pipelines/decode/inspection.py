@@ -7,17 +7,16 @@ import atexit
 import os
 import threading
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess
-from clipmill.pipelines.decode.wire import DONE, REQUEST, Message, pack
-from clipmill.schemas.errors import VideoError
+from clipmill.pipelines.decode import memory_limit
+from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess, start_child
+from clipmill.pipelines.decode.wire import DONE, FAILED, REQUEST, Message, pack
+from clipmill.schemas.errors import VideoError, describe
 
-DEADLINE_SECONDS = 30.0
-"""Longest wait for a header (ours); a scan has the time to read the file besides."""
 READ_BYTES_PER_SECOND = 10e6
 """Slowest storage a scan allows for (ours)."""
-MEMORY_BYTES = 4 << 30
 MAX_IDLE = 2
 FILES_PER_CHILD = 500
 RING_BYTES = 4096
@@ -26,40 +25,89 @@ _lock = threading.Lock()
 _idle: list[ChildProcess] = []
 
 
-def inspect(stage: str, path: str, operation: str, options: Mapping[str, Any] | None = None) -> Message:
+@dataclass(frozen=True, slots=True)
+class InspectionLimits:
+    """How long a child may take for one file, how much memory it may have, and how often a file is tried.
+
+    Attributes:
+        deadline_seconds: longest wait for an answer, beyond the time it takes to read the file.
+        memory_bytes: ceiling of the child's address space; this process's own limit where that is less.
+        max_attempts: tries for one file; from the second on in a fresh child.
+    """
+
+    deadline_seconds: float = 60.0
+    memory_bytes: int = 4 << 30
+    max_attempts: int = 2
+
+
+DEFAULT_LIMITS = InspectionLimits()
+
+
+class _NoAnswerError(Exception):
+    """The child did not say what is in the file; another one may."""
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+        self.message = message
+
+
+def inspect(
+    stage: str,
+    path: str,
+    operation: str,
+    options: Mapping[str, Any] | None = None,
+    limits: InspectionLimits = DEFAULT_LIMITS,
+) -> Message:
     """Returns the child's answer to `operation` on `path`: ``probe``, ``scan``, ``thumbnails`` or ``rate``.
+
+    A child that dies, runs out of memory or does not answer in time is replaced by a fresh one, which tries again.
 
     Raises:
         VideoError: with `stage` as its stage.
+        MachineFaultError: no child could be started.
     """
     num_bytes = _check_file(stage, path)
-    child = _borrow()
-    sound = False
-    try:
-        child.send(pack(REQUEST, {"operation": operation, "path": os.path.abspath(path), **(options or {})}))
-        child.num_requests += 1
-        limit = DEADLINE_SECONDS + num_bytes / READ_BYTES_PER_SECOND
-        answer = child.receive(limit)
-        if answer is None:
-            raise VideoError(
-                stage,
-                "deadline",
-                f"video {path}: expected its packets within {limit:.0f} s, got no answer; re-encode it",
-            )
-        sound = True
-    except ChildDiedError:
-        ending, line, starved = child.death()
-        raise VideoError(
-            stage,
-            "out_of_memory" if starved else "decoder_crashed",
-            f"video {path}: expected a readable container, got {ending} in the reader"
-            f"{f' ({line})' if line else ''}; re-encode it",
-        ) from None
-    finally:
-        _give_back(child) if sound else child.kill()
+    request = pack(REQUEST, {"operation": operation, "path": os.path.abspath(path), **(options or {})})
+    seconds = limits.deadline_seconds + num_bytes / READ_BYTES_PER_SECOND
+    attempt = 1
+    while True:
+        try:
+            answer = _ask(path, request, seconds, limits.memory_bytes, fresh=attempt > 1)
+            break
+        except _NoAnswerError as problem:
+            if attempt >= limits.max_attempts:
+                raise VideoError(stage, problem.reason, problem.message) from None
+            attempt += 1
     if answer.kind != DONE:
         raise VideoError(stage, answer.data["reason"], answer.data["message"])
     return answer
+
+
+def _ask(path: str, request: bytes, seconds: float, memory_bytes: int, fresh: bool) -> Message:
+    child = _start(memory_bytes) if fresh else _borrow(memory_bytes)
+    sound = False
+    try:
+        child.send(request)
+        child.num_requests += 1
+        answer = child.receive(seconds)
+        if answer is None:
+            got = f"no answer within {seconds:.0f} s"
+            remedy = "raise decode.deadline_seconds, or re-encode it"
+            raise _NoAnswerError("deadline", describe("video", path, "its packets", got, remedy))
+        if answer.kind == FAILED and answer.data["reason"] == "out_of_memory":
+            raise _NoAnswerError("out_of_memory", answer.data["message"])
+        sound = True
+        return answer
+    except ChildDiedError:
+        ending, line, starved = child.death()
+        got = f"{ending} in the reader{f' ({line})' if line else ''}"
+        more_memory = memory_limit.remedy(memory_bytes, killed=ending == "SIGKILL")
+        remedy = f"{more_memory}, or re-encode it" if starved else "re-encode it"
+        message = describe("video", path, "a readable container", got, remedy)
+        raise _NoAnswerError("out_of_memory" if starved else "decoder_crashed", message) from None
+    finally:
+        _give_back(child) if sound else child.kill()
 
 
 def _check_file(stage: str, path: str) -> int:
@@ -80,14 +128,18 @@ def _check_file(stage: str, path: str) -> int:
     return num_bytes
 
 
-def _borrow() -> ChildProcess:
+def _start(memory_bytes: int) -> ChildProcess:
+    return start_child(memory_bytes, num_threads=1, ring_bytes=RING_BYTES, decodes=False)
+
+
+def _borrow(memory_bytes: int) -> ChildProcess:
     with _lock:
         while _idle:
             child = _idle.pop()
-            if child.is_alive:
+            if child.is_alive and child.memory_bytes == memory_bytes:
                 return child
             child.kill()
-    return ChildProcess(MEMORY_BYTES, num_threads=1, ring_bytes=RING_BYTES)
+    return _start(memory_bytes)
 
 
 def _give_back(child: ChildProcess) -> None:

@@ -3,7 +3,7 @@
 import hashlib
 import os
 
-from clipmill.pipelines.decode.inspection import inspect
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits, inspect
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.records import VideoHeader
@@ -12,7 +12,7 @@ CHUNK_BYTES = 4 << 20
 FINGERPRINT_BYTES = 16
 
 
-def probe(path: str, stream: str | None = None) -> VideoHeader:
+def probe(path: str, stream: str | None = None, limits: InspectionLimits = DEFAULT_LIMITS) -> VideoHeader:
     """Returns what the container's header claims, and which way up the first frame is. Runs in a child process.
 
     Args:
@@ -21,8 +21,9 @@ def probe(path: str, stream: str | None = None) -> VideoHeader:
     Raises:
         VideoError: stage ``probe``; the reasons are those of `containers` and ``deadline``, ``decoder_crashed``,
             ``out_of_memory``.
+        MachineFaultError: no child could be started.
     """
-    return VideoHeader(**inspect("probe", path, "probe", {"stream": stream}).data["header"])
+    return VideoHeader(**inspect("probe", path, "probe", {"stream": stream}, limits).data["header"])
 
 
 def content_fingerprint(path: str) -> str:

@@ -1,6 +1,7 @@
 """The parent's hold on a decode child: start it, talk to it, see it die, kill it."""
 
 import contextlib
+import errno
 import fcntl
 import os
 import re
@@ -13,14 +14,19 @@ import time
 import weakref
 from pathlib import Path
 
-from clipmill.pipelines.decode import ring
-from clipmill.pipelines.decode.wire import Message, Unpacker
+from clipmill.pipelines.decode import memory_limit, ring
+from clipmill.pipelines.decode.wire import READY, Message, Unpacker
+from clipmill.schemas.errors import MachineFaultError, describe
 
 # Not resolved: the folder that holds `clipmill`, which in a checkout links to this one.
 ROOT = Path(__file__).absolute().parents[3]
 READ_BYTES = 1 << 16
 STDERR_TAIL_BYTES = 4096
 GOODBYE_SECONDS = 2.0
+START_SECONDS = 120.0
+"""Ours: starting takes half a second; on a machine with forty times the work it has processors for, half a minute."""
+MAX_STARTS = 3
+"""Ours: a child that is killed while it starts is started again; one that never starts is no fault of a video."""
 MAX_DECODE_THREADS = 4
 """More threads than this gain little on the small videos features are made from, and each costs memory (ours)."""
 
@@ -51,6 +57,50 @@ class ChildDiedError(Exception):
     """The child ended without finishing what it was asked."""
 
 
+def start_child(memory_bytes: int, num_threads: int, ring_bytes: int, decodes: bool) -> "ChildProcess":
+    """Returns a child that has started and waits for requests.
+
+    Args:
+        memory_bytes: ceiling of its address space; this process's own limit where that is less.
+        decodes: load what decoding takes too, not only what reading headers and packets takes.
+
+    Raises:
+        MachineFaultError: none could be started.
+    """
+    got = ""
+    for _ in range(MAX_STARTS):
+        try:
+            child = ChildProcess(memory_bytes, num_threads, ring_bytes, decodes)
+        except OSError as error:
+            if error.errno not in (errno.EAGAIN, errno.ENOMEM):
+                raise
+            got = str(error.strerror)
+            continue
+        try:
+            answer = child.receive(START_SECONDS)
+        except ChildDiedError:
+            ending, line, _ = child.death()
+            got = f"{ending}{f' ({line})' if line else ''}"
+        except BaseException:
+            child.kill()
+            raise
+        else:
+            if answer is not None and answer.kind == READY:
+                return child
+            got = f"no sign of it within {START_SECONDS:.0f} s"
+        child.kill()
+    allowed_gib = memory_limit.allowed_bytes(memory_bytes) / memory_limit.GIB
+    raise MachineFaultError(
+        describe(
+            "decoder",
+            "process",
+            f"one that starts within {allowed_gib:.2f} GiB of address space",
+            f"{got} at each of {MAX_STARTS} tries",
+            f"{memory_limit.remedy(memory_bytes)}, or see that the machine has memory and processes to spare",
+        )
+    )
+
+
 def last_line(text: bytes) -> str:
     """Returns the last line that says something, without memory addresses, so that the same file says the same."""
     lines = [line.strip() for line in text.decode("utf-8", "replace").splitlines() if line.strip()]
@@ -64,7 +114,7 @@ class ChildProcess:
     ends of its pipes close then, and the kernel signals it even while it is inside a decoder.
     """
 
-    def __init__(self, memory_bytes: int, num_threads: int, ring_bytes: int) -> None:
+    def __init__(self, memory_bytes: int, num_threads: int, ring_bytes: int, decodes: bool) -> None:
         self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 (closed in kill)
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, fcntl.fcntl(self._stderr, fcntl.F_GETFL) | os.O_APPEND)
         ring_descriptor = ring.create(ring_bytes)
@@ -76,7 +126,7 @@ class ChildProcess:
             self._process = subprocess.Popen(
                 [
                     *(sys.executable, "-P", "-m", "clipmill.pipelines.decode.child"),
-                    *(str(item) for item in (*theirs, ring_descriptor, memory_bytes, num_threads)),
+                    *(str(int(item)) for item in (*theirs, ring_descriptor, memory_bytes, num_threads, decodes)),
                 ],
                 stdin=subprocess.DEVNULL,
                 stdout=self._stderr,
@@ -99,6 +149,7 @@ class ChildProcess:
         self._unpacker = Unpacker()
         self._outgoing = bytearray()
         self._closed = False
+        self.memory_bytes = memory_bytes
         self.num_requests = 0
         _living.add(self)
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.decode.inspection import inspect
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits, inspect
 from clipmill.schemas.errors import VideoError
 
 
@@ -59,7 +59,7 @@ class Timeline:
         return len(self.pts_seconds)
 
 
-def scan(path: str, stream: str | None = None) -> Timeline:
+def scan(path: str, stream: str | None = None, limits: InspectionLimits = DEFAULT_LIMITS) -> Timeline:
     """Returns the timeline of the video at `path`: packets only, no decoding, in a child process with a deadline.
 
     Args:
@@ -68,8 +68,9 @@ def scan(path: str, stream: str | None = None) -> Timeline:
     Raises:
         VideoError: stage ``scan``; the reasons are those of `containers` and ``deadline``, ``decoder_crashed``,
             ``out_of_memory``.
+        MachineFaultError: no child could be started.
     """
-    answer = inspect("scan", path, "scan", {"stream": stream})
+    answer = inspect("scan", path, "scan", {"stream": stream}, limits)
     times = answer.arrays["pts_seconds"].copy()
     if not len(times):
         raise VideoError("scan", "no_frames", f"video {path}: expected at least one frame, got none; re-encode it")

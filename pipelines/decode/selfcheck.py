@@ -10,7 +10,7 @@ import numpy as np
 from clipmill.pipelines.decode.probe import probe
 from clipmill.pipelines.decode.scan import scan
 from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
-from clipmill.schemas.errors import VideoError
+from clipmill.schemas.errors import MachineFaultError, VideoError
 from clipmill.schemas.recipe import Preprocess
 
 NUM_FRAMES, SIDE = 12, 64
@@ -34,7 +34,7 @@ def check_decoders() -> list[Check]:
         try:
             _encode(path)
             header = probe(path)
-        except (av.FFmpegError, VideoError) as error:
+        except (av.FFmpegError, VideoError, MachineFaultError) as error:
             return [Check("encode and probe", False, str(error))]
         checks = [Check("encode and probe", True, f"{header.codec} {header.width}x{header.height}")]
         return checks + [_check(path, decoder) for decoder in ("decord", "pyav")]
@@ -59,14 +59,14 @@ def _check(path: str, decoder: str) -> Check:
     try:
         request = DecodeRequest(path, scan(path), (View(Preprocess(), tuple(range(NUM_FRAMES))),), decoder)
         levels: dict[int, float] = {}
-        with DecodeSession(deadline_seconds=20.0) as session:
+        with DecodeSession() as session:
             for event in session.run([request]):
                 if isinstance(event, DecodedFrame):
                     levels[event.frame] = float(event.pixels.mean())
                 elif isinstance(event, Failed):
                     return Check(decoder, False, event.error.message)
-    except VideoError as error:
-        return Check(decoder, False, error.message)
+    except (VideoError, MachineFaultError) as error:
+        return Check(decoder, False, str(error))
     wrong = [frame for frame in range(NUM_FRAMES) if abs(levels.get(frame, -255.0) - _level(frame)) > TOLERANCE]
     message = f"{NUM_FRAMES} frames exact" if not wrong else f"expected every frame, got {len(wrong)} wrong or missing"
     return Check(decoder, not wrong, message)

@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess, decoder_threads
+from clipmill.pipelines.decode import memory_limit
+from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess, decoder_threads, start_child
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.pipelines.decode.wire import DONE, FAILED, FRAMES, FREE, REQUEST, RESTARTED, Message, pack
 from clipmill.schemas.arrays import Pixels
@@ -128,7 +129,7 @@ class DecodeSession:
     Args:
         deadline_seconds: longest this process waits for one attempt at a video, beyond
         deadline_factor: times the video's duration. Time the consumer spends does not count.
-        memory_bytes: ceiling of the child's address space.
+        memory_bytes: ceiling of the child's address space; this process's own limit where that is less.
         videos_per_child: the child is replaced after this many videos.
         ring_bytes: shared memory for frames; what the child can be ahead of the consumer.
         max_attempts: tries for one video; from the second on with PyAV, in a fresh child.
@@ -166,6 +167,9 @@ class DecodeSession:
         """Yields the events of every request, in the order of `requests`; request i is the i-th of them.
 
         A request ends with one `Finished` or `Failed`. `requests` is drawn from as the child has room for more.
+
+        Raises:
+            MachineFaultError: no child could be started.
         """
         source = iter(requests)
         state = _State()
@@ -201,7 +205,7 @@ class DecodeSession:
         if self._child is not None and not self._child.is_alive and self._child.num_requests == 0:
             self._kill()
         if self._child is None:
-            self._child = ChildProcess(self._memory_bytes, self._num_threads, self._ring_bytes)
+            self._child = start_child(self._memory_bytes, self._num_threads, self._ring_bytes, decodes=True)
         self._child.num_requests += 1
         self._child.send(_message(pending))
 
@@ -272,7 +276,7 @@ class DecodeSession:
             state.queue.popleft()
             remedy = {
                 "deadline": "raise decode.deadline_seconds, or re-encode it",
-                "out_of_memory": "raise decode.memory_gib, or re-encode it",
+                "out_of_memory": f"{memory_limit.remedy(self._memory_bytes, killed='SIGKILL' in got)}, or re-encode it",
             }.get(reason, "re-encode it")
             error = VideoError("decode", reason, f"video {path}: expected it to decode, got {got}; {remedy}")
             yield Failed(pending.number, error, pending.attempts)

@@ -26,6 +26,8 @@ RESTARTED = b"S"
 """Child to parent: forget the frames of the current request, they come again."""
 DONE = b"D"
 FAILED = b"E"
+READY = b"Y"
+"""Child to parent, once: it has started, and waits for requests."""
 
 Array = npt.NDArray[Any]
 

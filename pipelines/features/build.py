@@ -10,6 +10,7 @@ from typing import Any
 
 from clipmill.extractors import registry
 from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
@@ -128,7 +129,7 @@ def plan_build(
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
-        MachineFaultError: too many videos cannot be read for reasons that are none of theirs.
+        MachineFaultError: too many videos cannot be read for reasons that are none of theirs, or no decoder starts.
     """
     check_clip_rule(config.clips)
     recipes = tuple(
@@ -138,7 +139,10 @@ def plan_build(
     check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
     known = _known_probes(store) if store and not recheck_bytes else {}
-    probed, learnt = probe_videos(manifest.videos, known, on_probed)
+    limits = InspectionLimits(
+        config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
+    )
+    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
     _check_faults(config, probed, known)
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
@@ -207,7 +211,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         num_threads=worker_threads(config.engine),
         batch_windows=config.engine.batch_windows,
         decode_deadline_seconds=config.decode.deadline_seconds,
-        decode_memory_bytes=int(config.decode.memory_gib * (1 << 30)),
+        decode_memory_bytes=_decode_memory_bytes(config.decode),
         decode_videos_per_child=config.decode.videos_per_child,
         max_attempts=config.engine.max_attempts,
         max_outside_share=config.annotations.max_outside_share,
@@ -215,6 +219,10 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
     )
+
+
+def _decode_memory_bytes(config: DecodeConfig) -> int:
+    return int(config.memory_gib * (1 << 30))
 
 
 def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:

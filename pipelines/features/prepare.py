@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipmill.extractors.preprocess import geometry_key
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import video_fingerprint
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
@@ -67,6 +68,7 @@ def prepare(
     session: DecodeSession | None = None,
     keep_truncated: bool = False,
     max_outside_share: float = 1.0,
+    limits: InspectionLimits = DEFAULT_LIMITS,
 ) -> PreparedVideo:
     """Returns `video` with its windows and one decode request that serves all `recipes`.
 
@@ -77,12 +79,16 @@ def prepare(
         session: what that pass runs in, idle; None: one of its own.
         max_outside_share: of the annotated segments, or of their time, that may lie outside the video.
         keep_truncated: use what there is of a video that breaks off.
+        limits: of the scan.
+
+    Raises:
+        MachineFaultError: no child could be started to decode or scan in.
     """
     item = PreparedVideo(video)
     try:
         path = item._files.enter_context(local_copy(video.uri))
         _check_unchanged(video, path)
-        item.timeline = _plausible(video, scan(path, video.stream))
+        item.timeline = _plausible(video, scan(path, video.stream, limits))
         if not keep_truncated:
             _check_whole(video, item.timeline)
     except VideoError as error:

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import probe, video_fingerprint
 from clipmill.pipelines.features.sources import is_local, local_copy, local_path
 from clipmill.schemas.errors import VideoError
@@ -32,11 +33,15 @@ def probe_videos(
     videos: Sequence[Video],
     known: Mapping[ProbeKey, Probe],
     on_probed: Callable[[int, int], None] | None = None,
+    limits: InspectionLimits = DEFAULT_LIMITS,
 ) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
     """Returns every video probed, in order, and what was newly learnt (to be remembered by `Store.write_probes`).
 
     A local file whose path, size and modification time are known is not opened again. Remote objects are always read:
     they have no modification time one can trust.
+
+    Raises:
+        MachineFaultError: no child could be started to read headers in.
     """
     learnt: dict[ProbeKey, Probe] = {}
 
@@ -44,7 +49,7 @@ def probe_videos(
         key = _key(video)
         found = known.get(key) if key is not None else None
         if found is None:
-            found = _read(video)
+            found = _read(video, limits)
             # A file nobody could read is not known (permission comes back without a new modification time), nor is one
             # that a machine under load could not finish.
             if key is not None and found.fingerprint and not (found.failure and found.failure[1] in PASSING_REASONS):
@@ -72,12 +77,12 @@ def _key(video: Video) -> ProbeKey | None:
     return uri, status.st_size, status.st_mtime_ns
 
 
-def _read(video: Video) -> Probe:
+def _read(video: Video, limits: InspectionLimits) -> Probe:
     fingerprint = ""
     try:
         with local_copy(video.uri) as path:
             fingerprint = video_fingerprint(path, video.stream)
-            return Probe(fingerprint, probe(path, video.stream), None)
+            return Probe(fingerprint, probe(path, video.stream, limits), None)
     except VideoError as error:
         return Probe(fingerprint, None, (error.stage, error.reason, error.message))
 

@@ -14,6 +14,7 @@ from types import TracebackType
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
+from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.decode.session import (
     DecodedFrame,
     DecodeRequest,
@@ -108,7 +109,8 @@ class Worker:
 
         Raises:
             StorageUnavailableError: storage refused a write; nothing of this task is committed for that recipe.
-            MachineFaultError: too many videos of this worker failed for reasons that are none of theirs.
+            MachineFaultError: too many videos of this worker failed for reasons that are none of theirs, or no decoder
+                starts.
         """
         store = self._open_store()
         retries_before = store.objects.num_retries
@@ -169,7 +171,8 @@ class Worker:
             started = time.monotonic()
             recipes = [extraction.recipe for extraction in extractions.values()]
             spec = self._spec
-            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share)
+            limits = InspectionLimits(spec.decode_deadline_seconds, spec.decode_memory_bytes, spec.max_attempts)
+            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits)
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds

@@ -120,7 +120,7 @@ def _run(config: Path, plugin: Path, marker: Path) -> "subprocess.CompletedProce
         "CLIPMILL_TEST_MARKER": str(marker),
     }
     command = [sys.executable, "-m", "clipmill", "build", "--config", str(config), "--json"]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
 
 
 # Each of Ray's actors wants every core, so only one of the two finds a place: the other must not be given a task.

@@ -46,7 +46,7 @@ def run(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": search, "OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
 

@@ -60,7 +60,7 @@ def test_too_many_open_files_are_one_line_and_worth_another_try(tmp_path: Path) 
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": str(ROOT)},
         preexec_fn=limit,
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 4, done.stderr

@@ -58,7 +58,7 @@ def run(site: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=ROOT,
         env=os.environ | {"PYTHONPATH": search},
-        timeout=120,
+        timeout=280,
         check=False,
     )
 

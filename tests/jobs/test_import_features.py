@@ -40,7 +40,7 @@ def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=240,
+        timeout=280,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr
@@ -79,7 +79,7 @@ def thumos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     folder = tmp_path_factory.mktemp("thumos14")
     annotations = shared_data / "annotations" / "thumos14"
     made = [sys.executable, str(EXAMPLES / "thumos14_tsp" / "manifest.py"), str(annotations), str(folder / "m.csv")]
-    subprocess.run(made, check=True, timeout=60, capture_output=True)
+    subprocess.run(made, check=True, timeout=280, capture_output=True)
     (folder / "import.json").write_text(json.dumps(imported(*import_arguments(folder))))
     return folder
 

@@ -23,7 +23,7 @@ def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
 

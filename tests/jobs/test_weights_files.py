@@ -30,7 +30,7 @@ def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
         text=True,
         cwd=ROOT,
         env=os.environ | {"no_proxy": "127.0.0.1"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert "Traceback" not in done.stderr, done.stderr

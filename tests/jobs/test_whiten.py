@@ -199,7 +199,7 @@ def test_the_command_line_says_it_in_one_line(world: World) -> None:
         text=True,
         cwd=ROOT,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=120,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 2, done.stderr

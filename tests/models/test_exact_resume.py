@@ -74,7 +74,7 @@ def killed(config: TrainConfig, with_signal: int, at_step: int | None) -> int:
     # A fork has everything imported; what trains in it has one thread.
     process = multiprocessing.get_context("fork").Process(target=_train, args=(config, with_signal, at_step))
     process.start()
-    process.join(120)
+    process.join(280)
     if process.is_alive():
         process.kill()
     return process.exitcode or 0

@@ -231,9 +231,15 @@ def test_a_web_page_in_its_place_costs_nothing_of_what_is_there(served: Served, 
 
 
 def test_a_silent_connection_counts_as_cut(served: Served, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipmill.stores.download.TIMEOUT_SECONDS", 0.2)
-    served.cuts, served.pause_seconds = [HALF], 0.6
-    heard = Heard()
+    monkeypatch.setattr("clipmill.stores.download.TIMEOUT_SECONDS", 2.0)
+    served.cuts, served.silent = [HALF], True
+
+    class Patient(Heard):
+        def on_retry(self, reason: str, wait_seconds: float) -> None:
+            super().on_retry(reason, wait_seconds)
+            monkeypatch.undo()
+
+    heard = Patient()
     download(served.url, str(tmp_path / "file"), observer=heard, retry=QUICK)
     assert (tmp_path / "file").read_bytes() == CONTENT
     assert served.requests == [None, "bytes=400000-"]

@@ -1,9 +1,7 @@
 """Presentation times against the times the video was written with, and against published lists."""
 
 import json
-import os
 import re
-import signal
 import threading
 from fractions import Fraction
 from pathlib import Path
@@ -12,7 +10,6 @@ import numpy as np
 import pytest
 from encoded_videos import encode_video
 
-from clipmill.pipelines.decode import inspection
 from clipmill.pipelines.decode.probe import probe
 from clipmill.pipelines.decode.scan import scan
 from clipmill.schemas.errors import VideoError
@@ -91,45 +88,6 @@ def test_container_without_packets_has_no_frames(shared_data: Path) -> None:
     with pytest.raises(VideoError) as caught:
         scan(str(path))
     assert caught.value.reason == "no_frames"
-
-
-@pytest.fixture
-def idle_reader(tmp_path: Path) -> inspection.ChildProcess:
-    """The child that will get the next file."""
-    scan(str(encode_video(tmp_path / "first.mp4", 3)))
-    return inspection._idle[-1]
-
-
-def test_reader_that_hangs_ends_with_the_deadline(
-    tmp_path: Path, idle_reader: inspection.ChildProcess, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    path = str(encode_video(tmp_path / "a.mp4", 3))
-    monkeypatch.setattr(inspection, "DEADLINE_SECONDS", 0.3)
-    os.kill(idle_reader.pid, signal.SIGSTOP)
-    with pytest.raises(VideoError) as caught:
-        scan(path)
-    assert (caught.value.stage, caught.value.reason) == ("scan", "deadline")
-    assert not idle_reader.is_alive
-    monkeypatch.undo()
-    assert scan(path).num_frames == 3
-
-
-def test_reader_that_crashes_is_told_by_its_signal(tmp_path: Path, idle_reader: inspection.ChildProcess) -> None:
-    path = str(encode_video(tmp_path / "a.mp4", 3))
-    os.kill(idle_reader.pid, signal.SIGSTOP)
-
-    def crash() -> None:
-        os.kill(idle_reader.pid, signal.SIGSEGV)
-        os.kill(idle_reader.pid, signal.SIGCONT)
-
-    timer = threading.Timer(0.3, crash)
-    timer.start()
-    with pytest.raises(VideoError) as caught:
-        probe(path)
-    timer.join()
-    assert (caught.value.stage, caught.value.reason) == ("probe", "decoder_crashed")
-    assert "SIGSEGV" in caught.value.message
-    assert probe(path).num_frames == 3
 
 
 def test_many_threads_scan_at_once(tmp_path: Path) -> None:

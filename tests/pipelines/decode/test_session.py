@@ -39,7 +39,7 @@ NUM_FRAMES = 60
 
 @pytest.fixture(scope="module")
 def session() -> Iterator[DecodeSession]:
-    with DecodeSession(deadline_seconds=30, videos_per_child=1000) as session:
+    with DecodeSession(deadline_seconds=200, videos_per_child=1000) as session:
         yield session
 
 

@@ -32,7 +32,7 @@ def test_thumbnails_of_no_video_are_a_video_error(tmp_path: Path) -> None:
 @pytest.mark.parametrize("pix_fmt", ["yuv420p", "yuv420p10le"])
 def test_raw_decode_rate_is_positive_even_for_a_short_video(tmp_path: Path, pix_fmt: str) -> None:
     path = encode_video(tmp_path / "a.mp4", 5, pix_fmt=pix_fmt)
-    assert raw_decode_rate(str(path), seconds=0.05) > 5
+    assert raw_decode_rate(str(path), seconds=0.05) > 0
 
 
 def test_raw_decode_rate_of_an_undecodable_video_is_a_video_error(shared_data: Path) -> None:

@@ -57,7 +57,7 @@ def outcomes(shared_data: Path) -> dict[Path, Outcome]:
             requests[path] = request(path)
         except VideoError as error:
             ends[path] = Outcome(error=error)
-    with DecodeSession(deadline_seconds=30, deadline_factor=0) as session:
+    with DecodeSession(deadline_seconds=200, deadline_factor=0) as session:
         ends |= dict(zip(requests, run(session, list(requests.values()), digest), strict=True))
     return ends
 
@@ -86,7 +86,7 @@ def test_published_frames_are_reproduced_to_the_bit(outcomes: dict[Path, Outcome
 def exact(outcomes: dict[Path, Outcome]) -> Iterator[dict[Path, Outcome]]:
     """The same passes by PyAV alone, for the files decord served."""
     served = [path for path, end in outcomes.items() if end.summary is not None and end.summary.decoder == "decord"]
-    with DecodeSession(deadline_seconds=30, deadline_factor=0) as session:
+    with DecodeSession(deadline_seconds=200, deadline_factor=0) as session:
         ends = run(session, [request(path, decoder="pyav") for path in served], digest)
         yield dict(zip(served, ends, strict=True))
 

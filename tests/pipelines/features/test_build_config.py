@@ -181,7 +181,7 @@ def test_reading_a_file_loads_no_engine() -> None:
         capture_output=True,
         text=True,
         cwd=Path(__file__).resolve().parents[3],
-        timeout=60,
+        timeout=280,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -33,7 +33,7 @@ REAL = (
 def by_command(path: Path, *arguments: str) -> list[str]:
     """Returns the MD5 of each frame that the ffmpeg on PATH writes of the first video stream."""
     command = ["ffmpeg", "-v", "error", "-nostdin", "-i", str(path), "-map", "0:v:0", *arguments, "-f", "framemd5", "-"]
-    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=280)
     return [line.split(",")[-1].strip() for line in done.stdout.splitlines() if line and not line.startswith("#")]
 
 
