@@ -1,5 +1,6 @@
 """I3D on flow from image files: rows of the published loader; files that change, do not fit or are not there."""
 
+import re
 import shutil
 from collections.abc import Sequence
 from functools import cache, partial
@@ -19,6 +20,9 @@ from encoded_videos import encode_video
 from clipmill.extractors.flow import FlowOptions, make_flow
 from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.torch_extractor import seeded
+from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.schemas.errors import ClipmillError
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 
@@ -89,15 +93,20 @@ def feature(flow: dict[str, Any], **sampling: Any) -> dict[str, Any]:
     }
 
 
-def configured(root: Path, features: dict[str, Any], videos: str = "videos", engine: str = "local") -> list[str]:
-    config = {
-        "store": {"url": str(root / "store")},
-        "videos": {"folder": str(root / videos)},
+def config(root: Path, features: dict[str, Any], store: str = "store", engine: str = "local") -> Path:
+    written = {
+        "store": {"url": str(root / store)},
+        "videos": {"folder": str(root / "videos")},
         "features": features,
         "engine": {"name": engine, "device": "cpu", "threads": 1},
     }
-    (root / "build.yaml").write_text(yaml.safe_dump(config, sort_keys=False))
-    return ["build", "--config", str(root / "build.yaml")]
+    path = root / "build.yaml"
+    path.write_text(yaml.safe_dump(written, sort_keys=False))
+    return path
+
+
+def built(*arguments: Any) -> BuildReport:
+    return build(parse_build_config(config(*arguments).read_text()))
 
 
 @pytest.fixture
@@ -112,10 +121,8 @@ def root(tmp_path: Path) -> Path:
 def test_rows_are_those_of_the_published_loader(root: Path) -> None:
     named = {"folder": str(root / "flow" / "{stem}"), "x": X, "y": Y}
     resampled = feature(named, fps=10, step=None)
-    report = result(
-        *configured(root, {"every": feature(named), "ticks": resampled, "whole": feature(named, tail="repeat")})
-    )
-    assert (report["num_complete"], report["num_quarantined"]) == (6, 0)
+    report = built(root, {"every": feature(named), "ticks": resampled, "whole": feature(named, tail="repeat")})
+    assert (report.num_complete, report.num_quarantined) == (6, 0)
     store = FeatureStore(str(root / "store"))
     for name, num_frames in (("one", NUM_FRAMES), ("two", NUM_FRAMES + 1)):
         folder, last = root / "flow" / name, num_frames - 1
@@ -140,7 +147,7 @@ def test_rows_are_those_of_the_published_loader(root: Path) -> None:
 def test_a_changed_file_is_read_again_and_a_moved_folder_is_not(root: Path) -> None:
     named = {"folder": str(root / "flow" / "{stem}"), "x": X, "y": Y}
     other = {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}
-    result(*configured(root, {"flow": feature(named), "frames": other}))
+    built(root, {"flow": feature(named), "frames": other})
     url = str(root / "store")
     before = _rows(url)
     digest = _digests(url)
@@ -148,27 +155,24 @@ def test_a_changed_file_is_read_again_and_a_moved_folder_is_not(root: Path) -> N
 
     changed = root / "flow" / "one" / "one-000003x.jpg"
     assert cv2.imwrite(str(changed), 255 - cv2.imread(str(changed), cv2.IMREAD_GRAYSCALE))
-    again = result(*configured(root, {"flow": feature(named), "frames": other}))
-    assert (again["num_complete_before"], again["num_complete"], again["num_rows"].keys()) == (
-        3,
-        4,
-        {key for key in again["num_rows"] if key.startswith("flow-")},
-    )
+    again = built(root, {"flow": feature(named), "frames": other})
+    assert (again.num_complete_before, again.num_complete) == (3, 4)
+    assert [key.partition("-")[0] for key in again.num_rows] == ["flow"]
     after = _rows(url)
     assert np.abs(after["one.mp4"][0] - before["one.mp4"][0]).max() > 1e-4
     np.testing.assert_array_equal(after["one.mp4"][1:], before["one.mp4"][1:])
     np.testing.assert_array_equal(after["two.mp4"], before["two.mp4"])
     assert _digests(url)["one.mp4"] != digest["one.mp4"]
     assert _digests(url)["two.mp4"] == digest["two.mp4"]
-    assert result("verify", url, "--sample", "4")["problems"] == []
+    assert result("verify", url, "--sample", "1")["problems"] == []
 
     shutil.move(root / "flow", root / "elsewhere")
     moved = named | {"folder": str(root / "elsewhere" / "{stem}")}
-    same = result(*configured(root, {"flow": feature(moved), "frames": other}))
-    assert (same["num_tasks"], same["num_complete"]) == (0, 4)
+    same = built(root, {"flow": feature(moved), "frames": other})
+    assert (same.num_tasks, same.num_complete) == (0, 4)
     # A build of other features knows nothing of flow, and leaves its rows in force.
-    alone = result(*configured(root, {"frames": other}))
-    assert (alone["num_tasks"], alone["num_complete"]) == (0, 2)
+    alone = built(root, {"frames": other})
+    assert (alone.num_tasks, alone.num_complete) == (0, 2)
     assert _rows(url).keys() == {"one.mp4", "two.mp4"}
     assert _digests(url).keys() == {"one.mp4", "two.mp4"}
 
@@ -201,8 +205,8 @@ def test_files_that_are_not_there_or_do_not_fit_are_quarantined_with_a_reason(ro
     for path in (flow / "turned").iterdir():
         assert cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).T)
     (flow / "damaged" / "damaged-000005x.jpg").write_bytes(b"no image")
-    arguments = configured(root, {"flow": feature({"folder": str(flow / "{stem}"), "x": X, "y": Y})})
-    report = result(*arguments, code=3)
+    path = config(root, {"flow": feature({"folder": str(flow / "{stem}"), "x": X, "y": Y})})
+    report = result("build", "--config", str(path), code=3)
     assert report["num_complete"] == 2
     assert report["reasons"] == {"flow_size": 2, "missing_flow": 2, "surplus_flow": 1, "unreadable_flow": 1}
     rows = {row["video_id"]: row["message"] for row in Store.open(str(root / "store")).quarantine().to_pylist()}
@@ -216,8 +220,8 @@ def test_files_that_are_not_there_or_do_not_fit_are_quarantined_with_a_reason(ro
     assert "images of 64x96" in rows["turned.mp4"]
     # What is mended is tried again, without a word of requeue.
     shutil.copy(flow / "one" / "one-000013y.jpg", flow / "gap" / "gap-000013y.jpg")
-    again = result(*arguments, code=3)
-    assert (again["num_complete"], again["num_tasks"], again["num_quarantined"]) == (3, 1, 5)
+    again = build(parse_build_config(path.read_text()))
+    assert (again.num_complete, again.num_tasks, again.num_quarantined) == (3, 1, 5)
     found = _rows(str(root / "store"))
     np.testing.assert_array_equal(found["gap.mp4"], found["one.mp4"])
 
@@ -233,7 +237,7 @@ def test_names_of_denseflow_from_zero_and_a_bound(root: Path) -> None:
     dense = {"folder": str(root / "dense" / "{id}")}
     charades = {"folder": str(root / "flow"), "x": f"{{stem}}/{X}", "y": f"{{stem}}/{Y}", "first": 1}
     features_ = {"dense": feature(dense), "charades": feature(charades), "halved": feature(dense | {"bound": 10})}
-    result(*configured(root, features_))
+    built(root, features_)
     store = FeatureStore(str(root / "store"))
     for video_id in ("one.mp4", "two.mp4"):
         np.testing.assert_array_equal(store["dense"][video_id].values, store["charades"][video_id].values)
@@ -247,10 +251,29 @@ def test_names_of_denseflow_from_zero_and_a_bound(root: Path) -> None:
 def test_what_cannot_be_used_is_refused_before_any_work(root: Path) -> None:
     cases = {
         "flow.folder: expected a folder": {"x": X, "y": Y},
-        "nothing there": {"folder": str(root / "nowhere" / "{stem}")},
+        "got nothing there": {"folder": str(root / "nowhere" / "{stem}")},
+        "expected a folder of the file system": {"folder": "s3://bucket/flow/{stem}"},
         "expected two names": {"folder": str(root), "x": "a{number}.jpg", "y": "a{number}.jpg"},
-        "one {number}": {"folder": str(root), "x": "a.jpg"},
+        "expected one {number}": {"folder": str(root), "x": "a.jpg"},
+        "no other places": {"folder": str(root), "x": "{name}{number}.jpg"},
         "folder belongs to method: images": {"method": "dis", "folder": str(root)},
+        "expected no values": {"folder": str(root), "values": "uint8"},
     }
     for expected, flow in cases.items():
-        refused(clipmill(*configured(root, {"flow": feature(flow)})), expected)
+        with pytest.raises(ClipmillError, match=re.escape(expected)):
+            plan_build(parse_build_config(config(root, {"flow": feature(flow)}).read_text()))
+    refused(
+        clipmill("build", "--config", str(config(root, {"flow": feature({"folder": "/nowhere/at/all"})}))), "folder"
+    )
+
+
+@pytest.mark.ray
+def test_workers_of_ray_find_files_of_a_relative_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(root)
+    features_ = {"flow": feature({"folder": "flow/{stem}", "x": X, "y": Y})}
+    built(root, features_)
+    report = built(root, features_, "of-ray", "ray")
+    assert (report.num_complete, report.num_quarantined) == (2, 0)
+    expected = _rows(str(root / "store"))
+    for video_id, values in _rows(str(root / "of-ray")).items():
+        np.testing.assert_array_equal(values, expected[video_id])
