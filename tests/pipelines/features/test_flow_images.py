@@ -144,6 +144,27 @@ def test_rows_are_those_of_the_published_loader(root: Path) -> None:
         assert np.abs(tail - of_tail).max() < 1e-5 * np.abs(of_tail).max()
 
 
+def test_steps_and_both_streams_read_the_same_files(root: Path) -> None:
+    named = {"folder": str(root / "flow" / "{stem}"), "x": X, "y": Y}
+    steps, both = feature(named), feature(named)
+    steps["options"] |= {"steps": True}
+    steps["sampling"] = {"fps": None}
+    both["options"] |= {"stream": "both"}
+    built(root, {"flow": feature(named), "steps": steps, "both": both})
+    store = FeatureStore(str(root / "store"))
+    for name, num_flows in (("one", NUM_FRAMES - 1), ("two", NUM_FRAMES)):
+        whole = published_flow(root / "flow" / name, name, range(1, num_flows + 1))
+        with torch.inference_mode():
+            values = network().features(torch.from_numpy(whole).permute(3, 0, 1, 2)[None].contiguous())
+        expected = values[0].T.numpy()
+        rows = store["steps"][f"{name}.mp4"].values
+        assert rows.shape == expected.shape
+        assert np.abs(rows - expected).max() < 1e-5 * np.abs(expected).max()
+        flow, two = store["flow"][f"{name}.mp4"].values, store["both"][f"{name}.mp4"].values
+        assert two.shape == (2, 2048)
+        assert np.abs(two[:, 1024:] - flow).max() < 1e-5 * np.abs(flow).max()
+
+
 def test_a_changed_file_is_read_again_and_a_moved_folder_is_not(root: Path) -> None:
     named = {"folder": str(root / "flow" / "{stem}"), "x": X, "y": Y}
     other = {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}
