@@ -175,8 +175,8 @@ class ExtractorCard:
             or what follows from all of it (the length of a row of maps).
         check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
         check_videos: raises UsageError for videos a recipe must not be used on (its whitening was fitted on them).
-        video_files: the flow images a resolved recipe reads of a video beside the video itself, or None. Their digest
-            is part of what identifies the video's rows.
+        video_files: the flow images a resolved recipe reads of a video beside the video itself. Their digest is part of
+            what identifies the video's rows. None: it reads nothing else.
         class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
@@ -201,7 +201,7 @@ class ExtractorCard:
     resolve_files: Callable[[Recipe], Recipe] | None = None
     check: Callable[[Recipe], None] | None = None
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
-    video_files: Callable[[Recipe, Video], FlowFiles | None] | None = None
+    video_files: Callable[[Recipe, Video], FlowFiles] | None = None
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None

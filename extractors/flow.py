@@ -248,6 +248,8 @@ def make_flow(options: FlowOptions, device: str) -> Flow:
         UsageError: the library a method needs is not installed.
         WeightsError: RAFT's weights file is missing, another one, or does not fit.
     """
+    if options.method == "images":
+        raise ValueError("flow images: expected a method that computes flow, got files; read them with ImageFlows")
     if options.method == "raft":
         return _raft(options, device)
     return _dis(options.preset) if options.method == "dis" else _tvl1(options.tvl1 or TVL1Options())

@@ -20,7 +20,7 @@ from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
-NUMBER = re.compile(r"\{number(?::0?(\d{1,2})d?)?\}")
+NUMBER = re.compile(r"\{number(?::0(\d{1,2})d?)?\}")
 PLACES = re.compile(r"[{}]")
 
 X_NAME = "flow_x_{number:05d}.jpg"
@@ -196,10 +196,11 @@ def find_flow_files(folder: str, names: tuple[str, str], first: int | None, vide
         parent, _, begin = before.rpartition("/")
         parts.append((parent, begin, _placed(name[match.end() :], video_id, stem)))
         digits.append(int(match.group(1) or 1))
-    listed = [_listed(parent) for parent, _, _ in parts]
 
+    # Asked for one by one: a folder may hold the images of all videos, and would be listed for each of them.
     def has(place: int, number: int) -> bool:
-        return f"{parts[place][1]}{number:0{digits[place]}d}{parts[place][2]}" in listed[place]
+        parent, before, after = parts[place]
+        return os.path.isfile(os.path.join(parent, f"{before}{number:0{digits[place]}d}{after}"))
 
     start = first if first is not None else 0 if has(0, 0) or has(1, 0) else 1
     counts = []
@@ -209,13 +210,6 @@ def find_flow_files(folder: str, names: tuple[str, str], first: int | None, vide
             count += 1
         counts.append(count)
     return FlowFiles(video_id, parts[0], parts[1], (digits[0], digits[1]), start, counts[0], counts[1])
-
-
-def _listed(folder: str) -> frozenset[str]:
-    try:
-        return frozenset(os.listdir(folder))
-    except OSError:
-        return frozenset()
 
 
 class ImageFlows:

@@ -141,7 +141,7 @@ def plan_build(
     known = _known_probes(store) if store and not recheck_bytes else {}
     probed, learnt = probe_videos(manifest.videos, known, on_probed)
     _check_faults(config, probed, known)
-    probed, of_files = digest_files(probed, recipes, known)
+    probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
@@ -236,6 +236,12 @@ def _known_probes(store: Store) -> dict[ProbeKey, Probe]:
     known = {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
     # Of what lies beside a video the quarantine does not name the files.
     return {key: probe for key, probe in known.items() if not (changed and FLOW_MARK in key[0])}
+
+
+def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
+    """Returns what earlier runs found beside videos, by video id and recipe fingerprint."""
+    videos = store.manifest().values() if store is not None else ()
+    return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
 def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:

@@ -169,9 +169,9 @@ def _files(video: Video, recipe: Recipe, timeline: Timeline) -> FlowFiles | None
         VideoError: ``missing_flow``, ``surplus_flow``; ``changed_file``: others than it was planned with.
     """
     find = registry.card_of(recipe).video_files
-    files = find(recipe, video) if find is not None else None
-    if files is None:
+    if find is None:
         return None
+    files = find(recipe, video)
     files.check(timeline.num_frames)
     if files.digest() != dict(video.file_digests).get(recipe.fingerprint):
         expected = "the flow images it was planned with"

@@ -64,20 +64,32 @@ def probe_videos(
 
 
 def digest_files(
-    probed: Sequence[ProbedVideo], recipes: Sequence[Recipe], known: Mapping[ProbeKey, Probe]
+    probed: Sequence[ProbedVideo],
+    recipes: Sequence[Recipe],
+    known: Mapping[ProbeKey, Probe],
+    earlier: Callable[[], Mapping[tuple[str, str], str]] = dict,
 ) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
     """Returns the videos with the digests of what `recipes` read beside them, and what was newly learnt.
 
     Files whose names, sizes and modification times are known are not read again.
+
+    Args:
+        earlier: returns the digests of earlier runs, by video id and recipe fingerprint. They stand for files none of
+            which is there any more: rows stay in force when the images they were made from are deleted.
     """
     finders = [(recipe, find) for recipe in recipes if (find := registry.card_of(recipe).video_files) is not None]
     learnt: dict[ProbeKey, Probe] = {}
+    if not finders:
+        return list(probed), learnt
+    before = earlier()
 
     def one(item: ProbedVideo) -> ProbedVideo:
         digests: list[tuple[str, str]] = []
         for recipe, find in finders:
             files = find(recipe, item.video)
-            if files is None:
+            gone = before.get((item.video.id, recipe.fingerprint)) if not (files.num_x or files.num_y) else None
+            if gone is not None:
+                digests.append((recipe.fingerprint, gone))
                 continue
             key = (files.uri, *files.stamp())
             found = known.get(key)

@@ -196,6 +196,11 @@ def test_a_changed_file_is_read_again_and_a_moved_folder_is_not(root: Path) -> N
     assert (alone.num_tasks, alone.num_complete) == (0, 2)
     assert _rows(url).keys() == {"one.mp4", "two.mp4"}
     assert _digests(url).keys() == {"one.mp4", "two.mp4"}
+    # Images take much room, and are deleted when their features are made: those stay.
+    shutil.rmtree(root / "elsewhere" / "one")
+    deleted = built(root, {"flow": feature(moved), "frames": other})
+    assert (deleted.num_tasks, deleted.num_complete, deleted.num_quarantined) == (0, 4, 0)
+    np.testing.assert_array_equal(_rows(url)["one.mp4"], after["one.mp4"])
 
 
 def _rows(url: str) -> dict[str, npt.NDArray[np.float32]]:
@@ -276,6 +281,7 @@ def test_what_cannot_be_used_is_refused_before_any_work(root: Path) -> None:
         "expected a folder of the file system": {"folder": "s3://bucket/flow/{stem}"},
         "expected two names": {"folder": str(root), "x": "a{number}.jpg", "y": "a{number}.jpg"},
         "expected one {number}": {"folder": str(root), "x": "a.jpg"},
+        "no other": {"folder": str(root), "x": "{number}_{number:5d}.jpg"},
         "no other places": {"folder": str(root), "x": "{name}{number}.jpg"},
         "folder belongs to method: images": {"method": "dis", "folder": str(root)},
         "expected no values": {"folder": str(root), "values": "uint8"},
