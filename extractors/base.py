@@ -12,6 +12,7 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 import numpy.typing as npt
 
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.published_sample import PublishedSample
 from clipmill.extractors.weights import Layout
 from clipmill.schemas.model import Model
@@ -174,6 +175,8 @@ class ExtractorCard:
             or what follows from all of it (the length of a row of maps).
         check: raises UsageError for a resolved recipe the extractor cannot run, before any work is done.
         check_videos: raises UsageError for videos a recipe must not be used on (its whitening was fitted on them).
+        video_files: the flow images a resolved recipe reads of a video beside the video itself. Their digest is part of
+            what identifies the video's rows. None: it reads nothing else.
         class_names: the names of the classes a recipe's ``class_index`` column or logits count, in their order and
             without a background class; none where the weights do not tell.
         option_files: published files that options name, by where (for `clipmill weights`).
@@ -198,6 +201,7 @@ class ExtractorCard:
     resolve_files: Callable[[Recipe], Recipe] | None = None
     check: Callable[[Recipe], None] | None = None
     check_videos: Callable[[Recipe, Sequence[Video]], None] | None = None
+    video_files: Callable[[Recipe, Video], FlowFiles] | None = None
     class_names: Callable[[Recipe], tuple[str, ...]] | None = None
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None
@@ -246,6 +250,17 @@ class WindowExtractor(Extractor, Protocol):
 
     def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
         """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are."""
+        ...
+
+
+@runtime_checkable
+class FilesExtractor(Extractor, Protocol):
+    """An extractor that can read files of each video (`ExtractorCard.video_files`); called where a recipe has them."""
+
+    def forward_files(
+        self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], files: Sequence[FlowFiles]
+    ) -> Outputs:
+        """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are, and their videos' files."""
         ...
 
 

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from clipmill.extractors.base import WeightsFile
+from clipmill.extractors.flow_files import X_NAME, Y_NAME, name_problem
 from clipmill.extractors.imagenet import TORCHVISION_URL
 from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
@@ -100,11 +101,11 @@ class FlowOptions(Model):
     """Which optical flow.
 
     Attributes:
-        method: ``dis``, ``tvl1`` or ``raft``.
+        method: ``dis``, ``tvl1`` or ``raft``; or ``images``: not computed, but read from files (see `flow_files`).
         preset: of DIS.
         values: ``exact``: clamp to the bound and divide by it; ``uint8``: round to 256 levels first, as the original
             JPEG pipeline of I3D did; ``video_features``: that code's 257 levels, of which 128 is no motion.
-        bound: pixels beyond which displacements are clamped; None: 20.
+        bound: pixels beyond which displacements are clamped; None: 20. Of ``images``: what level 255 stands for.
         tvl1: parameters of ``tvl1``.
         raft: size of the RAFT network.
         weights: path of RAFT's state dict (torchvision's key names), or torchvision's name of one, which is looked for
@@ -116,9 +117,14 @@ class FlowOptions(Model):
         padding: how sizes that are no multiple of 8 are filled for RAFT: None: at the bottom and right; ``both``:
             evenly on both sides, as princeton-vl does; ``uncut``: the same, and the crop is taken of the filled map,
             as video_features does.
+        folder: of ``images``: where a video's are; may hold ``{id}`` and ``{stem}``, the video's id and the name of its
+            file without suffix. Once resolved, the recipe has it in `files`.
+        x, y: names of the images in it, with ``{number:05d}``; may begin with folders and hold ``{id}`` and ``{stem}``.
+            None: denseflow's ``flow_x_{number:05d}.jpg``.
+        first: number of the first flow; None: 0 where there is such a file, else 1.
     """
 
-    method: Literal["dis", "tvl1", "raft"] = "dis"
+    method: Literal["dis", "tvl1", "raft", "images"] = "dis"
     preset: Literal["ultrafast", "fast", "medium"] = "medium"
     values: Literal["exact", "uint8", "video_features"] = "exact"
     bound: float | None = Field(default=None, gt=0)
@@ -128,6 +134,27 @@ class FlowOptions(Model):
     sha256: str | None = Field(default=None, pattern="^[0-9a-f]{64}$")
     updates: int | None = Field(default=None, ge=1)
     padding: Literal["both", "uncut"] | None = None
+    folder: str | None = None
+    x: str | None = None
+    y: str | None = None
+    first: int | None = Field(default=None, ge=0)
+
+    @model_validator(mode="after")
+    def _images_have_names(self) -> "FlowOptions":
+        if self.method != "images":
+            given = [name for name in ("folder", "x", "y", "first") if getattr(self, name) is not None]
+            if given:
+                raise ValueError(f"flow {self.method}: {given[0]} belongs to method: images; remove it")
+            return self
+        if self.values != "exact":
+            raise ValueError(f"flow images: expected no values, got {self.values}: the images are levels; remove it")
+        for key, name in (("x", self.x or X_NAME), ("y", self.y or Y_NAME)):
+            expected = name_problem(name)
+            if expected is not None:
+                raise ValueError(f"flow {key}: expected {expected}, got {name!r}; such as {X_NAME}")
+        if (self.x or X_NAME) == (self.y or Y_NAME):
+            raise ValueError(f"flow images: expected two names, got {self.x!r} for x and y; set y")
+        return self
 
     @model_validator(mode="after")
     def _raft_has_weights(self) -> "FlowOptions":
@@ -145,12 +172,16 @@ class FlowOptions(Model):
 def resolve_flow_files(options: FlowOptions, where: str) -> tuple[FlowOptions, dict[str, str]]:
     """Returns the options with the digest of RAFT's file in place of its path, and that path by ``flow.weights``.
 
+    Of ``images`` the folder moves to ``flow.folder`` in the same way; its files belong to the videos' rows.
+
     Raises:
-        UsageError: no file is named.
+        UsageError: no file, or no folder, is named.
         WeightsError: it cannot be read, or has another digest than the one given.
     """
     from clipmill.extractors.weights import check_digest, digest
 
+    if options.method == "images":
+        return options.model_copy(update={"folder": None}), {"flow.folder": _folder(options.folder, where)}
     if options.method != "raft":
         return options, {}
     if options.weights is None:
@@ -161,6 +192,23 @@ def resolve_flow_files(options: FlowOptions, where: str) -> tuple[FlowOptions, d
     if options.sha256 is not None:
         check_digest(path, options.sha256)
     return options.model_copy(update={"weights": None, "sha256": found}), {"flow.weights": path}
+
+
+def _folder(folder: str | None, where: str) -> str:
+    if not folder:
+        remedy = "add folder: PATH, such as /data/flow/{stem}"
+        raise UsageError(describe(where, "flow.folder", "a folder, for method images", "none", remedy))
+    if "://" in folder:
+        remedy = "mount it, or copy it where every worker finds it under one path"
+        raise UsageError(describe(where, "flow.folder", "a folder of the file system", folder, remedy))
+    path = os.path.abspath(os.path.expanduser(folder))
+    # What comes before the first place must be there; of a single video there may be none.
+    base = path.partition("{")[0]
+    base = base if base == path else base.rpartition("/")[0] or "/"
+    if not os.path.isdir(base):
+        got = "nothing there" if not os.path.exists(base) else "a file"
+        raise UsageError(describe(where, "flow.folder", f"a folder {base}", got, "correct the path"))
+    return path
 
 
 def _raft_path(weights: str, size: str, where: str) -> str:
@@ -194,10 +242,14 @@ def gmac_per_pair(options: FlowOptions, num_pixels: int) -> float:
 def make_flow(options: FlowOptions, device: str) -> Flow:
     """Returns the flow `options` name; RAFT runs on `device`, the others on the CPU. RAFT needs `weights` and `sha256`.
 
+    ``images`` are not computed: see `flow_files.ImageFlows`.
+
     Raises:
         UsageError: the library a method needs is not installed.
         WeightsError: RAFT's weights file is missing, another one, or does not fit.
     """
+    if options.method == "images":
+        raise ValueError("flow images: expected a method that computes flow, got files; read them with ImageFlows")
     if options.method == "raft":
         return _raft(options, device)
     return _dis(options.preset) if options.method == "dis" else _tvl1(options.tvl1 or TVL1Options())

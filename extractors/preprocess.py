@@ -129,22 +129,35 @@ def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
     """
     if preprocess.colour == "grey":
         frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, np.newaxis]
+    found = resized(frame, preprocess)
+    if preprocess.crop is not None:
+        found = _padded(found, preprocess.crop)
+        if preprocess.crops is None:
+            found = _crop(found, preprocess.crop, preprocess)
+    return np.ascontiguousarray(found).view(np.uint8)
+
+
+def resized(frame: Pixels, preprocess: Preprocess) -> npt.NDArray[Any]:
+    """Returns ``uint8[h, w, C]``, or float32 with `resize_precision`: the frame resized, before any crop.
+
+    Args:
+        frame: ``uint8[H, W, C]``, of one or three channels, which stay as they are.
+
+    Raises:
+        VideoError: as `apply_geometry`.
+    """
     if preprocess.stored_side is not None:
         frame = _resize(frame, _stored_shape(preprocess.stored_side, *frame.shape[:2]), preprocess.interpolation)
-    resized: npt.NDArray[Any] = frame
+    found: npt.NDArray[Any] = frame
     if preprocess.resize_precision is not None:
-        resized = resized.astype(np.float32)
+        found = found.astype(np.float32)
     shape = _resized_shape(preprocess, frame.shape[0], frame.shape[1])
     if shape != frame.shape[:2]:
         factor = None
         if preprocess.resize_rounding == "opencv_factor":
             factor = _factor(preprocess.size[0], _named_side(preprocess, *frame.shape[:2]))
-        resized = _resize(resized, shape, preprocess.interpolation, factor)
-    if preprocess.crop is not None:
-        resized = _padded(resized, preprocess.crop)
-        if preprocess.crops is None:
-            resized = _crop(resized, preprocess.crop, preprocess)
-    return np.ascontiguousarray(resized).view(np.uint8)
+        found = _resize(found, shape, preprocess.interpolation, factor)
+    return found
 
 
 def values_of(frames: npt.NDArray[np.uint8], preprocess: Preprocess) -> npt.NDArray[Any]:

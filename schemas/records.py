@@ -45,6 +45,8 @@ class Video:
         segments: annotations, used by ``clips: {from: annotations}``.
         stream: which of the file's video streams, by number, title or language; None: the one that stands out. The
             fingerprint covers it.
+        file_digests: by fingerprint of a recipe that reads further files of this video (its flow as images), the digest
+            of these; filled in by planning. They belong to the identity of that recipe's rows and of no others.
     """
 
     id: str
@@ -56,6 +58,7 @@ class Video:
     split: str | None = None
     segments: tuple[Segment, ...] = ()
     stream: str | None = None
+    file_digests: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -64,12 +64,14 @@ PASSPORT = pa.struct(
         pa.field("first_frame_seconds", pa.float64()),
         pa.field("num_segments_clamped", pa.int64()),
         pa.field("num_segments_emptied", pa.int64()),
+        pa.field("flow_files_digest", pa.string()),
     ]
 )
 """`duration_seconds` and `num_frames` are the packet scan's; those with ``header_`` are what the header claimed.
 `truncated` says what shows that the video breaks off, and is null where nothing does. `scaler_flags` are libswscale's,
 where the video has more than 8 bits. `first_frame_seconds` is where the video begins on the container's clock, on which
 all times of a store are. The fields from `header_duration_seconds` on are null in commits of earlier versions.
+`flow_files_digest` covers the flow images the rows were made from, and is null where there were none.
 
 `values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""
@@ -104,6 +106,11 @@ QUARANTINE = pa.schema(
 )
 """`recipes` holds recipe fingerprints. A later row with ``released`` true puts the video back (requeue)."""
 
+FILE_DIGEST = pa.struct(
+    [pa.field("recipe", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)]
+)
+"""Of the files beside a video that a recipe reads."""
+
 MANIFEST = pa.schema(
     [
         pa.field("video_id", pa.string(), nullable=False),
@@ -122,6 +129,7 @@ MANIFEST = pa.schema(
         pa.field("rotation_degrees", pa.int32()),
         pa.field("num_frames", pa.int64()),
         pa.field("stream", pa.string()),
+        pa.field("file_digests", pa.list_(FILE_DIGEST)),
     ]
 )
 """The columns from `duration_seconds` to `num_frames` are the header's claims; all null where the file was not probed.

@@ -25,10 +25,17 @@ class ShardTask:
         """16 hex digits over the videos (id, bytes, clips) and the recipes."""
         return fingerprint(
             {
-                "videos": [[video.id, video.fingerprint, clips_fingerprint(video)] for video in self.videos],
+                "videos": [
+                    [video.id, video.fingerprint, clips_fingerprint(video), *self._file_digests(video)]
+                    for video in self.videos
+                ],
                 "recipes": sorted(recipe.fingerprint for recipe in self.recipes),
             }
         )[:16]
+
+    def _file_digests(self, video: Video) -> list[str]:
+        digests = dict(video.file_digests)
+        return [digests[recipe.fingerprint] for recipe in self.recipes if recipe.fingerprint in digests]
 
 
 def clips_fingerprint(video: Video) -> str:
@@ -36,6 +43,17 @@ def clips_fingerprint(video: Video) -> str:
     if not video.segments:
         return ""
     return fingerprint([[segment.start_seconds, segment.stop_seconds] for segment in video.segments])
+
+
+def with_file_digest(clips: str, digest: str) -> str:
+    """Returns the clips' fingerprint as commits have it: with the digest of further files, where a recipe reads any."""
+    return fingerprint({"clips": clips, "files": digest}) if digest else clips
+
+
+def row_clips_fingerprint(video: Video, recipe: Recipe) -> str:
+    """Returns what, with the video's fingerprint, identifies its rows: annotated clips, and files beside the video."""
+    clips = clips_fingerprint(video) if recipe.clips.from_ == "annotations" else ""
+    return with_file_digest(clips, dict(video.file_digests).get(recipe.fingerprint, ""))
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
@@ -305,9 +306,19 @@ class Store:
         self.objects.write(f"runs/{run_id}/manifest.parquet", to_parquet(manifest_table(videos)))
 
     def manifest(self) -> dict[str, Video]:
-        """Returns every video any run was given, by id; of several entries the newest run's counts."""
-        parts = self.objects.each(self.run_manifest, self.runs())
-        return {video.id: video for part in parts for video in part}
+        """Returns every video any run was given, by id; of several entries the newest run's counts.
+
+        The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
+        """
+        found: dict[str, Video] = {}
+        for part in self.objects.each(self.run_manifest, self.runs()):
+            for video in part:
+                known = found.get(video.id)
+                if known is not None and known.file_digests:
+                    digests = dict(known.file_digests) | dict(video.file_digests)
+                    video = replace(video, file_digests=tuple(digests.items()))
+                found[video.id] = video
+        return found
 
     def run_manifest(self, run_id: str) -> list[Video]:
         """Returns the videos one run was given; none where it was killed before it wrote them."""

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
 from clipmill.schemas.secrets import masked
 from clipmill.schemas.tables import MANIFEST, PROBES, QUARANTINE
-from clipmill.schemas.task import TaskResult, clips_fingerprint
+from clipmill.schemas.task import TaskResult, clips_fingerprint, with_file_digest
 
 ProbeKey = tuple[str, int, int]
 """uri, num_bytes, modified_ns: while none of the three changes, a file is not read again."""
@@ -88,6 +88,7 @@ def _manifest_row(video: Video) -> dict[str, Any]:
         "split": video.split,
         "segments": [asdict(segment) for segment in video.segments],
         "stream": video.stream,
+        "file_digests": [{"recipe": recipe, "digest": digest} for recipe, digest in video.file_digests] or None,
     }
     return row | (asdict(video.header) if video.header is not None else {})
 
@@ -95,7 +96,17 @@ def _manifest_row(video: Video) -> dict[str, Any]:
 def manifest_videos(table: pa.Table) -> list[Video]:
     """Returns the videos of a MANIFEST table."""
     # By columns: a mapping for each row would take most of the time a store needs to open.
-    names = ("video_id", "uri", "video_fingerprint", "num_bytes", "label", "split", "segments", "stream")
+    names = (
+        "video_id",
+        "uri",
+        "video_fingerprint",
+        "num_bytes",
+        "label",
+        "split",
+        "segments",
+        "stream",
+        "file_digests",
+    )
     columns = [table.column(name).to_pylist() for name in names]
     headers = zip(*(table.column(field.name).to_pylist() for field in fields(VideoHeader)), strict=True)
     return [
@@ -109,8 +120,9 @@ def manifest_videos(table: pa.Table) -> list[Video]:
             split=split,
             segments=tuple(Segment(**segment) for segment in segments),
             stream=stream,
+            file_digests=tuple((item["recipe"], item["digest"]) for item in digests or ()),
         )
-        for video_id, uri, fingerprint, num_bytes, label, split, segments, stream, header in zip(
+        for video_id, uri, fingerprint, num_bytes, label, split, segments, stream, digests, header in zip(
             *columns, headers, strict=True
         )
     ]
@@ -158,16 +170,27 @@ def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     """Returns the COMMITS rows that count, by shard and row: one per video at most.
 
     A row counts when its video's bytes and clips are those of `manifest`; the clips of a row without a fingerprint of
-    them do not come from annotations. Two that do hold the same values (a video committed by two plans that cut the
-    work differently); the first by shard path is taken.
+    them do not come from annotations. So must be the files beside the video, where the row's recipe reads any. Two that
+    do hold the same values (a video committed by two plans that cut the work differently); the first by shard path is
+    taken.
     """
     wanted = {(video_id, video.fingerprint): clips_fingerprint(video) for video_id, video in manifest.items()}
-    names = ("video_id", "video_fingerprint", "clips_fingerprint", "shard", "row_start")
+    digests = {
+        (video_id, recipe): digest for video_id, video in manifest.items() for recipe, digest in video.file_digests
+    }
+    names = ("video_id", "video_fingerprint", "clips_fingerprint", "recipe_fingerprint", "shard", "row_start")
     columns = [commits.column(name).to_pylist() for name in names]
+
+    def counts(video_id: str, video: str, clips: str, recipe: str) -> bool:
+        if (video_id, video) not in wanted:
+            return False
+        digest = digests.get((video_id, recipe), "")
+        return clips in (with_file_digest("", digest), with_file_digest(wanted[video_id, video], digest))
+
     keyed = sorted(
         (shard, start, number, video_id)
-        for number, (video_id, video, clips, shard, start) in enumerate(zip(*columns, strict=True))
-        if (video_id, video) in wanted and clips in ("", wanted[video_id, video])
+        for number, (video_id, video, clips, recipe, shard, start) in enumerate(zip(*columns, strict=True))
+        if counts(video_id, video, clips, recipe)
     )
     taken: dict[str, int] = {}
     for _, _, number, video_id in keyed:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
 from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
+from clipmill.extractors.flow_files import FlowFiles, ImageFlows, values_of_levels
 from clipmill.extractors.i3d.card import CARD
 from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
@@ -21,6 +22,9 @@ from clipmill.extractors.torch_extractor import PRECISIONS, PROBABILITIES, affin
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
+
+_Sources = Sequence[tuple[FlowFiles, tuple[int, ...]]]
+"""Of each window the flow images of its video, and its frames."""
 
 
 def build(recipe: Recipe, device: str) -> "I3DExtractor":
@@ -60,7 +64,10 @@ class I3DExtractor:
             self._networks[name] = placed.eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._flows: WindowFlows | None = None
-        if options.flow is not None:
+        self._images: ImageFlows | None = None
+        if options.flow is not None and options.flow.method == "images":
+            self._images = ImageFlows(recipe.preprocess, num_remembered=recipe.sampling.frames or 1)
+        elif options.flow is not None:
             flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
 
@@ -69,7 +76,7 @@ class I3DExtractor:
 
         Each window is taken for a clip of its own.
         """
-        return {"values": self._values(frames, None)}
+        return {"values": self._values(frames, None, None)}
 
     def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
         """Returns what `forward` does; with `steps`, those of one pass over each window's whole clip.
@@ -77,13 +84,28 @@ class I3DExtractor:
         The frames that fill a clip's last window up are left out, since the network pads with zeros where a clip ends;
         the steps that they would have made are zeros.
         """
+        return self._forward(frames, windows, None)
+
+    def forward_files(
+        self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], files: Sequence[FlowFiles]
+    ) -> Outputs:
+        """Returns what `forward_windows` does, with the flow of the videos' images.
+
+        Raises:
+            VideoError: ``flow_size``, ``unreadable_flow``.
+        """
+        sources = [(item, window.frames) for item, window in zip(files, windows, strict=True)]
+        return self._forward(frames, windows, sources)
+
+    def _forward(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], sources: _Sources | None) -> Outputs:
         if not self._options.steps:
-            return self.forward(frames)
+            return {"values": self._values(frames, None, sources)}
         extra = self._num_frames_without_flow
         num_steps = (frames.shape[1] - extra) // FRAMES_PER_STEP - 1
         found: npt.NDArray[np.float32] | None = None
         for part, indices in parts(windows, MIN_FRAMES + extra).items():
-            values = self._values(frames[indices, : part.num_frames], part.num_clip_frames - extra)
+            of_part = [sources[index] for index in indices] if sources is not None else None
+            values = self._values(frames[indices, : part.num_frames], part.num_clip_frames - extra, of_part)
             if found is None:
                 found = np.zeros((len(frames), num_steps, values.shape[2]), dtype=np.float32)
             found[indices, : values.shape[1]] = values
@@ -96,11 +118,13 @@ class I3DExtractor:
     @property
     def _num_frames_without_flow(self) -> int:
         """The last frame of a window is there for its flow only."""
-        return 0 if self._flows is None else 1
+        return 0 if self._options.flow is None else 1
 
-    def _values(self, frames: npt.NDArray[np.uint8], num_frames: int | None) -> npt.NDArray[np.float32]:
+    def _values(
+        self, frames: npt.NDArray[np.uint8], num_frames: int | None, sources: _Sources | None
+    ) -> npt.NDArray[np.float32]:
         with torch.inference_mode():
-            parts = [self._stream(name, frames, num_frames) for name in self._networks]
+            parts = [self._stream(name, frames, num_frames, sources) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
             values = sum(parts[1:], parts[0]) if self._of_classes else torch.cat(parts, dim=1)
             if self._options.maps is not None:
@@ -112,13 +136,15 @@ class I3DExtractor:
                 values = values.softmax(dim=-1)
         return np.asarray(values.contiguous().cpu().numpy(), dtype=np.float32)
 
-    def _stream(self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None) -> Tensor:
+    def _stream(
+        self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None, sources: _Sources | None
+    ) -> Tensor:
         """Returns ``float32[N, D, S]``: a row per step; logits are averaged over steps before any softmax.
 
         Or the map of ``options.maps``, ``[N, C, T', H', W']``.
         """
         network = self._networks[name]
-        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames)
+        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames, sources)
         if self._options.maps is not None:
             return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
         features = network.features(inputs.to(self._dtype), num_frames)
@@ -127,14 +153,29 @@ class I3DExtractor:
         return result
 
     def _rgb(self, frames: npt.NDArray[np.uint8]) -> Tensor:
-        if self._flows is not None:
+        if self._options.flow is not None:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
         values = values_of(frames, self._recipe.preprocess)
         tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
         return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
-    def _flow(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+    def _flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> Tensor:
+        values = self._computed_flow(frames) if self._images is None else self._stored_flow(frames, sources)
+        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
+        return tensor.contiguous(memory_format=torch.channels_last_3d)
+
+    def _stored_flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> npt.NDArray[np.float32]:
+        if self._images is None or self._options.flow is None or sources is None:
+            raise ValueError("I3D flow images: expected the videos' files, got frames alone")
+        num_flows = frames.shape[1] - self._num_frames_without_flow
+        found = []
+        for files, numbers in sources:
+            levels = self._images.of(files, numbers[:num_flows], (frames.shape[2], frames.shape[3]))
+            found.append(levels[:, :, *self._crop(levels.shape[2], levels.shape[3])])
+        return values_of_levels(np.stack(found), (self._options.flow.bound or BOUND_PIXELS) / BOUND_PIXELS)
+
+    def _computed_flow(self, frames: npt.NDArray[np.uint8]) -> npt.NDArray[np.float32]:
         flow = self._options.flow
         if flow is None or self._flows is None:
             raise ValueError("I3D flow: expected flow options, got none")
@@ -143,9 +184,7 @@ class I3DExtractor:
             field = self._flows.of(window)
             rows, columns = self._crop(field.shape[2], field.shape[3])
             found.append(field[:, :, rows, columns])
-        values = network_values(np.stack(found), flow.values, flow.bound or BOUND_PIXELS)
-        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
-        return tensor.contiguous(memory_format=torch.channels_last_3d)
+        return network_values(np.stack(found), flow.values, flow.bound or BOUND_PIXELS)
 
     def _crop(self, height: int, width: int) -> tuple[slice, slice]:
         side = self._options.crop

@@ -3,11 +3,13 @@
 from math import prod
 
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
-from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, gmac_per_pair, resolve_flow_files
+from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, FlowOptions, gmac_per_pair, resolve_flow_files
+from clipmill.extractors.flow_files import X_NAME, Y_NAME, FlowFiles, find_flow_files
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import FRAMES_PER_STEP
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
+from clipmill.schemas.records import Video
 
 MIN_FRAMES = 9
 KINETICS_SIDE = 224
@@ -173,6 +175,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         resolve_files=_resolve_files,
         check=_check,
         option_files=RAFT_FILES,
+        video_files=_video_files if options.flow is not None and options.flow.method == "images" else None,
         # A flow is of whole frames in whole grey levels, and a mirrored one is no mean's part.
         pixel_options=PIXEL_OPTIONS if options.stream == "rgb" else frozenset(),
     )
@@ -215,6 +218,13 @@ def _resolve_files(recipe: Recipe) -> Recipe:
     flow, files = resolve_flow_files(options.flow, f"features.{recipe.name}.options")
     resolved = recipe.options | {"flow": flow.model_dump(mode="json")}
     return recipe.model_copy(update={"options": resolved, "files": recipe.files | files})
+
+
+def _video_files(recipe: Recipe, video: Video) -> FlowFiles:
+    options: I3DOptions = options_of(CARD, recipe)
+    flow = options.flow or FlowOptions()
+    names = flow.x or X_NAME, flow.y or Y_NAME
+    return find_flow_files(recipe.files["flow.folder"], names, flow.first, video.id, video.uri)
 
 
 def _check(recipe: Recipe) -> None:

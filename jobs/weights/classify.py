@@ -20,7 +20,7 @@ from clipmill.extractors.weights_report import options_for
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
-from clipmill.pipelines.features.probing import probe_videos
+from clipmill.pipelines.features.probing import digest_files, probe_videos
 from clipmill.pipelines.features.recompute import recompute
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, parse_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, VideoError, describe
@@ -108,6 +108,7 @@ def video_logits(path: str, recipe: Recipe, device: str, network: Extractor) -> 
     (probed,), _ = probe_videos([Video(id=path, uri=path)], {})
     if probed.error is not None:
         raise probed.error
+    (probed,), _ = digest_files([probed], [recipe], {})
     rows = recompute(probed.video, recipe, device, network)
     return rows.values.astype(np.float64).mean(axis=0), len(rows)
 

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clipmill.extractors import registry
+from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
@@ -18,7 +19,7 @@ from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.machine_faults import check_share, held_back, is_machine_fault, is_passing
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
-from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, probe_videos
+from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, probe_videos
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
@@ -144,13 +145,15 @@ def plan_build(
     )
     probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
     _check_faults(config, probed, known)
+    probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
     reannotated = _reannotated(store, manifest, recipes)
-    released = (*reannotated, *_now_kept(store, config.decode, recipes))
+    changed = _with_other_files(store, readable)
+    released = (*reannotated, *changed, *_now_kept(store, config.decode, recipes))
     quarantined = _quarantined(store, released)
     unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
@@ -159,7 +162,7 @@ def plan_build(
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt, released)
+    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, released)
 
 
 def build(
@@ -238,7 +241,15 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
 def _known_probes(store: Store) -> dict[ProbeKey, Probe]:
     """Returns what earlier runs read of files, without those that a worker found to hold other bytes than they say."""
     changed = {row["uri"] for row in store.quarantine().to_pylist() if row["reason"] == CHANGED_FILE}
-    return {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
+    known = {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
+    # Of what lies beside a video the quarantine does not name the files.
+    return {key: probe for key, probe in known.items() if not (changed and FLOW_MARK in key[0])}
+
+
+def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
+    """Returns what earlier runs found beside videos, by video id and recipe fingerprint."""
+    videos = store.manifest().values() if store is not None else ()
+    return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
 def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:
@@ -280,6 +291,34 @@ def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Reci
         if then[run_id].get(row["video_id"], "") != now[row["video_id"]]:
             values = [row[name] for name in ("stage", "reason", "message", "attempts")]
             found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
+    return tuple(found)
+
+
+def _with_other_files(store: Store | None, videos: Sequence[Video]) -> tuple[Quarantined, ...]:
+    """Returns what is in quarantine for recipes whose files beside the video have changed since."""
+    now = {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
+    if store is None or not now:
+        return ()
+    then: dict[str, dict[tuple[str, str], str]] = {}
+    found = []
+    for row in store.quarantine().to_pylist():
+        run_id, video_id = row["run_id"], row["video_id"]
+        if not any((video_id, recipe) in now for recipe in row["recipes"]):
+            continue
+        if run_id not in then:
+            then[run_id] = {
+                (video.id, recipe): digest
+                for video in store.run_manifest(run_id)
+                for recipe, digest in video.file_digests
+            }
+        concerned = tuple(
+            recipe
+            for recipe in row["recipes"]
+            if (video_id, recipe) in now and now[video_id, recipe] != then[run_id].get((video_id, recipe))
+        )
+        if concerned:
+            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
+            found.append(Quarantined(video_id, row["video_fingerprint"], row["uri"], concerned, *values))
     return tuple(found)
 
 

@@ -8,7 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import Extractor, Outputs, Reducer, WindowExtractor
+from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, Reducer, WindowExtractor
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
@@ -46,6 +47,7 @@ class _VideoState:
 
     clips: Sequence[Clip]
     groups: Sequence[ClipWindows]
+    files: FlowFiles | None = None
     attempt: int = 0
     dropped: bool = False
     error: VideoError | None = None
@@ -83,9 +85,15 @@ class RecipeExtraction:
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}
 
-    def start_video(self, position: int, clips: Sequence[Clip], groups: Sequence[ClipWindows]) -> None:
-        """Begins the video at `position` of the task, with the windows of each of its clips."""
-        state = _VideoState(clips, groups)
+    def start_video(
+        self, position: int, clips: Sequence[Clip], groups: Sequence[ClipWindows], files: FlowFiles | None = None
+    ) -> None:
+        """Begins the video at `position` of the task, with the windows of each of its clips.
+
+        Args:
+            files: what the recipe reads beside the video.
+        """
+        state = _VideoState(clips, groups, files)
         state.start(self._extractor)
         self._videos[position] = state
 
@@ -149,8 +157,12 @@ class RecipeExtraction:
             self._deliver(ticket, outputs, index)
 
     def _outputs(self, tickets: Sequence[Ticket], batch: Pixels) -> Outputs:
+        windows = [ticket.window for ticket in tickets]
+        files = [found for ticket in tickets if (found := self._videos[ticket.video].files) is not None]
+        if files and isinstance(self._extractor, FilesExtractor):
+            return self._extractor.forward_files(batch, windows, files)
         if isinstance(self._extractor, WindowExtractor):
-            return self._extractor.forward_windows(batch, [ticket.window for ticket in tickets])
+            return self._extractor.forward_windows(batch, windows)
         return self._extractor.forward(batch)
 
     def _is_live(self, ticket: Ticket) -> bool:

@@ -12,7 +12,7 @@ from clipmill.pipelines.features.prepare import PreparedVideo
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import COMMITS
-from clipmill.schemas.task import clips_fingerprint
+from clipmill.schemas.task import row_clips_fingerprint
 from clipmill.stores.verify import values_sha256
 
 
@@ -55,6 +55,7 @@ def passport(
         "truncated": item.timeline.truncated,
         "num_joined_parts": item.timeline.num_parts,
         "num_repeated_times": item.timeline.num_repeated_times,
+        "flow_files_digest": dict(item.video.file_digests).get(recipe.fingerprint),
     }
 
 
@@ -79,7 +80,7 @@ def commit_table(
         {
             "video_id": item.video.id,
             "video_fingerprint": item.video.fingerprint,
-            "clips_fingerprint": clips_fingerprint(item.video) if recipe.clips.from_ == "annotations" else "",
+            "clips_fingerprint": row_clips_fingerprint(item.video, recipe),
             "recipe_fingerprint": recipe.fingerprint,
             "shard": shard,
             "row_start": start,

@@ -13,7 +13,7 @@ from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.windows import max_ticks
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
-from clipmill.schemas.task import ShardTask, clips_fingerprint
+from clipmill.schemas.task import ShardTask, row_clips_fingerprint
 
 DECODE_FRAMES_PER_SECOND = 400.0
 COMPUTE_GMAC_PER_SECOND = 60.0
@@ -62,9 +62,8 @@ class Plan:
 
 
 def video_key(video: Video, recipe: Recipe) -> tuple[str, str, str]:
-    """Returns what identifies a video's rows under `recipe`: its id, its bytes and, if annotated, its clips."""
-    clips = clips_fingerprint(video) if recipe.clips.from_ == "annotations" else ""
-    return video.id, video.fingerprint, clips
+    """Returns what identifies a video's rows under `recipe`: its id, its bytes, annotated clips and further files."""
+    return video.id, video.fingerprint, row_clips_fingerprint(video, recipe)
 
 
 def make_plan(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from clipmill.extractors import registry
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.preprocess import geometry_key
 from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import video_fingerprint
@@ -29,6 +31,7 @@ class PreparedVideo:
         clips: per recipe fingerprint: each recipe has a clip rule of its own.
         segment_fits: per recipe fingerprint, how the annotated segments lie on the video.
         windows: per recipe fingerprint, the windows of each clip.
+        files: per recipe fingerprint, what the recipe reads beside the video, if it does.
         view_recipes: per view of `request`, the fingerprints of the recipes it feeds.
         failures: recipes that cannot be made from this video, each with its reason.
         num_attempts: tries it took to know so: more than one where finding its shots failed.
@@ -41,6 +44,7 @@ class PreparedVideo:
     clips: dict[str, tuple[Clip, ...]] = field(default_factory=dict)
     segment_fits: dict[str, SegmentFit] = field(default_factory=dict)
     windows: dict[str, list[ClipWindows]] = field(default_factory=dict)
+    files: dict[str, FlowFiles] = field(default_factory=dict)
     view_recipes: list[list[str]] = field(default_factory=list)
     request: DecodeRequest | None = None
     summary: DecodeSummary | None = None
@@ -107,12 +111,15 @@ def prepare(
             _check_ticks(video, recipe, timeline)
             clips = clips_of(recipe.clips, video, timeline.pts_seconds, timeline.stop_seconds, boundaries)
             windows = _windows(video, recipe, clips, timeline)
+            files = _files(video, recipe, timeline)
         except VideoError as error:
             item.failures.append((recipe, error))
             continue
         item.clips[recipe.fingerprint] = clips
         item.segment_fits[recipe.fingerprint] = fit
         item.windows[recipe.fingerprint] = windows
+        if files is not None:
+            item.files[recipe.fingerprint] = files
         key = (recipe.decoder, geometry_key(recipe.preprocess))
         frames = views.setdefault(key, (recipe, set()))[1]
         frames.update(frame for group in windows for window in group.windows for frame in window.frames)
@@ -159,6 +166,24 @@ def _check_unchanged(video: Video, path: str) -> None:
             CHANGED_FILE,
             describe("video", video.id, "the bytes it was planned with", "others", "run the same command again"),
         )
+
+
+def _files(video: Video, recipe: Recipe, timeline: Timeline) -> FlowFiles | None:
+    """Returns what the recipe reads beside the video.
+
+    Raises:
+        VideoError: ``missing_flow``, ``surplus_flow``; ``changed_file``: others than it was planned with.
+    """
+    find = registry.card_of(recipe).video_files
+    if find is None:
+        return None
+    files = find(recipe, video)
+    files.check(timeline.num_frames)
+    if files.digest() != dict(video.file_digests).get(recipe.fingerprint):
+        expected = "the flow images it was planned with"
+        message = describe("video", video.id, expected, "others", "run the same command again")
+        raise VideoError("scan", CHANGED_FILE, message)
+    return files
 
 
 def _plausible(video: Video, timeline: Timeline) -> Timeline:

@@ -5,10 +5,13 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+from clipmill.extractors import registry
+from clipmill.extractors.flow_files import UNREADABLE
 from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import probe, video_fingerprint
 from clipmill.pipelines.features.sources import is_local, local_copy, local_path
 from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores.store import Probe
 
@@ -63,6 +66,47 @@ def probe_videos(
             if on_probed is not None:
                 on_probed(len(results), len(videos))
     return results, learnt
+
+
+def digest_files(
+    probed: Sequence[ProbedVideo],
+    recipes: Sequence[Recipe],
+    known: Mapping[ProbeKey, Probe],
+    earlier: Callable[[], Mapping[tuple[str, str], str]] = dict,
+) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
+    """Returns the videos with the digests of what `recipes` read beside them, and what was newly learnt.
+
+    Files whose names, sizes and modification times are known are not read again.
+
+    Args:
+        earlier: returns the digests of earlier runs, by video id and recipe fingerprint. They stand for files none of
+            which is there any more: rows stay in force when the images they were made from are deleted.
+    """
+    finders = [(recipe, find) for recipe in recipes if (find := registry.card_of(recipe).video_files) is not None]
+    learnt: dict[ProbeKey, Probe] = {}
+    if not finders:
+        return list(probed), learnt
+    before = earlier()
+
+    def one(item: ProbedVideo) -> ProbedVideo:
+        digests: list[tuple[str, str]] = []
+        for recipe, find in finders:
+            files = find(recipe, item.video)
+            gone = before.get((item.video.id, recipe.fingerprint)) if not (files.num_x or files.num_y) else None
+            if gone is not None:
+                digests.append((recipe.fingerprint, gone))
+                continue
+            key = (files.uri, *files.stamp())
+            found = known.get(key)
+            digest = found.fingerprint if found is not None else files.digest()
+            # Permission comes back without a new modification time.
+            if found is None and digest != UNREADABLE:
+                learnt[key] = Probe(digest, None, None)
+            digests.append((recipe.fingerprint, digest))
+        return replace(item, video=replace(item.video, file_digests=tuple(digests))) if digests else item
+
+    with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="digest") as pool:
+        return list(pool.map(one, probed)), learnt
 
 
 def _key(video: Video) -> ProbeKey | None:

@@ -27,7 +27,8 @@ def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | 
         if item.request is None:
             raise item.failures[0][1]
         extraction = RecipeExtraction(recipe, extractor or registry.build(recipe, device), None)
-        extraction.start_video(0, item.clips[recipe.fingerprint], item.windows[recipe.fingerprint])
+        key = recipe.fingerprint
+        extraction.start_video(0, item.clips[key], item.windows[key], item.files.get(key))
         with DecodeSession() as session:
             for event in session.run([item.request]):
                 if isinstance(event, DecodedFrame):

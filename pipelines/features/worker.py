@@ -181,7 +181,9 @@ class Worker:
                 item.release()
                 continue
             for fingerprint, windows in item.windows.items():
-                extractions[fingerprint].start_video(len(prepared), item.clips[fingerprint], windows)
+                extractions[fingerprint].start_video(
+                    len(prepared), item.clips[fingerprint], windows, item.files.get(fingerprint)
+                )
             prepared.append(item)
             yield item.request
 

@@ -259,7 +259,9 @@ def test_c3d_needs_no_layer_after_the_wanted_one(tmp_path: Path) -> None:
     found = recipe("c3d", headless, "sports1m-caffe", layer="pool5")
     expected = registry.build(whole, "cpu").forward(windows)["values"]
     np.testing.assert_array_equal(registry.build(found, "cpu").forward(windows)["values"], expected)
-    with pytest.raises(WeightsError, match="expected one of fc6, pool5: a c3d_sports1m_davidea file without fc7.bias"):
+    with pytest.raises(
+        WeightsError, match="expected one of fc6, pool5, fc6_before_relu: a c3d_sports1m_davidea file without fc7.bias"
+    ):
         recipe("c3d", headless, "sports1m-caffe", layer="fc7")
 
 

@@ -80,7 +80,7 @@ def test_set_reaches_into_a_feature_and_the_last_one_wins() -> None:
 BAD_BUILD = [
     ("engin: {}", [], "build.yaml engin: unknown key; did you mean 'engine'?"),
     ("engine: {nam: ray}", [], "build.yaml engine.nam: unknown key; did you mean 'name'"),
-    ("zzz: 1", [], "build.yaml zzz: unknown key; known: clips, decode, engine, features, store, videos"),
+    ("zzz: 1", [], "build.yaml zzz: unknown key; known: annotations, clips, decode, engine, features, store, videos"),
     ("features: {c3d: {sampling: {stepp: 8}}}", [], "features.c3d.sampling.stepp: unknown key; did you mean 'step'?"),
     ("features: {c3d: {weight: {random: 0}}}", [], "features.c3d.weight: unknown key; did you mean 'weights'?"),
     ("clips: {form: whole}", [], "clips.form: unknown key; did you mean 'from'?"),

@@ -29,7 +29,14 @@ def _refused(text: str, *overrides: str) -> list[str]:
     return str(raised.value).splitlines()
 
 
-COMMON = {"device": "cpu", "threads": 3, "task_seconds": 20.0, "max_attempts": 1, "batch_windows": 7}
+COMMON = {
+    "device": "cpu",
+    "threads": 3,
+    "task_seconds": 20.0,
+    "max_attempts": 1,
+    "batch_windows": 7,
+    "max_fault_share": 0.5,
+}
 OWN: dict[str, dict[str, Any]] = {
     "local": {},
     "ray": {"workers": 2, "workers_per_gpu": 4, "address": "auto"},
@@ -55,6 +62,7 @@ def test_without_an_engine_it_is_the_local_one() -> None:
         "threads": 0,
         "task_seconds": 300.0,
         "max_attempts": 2,
+        "max_fault_share": 0.2,
     }
 
 
