@@ -62,9 +62,9 @@ RUNTIME = [
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
-    # Decoding. decord 0.6.0 is its last release and the one whose faults the decode child is built around; decord2, a
-    # fork under the same import name, can be put in its place (docs/decoding.md).
-    "decord==0.6.0",
+    # Decoding. decord2 is the maintained fork of decord, under its import name; decord 0.6.0, its last release, can be
+    # put in its place (docs/decoding.md), but not beside it: both would write the same folder.
+    "decord2==3.4.0",
     "av>=13",
     # One OpenCV and no second one beside it: both would write the same cv2 folder. contrib has optical flow; headless
     # needs no display libraries.

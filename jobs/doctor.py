@@ -20,9 +20,12 @@ NEEDED = frozenset("clipmill torch numpy av decord zarr pyarrow pydantic".split(
 def run_doctor() -> Outcome:
     """Lists libraries and devices, and decodes a small video with both decoders; exit code 1 when a check fails."""
     versions = {name: _version(name) for name in LIBRARIES}
-    # A fork of decord under its import name, which decodes the same (docs/decoding.md).
-    versions["decord"] = versions["decord"] or _version("decord2")
-    problems = [f"{name}: not installed; pip install clipmill again" for name in NEEDED if versions[name] is None]
+    # The fork of decord under its import name (docs/decoding.md).
+    fork = _version("decord2")
+    both = versions["decord"] is not None and fork is not None
+    versions["decord"] = fork or versions["decord"]
+    problems = ["decord: installed twice; pip uninstall -y decord decord2, then install clipmill again"] if both else []
+    problems += [f"{name}: not installed; pip install clipmill again" for name in NEEDED if versions[name] is None]
     checks = check_decoders()
     problems += [f"{check.name}: {check.message}" for check in checks if not check.passed]
     data: dict[str, Any] = {
