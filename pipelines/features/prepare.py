@@ -166,8 +166,7 @@ def _files(video: Video, recipe: Recipe, timeline: Timeline) -> FlowFiles | None
     """Returns what the recipe reads beside the video.
 
     Raises:
-        VideoError: ``missing_flow``, ``surplus_flow``, ``unreadable_flow``; ``changed_file``: others than it was planned
-            with.
+        VideoError: ``missing_flow``, ``surplus_flow``, ``unreadable_flow``; ``changed_file``: others than were planned.
     """
     find = registry.card_of(recipe).video_files
     if find is None:

@@ -94,7 +94,8 @@ def digest_files(
             owner = owners.setdefault((recipe.fingerprint, files.uri), item.video)
             if owner.fingerprint != item.video.fingerprint:
                 expected = "images of its own for each video"
-                got = f"the same for {' and '.join(sorted((owner.id, item.video.id)))}: {files.uri.partition(FLOW_MARK)[0]}"
+                ids = " and ".join(sorted((owner.id, item.video.id)))
+                got = f"the same for {ids}: {files.uri.partition(FLOW_MARK)[0]}"
                 remedy = "put {path} or {id} into flow.folder"
                 raise UsageError(describe(f"features.{recipe.name}.options", "flow.folder", expected, got, remedy))
             gone = before.get((item.video.id, recipe.fingerprint)) if not (files.num_x or files.num_y) else None
