@@ -17,7 +17,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from clipmill.extractors.base import WeightsFile
-from clipmill.extractors.flow_files import X_NAME, Y_NAME, name_problem
+from clipmill.extractors.flow_files import X_NAME, Y_NAME, folder_problem, name_problem
 from clipmill.extractors.imagenet import TORCHVISION_URL
 from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import UsageError, VideoError, WeightsError, describe
@@ -117,9 +117,9 @@ class FlowOptions(Model):
         padding: how sizes that are no multiple of 8 are filled for RAFT: None: at the bottom and right; ``both``:
             evenly on both sides, as princeton-vl does; ``uncut``: the same, and the crop is taken of the filled map,
             as video_features does.
-        folder: of ``images``: where a video's are; may hold ``{id}`` and ``{stem}``, the video's id and the name of its
-            file without suffix. Once resolved, the recipe has it in `files`.
-        x, y: names of the images in it, with ``{number:05d}``; may begin with folders and hold ``{id}`` and ``{stem}``.
+        folder: of ``images``: where a video's are; may hold ``{id}``, ``{path}`` (the id without suffix) and ``{stem}``
+            (the name of the video's file without suffix). Once resolved, the recipe has it in `files`.
+        x, y: names of the images in it, with ``{number:05d}``; may begin with folders and hold the same.
             None: denseflow's ``flow_x_{number:05d}.jpg``.
         first: number of the first flow; None: 0 where there is such a file, else 1.
     """
@@ -152,6 +152,9 @@ class FlowOptions(Model):
             expected = name_problem(name)
             if expected is not None:
                 raise ValueError(f"flow {key}: expected {expected}, got {name!r}; such as {X_NAME}")
+        problem = folder_problem(self.folder or "")
+        if problem is not None:
+            raise ValueError(f"flow folder: expected {problem}, got {self.folder!r}")
         if (self.x or X_NAME) == (self.y or Y_NAME):
             raise ValueError(f"flow images: expected two names, got {self.x!r} for x and y; set y")
         return self

@@ -21,6 +21,7 @@ from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
 NUMBER = re.compile(r"\{number(?::0(\d{1,2})d?)?\}")
+VIDEO_PLACES = re.compile(r"\{id\}|\{path\}|\{stem\}")
 PLACES = re.compile(r"[{}]")
 
 X_NAME = "flow_x_{number:05d}.jpg"
@@ -46,14 +47,23 @@ def name_problem(name: str) -> str | None:
     """Returns what is wrong with a pattern of file names, or None."""
     if len(NUMBER.findall(name)) != 1 or not NUMBER.search(name.rpartition("/")[2]):
         return "one {number} (or {number:05d}) in the file's name"
-    if PLACES.search(NUMBER.sub("", name).replace("{id}", "").replace("{stem}", "")):
-        return "no other places than {id}, {stem} and one {number} (or {number:05d})"
+    if PLACES.search(NUMBER.sub("", VIDEO_PLACES.sub("", name))):
+        return "no other places than {id}, {path}, {stem} and one {number} (or {number:05d})"
     return None
 
 
-def _placed(pattern: str, video_id: str, stem: str) -> str:
-    filled = {"{id}": video_id, "{stem}": stem}
-    return re.sub(r"\{id\}|\{stem\}", lambda match: filled[match.group()], pattern)
+def folder_problem(folder: str) -> str | None:
+    """Returns what is wrong with a pattern of folders, or None."""
+    return "no other places than {id}, {path} and {stem}" if PLACES.search(VIDEO_PLACES.sub("", folder)) else None
+
+
+def _placed(pattern: str, video_id: str, uri: str) -> str:
+    filled = {
+        "{id}": video_id,
+        "{path}": os.path.splitext(video_id)[0],
+        "{stem}": PurePosixPath(uri).stem,
+    }
+    return VIDEO_PLACES.sub(lambda match: filled[match.group()], pattern)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,11 +190,10 @@ def find_flow_files(folder: str, names: tuple[str, str], first: int | None, vide
     """Returns the flow images of a video, as far as there are any.
 
     Args:
-        folder: may hold ``{id}`` and ``{stem}`` (of the video's file).
+        folder: may hold ``{id}``, ``{path}`` (the id without suffix) and ``{stem}`` (of the video's file).
         names: of x and y, which hold ``{number:05d}`` too, and may begin with folders.
         first: number of the first flow; None: 0 where there is such a file, else 1.
     """
-    stem = PurePosixPath(uri).stem
     parts: list[tuple[str, str, str]] = []
     digits: list[int] = []
     for name in names:
@@ -192,9 +201,9 @@ def find_flow_files(folder: str, names: tuple[str, str], first: int | None, vide
         if match is None:
             raise ValueError(f"flow name {name}: expected {{number}}, got none")
         # Filled after the number is cut out: an id may hold braces of its own.
-        before = os.path.join(_placed(folder, video_id, stem), _placed(name[: match.start()], video_id, stem))
+        before = os.path.join(_placed(folder, video_id, uri), _placed(name[: match.start()], video_id, uri))
         parent, _, begin = before.rpartition("/")
-        parts.append((parent, begin, _placed(name[match.end() :], video_id, stem)))
+        parts.append((parent, begin, _placed(name[match.end() :], video_id, uri)))
         digits.append(int(match.group(1) or 1))
 
     # Asked for one by one: a folder may hold the images of all videos, and would be listed for each of them.

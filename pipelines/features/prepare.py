@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from clipmill.extractors import registry
-from clipmill.extractors.flow_files import FlowFiles
+from clipmill.extractors.flow_files import UNREADABLE, FlowFiles
 from clipmill.extractors.preprocess import geometry_key
 from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import video_fingerprint
@@ -172,14 +172,19 @@ def _files(video: Video, recipe: Recipe, timeline: Timeline) -> FlowFiles | None
     """Returns what the recipe reads beside the video.
 
     Raises:
-        VideoError: ``missing_flow``, ``surplus_flow``; ``changed_file``: others than it was planned with.
+        VideoError: ``missing_flow``, ``surplus_flow``, ``unreadable_flow``; ``changed_file``: others than were planned.
     """
     find = registry.card_of(recipe).video_files
     if find is None:
         return None
     files = find(recipe, video)
     files.check(timeline.num_frames)
-    if files.digest() != dict(video.file_digests).get(recipe.fingerprint):
+    digest = files.digest()
+    if digest == UNREADABLE:
+        expected = "flow images that can be read"
+        message = describe("video", video.id, expected, "some that cannot", "check their permissions")
+        raise VideoError("scan", "unreadable_flow", message)
+    if digest != dict(video.file_digests).get(recipe.fingerprint):
         expected = "the flow images it was planned with"
         message = describe("video", video.id, expected, "others", "run the same command again")
         raise VideoError("scan", CHANGED_FILE, message)

@@ -6,11 +6,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
 from clipmill.extractors import registry
-from clipmill.extractors.flow_files import UNREADABLE
+from clipmill.extractors.flow_files import FLOW_MARK, UNREADABLE
 from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
 from clipmill.pipelines.decode.probe import probe, video_fingerprint
 from clipmill.pipelines.features.sources import is_local, local_copy, local_path
-from clipmill.schemas.errors import VideoError
+from clipmill.schemas.errors import UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores.store import Probe
@@ -78,6 +78,9 @@ def digest_files(
 
     Files whose names, sizes and modification times are known are not read again.
 
+    Raises:
+        UsageError: two videos would have the same files.
+
     Args:
         earlier: returns the digests of earlier runs, by video id and recipe fingerprint. They stand for files none of
             which is there any more: rows stay in force when the images they were made from are deleted.
@@ -87,11 +90,19 @@ def digest_files(
     if not finders:
         return list(probed), learnt
     before = earlier()
+    owners: dict[tuple[str, str], Video] = {}
 
     def one(item: ProbedVideo) -> ProbedVideo:
         digests: list[tuple[str, str]] = []
         for recipe, find in finders:
             files = find(recipe, item.video)
+            owner = owners.setdefault((recipe.fingerprint, files.uri), item.video)
+            if owner.fingerprint != item.video.fingerprint:
+                expected = "images of its own for each video"
+                ids = " and ".join(sorted((owner.id, item.video.id)))
+                got = f"the same for {ids}: {files.uri.partition(FLOW_MARK)[0]}"
+                remedy = "put {path} or {id} into flow.folder"
+                raise UsageError(describe(f"features.{recipe.name}.options", "flow.folder", expected, got, remedy))
             gone = before.get((item.video.id, recipe.fingerprint)) if not (files.num_x or files.num_y) else None
             if gone is not None:
                 digests.append((recipe.fingerprint, gone))

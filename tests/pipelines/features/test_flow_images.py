@@ -260,7 +260,7 @@ def test_names_of_denseflow_from_zero_and_a_bound(root: Path) -> None:
                 new = root / "dense" / f"{name}.mp4" / f"flow_{axis}_{number - 1:05d}.jpg"
                 new.parent.mkdir(parents=True, exist_ok=True)
                 shutil.copy(old, new)
-    dense = {"folder": str(root / "dense" / "{id}")}
+    dense = {"folder": str(root / "dense" / "{path}.mp4")}
     charades = {"folder": str(root / "flow"), "x": f"{{stem}}/{X}", "y": f"{{stem}}/{Y}", "first": 1}
     features_ = {"dense": feature(dense), "charades": feature(charades), "halved": feature(dense | {"bound": 10})}
     built(root, features_)
@@ -281,6 +281,8 @@ def test_what_cannot_be_used_is_refused_before_any_work(root: Path) -> None:
         "expected a folder of the file system": {"folder": "s3://bucket/flow/{stem}"},
         "expected two names": {"folder": str(root), "x": "a{number}.jpg", "y": "a{number}.jpg"},
         "expected one {number}": {"folder": str(root), "x": "a.jpg"},
+        "the same for one.mp4 and two.mp4": {"folder": str(root / "flow" / "one")},
+        "no other places than {id}, {path} and {stem}": {"folder": str(root / "{name}")},
         "no other": {"folder": str(root), "x": "{number}_{number:5d}.jpg"},
         "no other places": {"folder": str(root), "x": "{name}{number}.jpg"},
         "folder belongs to method: images": {"method": "dis", "folder": str(root)},
