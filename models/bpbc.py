@@ -212,7 +212,9 @@ def packed(bits: Tensor) -> Tensor:
 
 
 def _card(options: Any) -> ModelCard:
-    inputs: dict[str, Input] = {"image": Vector("first"), "video": Bag(options.max_rows, options.choose)}
+    # One row spans a subspace too, if only a line.
+    bag = Bag(options.max_rows, options.choose, allows_single=True)
+    inputs: dict[str, Input] = {"image": Vector("first"), "video": bag}
     return replace(REGISTRATION.card, inputs=inputs, needs_labels=options.share == "label")
 
 
@@ -221,7 +223,7 @@ REGISTRATION = Registration(
         name="bpbc",
         summary="binary codes of images and of videos as subspaces, by bilinear projections",
         source="Xu et al., ACM MM 2017 and arXiv 1612.01657; Gong et al., CVPR 2013; no code was found",
-        inputs={"image": Vector("first"), "video": Bag(64)},
+        inputs={"image": Vector("first"), "video": Bag(64, allows_single=True)},
         options=BpbcOptions,
         needs_labels=False,
         closed_form=True,

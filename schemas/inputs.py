@@ -26,10 +26,12 @@ class Bag:
     Attributes:
         max_rows: most rows of an item.
         choose: which rows where there are more: the best by the column `score` of the feature, or the first.
+        allows_single: a feature with one row for every clip will do; else it is refused, as no bag at all.
     """
 
     max_rows: int
     choose: Literal["score", "first"] = "first"
+    allows_single: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -115,8 +115,9 @@ def read_items(
     Raises:
         StoreError: no store there, or no feature of that name (near names are listed).
         UsageError: other inputs are named than the model has, the features were cut into different clips, no clip has
-            all, a row is not finite, a bag never has more than one row, there are fewer than two labels (of all clips,
-            or of those that train), or nothing is left to train on, to test, or to validate on where that was asked.
+            all, a row is not finite, a bag that needs several rows never has them, there are fewer than two labels (of
+            all clips, or of those that train), or nothing is left to train on, to test, or to validate on where that
+            was asked.
         ManifestError: a clip has no label or no text, or the manifest's column `split` is incomplete.
     """
     check_inputs(config, inputs)
@@ -192,7 +193,9 @@ def check_same_clips(features: Mapping[str, Feature]) -> None:
 
 
 def _check_bag(kind: Input, rows: ItemRows, feature: Feature) -> None:
-    if not isinstance(kind, Bag) or kind.max_rows < 2 or not len(rows.rows) or rows.rows.lengths().max() > 1:
+    if not isinstance(kind, Bag) or kind.allows_single or kind.max_rows < 2:
+        return
+    if not len(rows.rows) or rows.rows.lengths().max() > 1:
         return
     got = f"one row for each of {len(rows.rows)} clips"
     remedy = "take a feature of proposals (rc3d) or of several windows a clip"

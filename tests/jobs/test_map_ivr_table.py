@@ -82,7 +82,10 @@ def test_the_table_beside_the_published_one_and_again_without_training(tmp_path:
     # The store has a row for each clip, and so no bags.
     assert rows["APIVR"]["ours"] == {}
     assert result["cannot_run"] == {"apivr": rows["APIVR"]["note"]}
-    assert "bags: expected several rows of a clip, got one row for each clip in gallery" in rows["APIVR"]["note"]
+    assert (
+        "feature gallery: expected several rows a clip, which make a bag, got one row for each of"
+        in rows["APIVR"]["note"]
+    )
     saved = json.loads((tmp_path / "table" / "results.json").read_text())
     assert saved.items() <= result.items()
     page = (tmp_path / "table" / "report.html").read_text()

@@ -85,6 +85,13 @@ def test_a_system_that_needs_bags_and_gets_single_vectors(tmp_path: Path) -> Non
     refused_training(tmp_path, path, "feature clip: expected several rows a clip", "got one row for each of 8 clips")
 
 
+def test_a_system_to_which_one_row_is_a_bag_trains_on_single_vectors(tmp_path: Path) -> None:
+    path = config(tmp_path, made(tmp_path, num_rows=1), "bpbc", closed_form=True)
+    done = clipmill("train", "--config", path)
+    assert done.returncode == 0, done.stderr
+    assert (tmp_path / "run" / "checkpoints").exists()
+
+
 def test_a_system_that_needs_two_views_and_gets_one(tmp_path: Path) -> None:
     path = Path(config(tmp_path, made(tmp_path)))
     plain = yaml.safe_load(path.read_text())

@@ -123,16 +123,7 @@ def _trials(row: SystemRow, config: MapIvrTableConfig, planner: Planner) -> list
         # A loop that is set for all is for those that have one.
         loop = [key for key in config.set.get("all", {}) if key.startswith("loop.") and key not in _SOLUTION_KEYS]
         settings = {key: value for key, value in settings.items() if key not in loop}
-    trials = planner.trials(keys, [Point(row.name, settings)], config, f"reproduce {NAME}")
-    train_config = TrainConfig.model_validate(trials[0].train)
-    items = planner.items(train_config)
-    card = registry.card(row.model, registry.resolve_options(row.model, train_config.model.options))
-    for name, kind in card.inputs.items():
-        if isinstance(kind, Bag) and int(items.inputs[name].lengths().max(initial=0)) < 2:
-            got = f"one row for each clip in {train_config.data.sources[name]}"
-            remedy = "name a feature of several rows as bags"
-            raise UsageError(describe(f"reproduce {NAME}", "bags", "several rows of a clip", got, remedy))
-    return trials
+    return planner.trials(keys, [Point(row.name, settings)], config, f"reproduce {NAME}")
 
 
 def _validates(config: MapIvrTableConfig, data: Mapping[str, Any], row: SystemRow, planner: Planner) -> bool:
