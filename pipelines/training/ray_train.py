@@ -169,7 +169,7 @@ def _met(meeting: str | None, timeout_seconds: int) -> Iterator[None]:
     Path(meeting).parent.mkdir(parents=True, exist_ok=True)
     torch.distributed.init_process_group(
         "gloo",
-        store=torch.distributed.FileStore(meeting, num_workers),
+        store=torch.distributed.FileStore(meeting, num_workers),  # type: ignore[attr-defined]  # public all the same
         rank=context.get_world_rank(),
         world_size=num_workers,
         timeout=timedelta(seconds=timeout_seconds),
