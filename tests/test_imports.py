@@ -19,8 +19,17 @@ MAY_IMPORT = {
     "pipelines.decode": {"schemas", "extractors"},
     "pipelines.datasets": {"schemas", "stores"},
     "pipelines.reports": {"schemas"},
-    "pipelines.features": {"schemas", "stores", "extractors", "pipelines.decode"},
-    "pipelines.training": {"schemas", "stores", "models", "extractors", "pipelines.datasets", "pipelines.decode"},
+    "pipelines.ray_cluster": {"schemas"},
+    "pipelines.features": {"schemas", "stores", "extractors", "pipelines.decode", "pipelines.ray_cluster"},
+    "pipelines.training": {
+        "schemas",
+        "stores",
+        "models",
+        "extractors",
+        "pipelines.datasets",
+        "pipelines.decode",
+        "pipelines.ray_cluster",
+    },
     "pipelines.evaluation": {"schemas", "stores", "models", "pipelines.datasets", "pipelines.reports"},
     "pipelines.sweeps": {
         "schemas",
@@ -30,6 +39,7 @@ MAY_IMPORT = {
         "pipelines.training",
         "pipelines.evaluation",
         "pipelines.reports",
+        "pipelines.ray_cluster",
     },
     "pipelines.reproductions": {
         "schemas",
@@ -64,7 +74,12 @@ PACKAGES = sorted({room.split(".")[0] for room in MAY_IMPORT} - {"clipmill"})
 HOMES = {
     "decord": ("pipelines/decode/",),
     "av": ("pipelines/decode/",),
-    "ray": ("pipelines/features/engines/ray", "pipelines/training/", "pipelines/sweeps/tune_trials.py"),
+    "ray": (
+        "pipelines/ray_cluster.py",
+        "pipelines/features/engines/ray",
+        "pipelines/training/",
+        "pipelines/sweeps/tune_trials.py",
+    ),
     "apache_beam": ("pipelines/features/engines/beam",),
     "dask": ("pipelines/evaluation/", "stores/reader.py"),
     "distributed": ("pipelines/evaluation/",),

@@ -5,31 +5,27 @@ own state is needed to go on. A process is reused because importing PyTorch take
 """
 
 import functools
-import logging
 import os
 import queue
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported: no telemetry leaves the machine, no runtime environment is rebuilt per worker.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
+# Ray reads these when it is imported.
 # Results are kept by us: no CSV, JSON and TensorBoard files of Tune's beside them, and no handler of Ctrl-C.
 os.environ.setdefault("TUNE_DISABLE_AUTO_CALLBACK_LOGGERS", "1")
 os.environ.setdefault("TUNE_DISABLE_SIGINT_HANDLER", "1")
 # Standard output is for the result of the command.
 os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
-# This machine is reached by its loopback address: Ray would turn 127.0.0.1 into the address others reach it by.
-os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
 # Paths of a config start where the command was given.
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
-import ray  # noqa: E402
+from clipmill.pipelines.ray_cluster import cluster  # noqa: E402
+
+# isort: split
 import torch  # noqa: E402
 from ray import tune  # noqa: E402
 
@@ -52,7 +48,7 @@ def run_on_tune(trials: Sequence[Trial], root: Path, concurrent: int) -> Iterato
     concurrent = min(concurrent, len(trials))
     root = root.absolute()
     done: queue.SimpleQueue[TrialResult | BaseException | None] = queue.SimpleQueue()
-    with _ray(concurrent):
+    with cluster("sweep", "ray", num_cpus=max(concurrent, 1)):
         num_threads = max(1, (os.cpu_count() or 1) // concurrent)
         tuner = _tuner(trials, root, concurrent, num_threads, _Finished(done))
 
@@ -155,31 +151,6 @@ class _Finished(tune.Callback):
         text = str(trial.get_error() or "").strip()
         last = next(iter(text.splitlines()[-1:]), "its process died")[:200]
         self._done.put(TrialResult(given["key"], given["point"], given["seed"], error=last, exit_code=1))
-
-
-@contextmanager
-def _ray(concurrent: int) -> Iterator[None]:
-    """Ray on this machine alone, with a place for each trial, ended afterwards."""
-    if ray.is_initialized():
-        yield
-        return
-    try:
-        ray.init(
-            _node_ip_address="127.0.0.1",
-            num_cpus=max(concurrent, 1),
-            include_dashboard=False,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except Exception as error:  # Ray's own, of no narrower type: a node that did not start in time is one
-        first = next(iter(str(error).splitlines()), "no message")[:200]
-        raise EngineError(
-            describe("sweep", "ray", "Ray on this machine", first, "run the same command again")
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()
 
 
 def runner(concurrent: int) -> Runner:

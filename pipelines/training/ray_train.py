@@ -4,29 +4,31 @@ import concurrent.futures
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-# Ray reads these when it is imported: no telemetry leaves the machine, no runtime environment is rebuilt per worker.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-# Otherwise Ray starts metric exporters that nobody reads.
+# Ray reads it when it is imported: otherwise it starts metric exporters that nobody reads.
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 
+from clipmill.pipelines.ray_cluster import cluster  # noqa: E402
+
+# isort: split
 import ray  # noqa: E402
 import ray.train  # noqa: E402
 import ray.train.torch  # noqa: E402
 import torch  # noqa: E402
+from ray.train.backend import Backend  # noqa: E402
 
 from clipmill.models.checkpoints import checkpoints  # noqa: E402
 from clipmill.pipelines.training.interruption import Interruption  # noqa: E402
 from clipmill.pipelines.training.parallel import ProcessGroup  # noqa: E402
 from clipmill.pipelines.training.run_folder import RunFolder  # noqa: E402
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
-from clipmill.schemas.config import TrainerConfig  # noqa: E402
 from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe  # noqa: E402
 
 STOP_FILE = ".stop-requested"
@@ -34,6 +36,14 @@ _STATE = ".ray"
 _POLL_SECONDS = 0.2
 _START_RETRIES = 2
 """ours: how often workers that did not start within Ray's minute are waited for again."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Place:
+    """Where workers run: on GPUs or not, and on Ray that was started for them or not."""
+
+    wants_gpu: bool
+    is_started_here: bool
 
 
 def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
@@ -50,18 +60,18 @@ def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[in
     """
     stop = Path(job.folder) / STOP_FILE
     stop.unlink(missing_ok=True)
-    with _cluster(job.config.trainer):
+    with cluster("trainer", "ray", job.config.trainer.address) as is_started_here:
         wants_gpu = _wants_gpu(job)
         try:
             with Interruption(stop.touch):
-                _survive(job, wants_gpu, stop, on_epoch)
+                _survive(job, _Place(wants_gpu, is_started_here), stop, on_epoch)
         finally:
             stop.unlink(missing_ok=True)
             shutil.rmtree(Path(job.folder) / _STATE, ignore_errors=True)
     return max(checkpoints(job.folder), default=0), "cuda" if wants_gpu else "cpu"
 
 
-def _survive(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+def _survive(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
     """Trains until the end, or until `stop` is there; each failure of a worker costs the epochs since a checkpoint."""
     told, limit = job.start_epoch, job.config.trainer.max_failures
 
@@ -74,7 +84,7 @@ def _survive(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[Epo
 
     for failure in range(1, limit + 2):
         try:
-            _attempt(job, wants_gpu, stop, tell)
+            _attempt(job, place, stop, tell)
             return
         except LostWorkerError:
             if stop.exists():
@@ -87,8 +97,8 @@ def _survive(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[Epo
         job = replace(job, start_epoch=start_epoch)
 
 
-def _attempt(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
-    trainer = _trainer(job, wants_gpu)
+def _attempt(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+    trainer = _trainer(job, place)
     # In a thread of its own: Ray would take over Ctrl-C, and end this process with exit code 0.
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         try:
@@ -104,16 +114,27 @@ def _attempt(job: TrainJob, wants_gpu: bool, stop: Path, on_epoch: Callable[[Epo
             raise
 
 
-def _trainer(job: TrainJob, wants_gpu: bool) -> Any:
+class _JoinedByWorkers(ray.train.torch.TorchConfig):
+    """Leaves the process group to the workers: that of Ray meets at a port which every machine can reach."""
+
+    @property
+    def backend_cls(self) -> type[Backend]:
+        return Backend
+
+
+def _trainer(job: TrainJob, place: _Place) -> Any:
     trainer = job.config.trainer
+    # By reference, so that the rows are stored once per machine however many workers it has.
+    given: dict[str, Any] = {"job": ray.put(job)}
+    torch_config: type[ray.train.torch.TorchConfig] = ray.train.torch.TorchConfig
+    if place.is_started_here and not place.wants_gpu:
+        torch_config = _JoinedByWorkers
+        given["meeting"] = str(Path(job.folder).resolve() / _STATE / f"meeting-{uuid.uuid4().hex}")
     return ray.train.torch.TorchTrainer(
         _worker,
-        # By reference, so that the rows are stored once per machine however many workers it has.
-        train_loop_config={"job": ray.put(job)},
-        torch_config=ray.train.torch.TorchConfig(
-            backend="nccl" if wants_gpu else "gloo", timeout_s=trainer.timeout_seconds
-        ),
-        scaling_config=ray.train.ScalingConfig(num_workers=trainer.workers, use_gpu=wants_gpu),
+        train_loop_config=given,
+        torch_config=torch_config(backend="nccl" if place.wants_gpu else "gloo", timeout_s=trainer.timeout_seconds),
+        scaling_config=ray.train.ScalingConfig(num_workers=trainer.workers, use_gpu=place.wants_gpu),
         run_config=ray.train.RunConfig(
             name=_STATE,
             storage_path=job.folder,
@@ -133,7 +154,30 @@ def _worker(config: dict[str, Any]) -> None:
     on_this_machine = max(1, context.get_local_world_size())
     torch.set_num_threads(job.config.loop.threads or max(1, (os.cpu_count() or 1) // on_this_machine))
     stop = Path(job.folder) / STOP_FILE
-    work(job, ProcessGroup(), device, stop.exists)
+    with _met(config.get("meeting"), job.config.trainer.timeout_seconds):
+        work(job, ProcessGroup(), device, stop.exists)
+
+
+@contextmanager
+def _met(meeting: str | None, timeout_seconds: int) -> Iterator[None]:
+    """Joins the workers of this machine at the file `meeting`; None: they are joined already."""
+    if meeting is None:
+        yield
+        return
+    context = ray.train.get_context()
+    num_workers = context.get_world_size()
+    Path(meeting).parent.mkdir(parents=True, exist_ok=True)
+    torch.distributed.init_process_group(
+        "gloo",
+        store=torch.distributed.FileStore(meeting, num_workers),  # type: ignore[attr-defined]  # public all the same
+        rank=context.get_world_rank(),
+        world_size=num_workers,
+        timeout=timedelta(seconds=timeout_seconds),
+    )
+    try:
+        yield
+    finally:
+        torch.distributed.destroy_process_group()
 
 
 def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: Callable[[EpochDone], None]) -> None:
@@ -201,29 +245,3 @@ def _wants_gpu(job: TrainJob) -> bool:
             describe("trainer.workers", str(workers), f"at most the cluster's {num_cpus} CPUs", "more", "lower it")
         )
     return wants_gpu
-
-
-@contextmanager
-def _cluster(config: TrainerConfig) -> Iterator[None]:
-    if ray.is_initialized():
-        yield
-        return
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR"}
-    options |= {"address": config.address} if config.address else {"include_dashboard": False}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        first = next(iter(str(error).splitlines()), "no message")[:200]
-        raise EngineError(
-            describe(
-                "trainer",
-                "ray",
-                f"a cluster at {config.address or 'this machine'}",
-                first,
-                "check trainer.address, or leave it out to start one here",
-            )
-        ) from None
-    try:
-        yield
-    finally:
-        ray.shutdown()

@@ -16,6 +16,7 @@ import pytest
 import yaml
 
 from tests.jobs.retrieval_store import retrieval_config
+from tests.listening_sockets import LOOPBACK, listening
 from tests.outside_packages import install
 
 pytestmark = pytest.mark.ray
@@ -70,15 +71,6 @@ def finished(folder: Path) -> dict[Path, int]:
     return {path: path.stat().st_mtime_ns for path in (folder / "sweep" / "trials").glob("*/trial.json")}
 
 
-def listening(process: psutil.Process) -> set[str]:
-    """Returns the addresses that a process and those below it listen on."""
-    found = set()
-    for each in [process, *process.children(recursive=True)]:
-        with contextlib.suppress(psutil.Error):
-            found |= {c.laddr.ip for c in each.net_connections("inet") if c.status == psutil.CONN_LISTEN}
-    return found
-
-
 def test_a_killed_sweep_goes_on_without_running_a_finished_trial_again(tmp_path: Path) -> None:
     path = written(tmp_path)
     process = subprocess.Popen(
@@ -95,7 +87,7 @@ def test_a_killed_sweep_goes_on_without_running_a_finished_trial_again(tmp_path:
     process.send_signal(signal.SIGKILL)
     process.wait()
     assert addresses
-    assert addresses <= {"127.0.0.1", "::1", "::ffff:127.0.0.1"}
+    assert addresses <= LOOPBACK
     # Agents look for their raylet every some seconds, and give it some tries.
     _, alive = psutil.wait_procs(below, timeout=280)
     assert not alive, "Ray outlives a driver that was killed"

@@ -1,22 +1,21 @@
 """Ray: a pool of actors, each holding its models and its own decode child."""
 
-import os
 import time
 from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
+# First, since it sets what Ray reads when it is imported.
+from clipmill.pipelines.ray_cluster import cluster
+
+# isort: split
+import ray
+from ray.exceptions import RayActorError, RayTaskError
+
 from clipmill.pipelines.features.engines.base import Observer
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.errors import ClipmillError, EngineError
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
-
-# Ray reads these when it is imported: no telemetry leaves the machine, no environment is rebuilt per worker.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_ENABLE_UV_RUN_RUNTIME_ENV", "0")
-
-import ray  # noqa: E402
-from ray.exceptions import RayActorError, RayTaskError  # noqa: E402
 
 TASK_ATTEMPTS = 3
 
@@ -56,14 +55,8 @@ class RayEngine:
         started = time.monotonic()
         for observer in observers:
             observer.on_start(tasks)
-        ours = not ray.is_initialized()
-        if ours:
-            _connect(self._address)
-        try:
+        with cluster("engine", "ray", self._address):
             results = self._run(tasks, worker, observers)
-        finally:
-            if ours:
-                ray.shutdown()
         return RunReport("ray", len(tasks), tuple(results), time.monotonic() - started)
 
     def _run(self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
@@ -126,19 +119,6 @@ class RayEngine:
         gpus = 1 / self._workers_per_gpu if wants_gpu else 0
         actor: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus).remote(spec)
         return actor.ready.remote(), actor
-
-
-def _connect(address: str | None) -> None:
-    options: dict[str, Any] = {"log_to_driver": False, "logging_level": "ERROR", "include_dashboard": False}
-    if address is not None:
-        options = {"address": address, "log_to_driver": False, "logging_level": "ERROR"}
-    try:
-        ray.init(**options)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise EngineError(
-            f"engine ray: expected a cluster at {address or 'this machine'}, got {_first_line(error)}; "
-            "check engine.address, or leave it out to start one here"
-        ) from None
 
 
 def _first_line(error: Exception) -> str:
