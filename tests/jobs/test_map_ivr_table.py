@@ -60,6 +60,7 @@ def test_the_table_beside_the_published_one_and_again_without_training(tmp_path:
     rows = {row["title"]: row for row in result["rows"]}
     assert list(rows) == [
         "chance",
+        "own_clip_first",
         "cosine",
         "Procrustes",
         "ridge regression",
