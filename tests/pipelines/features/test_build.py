@@ -113,10 +113,10 @@ def test_a_second_build_executes_nothing_and_reads_no_video_again(root: Path, mo
     build(_config(root))
     before = _objects(root, "shards", "commits")
 
-    def refuse(path: str) -> str:
+    def refuse(path: str, stream: str | None) -> str:
         raise AssertionError("a known file must not be read again")
 
-    monkeypatch.setattr("clipmill.pipelines.features.probing.content_fingerprint", refuse)
+    monkeypatch.setattr("clipmill.pipelines.features.probing.video_fingerprint", refuse)
     again = build(_config(root))
     assert (again.num_tasks, again.num_complete) == (0, 4)
     assert _objects(root, "shards", "commits") == before
