@@ -4,7 +4,7 @@ from typing import Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from clipmill.schemas.model import Model
+from clipmill.schemas.model import LocalPath, Model
 
 
 class TrialsConfig(Model):
@@ -27,7 +27,7 @@ class TrialsConfig(Model):
     seed_keys: tuple[str, ...] = Field(default=("loop.seed",), min_length=1)
     concurrent: int = Field(default=1, ge=1)
     keep_checkpoints: bool = False
-    out: str = Field(min_length=1)
+    out: LocalPath
 
     @field_validator("seeds")
     @classmethod
@@ -118,7 +118,7 @@ class SweepConfig(TrialsConfig):
     goal: Literal["max", "min"] = "max"
     title: str = ""
     source: str = ""
-    out: str = Field(default="out/sweep", min_length=1)
+    out: LocalPath = "out/sweep"
 
     @model_validator(mode="after")
     def _one_kind(self) -> "SweepConfig":

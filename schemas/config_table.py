@@ -6,6 +6,7 @@ from pydantic import Field, field_validator
 
 from clipmill.schemas.config import DataConfig
 from clipmill.schemas.config_sweep import TrialsConfig
+from clipmill.schemas.model import LocalPath
 
 
 class MapIvrTableConfig(TrialsConfig):
@@ -26,7 +27,7 @@ class MapIvrTableConfig(TrialsConfig):
     set: dict[str, dict[str, Any]] = Field(default_factory=dict)
     published: Literal["activitynet", "thumos14"] = "thumos14"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
-    out: str = Field(default="out/reproduce/map-ivr-table", min_length=1)
+    out: LocalPath = "out/reproduce/map-ivr-table"
 
     @field_validator("data")
     @classmethod

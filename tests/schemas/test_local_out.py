@@ -6,13 +6,15 @@ import pytest
 
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.config_search import SearchConfig
+from clipmill.schemas.config_sweep import SweepConfig
+from clipmill.schemas.config_table import MapIvrTableConfig
 from clipmill.schemas.config_whiten import WhitenConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import validate
 from tests.command_line import clipmill, refused
 
 
-@pytest.mark.parametrize("model", [TrainConfig, SearchConfig, WhitenConfig])
+@pytest.mark.parametrize("model", [TrainConfig, SearchConfig, WhitenConfig, SweepConfig, MapIvrTableConfig])
 @pytest.mark.parametrize("out", ["s3://bucket/run", "memory://x", "file:///x"])
 def test_a_url_is_refused(model: type, out: str) -> None:
     with pytest.raises(ConfigError, match=r"out.*expected a local path, got the URL"):
