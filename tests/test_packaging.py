@@ -87,6 +87,7 @@ def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
 
 
 DISTRIBUTIONS = {
+    "decord": "decord2",
     "cv2": "opencv-contrib-python-headless",
     "PIL": "pillow",
     "sklearn": "scikit-learn",

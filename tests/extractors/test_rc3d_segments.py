@@ -18,19 +18,22 @@ def test_anchors_of_the_first_cells_by_hand() -> None:
 
 
 def test_forms_have_the_published_numbers_of_anchors() -> None:
+    activitynet, thumos14 = ["pytorch-activitynet", "caffe-activitynet"], ["pytorch-thumos14"]
+    activitynet += [f"pytorch-activitynet-resnet{depth}" for depth in (18, 34, 50)]
+    thumos14 += [f"pytorch-thumos14-resnet{depth}" for depth in (18, 34)]
     assert {name: len(release.scales) for name, release in RELEASES.items()} == {
-        "pytorch-activitynet": 37,
-        "pytorch-thumos14": 10,
-        "caffe-activitynet": 37,
+        **dict.fromkeys(activitynet, 37),
+        **dict.fromkeys(thumos14, 10),
         "caffe-thumos14": 28,
+        "caffe-charades": 18,
     }
     assert len(PAPER_ACTIVITYNET_SCALES) == 20
-    assert {release.num_classes for release in RELEASES.values()} == {21, 201}
+    assert {release.num_classes for release in RELEASES.values()} == {21, 158, 201}
     assert {name: release.step_frames for name, release in RELEASES.items()} == {
-        "pytorch-activitynet": 1536,
-        "pytorch-thumos14": 192,
-        "caffe-activitynet": 1536,
+        **dict.fromkeys(activitynet, 1536),
+        **dict.fromkeys(thumos14, 192),
         "caffe-thumos14": 128,
+        "caffe-charades": 960,
     }
 
 

@@ -142,7 +142,9 @@ def test_frames_are_not_written_to() -> None:
     np.testing.assert_array_equal(extractor.forward(frames)["values"], first)
 
 
-# bfloat16 has 8 bits and float16 11: their rounding errors over a few dozen layers.
+# bfloat16 has 8 bits and float16 11: their rounding errors over a few dozen layers. A CPU without their
+# instructions warns.
+@pytest.mark.filterwarnings("ignore::clipmill.extractors.precision.SlowPrecisionWarning")
 @pytest.mark.parametrize(("precision", "most"), [("bfloat16", 3e-2), ("float16", 5e-3)])
 def test_lower_precision_is_close_and_is_float32_again(precision: str, most: float) -> None:
     frames = noise(2)
