@@ -16,7 +16,7 @@ import clipmill
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("extractors", "jobs", "models", "pipelines", "schemas", "stores")
 DIST_INFO = f"clipmill-{clipmill.__version__}.dist-info"
-PACKAGE_FILES = ("__init__.py", "__main__.py", "py.typed")
+PACKAGE_FILES = ("__init__.py", "__main__.py", "py.typed", "torch.py")
 
 
 def shipped() -> dict[str, bytes]:
