@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.features.quarantine import quarantined_of
 from clipmill.schemas.errors import StoreError, UsageError, describe
-from clipmill.schemas.records import Quarantined
 from clipmill.stores.store import Store
 from clipmill.stores.verify import verify_commits
 
@@ -32,19 +32,7 @@ def run_requeue(url: str, reasons: Sequence[str]) -> Outcome:
                 )
             )
     chosen = [row for row in rows if not reasons or row["reason"] in reasons]
-    items = [
-        Quarantined(
-            row["video_id"],
-            row["video_fingerprint"],
-            row["uri"],
-            tuple(row["recipes"]),
-            row["stage"],
-            row["reason"],
-            row["message"],
-            row["attempts"],
-        )
-        for row in chosen
-    ]
+    items = [quarantined_of(row, row["recipes"]) for row in chosen]
     if items:
         store.write_quarantine(store.new_run_id(), REQUEUE_KEY, items, released=True)
     videos = sorted({item.video_id for item in items})

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try
@@ -81,9 +82,9 @@ def _item(row: Mapping[str, Any], failures: Mapping[tuple[str, str, str], int]) 
 
 def _segments_outside(commits: pa.Table) -> dict[str, int]:
     """Returns how many annotated segments lie outside their videos, in part or wholly."""
-    passports = commits.column("passport").to_pylist()
+    passports = commits.column("passport").combine_chunks()
     names = ("num_segments_clamped", "num_segments_emptied")
-    return {name: sum(passport[name] or 0 for passport in passports) for name in names}
+    return {name: pc.sum(pc.struct_field(passports, name)).as_py() or 0 for name in names}
 
 
 def _text(data: dict[str, Any]) -> str:

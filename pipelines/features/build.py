@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,19 +16,27 @@ from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
-from clipmill.pipelines.features.machine_faults import check_share, held_back, is_machine_fault, is_passing
+from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
-from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, probe_videos
+from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
+from clipmill.pipelines.features.quarantine import (
+    left_out,
+    passed,
+    reannotated,
+    truncated_to_keep,
+    with_other_files,
+)
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
-from clipmill.schemas.task import RunReport, WorkerSpec, clips_fingerprint
+from clipmill.schemas.tables import QUARANTINE
+from clipmill.schemas.task import RunReport, WorkerSpec
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, Store
-from clipmill.stores.tables import truncated_and_joined
+from clipmill.stores.tables import in_force, truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
@@ -139,22 +147,28 @@ def plan_build(
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
-    known = _known_probes(store) if store and not recheck_bytes else {}
+    probes = store.read_probes() if store else {}
+    history = store.quarantine_history() if store else QUARANTINE.empty_table()
+    standing = in_force(history).to_pylist()
+    known = {} if recheck_bytes else _trusted(probes, standing)
     limits = InspectionLimits(
         config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
     )
     probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
-    _check_faults(config, probed, known)
+    _check_faults(config, probed, {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes})
     probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
         if card.check_videos is not None:
             card.check_videos(recipe, readable)
-    reannotated = _reannotated(store, manifest, recipes)
-    changed = _with_other_files(store, readable)
-    released = (*reannotated, *changed, *_now_kept(store, config.decode, recipes))
-    quarantined = _quarantined(store, released)
+    released: list[Quarantined] = []
+    if store is not None:
+        released += reannotated(standing, manifest.videos, recipes, store.run_manifest)
+        released += with_other_files(standing, readable, store.run_manifest)
+    if config.decode.truncated == "keep":
+        released += truncated_to_keep(standing, recipes)
+    quarantined = left_out(history, released, datetime.now(UTC))
     unreadable, num_known = _unreadable(probed, recipes, quarantined)
     plan = make_plan(
         readable,
@@ -162,7 +176,9 @@ def plan_build(
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
     )
-    return Planned(config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, released)
+    return Planned(
+        config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, tuple(released)
+    )
 
 
 def build(
@@ -195,7 +211,7 @@ def build(
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
         report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
-    store.write_quarantine(run_id, PASSED_KEY, _passed(store, planned), released=True)
+    _release_passed(store, run_id, planned)
     store.write_catalog()
     result = _report(config, store, run_id, planned, report)
     store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
@@ -238,12 +254,12 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     return store
 
 
-def _known_probes(store: Store) -> dict[ProbeKey, Probe]:
-    """Returns what earlier runs read of files, without those that a worker found to hold other bytes than they say."""
-    changed = {row["uri"] for row in store.quarantine().to_pylist() if row["reason"] == CHANGED_FILE}
-    known = {key: probe for key, probe in store.read_probes().items() if key[0] not in changed}
+def _trusted(probes: Mapping[ProbeKey, Probe], standing: Sequence[Mapping[str, Any]]) -> dict[ProbeKey, Probe]:
+    """Returns what earlier runs read of files, without those that a worker found to hold other bytes."""
+    changed = {row["uri"] for row in standing if row["reason"] == CHANGED_FILE}
+    trusted = {key: probe for key, probe in probes.items() if key[0].partition(STREAM_MARK)[0] not in changed}
     # Of what lies beside a video the quarantine does not name the files.
-    return {key: probe for key, probe in known.items() if not (changed and FLOW_MARK in key[0])}
+    return {key: probe for key, probe in trusted.items() if not (changed and FLOW_MARK in key[0])}
 
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
@@ -252,8 +268,7 @@ def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
-def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Mapping[ProbeKey, Probe]) -> None:
-    seen = {uri for uri, _, _ in known}
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], seen: Collection[str]) -> None:
     faults = [
         item.error
         for item in probed
@@ -262,79 +277,6 @@ def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], known: Map
         and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
     ]
     check_share(faults, len(probed), config.engine.max_fault_share)
-
-
-def _quarantined(store: Store | None, released: Sequence[Quarantined]) -> dict[str, set[tuple[str, str]]]:
-    """Returns, by recipe, what this build leaves out: see `machine_faults` for what it tries again."""
-    quarantined = {} if store is None else held_back(store.quarantine_history(), datetime.now(UTC))
-    for item in released:
-        for recipe in item.recipes:
-            quarantined.get(recipe, set()).discard((item.video_id, item.video_fingerprint))
-    return quarantined
-
-
-def _reannotated(store: Store | None, manifest: Manifest, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
-    """Returns what is in quarantine for annotations that have been corrected since: it deserves another try."""
-    annotated = {recipe.fingerprint for recipe in recipes if recipe.clips.from_ == "annotations"}
-    if store is None or not annotated:
-        return ()
-    now = {video.id: clips_fingerprint(video) for video in manifest.videos}
-    then: dict[str, dict[str, str]] = {}
-    found = []
-    for row in store.quarantine().to_pylist():
-        concerned = tuple(recipe for recipe in row["recipes"] if recipe in annotated)
-        if row["stage"] != "segment" or row["video_id"] not in now or not concerned:
-            continue
-        run_id = row["run_id"]
-        if run_id not in then:
-            then[run_id] = {video.id: clips_fingerprint(video) for video in store.run_manifest(run_id)}
-        if then[run_id].get(row["video_id"], "") != now[row["video_id"]]:
-            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
-            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
-    return tuple(found)
-
-
-def _with_other_files(store: Store | None, videos: Sequence[Video]) -> tuple[Quarantined, ...]:
-    """Returns what is in quarantine for recipes whose files beside the video have changed since."""
-    now = {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
-    if store is None or not now:
-        return ()
-    then: dict[str, dict[tuple[str, str], str]] = {}
-    found = []
-    for row in store.quarantine().to_pylist():
-        run_id, video_id = row["run_id"], row["video_id"]
-        if not any((video_id, recipe) in now for recipe in row["recipes"]):
-            continue
-        if run_id not in then:
-            then[run_id] = {
-                (video.id, recipe): digest
-                for video in store.run_manifest(run_id)
-                for recipe, digest in video.file_digests
-            }
-        concerned = tuple(
-            recipe
-            for recipe in row["recipes"]
-            if (video_id, recipe) in now and now[video_id, recipe] != then[run_id].get((video_id, recipe))
-        )
-        if concerned:
-            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
-            found.append(Quarantined(video_id, row["video_fingerprint"], row["uri"], concerned, *values))
-    return tuple(found)
-
-
-def _now_kept(store: Store | None, decode: DecodeConfig, recipes: Sequence[Recipe]) -> tuple[Quarantined, ...]:
-    """Returns what is in quarantine because it breaks off, where such videos are to be kept now."""
-    if store is None or decode.truncated != "keep":
-        return ()
-    wanted = {recipe.fingerprint for recipe in recipes}
-    found = []
-    for row in store.quarantine().to_pylist():
-        concerned = tuple(recipe for recipe in row["recipes"] if recipe in wanted)
-        # Of one without an index (stage probe) there is nothing to keep.
-        if row["stage"] == "scan" and row["reason"] == "truncated" and concerned:
-            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
-            found.append(Quarantined(row["video_id"], row["video_fingerprint"], row["uri"], concerned, *values))
-    return tuple(found)
 
 
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
@@ -383,22 +325,12 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
-def _passed(store: Store, planned: Planned) -> list[Quarantined]:
-    """Returns what is in quarantine for a reason that has passed: the video was read now, its rows are complete."""
-    now = {item.video.id: item.video for item in planned.probed if item.error is None}
+def _release_passed(store: Store, run_id: str, planned: Planned) -> None:
+    read = {item.video.id for item in planned.probed if item.error is None}
     done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
     complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
-    found = []
-    for row in store.quarantine().to_pylist():
-        video, fingerprint = now.get(row["video_id"]), row["video_fingerprint"]
-        if video is None or not is_passing(row["reason"]):
-            continue
-        # Without a fingerprint: it could not be read at all.
-        passed = [name for name in row["recipes"] if not fingerprint or (name, video.id, fingerprint) in complete]
-        if passed:
-            values = [row[name] for name in ("stage", "reason", "message", "attempts")]
-            found.append(Quarantined(video.id, fingerprint, row["uri"], tuple(passed), *values))
-    return found
+    items = list(passed(store.quarantine().to_pylist(), read, complete))
+    store.write_quarantine(run_id, PASSED_KEY, items, released=True)
 
 
 def _num_complete(store: Store, planned: Planned) -> int:

@@ -23,6 +23,9 @@ PASSING_REASONS = frozenset({"deadline", "out_of_memory", "decoder_crashed"})
 
 ProbeKey = tuple[str, int, int]
 
+STREAM_MARK = "#stream="
+"""Between a file's place and the stream that was asked for, in a probe's key."""
+
 
 @dataclass(frozen=True, slots=True)
 class ProbedVideo:
@@ -128,7 +131,7 @@ def _key(video: Video) -> ProbeKey | None:
     except OSError:
         return None
     # The streams of one file are videos of their own.
-    uri = video.uri if video.stream is None else f"{video.uri}#stream={video.stream}"
+    uri = video.uri if video.stream is None else f"{video.uri}{STREAM_MARK}{video.stream}"
     return uri, status.st_size, status.st_mtime_ns
 
 
