@@ -1,7 +1,7 @@
 """A table of named things: ours, imported when used, and those that installed packages bring by entry points."""
 
 from collections.abc import Mapping
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
 from typing import Generic, TypeVar
@@ -31,11 +31,12 @@ class Registry(Generic[T]):
         self.built_in = built_in
         self.name_attribute = name_attribute
         self._get = cache(self._load)
+        self._outside = cache(partial(_entry_points, group))
 
     @property
     def names(self) -> tuple[str, ...]:
         """Names of all: ours in the order of the table, then those from outside."""
-        return (*self.built_in, *(name for name in _outside(self.group) if name not in self.built_in))
+        return (*self.built_in, *(name for name in self._outside() if name not in self.built_in))
 
     def get(self, name: str) -> T:
         """Returns the thing called `name`.
@@ -49,9 +50,9 @@ class Registry(Generic[T]):
         if name in self.built_in:
             module, _, attribute = self.built_in[name].partition(":")
             found: object = getattr(import_module(module), attribute)
-        elif name in _outside(self.group):
+        elif name in self._outside():
             try:
-                found = _outside(self.group)[name].load()
+                found = self._outside()[name].load()
             except Exception as error:
                 got = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
                 remedy = "fix or remove it"
@@ -69,6 +70,5 @@ class Registry(Generic[T]):
         return found
 
 
-@cache
-def _outside(group: str) -> Mapping[str, EntryPoint]:
+def _entry_points(group: str) -> Mapping[str, EntryPoint]:
     return {point.name: point for point in sorted(entry_points(group=group), key=lambda point: point.name)}

@@ -12,10 +12,14 @@ SECRET_WORDS = "sig|token|secret|pass|pwd|key|credential|auth|policy|session|cod
 """ours: parts of the names of query parameters whose values are secrets: those of signed URLs (S3, Google, Azure, AWS)
 and of most web services."""
 
-PARAMETER = re.compile(rf"(?i)([?&;](?:amp;)?[\w.~%-]*(?:{SECRET_WORDS})[\w.~%-]*=)[^&;#]+?(?=[&;#]|[:,.)\]}}]*$)")
+PARAMETER = re.compile(
+    rf"(?i)([?&;](?:amp;)?[\w.~%-]{{0,99}}(?:{SECRET_WORDS})[\w.~%-]{{0,99}}=)[^&;#]+?(?=[&;#]|[:,.)\]}}]{{0,9}}$)"
+)
+"""Names are bounded, so that a long run without ``=`` is not tried from each of its letters."""
 
-URL = re.compile(r"[A-Za-z][\w+.-]*://[^\s\"'<>\\]+")
-"""As it stands in prose, quotes, JSON or an attribute of HTML."""
+URL = re.compile(r"://[^\s\"'<>\\]+")
+"""All of a URL but its scheme, as it stands in prose, quotes, JSON or an attribute of HTML. It starts with what is
+rare: from a scheme on, each letter of an embedded picture could be the first one of a URL."""
 
 
 def masked(text: str) -> str:

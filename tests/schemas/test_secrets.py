@@ -55,6 +55,13 @@ def test_what_is_no_secret_stays(text: str) -> None:
     assert masked(text) == text
 
 
+@pytest.mark.parametrize("before", ["data:image/jpeg;base64,", "https://host/", "https://host/?key="])
+@pytest.mark.parametrize("run", ["A", "?key", "://", ":", "?key=:", ".key"])
+def test_a_long_run_takes_no_longer_than_its_length(before: str, run: str) -> None:
+    """Pictures of a page are megabytes of letters; the time limit of the tests ends what grows faster."""
+    masked(f"{before}{run * 200_000}x")
+
+
 def test_a_stream_masks_what_is_written_to_it() -> None:
     under = io.StringIO()
     stream = MaskedStream(under)

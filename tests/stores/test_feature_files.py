@@ -12,9 +12,10 @@ import pytest
 from scipy.io import savemat
 from scipy.sparse import csr_matrix
 
-from clipmill.schemas import registry
 from clipmill.schemas.arrays import Array
 from clipmill.schemas.errors import FormatError, UsageError
+from clipmill.schemas.registry import Registry
+from clipmill.stores.feature_files import registry
 from clipmill.stores.feature_files.registry import FEATURE_FORMATS, open_feature_file
 
 IDS = [f"vidéo {number}" for number in range(7)]
@@ -241,9 +242,8 @@ def test_a_format_from_outside_the_project_is_found_by_its_suffix(
     (info / "METADATA").write_text("Metadata-Version: 2.1\nName: text-features\nVersion: 1.0\n")
     (info / "entry_points.txt").write_text("[clipmill.feature_files]\ntext = text_features:FORMAT\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    registry._outside.cache_clear()
+    known = registry.FEATURE_FORMATS
+    fresh = Registry(known.thing, known.group, known.kind, known.built_in)
+    monkeypatch.setattr(registry, "FEATURE_FORMATS", fresh)
     (tmp_path / "a.rows").write_text("1 2\n3 4\n")
-    try:
-        assert open_feature_file(str(tmp_path / "a.rows")).read("rows").tolist() == [[1, 2], [3, 4]]
-    finally:
-        registry._outside.cache_clear()
+    assert open_feature_file(str(tmp_path / "a.rows")).read("rows").tolist() == [[1, 2], [3, 4]]
