@@ -10,6 +10,7 @@ from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.listing import Listing
 from clipmill.schemas.config import BuildConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 
@@ -70,6 +71,24 @@ def _left_out(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(counts.items()))
 
 
+def _listing_lines(listing: Listing, store: str) -> list[str]:
+    lines = []
+    if listing.unlisted:
+        renamed = (
+            f" ({len(listing.renamed)} of them renamed: their bytes have another id now)" if listing.renamed else ""
+        )
+        lines.append(
+            f"  no longer in the manifest, so no longer served: {len(listing.unlisted)} videos{renamed}; "
+            f"clipmill remove {store} --missing takes their rows out"
+        )
+    if listing.copies:
+        num_copies = sum(len(group) - 1 for group in listing.copies)
+        lines.append(
+            f"  copies (the same bytes under several ids): {num_copies}, such as {' = '.join(listing.copies[0])}"
+        )
+    return lines
+
+
 def _build_text(report: BuildReport) -> str:
     lines = [f"run {report.run_id}: dataset {report.dataset} in {report.store}"]
     lines.append(
@@ -79,6 +98,7 @@ def _build_text(report: BuildReport) -> str:
     )
     if report.num_left_out:
         lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")
+    lines += _listing_lines(report.listing, report.store)
     for key, rows in report.num_rows.items():
         lines.append(f"  {key}: {rows} rows")
     if report.num_frames_substituted:
@@ -111,6 +131,7 @@ def _plan_text(planned: Planned) -> str:
     lines = [f"dataset {data['dataset']}: {data['num_videos']} videos, {data['num_tasks']} tasks to run"]
     if data["num_left_out"]:
         lines.append(f"  left out (no media by their extension): {_left_out(data['num_left_out'])}")
+    lines += _listing_lines(planned.listing, planned.config.store.url)
     lines.append(
         f"  pairs complete {data['num_complete']}, in quarantine {data['num_quarantined_before']}, "
         f"unreadable {data['num_unreadable']}"

@@ -133,12 +133,32 @@ def requeue(
 
 
 @app.command()
+def remove(
+    store: StoreUrl,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Videos that the newest full manifest no longer lists.")
+    ] = False,
+    ids: Annotated[list[str] | None, typer.Option("--ids", help="This video. Repeatable.", metavar="ID")] = None,
+    ids_from: Annotated[
+        str | None, typer.Option("--ids-from", help="The videos named in a file, one a line.", metavar="FILE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken out.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take videos out of a store. A later build that lists one brings it back."""
+    from clipmill.jobs.remove import run_remove
+
+    run_verb(lambda: run_remove(store, missing, ids or [], ids_from, dry_run, yes), as_json)
+
+
+@app.command()
 def clean(
     store: StoreUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no commit refers to. Run it while no build is writing to the store."""
+    """Delete what no commit refers to, and rows of removed videos. Run it while nothing builds or reads the store."""
     from clipmill.jobs.clean import run_clean
 
     run_verb(lambda: run_clean(store, dry_run), as_json)

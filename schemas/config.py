@@ -27,6 +27,20 @@ class StoreConfig(Model):
     attempts: int = Field(default=5, ge=1)
 
 
+class BuildStoreConfig(StoreConfig):
+    """Where a build keeps features, and what its list of videos means for those the store has already.
+
+    Attributes:
+        manifest: ``full``: the folder or manifest is the whole dataset, and what it no longer has is no longer served
+            (its rows stay until ``clipmill remove --missing``); ``additive``: it adds to what is there.
+        max_unlisted_share: a full manifest that lacks five or more of the store's videos, and a larger share of them
+            than this, is refused (ours): a folder that is mounted in part, or a list of new videos alone.
+    """
+
+    manifest: Literal["full", "additive"] = "full"
+    max_unlisted_share: float = Field(default=0.5, ge=0, le=1)
+
+
 class VideosConfig(Model):
     """Where videos come from: a folder (searched recursively) or a manifest (.csv or .parquet).
 
@@ -161,7 +175,7 @@ class BuildConfig(Model):
     file with the model of the engine it names.
     """
 
-    store: StoreConfig
+    store: BuildStoreConfig
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)

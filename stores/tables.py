@@ -42,10 +42,11 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def from_parquet(data: bytes) -> pa.Table:
-    """Returns the table of a file made by `to_parquet`."""
+def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns the table of a file made by `to_parquet`, or those of its `columns`, in that order."""
     # Read by this thread: one of Arrow's that lets go of Python's bytes while the interpreter ends aborts the process.
-    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
+    table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns, use_threads=False)
+    return table if columns is None else table.select(columns)
 
 
 def integers(numbers: Sequence[int], kind: pa.DataType) -> pa.Array:

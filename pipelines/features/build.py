@@ -16,6 +16,7 @@ from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
@@ -34,6 +35,7 @@ from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.tables import QUARANTINE
 from clipmill.schemas.task import RunReport, WorkerSpec
 from clipmill.stores.manifests import Manifest, read_manifest
+from clipmill.stores.membership import Membership
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, Store
 from clipmill.stores.tables import in_force, truncated_and_joined
@@ -45,7 +47,11 @@ PASSED_KEY = "passed"
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A build up to the point where work would start."""
+    """A build up to the point where work would start.
+
+    Attributes:
+        listed: ids of the whole manifest; `probed` may be a share of it.
+    """
 
     config: BuildConfig
     recipes: tuple[Recipe, ...]
@@ -54,6 +60,8 @@ class Planned:
     plan: Plan
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
+    listed: frozenset[str]
+    listing: Listing
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
 
@@ -63,6 +71,7 @@ class Planned:
             "dataset": self.config.store.dataset or self.manifest.dataset,
             "num_videos": self.plan.num_videos + len(self.unreadable) + self.num_unreadable_known,
             "num_left_out": dict(self.manifest.num_left_out),
+            **self.listing.as_json(),
             "recipes": {recipe.name: recipe.key for recipe in self.recipes},
             "num_complete": self.plan.num_complete,
             "num_quarantined_before": self.plan.num_quarantined + self.num_unreadable_known,
@@ -88,6 +97,7 @@ class BuildReport:
 
     Attributes:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
+        listing: see `clipmill.pipelines.features.listing`.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
@@ -120,10 +130,13 @@ class BuildReport:
     num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
+    listing: Listing
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
         data = asdict(self)
+        data |= self.listing.as_json()
+        del data["listing"]
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
@@ -144,9 +157,12 @@ def plan_build(
     recipes = tuple(
         resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
-    manifest = read_manifest(config.videos)
+    manifest = read_manifest(config.videos, Retries(config.store.attempts))
+    listed = frozenset(video.id for video in manifest.videos)
     check_annotated(config.clips, manifest.videos)
     store = _existing(config, manifest)
+    held = store.membership() if store else Membership()
+    check_unlisted(config.store, held, listed)
     probes = store.read_probes() if store else {}
     history = store.quarantine_history() if store else QUARANTINE.empty_table()
     standing = in_force(history).to_pylist()
@@ -177,7 +193,17 @@ def plan_build(
         config.engine.task_seconds,
     )
     return Planned(
-        config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, tuple(released)
+        config,
+        recipes,
+        manifest,
+        tuple(probed),
+        plan,
+        unreadable,
+        num_known,
+        listed,
+        listing_of(config.store, held, listed, [item.video for item in probed]),
+        learnt | of_files,
+        tuple(released),
     )
 
 
@@ -264,7 +290,7 @@ def _trusted(probes: Mapping[ProbeKey, Probe], standing: Sequence[Mapping[str, A
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     """Returns what earlier runs found beside videos, by video id and recipe fingerprint."""
-    videos = store.manifest().values() if store is not None else ()
+    videos = store.every_video().values() if store is not None else ()
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
@@ -276,7 +302,7 @@ def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], seen: Coll
         # A folder was listed a moment ago.
         and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
     ]
-    check_share(faults, len(probed), config.engine.max_fault_share)
+    check_share(faults, len(probed), config.engine.max_fault_share, are_all=True)
 
 
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
@@ -319,7 +345,8 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    others = planned.listed if len(planned.listed) != len(videos) else ()
+    store.write_build(run_id, features, planned.config.store.manifest == "full", others)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
@@ -395,4 +422,5 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
+        listing=planned.listing,
     )
