@@ -4,13 +4,13 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
-from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 
 
@@ -22,7 +22,7 @@ def run_build(path: str, overrides: Sequence[str], recheck: str | None = None) -
     """
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
     progress = Progress()
     report = build(config, [progress], progress.on_probed, recheck_bytes=recheck_bytes)
@@ -35,7 +35,7 @@ def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None) ->
     """Says what a build would do; decodes nothing, writes nothing. `recheck` as in `run_build`."""
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
     planned = plan_build(config, Progress().on_probed, recheck_bytes)
     return Outcome(planned.as_json(), _plan_text(planned))
@@ -47,10 +47,6 @@ def _recheck_bytes(recheck: str | None) -> bool:
             describe("option", "--recheck", "bytes", repr(recheck), "leave it out to trust sizes and times")
         )
     return recheck is not None
-
-
-def _print_config(config: BuildConfig) -> None:
-    print(dump_config(config).rstrip(), file=sys.stderr)
 
 
 def _warn_random(config: BuildConfig) -> None:

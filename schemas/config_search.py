@@ -41,7 +41,7 @@ class QueriesConfig(Model):
 
 
 class SearchConfig(Model):
-    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
+    """``clipmill search FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
 
     Attributes:
         data: with `run`: another store than the one it was trained on, with the same recipes.

@@ -15,7 +15,7 @@ from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
-from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
@@ -141,6 +141,7 @@ def plan_build(
         MachineFaultError: too many videos cannot be read for reasons that are none of theirs, or no decoder starts.
     """
     check_clip_rule(config.clips)
+    ENGINES.get(config.engine.name).check(config.engine)
     recipes = tuple(
         resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
