@@ -48,6 +48,7 @@ from clipmill.stores.tables import (
 )
 
 _MARKER = "store.json"
+_STOP = "stop.json"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -349,6 +350,14 @@ class Store:
             FileNotFoundError: the run has no such file.
         """
         return self.objects.read(f"runs/{run_id}/{name}")
+
+    def request_stop(self, run_id: str, reason: str) -> None:
+        """Asks the workers of a run, wherever they are, to begin no further video."""
+        self.write_run_file(run_id, _STOP, json.dumps({"reason": reason}, indent=1))
+
+    def stop_requested(self, run_id: str) -> bool:
+        """Returns whether the workers of a run were asked to stop."""
+        return self.objects.exists(f"runs/{run_id}/{_STOP}")
 
     def new_run_id(self) -> str:
         """Returns an id for a run that begins now: unique, and sorted after every run this store has seen.
