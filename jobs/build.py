@@ -12,6 +12,7 @@ from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.budgets import Budgets, JobShard, parse_deadline, parse_max_quarantine, parse_shard
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
 from clipmill.schemas.config import BuildConfig, dump_config
 from clipmill.schemas.errors import UsageError, describe
 
@@ -21,6 +22,7 @@ def run_build(
     overrides: Sequence[str],
     recheck: str | None = None,
     budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> Outcome:
     """Runs the build of the config at `path`.
 
@@ -33,8 +35,16 @@ def run_build(
     config = parse_build_config(read_text_of(path), overrides, path)
     _print_config(config)
     _warn_random(config)
-    progress = Progress()
-    report = build(config, [progress], progress.on_probed, recheck_bytes=recheck_bytes, budgets=budgets)
+    progress = Progress(every_seconds=heartbeat_seconds)
+    report = build(
+        config,
+        [progress],
+        progress.on_probed,
+        recheck_bytes=recheck_bytes,
+        budgets=budgets,
+        listeners=[progress.on_beat],
+        heartbeat_seconds=heartbeat_seconds,
+    )
     page = write_build_report(report)
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 

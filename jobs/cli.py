@@ -57,6 +57,9 @@ def build(
         str | None, typer.Option(help="End by then: 7h30m, 06:00 or 2026-05-01T06:00.", metavar="DURATION|TIME")
     ] = None,
     shard: Shard = None,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds between two lines that say how far the run is; 0: none.", min=0)
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
@@ -68,7 +71,7 @@ def build(
         budgets = budgets_of(max_quarantine, deadline, shard)
         if dry_run:
             return run_plan(config, settings, recheck, budgets.shard)
-        return run_build(config, settings, recheck, budgets)
+        return run_build(config, settings, recheck, budgets, heartbeat)
 
     run_verb(verb, as_json, RESUME_HINT)
 

@@ -75,6 +75,7 @@ class WorkerSpec:
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
         stop_at: Unix seconds; no video is begun that would not be done by then, and none goes on after it.
         max_quarantined: once the run has put more videos into quarantine, no further one is begun; None: any number.
+        note_seconds: between two notes of how far a task is; None: none.
     """
 
     store_url: str
@@ -94,6 +95,17 @@ class WorkerSpec:
     max_fault_share: float = 0.2
     stop_at: float | None = None
     max_quarantined: int | None = None
+    note_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """How far a running task is: videos done, those in quarantine among them, windows through the networks."""
+
+    key: str
+    num_videos: int = 0
+    num_quarantined: int = 0
+    num_windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)

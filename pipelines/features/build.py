@@ -17,6 +17,7 @@ from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
@@ -28,7 +29,8 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
-from clipmill.pipelines.features.run_records import recorded_end, run_facts
+from clipmill.pipelines.features.run_progress import Beat
+from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
@@ -210,6 +212,8 @@ def build(
     engine: Engine | None = None,
     recheck_bytes: bool = False,
     budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    listeners: Sequence[Callable[[Beat], None]] = (),
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
@@ -217,6 +221,7 @@ def build(
         engine: overrides the one `config.engine` names.
         recheck_bytes: see `plan_build`.
         budgets: where one is spent the run ends early, and what is done is committed.
+        listeners: are told every `heartbeat_seconds` how far the run is (0: never).
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
@@ -236,9 +241,10 @@ def build(
         report = RunReport(config.engine.name, 0, (), 0.0)
         if planned.plan.tasks and not spending.is_spent:
             spec = spending.limited(worker_spec(config, run_id))
-            report = (engine or make_engine(config.engine)).run(
-                planned.plan.tasks, spec, [*observers, *spending.observers]
-            )
+            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
+                watching = [*observers, *spending.observers, heartbeat]
+                report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
         _release_passed(store, run_id, planned)
         store.write_catalog()
         result = _report(config, store, run_id, planned, report, spending)
@@ -348,11 +354,8 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    about: dict[str, Any] = {"features": features, "run": run_facts(planned.config.engine)}
-    if budgets.shard is not None:
-        # Its manifest is not that of the dataset: of what it does not name nothing follows.
-        about["shard"] = str(budgets.shard)
-    store.write_run_file(run_id, "build.json", json.dumps(about, indent=1, sort_keys=True))
+    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    write_start(store, run_id, planned.config.engine, budgets)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))

@@ -12,11 +12,13 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clipmill import __version__
+from clipmill.pipelines.features.budgets import Budgets
 from clipmill.schemas.config import EngineConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError, StorageUnavailableError
 from clipmill.schemas.secrets import masked
 from clipmill.stores.store import Store
 
+START = "run.json"
 END = "end.json"
 """A run that was killed leaves none."""
 
@@ -34,16 +36,21 @@ class Ending:
     message: str | None = None
 
 
-def run_facts(engine: EngineConfig) -> dict[str, Any]:
-    """Returns who runs a build, where and on what."""
-    return {
+def write_start(store: Store, run_id: str, engine: EngineConfig, budgets: Budgets) -> None:
+    """Writes ``runs/<run-id>/run.json``: who runs a build, where, on what, and within which budgets.
+
+    A run with a shard was given a share of a dataset's videos: of what its manifest does not name nothing follows.
+    """
+    data = {
         "user": _user(),
         "host": socket.gethostname(),
         "process": os.getpid(),
         "engine": engine.name,
         "workers": engine.num_workers,
         "version": __version__,
+        **budgets.as_json(),
     }
+    store.write_run_file(run_id, START, json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True))
 
 
 def _user() -> str:

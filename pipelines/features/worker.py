@@ -24,6 +24,7 @@ from clipmill.pipelines.decode.session import (
     Restarted,
 )
 from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
+from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
@@ -32,7 +33,7 @@ from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
-from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
+from clipmill.schemas.task import ShardTask, TaskProgress, TaskResult, WorkerSpec
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
@@ -78,6 +79,7 @@ class Worker:
         self._shot_session: DecodeSession | None = None
         self._store: Store | None = None
         self._stop: StopRule | None = None
+        self._notes: TaskNotes | None = None
         self._num_tried = 0
         self._faults: list[VideoError] = []
 
@@ -86,6 +88,7 @@ class Worker:
         self._device = resolve_device(spec.device, spec.num_threads)
         self._store = Store.open(spec.store_url, Retries(spec.storage_attempts))
         self._stop = StopRule(spec, self._store)
+        self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
         self._session, self._shot_session = (
             DecodeSession(
@@ -221,8 +224,9 @@ class Worker:
         tally: _Tally,
         on_video: Callable[[str], None] | None,
     ) -> None:
-        if self._session is None:
+        if self._session is None or self._notes is None:
             raise RuntimeError("Worker must be entered before run")
+        self._notes.begin_task()
         events = self._session.run(self._requests(task, prepared, extractions, tally))
         while True:
             waiting = time.monotonic()
@@ -246,6 +250,10 @@ class Worker:
                 self._end(item.video.id, tally)
                 if on_video is not None:
                     on_video(item.video.id)
+            if self._notes.is_due:
+                num_windows = sum(extraction.num_windows for extraction in extractions.values())
+                num_quarantined = len({key[0] for key in tally.quarantined})
+                self._notes.write(TaskProgress(task.key, len(tally.ended), num_quarantined, num_windows))
         self._drop_unfinished(prepared, extractions, tally)
         for extraction in extractions.values():
             extraction.flush()

@@ -1,6 +1,6 @@
 """Budgets on every kind of engine: in this process, in processes of their own, on Ray, on Beam."""
 
-import sys
+import importlib
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -53,8 +53,7 @@ def engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> I
     name = request.param
     if name == "process_pool":
         monkeypatch.syspath_prepend(str(ROOT / "examples" / "extending_engine"))
-        yield __import__("process_pool").ProcessPoolEngine(1)
-        sys.modules.pop("process_pool")
+        yield importlib.import_module("process_pool").ProcessPoolEngine(1)
     else:
         yield make_engine(parse_build_config(yaml.safe_dump(_of_engine(name))).engine)
 
