@@ -60,6 +60,9 @@ def build(
     heartbeat: Annotated[
         float, typer.Option(help="Seconds between two lines that say how far the run is; 0: none.", min=0)
     ] = 30.0,
+    log_file: Annotated[
+        str | None, typer.Option(help="Append all that is printed, each line with the time.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
@@ -73,7 +76,7 @@ def build(
             return run_plan(config, settings, recheck, budgets.shard)
         return run_build(config, settings, recheck, budgets, heartbeat)
 
-    run_verb(verb, as_json, RESUME_HINT)
+    run_verb(verb, as_json, RESUME_HINT, log_file)
 
 
 @app.command()
@@ -112,11 +115,34 @@ def presets(
 
 
 @app.command()
-def status(store: StoreUrl, as_json: AsJson = False) -> None:
+def status(
+    store: StoreUrl,
+    watch: Annotated[bool, typer.Option("--watch", help="First follow the newest run until it ends.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=0.1)] = 5.0,
+    as_json: AsJson = False,
+) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
     from clipmill.jobs.status import run_status
+    from clipmill.jobs.watch import watch as watch_run
 
-    run_verb(lambda: run_status(store), as_json)
+    def verb() -> Outcome:
+        if watch:
+            watch_run(store, every)
+        return run_status(store)
+
+    run_verb(verb, as_json)
+
+
+@app.command()
+def runs(
+    store: StoreUrl,
+    last: Annotated[int, typer.Option(help="Only so many, the newest; 0: all.", min=0)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a store: when, who, where, on what, how much, how it ended."""
+    from clipmill.jobs.runs import run_runs
+
+    run_verb(lambda: run_runs(store, last), as_json)
 
 
 @app.command()
