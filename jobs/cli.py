@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from clipmill.jobs.output import run_verb
+from clipmill.jobs.output import Outcome, run_verb
 from clipmill.jobs.weights.commands import weights_app
 from clipmill.schemas.errors import UsageError, describe
 
@@ -75,6 +75,11 @@ def _config(file: str | None, option: str | None) -> str:
     return path
 
 
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", help="Only the i-th of n disjoint shares of the videos (1/8 to 8/8).", metavar="I/N"),
+]
+
 RESUME_HINT = "what is committed stands; run the same command again to go on"
 
 TRIALS_HINT = "finished trials stand; run the same command again to go on"
@@ -90,18 +95,35 @@ def build(
         bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
     ] = False,
     recheck: Recheck = None,
+    max_quarantine: Annotated[
+        str | None,
+        typer.Option(help="End early once more videos, or a larger share, go into quarantine.", metavar="N|SHARE"),
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="End by then: 7h30m, 06:00 or 2026-05-01T06:00.", metavar="DURATION|TIME")
+    ] = None,
+    shard: Shard = None,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds between two lines that say how far the run is; 0: none.", min=0)
+    ] = 30.0,
+    log_file: Annotated[
+        str | None, typer.Option(help="Append all that is printed, each line with the time.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make every feature the store lacks."""
-    from clipmill.jobs.build import run_build, run_plan
+    from clipmill.jobs.build import budgets_of, run_build, run_plan
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    run_verb(
-        lambda: (run_plan if dry_run else run_build)(_config(file, config), settings, recheck),
-        as_json,
-        RESUME_HINT,
-    )
+
+    def verb() -> Outcome:
+        budgets = budgets_of(max_quarantine, deadline, shard)
+        if dry_run:
+            return run_plan(_config(file, config), settings, recheck, budgets.shard)
+        return run_build(_config(file, config), settings, recheck, budgets, heartbeat)
+
+    run_verb(verb, as_json, RESUME_HINT, log_file)
 
 
 @app.command()
@@ -110,13 +132,16 @@ def plan(
     config: Config = None,
     overrides: Overrides = None,
     recheck: Recheck = None,
+    shard: Shard = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Say what a build would do; decode and write nothing (build --dry-run)."""
-    from clipmill.jobs.build import run_plan
+    from clipmill.jobs.build import budgets_of, run_plan
 
-    run_verb(lambda: run_plan(_config(file, config), overrides or [], recheck), as_json)
+    run_verb(
+        lambda: run_plan(_config(file, config), overrides or [], recheck, budgets_of(None, None, shard).shard), as_json
+    )
 
 
 @app.command(name="import")
@@ -147,11 +172,34 @@ def presets(
 
 
 @app.command()
-def status(store: StoreUrl, as_json: AsJson = False) -> None:
+def status(
+    store: StoreUrl,
+    watch: Annotated[bool, typer.Option("--watch", help="First follow the newest run until it ends.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=0.1)] = 5.0,
+    as_json: AsJson = False,
+) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
     from clipmill.jobs.status import run_status
+    from clipmill.jobs.watch import watch as watch_run
 
-    run_verb(lambda: run_status(store), as_json)
+    def verb() -> Outcome:
+        if watch:
+            watch_run(store, every)
+        return run_status(store)
+
+    run_verb(verb, as_json)
+
+
+@app.command()
+def runs(
+    store: StoreUrl,
+    last: Annotated[int, typer.Option(help="Only so many, the newest; 0: all.", min=0)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a store: when, who, where, on what, how much, how it ended."""
+    from clipmill.jobs.runs import run_runs
+
+    run_verb(lambda: run_runs(store, last), as_json)
 
 
 @app.command()
