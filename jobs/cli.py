@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from clipmill.jobs.output import run_verb
+from clipmill.jobs.output import Outcome, run_verb
 from clipmill.jobs.weights.commands import weights_app
 
 app = typer.Typer(
@@ -30,6 +30,11 @@ Recheck = Annotated[
     typer.Option("--recheck", help="bytes: read every file again, also where size and time are known.", metavar="WHAT"),
 ]
 
+Shard = Annotated[
+    str | None,
+    typer.Option("--shard", help="Only the i-th of n disjoint shares of the videos (1/8 to 8/8).", metavar="I/N"),
+]
+
 RESUME_HINT = "what is committed stands; run the same command again to go on"
 
 TRIALS_HINT = "finished trials stand; run the same command again to go on"
@@ -44,21 +49,45 @@ def build(
         bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
     ] = False,
     recheck: Recheck = None,
+    max_quarantine: Annotated[
+        str | None,
+        typer.Option(help="End early once more videos, or a larger share, go into quarantine.", metavar="N|SHARE"),
+    ] = None,
+    deadline: Annotated[
+        str | None, typer.Option(help="End by then: 7h30m, 06:00 or 2026-05-01T06:00.", metavar="DURATION|TIME")
+    ] = None,
+    shard: Shard = None,
+    heartbeat: Annotated[
+        float, typer.Option(help="Seconds between two lines that say how far the run is; 0: none.", min=0)
+    ] = 30.0,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
-    from clipmill.jobs.build import run_build, run_plan
+    from clipmill.jobs.build import budgets_of, run_build, run_plan
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
-    run_verb(lambda: (run_plan if dry_run else run_build)(config, settings, recheck), as_json, RESUME_HINT)
+
+    def verb() -> Outcome:
+        budgets = budgets_of(max_quarantine, deadline, shard)
+        if dry_run:
+            return run_plan(config, settings, recheck, budgets.shard)
+        return run_build(config, settings, recheck, budgets, heartbeat)
+
+    run_verb(verb, as_json, RESUME_HINT)
 
 
 @app.command()
-def plan(config: Config, overrides: Overrides = None, recheck: Recheck = None, as_json: AsJson = False) -> None:
+def plan(
+    config: Config,
+    overrides: Overrides = None,
+    recheck: Recheck = None,
+    shard: Shard = None,
+    as_json: AsJson = False,
+) -> None:
     """Say what a build would do; decode and write nothing (build --dry-run)."""
-    from clipmill.jobs.build import run_plan
+    from clipmill.jobs.build import budgets_of, run_plan
 
-    run_verb(lambda: run_plan(config, overrides or [], recheck), as_json)
+    run_verb(lambda: run_plan(config, overrides or [], recheck, budgets_of(None, None, shard).shard), as_json)
 
 
 @app.command(name="import")

@@ -11,8 +11,8 @@ from typing import Any, TextIO
 
 from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.progress import duration
 from clipmill.pipelines.features.engines.cores import num_cores
+from clipmill.pipelines.features.run_progress import duration
 from clipmill.schemas.config import dump_config, parse_config
 from clipmill.schemas.config_table import MapIvrTableConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe, near

@@ -11,7 +11,7 @@ import yaml
 
 from clipmill.jobs.configs import read_text_of
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.progress import duration
+from clipmill.pipelines.features.run_progress import duration
 from clipmill.schemas.config import dump_config, parse_config, parse_mapping
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe

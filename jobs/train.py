@@ -8,8 +8,8 @@ from typing import TextIO
 
 from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.progress import duration
 from clipmill.jobs.run_reports import write_training_report
+from clipmill.pipelines.features.run_progress import duration
 from clipmill.pipelines.training.train import TrainReport, resolve, train
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.config import TrainConfig, dump_config

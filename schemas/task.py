@@ -74,6 +74,9 @@ class WorkerSpec:
         run_id: names the run's records in the store.
         storage_attempts: tries of a storage call whose fault may pass.
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
+        stop_at: Unix seconds; no video is begun that would not be done by then, and none goes on after it.
+        max_quarantined: once the run has put more videos into quarantine, no further one is begun; None: any number.
+        note_seconds: between two notes of how far a task is; None: none.
     """
 
     store_url: str
@@ -91,6 +94,19 @@ class WorkerSpec:
     keep_truncated: bool = False
     storage_attempts: int = 5
     max_fault_share: float = 0.2
+    stop_at: float | None = None
+    max_quarantined: int | None = None
+    note_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """How far a running task is: videos done, those in quarantine among them, windows through the networks."""
+
+    key: str
+    num_videos: int = 0
+    num_quarantined: int = 0
+    num_windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +121,7 @@ class TaskResult:
         num_segments_clamped, num_segments_emptied: annotated segments that lie partly, or wholly, outside their video.
         forward: per recipe key, windows that went through the network and the seconds it took.
         num_storage_retries: storage calls that had to be made again.
+        num_videos_left: videos that were not begun, or not finished, because a budget of the run was spent.
     """
 
     key: str
@@ -122,6 +139,7 @@ class TaskResult:
     num_segments_emptied: int = 0
     peak_memory_bytes: int = 0
     num_storage_retries: int = 0
+    num_videos_left: int = 0
 
 
 @dataclass(frozen=True, slots=True)

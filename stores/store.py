@@ -3,8 +3,8 @@
 import hashlib
 import json
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import cast
 from urllib.parse import quote
@@ -18,7 +18,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
-from clipmill.schemas.task import TaskResult
+from clipmill.schemas.task import TaskProgress, TaskResult
 from clipmill.stores.catalog import read_commits, write_catalog
 from clipmill.stores.objects import Objects
 from clipmill.stores.run_ids import next_run_id
@@ -48,6 +48,8 @@ from clipmill.stores.tables import (
 )
 
 _MARKER = "store.json"
+_STOP = "stop.json"
+_PROGRESS = "progress"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -336,6 +338,22 @@ class Store:
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
         return [task_result_of(data) for data in self.objects.each(self.objects.read, paths)]
 
+    def write_task_progress(self, run_id: str, progress: TaskProgress) -> None:
+        """Notes how far a task is."""
+        path = f"runs/{run_id}/{_PROGRESS}/{progress.key}.json"
+        self.objects.write(path, json.dumps(asdict(progress), sort_keys=True).encode())
+
+    def task_progress(self, run_id: str, keys: Collection[str]) -> list[TaskProgress]:
+        """Returns what was noted of those tasks of a run."""
+        folder = f"runs/{run_id}/{_PROGRESS}"
+        paths = [f"{folder}/{name}" for name in self.objects.names(folder) if name.removesuffix(".json") in keys]
+        return [TaskProgress(**json.loads(data)) for data in self.objects.each(self.objects.read, paths)]
+
+    def clear_task_progress(self, run_id: str) -> None:
+        """Deletes what was noted of the tasks of a run."""
+        folder = f"runs/{run_id}/{_PROGRESS}"
+        self.objects.each(self.objects.delete, [f"{folder}/{name}" for name in self.objects.names(folder)])
+
     def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
         """Writes a file of a run and returns where it is."""
         path = f"runs/{run_id}/{name}"
@@ -349,6 +367,14 @@ class Store:
             FileNotFoundError: the run has no such file.
         """
         return self.objects.read(f"runs/{run_id}/{name}")
+
+    def request_stop(self, run_id: str, reason: str) -> None:
+        """Asks the workers of a run, wherever they are, to begin no further video."""
+        self.write_run_file(run_id, _STOP, json.dumps({"reason": reason}, indent=1))
+
+    def stop_requested(self, run_id: str) -> bool:
+        """Returns whether the workers of a run were asked to stop."""
+        return self.objects.exists(f"runs/{run_id}/{_STOP}")
 
     def new_run_id(self) -> str:
         """Returns an id for a run that begins now: unique, and sorted after every run this store has seen.

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +12,12 @@ from clipmill.extractors import registry
 from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
+from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
@@ -27,8 +29,11 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
+from clipmill.pipelines.features.run_progress import Beat
+from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.tables import QUARANTINE
@@ -93,6 +98,9 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
+        ended_by: the budget that was spent before all was done; None: all was done.
+        num_videos_left: by task, videos that were not worked on for it.
     """
 
     run_id: str
@@ -120,6 +128,16 @@ class BuildReport:
     num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
+    budgets: Mapping[str, Any] = field(default_factory=dict)
+    ended_by: str | None = None
+    num_videos_left: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        if self.ended_by is not None:
+            return EXIT_RETRYABLE
+        return EXIT_QUARANTINED if self.num_quarantined or self.num_truncated_kept else EXIT_COMPLETE
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
@@ -129,12 +147,16 @@ class BuildReport:
 
 
 def plan_build(
-    config: BuildConfig, on_probed: Callable[[int, int], None] | None = None, recheck_bytes: bool = False
+    config: BuildConfig,
+    on_probed: Callable[[int, int], None] | None = None,
+    recheck_bytes: bool = False,
+    shard: JobShard | None = None,
 ) -> Planned:
     """Returns what a build of `config` would do; writes nothing and decodes nothing.
 
     Args:
         recheck_bytes: read every file again, those too whose size and modification time are known.
+        shard: leave out the videos of all other shares.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
@@ -146,6 +168,8 @@ def plan_build(
     )
     manifest = read_manifest(config.videos)
     check_annotated(config.clips, manifest.videos)
+    if shard is not None:
+        manifest = replace(manifest, videos=tuple(video for video in manifest.videos if shard.holds(video.id)))
     store = _existing(config, manifest)
     probes = store.read_probes() if store else {}
     history = store.quarantine_history() if store else QUARANTINE.empty_table()
@@ -187,18 +211,23 @@ def build(
     on_probed: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
     recheck_bytes: bool = False,
+    budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    listeners: Sequence[Callable[[Beat], None]] = (),
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
     Args:
         engine: overrides the one `config.engine` names.
         recheck_bytes: see `plan_build`.
+        budgets: where one is spent the run ends early, and what is done is committed.
+        listeners: are told every `heartbeat_seconds` how far the run is (0: never).
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
-    planned = plan_build(config, on_probed, recheck_bytes)
+    planned = plan_build(config, on_probed, recheck_bytes, budgets.shard)
     store = Store.create(
         config.store.url,
         config.store.format,
@@ -206,15 +235,21 @@ def build(
         Retries(config.store.attempts),
     )
     run_id = store.new_run_id()
-    _record_start(store, run_id, planned)
-    running = engine or make_engine(config.engine)
-    report = RunReport(config.engine.name, 0, (), 0.0)
-    if planned.plan.tasks:
-        report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
-    _release_passed(store, run_id, planned)
-    store.write_catalog()
-    result = _report(config, store, run_id, planned, report)
-    store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+    _record_start(store, run_id, planned, budgets)
+    with recorded_end(store, run_id) as ending:
+        spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
+        report = RunReport(config.engine.name, 0, (), 0.0)
+        if planned.plan.tasks and not spending.is_spent:
+            spec = spending.limited(worker_spec(config, run_id))
+            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
+                watching = [*observers, *spending.observers, heartbeat]
+                report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
+        _release_passed(store, run_id, planned)
+        store.write_catalog()
+        result = _report(config, store, run_id, planned, report, spending)
+        store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+        ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
 
 
@@ -311,7 +346,7 @@ def _unreadable(
     return tuple(fresh), num_known
 
 
-def _record_start(store: Store, run_id: str, planned: Planned) -> None:
+def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets) -> None:
     videos: list[Video] = [item.video for item in planned.probed]
     store.write_probes(run_id, planned.learnt)
     store.write_manifest(run_id, videos)
@@ -320,6 +355,7 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    write_start(store, run_id, planned.config.engine, budgets)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
@@ -351,7 +387,9 @@ def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     return len(truncated), len(joined)
 
 
-def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
+def _report(
+    config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport, spending: Spending
+) -> BuildReport:
     current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
     reasons: Counter[str] = Counter()
@@ -369,6 +407,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
+    num_left = spending.num_videos_left(planned.plan.tasks, report)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -395,4 +434,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
+        budgets=spending.budgets.as_json(),
+        ended_by=spending.name if num_left else None,
+        num_videos_left=num_left,
     )
