@@ -221,12 +221,16 @@ def verify(
 def diff(
     store: StoreUrl,
     other: Annotated[str, typer.Argument(metavar="STORE", help="The other store.")],
+    fail_on: Annotated[
+        str | None,
+        typer.Option(help="Exit code 5 where: rows (they differ by more than rounding), rounding.", metavar="WHAT"),
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Show which part of which recipe and passport differs between two stores."""
+    """Show which part of which recipe and passport differs between two stores, and how far rows are apart."""
     from clipmill.jobs.diff import run_diff
 
-    run_verb(lambda: run_diff(store, other), as_json)
+    run_verb(lambda: run_diff(store, other, fail_on), as_json)
 
 
 @app.command()

@@ -136,7 +136,7 @@ class EngineConfig(Model):
         threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
         task_seconds: size of a task: estimated seconds of work.
         max_attempts: tries for one video before it is quarantined.
-        batch_windows: most windows in one forward pass; None: the extractor's hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: the extractor's hint.
         max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
             vanish, storage that refuses, memory that runs out) instead of putting them into quarantine; ours.
     """

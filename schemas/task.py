@@ -63,7 +63,8 @@ class WorkerSpec:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is resolved on the worker.
         num_threads: compute threads of the forward pass: part of what decides the last bit, so part of the spec.
-        batch_windows: most windows in one forward pass; None: by the extractor's own hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: by the extractor's own hint. It
+            decides the last bit too.
         decode_deadline_seconds: longest wait for a video's decoder beyond `deadline_factor` times its duration.
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
