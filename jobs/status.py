@@ -30,7 +30,7 @@ def run_status(url: str) -> Outcome:
     ]
     features: list[dict[str, Any]] = []
     for recipe in sorted(store.recipes(), key=lambda recipe: recipe.key):
-        commits = store.commits_in_force(recipe.fingerprint)
+        commits = store.commits_in_force(recipe.fingerprint, videos)
         complete = set(commits.column("video_id").to_pylist())
         num_rows = sum(
             stop - start
