@@ -156,40 +156,40 @@ def _write_commit(
         "num_segments_clamped": 0,
         "num_segments_emptied": 0,
     }
-    rows = []
-    for index in range(count):
-        seconds = float(durations[index])
-        digest = (fingerprints[index] + fingerprints[index])[:64]
-        passport = told | {"duration_seconds": seconds, "num_frames": int(seconds * 25), "values_sha256": digest}
-        rows.append(
-            {
-                "video_id": names[index],
-                "video_fingerprint": fingerprints[index],
-                "clips_fingerprint": "",
-                "recipe_fingerprint": recipe.fingerprint,
-                "shard": f"shards/{folder(recipe)}/{key}-{'0' * 12}.zarr",
-                "row_start": index * ROWS_PER_VIDEO,
-                "row_stop": (index + 1) * ROWS_PER_VIDEO,
-                "clips": [{"start_seconds": 0.0, "stop_seconds": seconds, "label": None}],
-                "passport": passport,
-            }
-        )
-    assert set(told) <= {field.name for field in PASSPORT}
-    table = pa.Table.from_pylist(rows, schema=COMMITS)
+    columns: dict[str, pa.Array] = {name: pa.array([value] * count) for name, value in told.items()}
+    columns |= {
+        "duration_seconds": pa.array(durations),
+        "num_frames": pa.array((durations * 25).astype(np.int64)),
+        "values_sha256": pa.array([digest * 2 for digest in fingerprints]),
+    }
+    passports = [
+        columns[field.name].cast(field.type) if field.name in columns else pa.nulls(count, field.type)
+        for field in PASSPORT
+    ]
+    clips = [[{"start_seconds": 0.0, "stop_seconds": float(seconds), "label": None}] for seconds in durations]
+    starts = np.arange(count, dtype=np.int64) * ROWS_PER_VIDEO
+    table = {
+        "video_id": pa.array(names),
+        "video_fingerprint": pa.array(fingerprints),
+        "clips_fingerprint": pa.array([""] * count),
+        "recipe_fingerprint": pa.array([recipe.fingerprint] * count),
+        "shard": pa.array([f"shards/{folder(recipe)}/{key}-{'0' * 12}.zarr"] * count),
+        "row_start": pa.array(starts),
+        "row_stop": pa.array(starts + ROWS_PER_VIDEO),
+        "clips": pa.array(clips, COMMITS.field("clips").type),
+        "passport": pa.StructArray.from_arrays(passports, fields=list(PASSPORT)),
+    }
     _write(store, f"commits/{folder(recipe)}/{key}.parquet", table, COMMITS)
 
 
-def _write(store: Store, path: str, columns: Mapping[str, Any] | pa.Table, schema: pa.Schema) -> None:
-    if not isinstance(columns, pa.Table):
-        num_rows = len(columns["uri"])
-        arrays = [columns.get(field.name, pa.nulls(num_rows, field.type)) for field in schema]
-        columns = pa.Table.from_arrays(
-            [pa.array(item) if isinstance(item, list) else item for item in arrays], schema=schema
-        )
+def _write(store: Store, path: str, columns: Mapping[str, Any], schema: pa.Schema) -> None:
+    num_rows = len(next(iter(columns.values())))
+    arrays = [columns.get(field.name, pa.nulls(num_rows, field.type)) for field in schema]
+    table = pa.Table.from_arrays([pa.array(item) if isinstance(item, list) else item for item in arrays], schema=schema)
     # Not by the store, whose writes are synced one by one: this is a layout of files, not a measurement.
     target = Path(store.url) / path
     target.parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(columns, target, compression="zstd", use_dictionary=False, write_statistics=False)
+    pq.write_table(table, target, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
 def run(arguments: Sequence[str]) -> Cost:
@@ -235,8 +235,8 @@ def measure(base: Path, num_videos: int, verbs: Sequence[str]) -> dict[str, Cost
         if done != num_videos or cost.output.get("num_tasks"):
             raise RuntimeError(f"{verb}: expected {num_videos} complete videos and no task, got {done}")
         print(
-            f"{num_videos:>9,} videos  {verb:<7} {cost.seconds:>7.2f} s wall {cost.processor_seconds:>7.2f} s processor "
-            f"{cost.seconds / num_videos * 1e3:>8.4f} ms a video  peak {cost.peak_bytes / 2**20:>7.0f} MiB",
+            f"{num_videos:>9,} videos  {verb:<7} {cost.seconds:>7.2f} s wall {cost.processor_seconds:>7.2f} s processor"
+            f" {cost.seconds / num_videos * 1e3:>7.4f} ms a video  peak {cost.peak_bytes / 2**20:>7.0f} MiB",
             flush=True,
         )
     return costs
