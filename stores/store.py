@@ -19,12 +19,28 @@ from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
 from clipmill.schemas.task import TaskProgress, TaskResult
-from clipmill.stores.catalog import read_commits, write_catalog
+from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
 from clipmill.stores.objects import Objects
 from clipmill.stores.run_ids import next_run_id
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.storage_faults import Retries
+from clipmill.stores.tables import (
+    COUNTING_COLUMNS,
+    counting_rows,
+    from_parquet,
+    gather,
+    in_force,
+    manifest_table,
+    manifest_videos,
+    probes_table,
+    quarantine_table,
+    take,
+    task_result_json,
+    task_result_of,
+    to_parquet,
+    whole_columns,
+)
 from clipmill.stores.tables import (
     Probe as Probe,
 )
@@ -32,19 +48,7 @@ from clipmill.stores.tables import (
     ProbeKey as ProbeKey,
 )
 from clipmill.stores.tables import (
-    counting_rows,
-    from_parquet,
-    gather,
-    in_force,
-    manifest_table,
-    manifest_videos,
-    probes_of,
-    probes_table,
-    quarantine_table,
-    take,
-    task_result_json,
-    task_result_of,
-    to_parquet,
+    ProbeTable as ProbeTable,
 )
 
 _MARKER = "store.json"
@@ -245,37 +249,54 @@ class Store:
         ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
         return [name for name in self.objects.names("commits") if name.endswith(ending)]
 
-    def commits(self, recipe_fingerprint: str | None = None) -> pa.Table:
-        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths."""
+    def commits(self, recipe_fingerprint: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths.
+
+        Args:
+            columns: those of the schema that are wanted, or fields of them (``passport.truncated``); None: all.
+        """
         folders = self._commit_folders(recipe_fingerprint)
-        table = gather(COMMITS, [read_commits(self.objects, name, self.read_table) for name in folders])
-        if recipe_fingerprint is None:
-            return table
-        found = table.column("recipe_fingerprint").to_pylist()
-        return take(table, [row for row, value in enumerate(found) if value == recipe_fingerprint])
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "recipe_fingerprint"]))
+        parts = [read_commits(self.objects, name, self.read_table, wanted) for name in folders]
+        table = gather(commits_schema(wanted), parts)
+        if recipe_fingerprint is not None:
+            found = table.column("recipe_fingerprint").to_pylist()
+            rows = [row for row, value in enumerate(found) if value == recipe_fingerprint]
+            table = table if len(rows) == len(found) else take(table, rows)
+        return table if columns is None else table.select(whole_columns(columns))
 
     def write_catalog(self) -> None:
         """Compacts the commits for quicker reading; what a reader sees is the same with and without it."""
         for name in self._commit_folders(None):
             write_catalog(self.objects, name, self.read_table)
 
-    def commits_in_force(self, recipe_fingerprint: str, manifest: Mapping[str, Video] | None = None) -> pa.Table:
-        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`."""
+    def commits_in_force(
+        self,
+        recipe_fingerprint: str,
+        manifest: Mapping[str, Video] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`.
+
+        Args:
+            columns: as for `commits`; those that decide which rows count are among them in any case.
+        """
         manifest = self.manifest() if manifest is None else manifest
-        return counting_rows(self.commits(recipe_fingerprint), manifest)
+        wanted = None if columns is None else [*COUNTING_COLUMNS, *columns]
+        return counting_rows(self.commits(recipe_fingerprint, wanted), manifest)
 
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
         return self.objects.each(self.read_table, paths)
 
-    def read_table(self, path: str) -> pa.Table:
-        """Returns one Parquet table of the store (a commit, a quarantine list).
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns one Parquet table of the store (a commit, a quarantine list), or some of its columns.
 
         Raises:
             StoreError: it is damaged.
             FileNotFoundError: there is none.
         """
         try:
-            return from_parquet(self.objects.read(path))
+            return from_parquet(self.objects.read(path), columns)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -419,10 +440,10 @@ class Store:
         if probes:
             self.objects.write(f"probes/{run_id}.parquet", to_parquet(probes_table(probes)))
 
-    def read_probes(self) -> dict[ProbeKey, Probe]:
+    def read_probes(self) -> ProbeTable:
         """Returns all probes kept, by (uri, num_bytes, modified_ns)."""
         paths = [f"probes/{name}" for name in self.objects.names("probes")]
-        return probes_of(gather(PROBES, self._tables(paths)))
+        return ProbeTable(gather(PROBES, self._tables(paths)))
 
 
 def folder(recipe: Recipe) -> str:

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -19,7 +19,7 @@ from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
-from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
+from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
 from clipmill.pipelines.features.quarantine import (
@@ -36,16 +36,21 @@ from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
-from clipmill.schemas.tables import QUARANTINE
+from clipmill.schemas.tables import PROBES, QUARANTINE
 from clipmill.schemas.task import RunReport, WorkerSpec
+from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.storage_faults import Retries
-from clipmill.stores.store import Probe, Store
-from clipmill.stores.tables import in_force, truncated_and_joined
+from clipmill.stores.store import Probe, ProbeTable, Store
+from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
 PASSED_KEY = "passed"
+
+COMMITTED_KEY = ("video_id", "video_fingerprint", "clips_fingerprint")
+
+NO_PROBES = ProbeTable(gather(PROBES, []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,15 +177,15 @@ def plan_build(
     if shard is not None:
         manifest = replace(manifest, videos=tuple(video for video in manifest.videos if shard.holds(video.id)))
     store = _existing(config, manifest)
-    probes = store.read_probes() if store else {}
-    history = store.quarantine_history() if store else QUARANTINE.empty_table()
+    probes = store.read_probes() if store else NO_PROBES
+    history = store.quarantine_history() if store else gather(QUARANTINE, [])
     standing = in_force(history).to_pylist()
-    known = {} if recheck_bytes else _trusted(probes, standing)
+    known = NO_PROBES if recheck_bytes else _trusted(probes, standing)
     limits = InspectionLimits(
         config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
     )
     probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
-    _check_faults(config, probed, {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes})
+    _check_faults(config, probed, probes)
     probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
@@ -246,9 +251,10 @@ def build(
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
                 report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
-        _release_passed(store, run_id, planned)
+        committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
+        _release_passed(store, run_id, planned, committed)
         store.write_catalog()
-        result = _report(config, store, run_id, planned, report, spending)
+        result = _report(config, store, run_id, planned, report, spending, committed)
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
@@ -290,12 +296,13 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     return store
 
 
-def _trusted(probes: Mapping[ProbeKey, Probe], standing: Sequence[Mapping[str, Any]]) -> dict[ProbeKey, Probe]:
+def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> ProbeTable:
     """Returns what earlier runs read of files, without those that a worker found to hold other bytes."""
     changed = {row["uri"] for row in standing if row["reason"] == CHANGED_FILE}
-    trusted = {key: probe for key, probe in probes.items() if key[0].partition(STREAM_MARK)[0] not in changed}
+    if not changed:
+        return probes
     # Of what lies beside a video the quarantine does not name the files.
-    return {key: probe for key, probe in trusted.items() if not (changed and FLOW_MARK in key[0])}
+    return probes.without_uris(lambda uri: uri.partition(STREAM_MARK)[0] in changed or FLOW_MARK in uri)
 
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
@@ -304,23 +311,24 @@ def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
-def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], seen: Collection[str]) -> None:
-    faults = [
-        item.error
-        for item in probed
-        if item.error is not None
-        # A folder was listed a moment ago.
-        and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
-    ]
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], probes: Mapping[ProbeKey, Probe]) -> None:
+    failed = [(item.video.uri, item.error) for item in probed if item.error is not None]
+    # A folder was listed a moment ago.
+    is_listed = config.videos.folder is not None
+    seen = {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes} if failed and not is_listed else set()
+    faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or uri in seen)]
     check_share(faults, len(probed), config.engine.max_fault_share)
+
+
+def _committed(store: Store, recipe: Recipe) -> KeySet:
+    """Returns the `video_key` of every commit of `recipe`."""
+    return KeySet(store.commits(recipe.fingerprint, COMMITTED_KEY), COMMITTED_KEY)
 
 
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
     if store is None:
         return Done()
-    commits = store.commits(recipe.fingerprint).select(["video_id", "video_fingerprint", "clips_fingerprint"])
-    columns = [commits.column(name).to_pylist() for name in commits.column_names]
-    return Done(frozenset(zip(*columns, strict=True)), frozenset(quarantined.get(recipe.fingerprint, ())))
+    return Done(_committed(store, recipe), frozenset(quarantined.get(recipe.fingerprint, ())))
 
 
 def _unreadable(
@@ -362,40 +370,60 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
-def _release_passed(store: Store, run_id: str, planned: Planned) -> None:
-    read = {item.video.id for item in planned.probed if item.error is None}
-    done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
-    complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
-    items = list(passed(store.quarantine().to_pylist(), read, complete))
-    store.write_quarantine(run_id, PASSED_KEY, items, released=True)
+def _release_passed(store: Store, run_id: str, planned: Planned, committed: Mapping[str, KeySet]) -> None:
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    if not ids:
+        return
+    read = {item.video.id for item in planned.probed if item.error is None and item.video.id in ids}
+    complete = {(name, *key[:2]) for name, keys in committed.items() for key in keys.keys() if key[0] in ids}
+    store.write_quarantine(run_id, PASSED_KEY, list(passed(standing, read, complete)), released=True)
 
 
-def _num_complete(store: Store, planned: Planned) -> int:
-    committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
-    return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+def _num_complete(planned: Planned, committed: Mapping[str, KeySet]) -> int:
+    videos = [item.video for item in planned.probed]
+    num_complete = 0
+    for recipe in planned.recipes:
+        for start in range(0, len(videos), VIDEOS_AT_A_TIME):
+            part = videos[start : start + VIDEOS_AT_A_TIME]
+            num_complete += sum(are_committed(part, recipe, committed[recipe.fingerprint]))
+    return num_complete
 
 
 def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
-    manifest = {item.video.id: item.video for item in planned.probed}
     truncated: set[str] = set()
     joined: set[str] = set()
     for recipe in planned.recipes:
-        commits = store.commits_in_force(recipe.fingerprint, manifest)
-        broken, parts = truncated_and_joined(commits)
-        truncated |= broken
-        joined |= parts
+        # Such videos are few: only theirs are looked up among the commits in force.
+        concerned = set[str]().union(
+            *truncated_and_joined(store.commits(recipe.fingerprint, TRUNCATED_AND_JOINED_COLUMNS))
+        )
+        if concerned:
+            manifest = {item.video.id: item.video for item in planned.probed if item.video.id in concerned}
+            commits = store.commits_in_force(recipe.fingerprint, manifest, TRUNCATED_AND_JOINED_COLUMNS)
+            broken, parts = truncated_and_joined(commits)
+            truncated |= broken
+            joined |= parts
     return len(truncated), len(joined)
 
 
 def _report(
-    config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport, spending: Spending
+    config: BuildConfig,
+    store: Store,
+    run_id: str,
+    planned: Planned,
+    report: RunReport,
+    spending: Spending,
+    committed: Mapping[str, KeySet],
 ) -> BuildReport:
-    current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    current = {(item.video.id, item.video.fingerprint) for item in planned.probed if item.video.id in ids}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
     reasons: Counter[str] = Counter()
     quarantined: set[str] = set()
-    for row in store.quarantine().to_pylist():
+    for row in standing:
         if (row["video_id"], row["video_fingerprint"]) in current and wanted.intersection(row["recipes"]):
             if row["video_id"] not in quarantined:
                 reasons[row["reason"]] += 1
@@ -420,7 +448,7 @@ def _report(
         num_tasks_executed=report.num_executed,
         num_rows=dict(rows),
         num_complete_before=planned.plan.num_complete,
-        num_complete=_num_complete(store, planned),
+        num_complete=_num_complete(planned, committed),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
