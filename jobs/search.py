@@ -26,6 +26,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     check_recipe_trained_on,
     chosen_spaces,
     comparable,
+    with_rerank,
 )
 from clipmill.pipelines.evaluation.tasks.retrieval.trained import model_spaces
 from clipmill.pipelines.features.extraction import resolve_device
@@ -181,6 +182,7 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
                 )
             )
         spaces = {COSINE: Cosine(array_name(searched.query), array_name(searched.gallery[0]))}
+    spaces = with_rerank(spaces, config.rerank, "search")
     return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
 
 
