@@ -2,44 +2,75 @@
 
 import sys
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
+from clipmill.pipelines.features.budgets import Budgets, JobShard, parse_deadline, parse_max_quarantine, parse_shard
 from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
 from clipmill.pipelines.features.listing import Listing
-from clipmill.schemas.config import BuildConfig, dump_config
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
+from clipmill.schemas.config import BuildConfig
+from clipmill.schemas.errors import UsageError, describe
 
 
-def run_build(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
-    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine, or kept though truncated.
+def run_build(
+    path: str,
+    overrides: Sequence[str],
+    recheck: str | None = None,
+    budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> Outcome:
+    """Runs the build of the config at `path`.
+
+    Exit code 3 when videos are in quarantine, or kept though truncated; 4 when a budget was spent before all was done.
 
     Args:
         recheck: ``bytes`` reads every file again, whatever its size and modification time say.
     """
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
-    progress = Progress()
-    report = build(config, [progress], progress.on_probed, recheck_bytes=recheck_bytes)
+    progress = Progress(every_seconds=heartbeat_seconds)
+    report = build(
+        config,
+        [progress],
+        progress.on_probed,
+        recheck_bytes=recheck_bytes,
+        budgets=budgets,
+        listeners=[progress.on_beat],
+        heartbeat_seconds=heartbeat_seconds,
+    )
     page = write_build_report(report)
-    code = EXIT_QUARANTINED if report.num_quarantined or report.num_truncated_kept else EXIT_COMPLETE
-    return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", code)
+    return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 
 
-def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
+def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None, shard: JobShard | None = None) -> Outcome:
     """Says what a build would do; decodes nothing, writes nothing. `recheck` as in `run_build`."""
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
-    planned = plan_build(config, Progress().on_probed, recheck_bytes)
+    planned = plan_build(config, Progress().on_probed, recheck_bytes, shard)
     return Outcome(planned.as_json(), _plan_text(planned))
+
+
+def budgets_of(max_quarantine: str | None, deadline: str | None, shard: str | None) -> Budgets:
+    """Returns the budgets that options ask for.
+
+    Raises:
+        UsageError: one is not of its form.
+    """
+    return Budgets(
+        None if max_quarantine is None else parse_max_quarantine(max_quarantine),
+        None if deadline is None else parse_deadline(deadline, datetime.now(UTC)),
+        None if shard is None else parse_shard(shard),
+    )
 
 
 def _recheck_bytes(recheck: str | None) -> bool:
@@ -48,10 +79,6 @@ def _recheck_bytes(recheck: str | None) -> bool:
             describe("option", "--recheck", "bytes", repr(recheck), "leave it out to trust sizes and times")
         )
     return recheck is not None
-
-
-def _print_config(config: BuildConfig) -> None:
-    print(dump_config(config).rstrip(), file=sys.stderr)
 
 
 def _warn_random(config: BuildConfig) -> None:
@@ -121,9 +148,19 @@ def _build_text(report: BuildReport) -> str:
     if report.num_quarantined:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         lines.append(f"  quarantined {report.num_quarantined}: {reasons}; see clipmill status {report.store}")
+    if report.ended_by:
+        lines.append(f"  {_ended_early(report)}")
     if report.speed:
         lines.append(f"  {report.speed.line()}")
     return "\n".join(lines)
+
+
+def _ended_early(report: BuildReport) -> str:
+    cause = {
+        "deadline": f"the deadline {report.budgets.get('deadline')} was near",
+        "max_quarantine": f"more videos in quarantine than --max-quarantine {report.budgets.get('max_quarantine')}",
+    }[report.ended_by or ""]
+    return f"ended early: {cause}; {report.num_videos_left} videos left, run the same command again to go on"
 
 
 def _plan_text(planned: Planned) -> str:

@@ -13,8 +13,11 @@ from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_t
 from clipmill.stores.membership import copies
 from clipmill.stores.run_ids import run_time
 from clipmill.stores.store import Store
+from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, truncated_and_joined
 from clipmill.stores.tables import in_force as in_force_of
-from clipmill.stores.tables import truncated_and_joined
+
+_COLUMNS = ("row_stop", *TRUNCATED_AND_JOINED_COLUMNS, "passport.num_segments_clamped", "passport.num_segments_emptied")
+"""Of commits, beside those that decide which count."""
 
 
 def run_status(url: str) -> Outcome:
@@ -33,7 +36,7 @@ def run_status(url: str) -> Outcome:
     ]
     features: list[dict[str, Any]] = []
     for recipe in sorted(store.recipes(), key=lambda recipe: recipe.key):
-        commits = store.commits_in_force(recipe.fingerprint)
+        commits = store.commits_in_force(recipe.fingerprint, videos, _COLUMNS)
         complete = set(commits.column("video_id").to_pylist())
         num_rows = sum(
             stop - start

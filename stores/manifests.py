@@ -82,25 +82,33 @@ def _read_folder(folder: str, label_by_parent: bool, retries: Retries) -> Manife
     left_out: Counter[str] = Counter()
     # Only a name that is no UTF-8 can be spelt like another one.
     spelt: dict[str, str] = {}
+    base_name, local_root = _base_name(root), root.rstrip("/")
     for name in names:
-        path = PurePosixPath(name)
-        if path.suffix.lower() not in MEDIA_SUFFIXES:
-            left_out[quoted_name(path.suffix.lower())] += 1
+        suffix = _suffix(name).lower()
+        if suffix not in MEDIA_SUFFIXES:
+            left_out[quoted_name(suffix)] += 1
             continue
-        parent = path.parent.name or _base_name(root)
-        uri = address_of(os.path.join(root, *path.parts)) if is_local else fs.unstrip_protocol(f"{root}/{name}")
+        uri = address_of(f"{local_root}/{name}") if is_local else fs.unstrip_protocol(f"{root}/{name}")
         video_id = quoted_name(name)
         if other := spelt.get(video_id):
             got = f"{_shown(other)} and {_shown(name)}"
             raise problem("videos.folder", _shown(folder), f"one file of id {video_id}", got, "rename one of them")
         spelt[video_id] = name
-        videos.append(Video(id=video_id, uri=uri, label=quoted_name(parent) if label_by_parent else None))
+        label = quoted_name(PurePosixPath(name).parent.name or base_name) if label_by_parent else None
+        videos.append(Video(id=video_id, uri=uri, label=label))
     if not videos:
         counts = ", ".join(f"{count} {suffix or '(no suffix)'}" for suffix, count in sorted(left_out.items()))
         got = f"none (left out: {counts})" if counts else "an empty folder"
         remedy = "check the path, or list the files in a manifest, which takes any suffix"
         raise problem("videos.folder", folder, "at least one video file", got, remedy)
     return Manifest(tuple(videos), _base_name(root), dict(sorted(left_out.items())))
+
+
+def _suffix(name: str) -> str:
+    """Returns what `PurePosixPath.suffix` does, in a tenth of the time: of a million names, some are seconds."""
+    last = name[name.rfind("/") + 1 :]
+    at = last.rfind(".")
+    return last[at:] if 0 < at < len(last) - 1 else ""
 
 
 def _local_files(root: str) -> Iterator[str]:

@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, cast
 from urllib.parse import quote
@@ -27,8 +27,8 @@ from clipmill.schemas.tables import (
     STANDARD_ROW_COLUMNS,
     VIDEO_IDS,
 )
-from clipmill.schemas.task import TaskResult
-from clipmill.stores.catalog import read_commits, write_catalog
+from clipmill.schemas.task import TaskProgress, TaskResult
+from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
 from clipmill.stores.membership import Membership, RunVideos, fingerprints_of, membership
 from clipmill.stores.objects import Objects
 from clipmill.stores.run_ids import next_run_id
@@ -36,28 +36,34 @@ from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_writt
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.tables import (
-    Probe as Probe,
-)
-from clipmill.stores.tables import (
-    ProbeKey as ProbeKey,
-)
-from clipmill.stores.tables import (
+    COUNTING_COLUMNS,
     counting_rows,
     from_parquet,
     gather,
     in_force,
     manifest_table,
     manifest_videos,
-    probes_of,
     probes_table,
     quarantine_table,
     take,
     task_result_json,
     task_result_of,
     to_parquet,
+    whole_columns,
+)
+from clipmill.stores.tables import (
+    Probe as Probe,
+)
+from clipmill.stores.tables import (
+    ProbeKey as ProbeKey,
+)
+from clipmill.stores.tables import (
+    ProbeTable as ProbeTable,
 )
 
 _MARKER = "store.json"
+_STOP = "stop.json"
+_PROGRESS = "progress"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -260,24 +266,41 @@ class Store:
         ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
         return [name for name in self.objects.names("commits") if name.endswith(ending)]
 
-    def commits(self, recipe_fingerprint: str | None = None) -> pa.Table:
-        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths."""
+    def commits(self, recipe_fingerprint: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths.
+
+        Args:
+            columns: those of the schema that are wanted, or fields of them (``passport.truncated``); None: all.
+        """
         folders = self._commit_folders(recipe_fingerprint)
-        table = gather(COMMITS, [read_commits(self.objects, name, self.read_table) for name in folders])
-        if recipe_fingerprint is None:
-            return table
-        found = table.column("recipe_fingerprint").to_pylist()
-        return take(table, [row for row, value in enumerate(found) if value == recipe_fingerprint])
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "recipe_fingerprint"]))
+        parts = [read_commits(self.objects, name, self.read_table, wanted) for name in folders]
+        table = gather(commits_schema(wanted), parts)
+        if recipe_fingerprint is not None:
+            found = table.column("recipe_fingerprint").to_pylist()
+            rows = [row for row, value in enumerate(found) if value == recipe_fingerprint]
+            table = table if len(rows) == len(found) else take(table, rows)
+        return table if columns is None else table.select(whole_columns(columns))
 
     def write_catalog(self) -> None:
         """Compacts the commits for quicker reading; what a reader sees is the same with and without it."""
         for name in self._commit_folders(None):
             write_catalog(self.objects, name, self.read_table)
 
-    def commits_in_force(self, recipe_fingerprint: str, manifest: Mapping[str, Video] | None = None) -> pa.Table:
-        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`."""
+    def commits_in_force(
+        self,
+        recipe_fingerprint: str,
+        manifest: Mapping[str, Video] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`.
+
+        Args:
+            columns: as for `commits`; those that decide which rows count are among them in any case.
+        """
         manifest = self.manifest() if manifest is None else manifest
-        return counting_rows(self.commits(recipe_fingerprint), manifest)
+        wanted = None if columns is None else [*COUNTING_COLUMNS, *columns]
+        return counting_rows(self.commits(recipe_fingerprint, wanted), manifest)
 
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
         return self.objects.each(self.read_table, paths)
@@ -410,6 +433,22 @@ class Store:
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
         return [task_result_of(data) for data in self.objects.each(self.objects.read, paths)]
 
+    def write_task_progress(self, run_id: str, progress: TaskProgress) -> None:
+        """Notes how far a task is."""
+        path = f"runs/{run_id}/{_PROGRESS}/{progress.key}.json"
+        self.objects.write(path, json.dumps(asdict(progress), sort_keys=True).encode())
+
+    def task_progress(self, run_id: str, keys: Collection[str]) -> list[TaskProgress]:
+        """Returns what was noted of those tasks of a run."""
+        folder = f"runs/{run_id}/{_PROGRESS}"
+        paths = [f"{folder}/{name}" for name in self.objects.names(folder) if name.removesuffix(".json") in keys]
+        return [TaskProgress(**json.loads(data)) for data in self.objects.each(self.objects.read, paths)]
+
+    def clear_task_progress(self, run_id: str) -> None:
+        """Deletes what was noted of the tasks of a run."""
+        folder = f"runs/{run_id}/{_PROGRESS}"
+        self.objects.each(self.objects.delete, [f"{folder}/{name}" for name in self.objects.names(folder)])
+
     def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
         """Writes a file of a run and returns where it is."""
         path = f"runs/{run_id}/{name}"
@@ -423,6 +462,14 @@ class Store:
             FileNotFoundError: the run has no such file.
         """
         return self.objects.read(f"runs/{run_id}/{name}")
+
+    def request_stop(self, run_id: str, reason: str) -> None:
+        """Asks the workers of a run, wherever they are, to begin no further video."""
+        self.write_run_file(run_id, _STOP, json.dumps({"reason": reason}, indent=1))
+
+    def stop_requested(self, run_id: str) -> bool:
+        """Returns whether the workers of a run were asked to stop."""
+        return self.objects.exists(f"runs/{run_id}/{_STOP}")
 
     def new_run_id(self) -> str:
         """Returns an id for a run that begins now: unique, and sorted after every run this store has seen.
@@ -489,10 +536,10 @@ class Store:
         if probes:
             self.objects.write(f"probes/{run_id}.parquet", to_parquet(probes_table(probes)))
 
-    def read_probes(self) -> dict[ProbeKey, Probe]:
+    def read_probes(self) -> ProbeTable:
         """Returns all probes kept, by (uri, num_bytes, modified_ns)."""
         paths = [f"probes/{name}" for name in self.objects.names("probes")]
-        return probes_of(gather(PROBES, self._tables(paths)))
+        return ProbeTable(gather(PROBES, self._tables(paths)))
 
 
 def folder(recipe: Recipe) -> str:

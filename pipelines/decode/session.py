@@ -3,7 +3,7 @@
 import os
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Literal
@@ -163,10 +163,11 @@ class DecodeSession:
     ) -> None:
         self._kill()
 
-    def run(self, requests: Iterable[DecodeRequest]) -> Iterator[Event]:
+    def run(self, requests: Iterable[DecodeRequest]) -> Generator[Event]:
         """Yields the events of every request, in the order of `requests`; request i is the i-th of them.
 
-        A request ends with one `Finished` or `Failed`. `requests` is drawn from as the child has room for more.
+        A request ends with one `Finished` or `Failed`. `requests` is drawn from as the child has room for more. Closed
+        before its end, it ends the child.
 
         Raises:
             MachineFaultError: no child could be started.

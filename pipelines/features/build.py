@@ -3,8 +3,8 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,13 +12,15 @@ from clipmill.extractors import registry
 from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
+from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
-from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
-from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
+from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
 from clipmill.pipelines.features.quarantine import (
@@ -28,21 +30,29 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
+from clipmill.pipelines.features.run_progress import Beat
+from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
-from clipmill.schemas.tables import QUARANTINE
+from clipmill.schemas.tables import PROBES, QUARANTINE
 from clipmill.schemas.task import RunReport, WorkerSpec
+from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.membership import Membership
 from clipmill.stores.storage_faults import Retries
-from clipmill.stores.store import Probe, Store
-from clipmill.stores.tables import in_force, truncated_and_joined
+from clipmill.stores.store import Probe, ProbeTable, Store
+from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
 PASSED_KEY = "passed"
+
+COMMITTED_KEY = ("video_id", "video_fingerprint", "clips_fingerprint")
+
+NO_PROBES = ProbeTable(gather(PROBES, []))
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +113,9 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
+        ended_by: the budget that was spent before all was done; None: all was done.
+        num_videos_left: by task, videos that were not worked on for it.
     """
 
     run_id: str
@@ -131,6 +144,16 @@ class BuildReport:
     peak_memory_bytes: int
     speed: SpeedOfLight | None
     listing: Listing
+    budgets: Mapping[str, Any] = field(default_factory=dict)
+    ended_by: str | None = None
+    num_videos_left: int = 0
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        if self.ended_by is not None:
+            return EXIT_RETRYABLE
+        return EXIT_QUARANTINED if self.num_quarantined or self.num_truncated_kept else EXIT_COMPLETE
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
@@ -142,36 +165,43 @@ class BuildReport:
 
 
 def plan_build(
-    config: BuildConfig, on_probed: Callable[[int, int], None] | None = None, recheck_bytes: bool = False
+    config: BuildConfig,
+    on_probed: Callable[[int, int], None] | None = None,
+    recheck_bytes: bool = False,
+    shard: JobShard | None = None,
 ) -> Planned:
     """Returns what a build of `config` would do; writes nothing and decodes nothing.
 
     Args:
         recheck_bytes: read every file again, those too whose size and modification time are known.
+        shard: leave out the videos of all other shares.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         MachineFaultError: too many videos cannot be read for reasons that are none of theirs, or no decoder starts.
     """
     check_clip_rule(config.clips)
+    ENGINES.get(config.engine.name).check(config.engine)
     recipes = tuple(
         resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
     manifest = read_manifest(config.videos, Retries(config.store.attempts))
     listed = frozenset(video.id for video in manifest.videos)
     check_annotated(config.clips, manifest.videos)
+    if shard is not None:
+        manifest = replace(manifest, videos=tuple(video for video in manifest.videos if shard.holds(video.id)))
     store = _existing(config, manifest)
     held = store.membership() if store else Membership()
     check_unlisted(config.store, held, listed)
-    probes = store.read_probes() if store else {}
-    history = store.quarantine_history() if store else QUARANTINE.empty_table()
+    probes = store.read_probes() if store else NO_PROBES
+    history = store.quarantine_history() if store else gather(QUARANTINE, [])
     standing = in_force(history).to_pylist()
-    known = {} if recheck_bytes else _trusted(probes, standing)
+    known = NO_PROBES if recheck_bytes else _trusted(probes, standing)
     limits = InspectionLimits(
         config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
     )
     probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
-    _check_faults(config, probed, {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes})
+    _check_faults(config, probed, probes)
     probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
@@ -213,18 +243,23 @@ def build(
     on_probed: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
     recheck_bytes: bool = False,
+    budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    listeners: Sequence[Callable[[Beat], None]] = (),
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
     Args:
         engine: overrides the one `config.engine` names.
         recheck_bytes: see `plan_build`.
+        budgets: where one is spent the run ends early, and what is done is committed.
+        listeners: are told every `heartbeat_seconds` how far the run is (0: never).
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
-    planned = plan_build(config, on_probed, recheck_bytes)
+    planned = plan_build(config, on_probed, recheck_bytes, budgets.shard)
     store = Store.create(
         config.store.url,
         config.store.format,
@@ -232,15 +267,22 @@ def build(
         Retries(config.store.attempts),
     )
     run_id = store.new_run_id()
-    _record_start(store, run_id, planned)
-    running = engine or make_engine(config.engine)
-    report = RunReport(config.engine.name, 0, (), 0.0)
-    if planned.plan.tasks:
-        report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
-    _release_passed(store, run_id, planned)
-    store.write_catalog()
-    result = _report(config, store, run_id, planned, report)
-    store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+    _record_start(store, run_id, planned, budgets)
+    with recorded_end(store, run_id) as ending:
+        spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
+        report = RunReport(config.engine.name, 0, (), 0.0)
+        if planned.plan.tasks and not spending.is_spent:
+            spec = spending.limited(worker_spec(config, run_id))
+            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
+                watching = [*observers, *spending.observers, heartbeat]
+                report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
+        committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
+        _release_passed(store, run_id, planned, committed)
+        store.write_catalog()
+        result = _report(config, store, run_id, planned, report, spending, committed)
+        store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+        ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
 
 
@@ -280,12 +322,13 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     return store
 
 
-def _trusted(probes: Mapping[ProbeKey, Probe], standing: Sequence[Mapping[str, Any]]) -> dict[ProbeKey, Probe]:
+def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> ProbeTable:
     """Returns what earlier runs read of files, without those that a worker found to hold other bytes."""
     changed = {row["uri"] for row in standing if row["reason"] == CHANGED_FILE}
-    trusted = {key: probe for key, probe in probes.items() if key[0].partition(STREAM_MARK)[0] not in changed}
+    if not changed:
+        return probes
     # Of what lies beside a video the quarantine does not name the files.
-    return {key: probe for key, probe in trusted.items() if not (changed and FLOW_MARK in key[0])}
+    return probes.without_uris(lambda uri: uri.partition(STREAM_MARK)[0] in changed or FLOW_MARK in uri)
 
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
@@ -294,23 +337,24 @@ def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
-def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], seen: Collection[str]) -> None:
-    faults = [
-        item.error
-        for item in probed
-        if item.error is not None
-        # A folder was listed a moment ago.
-        and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
-    ]
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], probes: Mapping[ProbeKey, Probe]) -> None:
+    failed = [(item.video.uri, item.error) for item in probed if item.error is not None]
+    # A folder was listed a moment ago.
+    is_listed = config.videos.folder is not None
+    seen = {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes} if failed and not is_listed else set()
+    faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or uri in seen)]
     check_share(faults, len(probed), config.engine.max_fault_share, are_all=True)
+
+
+def _committed(store: Store, recipe: Recipe) -> KeySet:
+    """Returns the `video_key` of every commit of `recipe`."""
+    return KeySet(store.commits(recipe.fingerprint, COMMITTED_KEY), COMMITTED_KEY)
 
 
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
     if store is None:
         return Done()
-    commits = store.commits(recipe.fingerprint).select(["video_id", "video_fingerprint", "clips_fingerprint"])
-    columns = [commits.column(name).to_pylist() for name in commits.column_names]
-    return Done(frozenset(zip(*columns, strict=True)), frozenset(quarantined.get(recipe.fingerprint, ())))
+    return Done(_committed(store, recipe), frozenset(quarantined.get(recipe.fingerprint, ())))
 
 
 def _unreadable(
@@ -337,7 +381,7 @@ def _unreadable(
     return tuple(fresh), num_known
 
 
-def _record_start(store: Store, run_id: str, planned: Planned) -> None:
+def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets) -> None:
     videos: list[Video] = [item.video for item in planned.probed]
     store.write_probes(run_id, planned.learnt)
     store.write_manifest(run_id, videos)
@@ -347,43 +391,66 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     others = planned.listed if len(planned.listed) != len(videos) else ()
     store.write_build(run_id, features, planned.config.store.manifest == "full", others)
+    write_start(store, run_id, planned.config.engine, budgets)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
-def _release_passed(store: Store, run_id: str, planned: Planned) -> None:
-    read = {item.video.id for item in planned.probed if item.error is None}
-    done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
-    complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
-    items = list(passed(store.quarantine().to_pylist(), read, complete))
-    store.write_quarantine(run_id, PASSED_KEY, items, released=True)
+def _release_passed(store: Store, run_id: str, planned: Planned, committed: Mapping[str, KeySet]) -> None:
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    if not ids:
+        return
+    read = {item.video.id for item in planned.probed if item.error is None and item.video.id in ids}
+    complete = {(name, *key[:2]) for name, keys in committed.items() for key in keys.keys() if key[0] in ids}
+    store.write_quarantine(run_id, PASSED_KEY, list(passed(standing, read, complete)), released=True)
 
 
-def _num_complete(store: Store, planned: Planned) -> int:
-    committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
-    return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+def _num_complete(planned: Planned, committed: Mapping[str, KeySet]) -> int:
+    videos = [item.video for item in planned.probed]
+    num_complete = 0
+    for recipe in planned.recipes:
+        for start in range(0, len(videos), VIDEOS_AT_A_TIME):
+            part = videos[start : start + VIDEOS_AT_A_TIME]
+            num_complete += sum(are_committed(part, recipe, committed[recipe.fingerprint]))
+    return num_complete
 
 
 def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
-    manifest = {item.video.id: item.video for item in planned.probed}
     truncated: set[str] = set()
     joined: set[str] = set()
     for recipe in planned.recipes:
-        commits = store.commits_in_force(recipe.fingerprint, manifest)
-        broken, parts = truncated_and_joined(commits)
-        truncated |= broken
-        joined |= parts
+        # Such videos are few: only theirs are looked up among the commits in force.
+        concerned = set[str]().union(
+            *truncated_and_joined(store.commits(recipe.fingerprint, TRUNCATED_AND_JOINED_COLUMNS))
+        )
+        if concerned:
+            manifest = {item.video.id: item.video for item in planned.probed if item.video.id in concerned}
+            commits = store.commits_in_force(recipe.fingerprint, manifest, TRUNCATED_AND_JOINED_COLUMNS)
+            broken, parts = truncated_and_joined(commits)
+            truncated |= broken
+            joined |= parts
     return len(truncated), len(joined)
 
 
-def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport) -> BuildReport:
-    current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
+def _report(
+    config: BuildConfig,
+    store: Store,
+    run_id: str,
+    planned: Planned,
+    report: RunReport,
+    spending: Spending,
+    committed: Mapping[str, KeySet],
+) -> BuildReport:
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    current = {(item.video.id, item.video.fingerprint) for item in planned.probed if item.video.id in ids}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
     reasons: Counter[str] = Counter()
     quarantined: set[str] = set()
-    for row in store.quarantine().to_pylist():
+    for row in standing:
         if (row["video_id"], row["video_fingerprint"]) in current and wanted.intersection(row["recipes"]):
             if row["video_id"] not in quarantined:
                 reasons[row["reason"]] += 1
@@ -396,6 +463,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
+    num_left = spending.num_videos_left(planned.plan.tasks, report)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -407,7 +475,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_tasks_executed=report.num_executed,
         num_rows=dict(rows),
         num_complete_before=planned.plan.num_complete,
-        num_complete=_num_complete(store, planned),
+        num_complete=_num_complete(planned, committed),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
@@ -423,4 +491,7 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
         listing=planned.listing,
+        budgets=spending.budgets.as_json(),
+        ended_by=spending.name if num_left else None,
+        num_videos_left=num_left,
     )
