@@ -43,7 +43,7 @@ class Membership:
 
 
 def membership(runs: Sequence[RunVideos], removals: Mapping[str, Iterable[str]]) -> Membership:
-    """Returns the videos of a store with these runs and removals (ids by run id), in the order of their ids."""
+    """Returns the videos of a store with these runs and removals (ids by run id)."""
     newest_full = max((run.run_id for run in runs if run.listed is not None), default="")
     found = Membership()
     given = {run.run_id: run for run in runs}

@@ -76,8 +76,9 @@ def status_of(error: BaseException) -> int | None:
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        candidates = (getattr(error, "status_code", None), getattr(error, "status", None), getattr(error, "code", None))
-        found = next((item for item in candidates if item is not None), getattr(response, "status_code", None))
+        # One after the other: to ask aiohttp's errors for their `code` is deprecated.
+        given = (getattr(error, name, None) for name in ("status_code", "status", "code"))
+        found = next((item for item in given if item is not None), getattr(response, "status_code", None))
     try:
         number = int(found)
     except (TypeError, ValueError):

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
 from clipmill.schemas.fingerprint import short
@@ -348,7 +349,7 @@ class Store:
     def manifest(self) -> dict[str, Video]:
         """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
         runs, parts = self._runs_and_videos()
-        served = self._membership(runs, parts).served
+        served = self._membership_of(runs, parts).served
         return {video_id: video for video_id, video in _newest(parts).items() if video_id in served}
 
     def every_video(self) -> dict[str, Video]:
@@ -357,21 +358,35 @@ class Store:
         Removed ones are not among them, but those the newest full manifest does not list are.
         """
         runs, parts = self._runs_and_videos()
-        removed = self._membership(runs, parts).removed
+        removed = self._membership_of(runs, parts).removed
         return {video_id: video for video_id, video in _newest(parts).items() if video_id not in removed}
 
     def membership(self) -> Membership:
         """Returns which videos the store serves, and which no longer: see `clipmill.stores.membership`."""
         runs = self.runs()
-        return self._membership(runs, self.objects.each(self._run_fingerprints, runs))
+        full = self._newest_full(runs)
+        newest = self._run_fingerprints(full[0], None) if full is not None else None
+        # What the newest full run was given outweighs all that was said of it before: most rows of most runs.
+        given = newest.column("video_id") if newest is not None else None
+
+        def one(run_id: str) -> dict[str, str]:
+            table = newest
+            if full is None or run_id != full[0]:
+                table = self._run_fingerprints(run_id, given if full is not None and run_id < full[0] else None)
+            return {} if table is None else dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+        return self._membership(runs, self.objects.each(one, runs), full)
 
     def _runs_and_videos(self) -> tuple[list[str], list[list[Video]]]:
         runs = self.runs()
         return runs, self.objects.each(self.run_manifest, runs)
 
-    def _membership(self, runs: Sequence[str], parts: Sequence[Sequence[Video] | Mapping[str, str]]) -> Membership:
-        given = [part if isinstance(part, Mapping) else fingerprints_of(part) for part in parts]
-        full = self._newest_full(runs)
+    def _membership_of(self, runs: Sequence[str], parts: Sequence[Sequence[Video]]) -> Membership:
+        return self._membership(runs, [fingerprints_of(part) for part in parts], self._newest_full(runs))
+
+    def _membership(
+        self, runs: Sequence[str], given: Sequence[Mapping[str, str]], full: tuple[str, Collection[str]] | None
+    ) -> Membership:
         listings = [
             RunVideos(run_id, part, (full[1] or part) if full is not None and run_id == full[0] else None)
             for run_id, part in zip(runs, given, strict=True)
@@ -410,12 +425,15 @@ class Store:
         rows = [{"video_id": name, "video_fingerprint": value} for name, value in sorted(fingerprints.items())]
         self.objects.write(f"removed/{run_id}.parquet", to_parquet(pa.Table.from_pylist(rows, schema=REMOVED)))
 
-    def _run_fingerprints(self, run_id: str) -> dict[str, str]:
+    def _run_fingerprints(self, run_id: str, without: pa.ChunkedArray | None) -> pa.Table | None:
+        """Returns ids and fingerprints of a run's videos, without those of some ids; None where it has no manifest."""
         try:
             table = self.read_table(f"runs/{run_id}/manifest.parquet", ["video_id", "video_fingerprint"])
         except FileNotFoundError:
-            return {}
-        return dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            return None
+        if without is None:
+            return table
+        return table.filter(pc.invert(pc.is_in(table.column("video_id"), value_set=without)))
 
     def run_manifest(self, run_id: str) -> list[Video]:
         """Returns the videos one run was given; none where it was killed before it wrote them."""

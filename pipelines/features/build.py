@@ -22,7 +22,7 @@ from clipmill.pipelines.features.listing import Listing, check_unlisted, listing
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
-from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
+from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, place_of, probe_videos
 from clipmill.pipelines.features.quarantine import (
     left_out,
     passed,
@@ -30,6 +30,7 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
+from clipmill.pipelines.features.remote_videos import address_of
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
@@ -42,7 +43,7 @@ from clipmill.schemas.task import RunReport, WorkerSpec
 from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.membership import Membership
-from clipmill.stores.storage_faults import Retries
+from clipmill.stores.storage_faults import RetriedCalls, Retries
 from clipmill.stores.store import Probe, ProbeTable, Store
 from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
@@ -74,6 +75,7 @@ class Planned:
     listing: Listing
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
+    num_storage_retries: int = 0
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -200,7 +202,9 @@ def plan_build(
     limits = InspectionLimits(
         config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
     )
-    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
+    calls = RetriedCalls(Retries(config.store.attempts))
+    earlier = {**held.removed, **held.unlisted, **held.served}
+    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits, calls=calls, earlier=earlier)
     _check_faults(config, probed, probes)
     probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
@@ -234,6 +238,7 @@ def plan_build(
         listing_of(config.store, held, listed, [item.video for item in probed]),
         learnt | of_files,
         tuple(released),
+        calls.num_retries,
     )
 
 
@@ -328,7 +333,7 @@ def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> Probe
     if not changed:
         return probes
     # Of what lies beside a video the quarantine does not name the files.
-    return probes.without_uris(lambda uri: uri.partition(STREAM_MARK)[0] in changed or FLOW_MARK in uri)
+    return probes.without_uris(lambda uri: place_of(uri) in changed or FLOW_MARK in uri)
 
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
@@ -341,8 +346,8 @@ def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], probes: Ma
     failed = [(item.video.uri, item.error) for item in probed if item.error is not None]
     # A folder was listed a moment ago.
     is_listed = config.videos.folder is not None
-    seen = {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes} if failed and not is_listed else set()
-    faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or uri in seen)]
+    seen = {place_of(uri) for uri, _, _ in probes} if failed and not is_listed else set()
+    faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or address_of(uri) in seen)]
     check_share(faults, len(probed), config.engine.max_fault_share, are_all=True)
 
 
@@ -487,7 +492,9 @@ def _report(
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
-        num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
+        num_storage_retries=planned.num_storage_retries
+        + store.objects.num_retries
+        + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
         listing=planned.listing,

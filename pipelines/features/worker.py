@@ -34,7 +34,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskProgress, TaskResult, WorkerSpec
-from clipmill.stores.storage_faults import Retries
+from clipmill.stores.storage_faults import RetriedCalls, Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
@@ -80,6 +80,7 @@ class Worker:
         self._store: Store | None = None
         self._stop: StopRule | None = None
         self._notes: TaskNotes | None = None
+        self._calls = RetriedCalls(Retries(spec.storage_attempts))
         self._num_tried = 0
         self._faults: list[VideoError] = []
 
@@ -127,7 +128,7 @@ class Worker:
         if stop.refuses_task():
             # Without a word to the store: thousands of tasks may be left, and the time is up.
             return TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
-        retries_before = store.objects.num_retries
+        retries_before = store.objects.num_retries + self._calls.num_retries
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
@@ -156,7 +157,7 @@ class Worker:
             store.write_quarantine(self._spec.run_id, task.key, list(tally.quarantined.values()))
         tally.seconds["write"] = time.monotonic() - write_started
         tally.seconds["total"] = time.monotonic() - started
-        tally.num_storage_retries = store.objects.num_retries - retries_before
+        tally.num_storage_retries = store.objects.num_retries + self._calls.num_retries - retries_before
         result = self._result(task, extractions, prepared, tally, num_rows)
         store.write_task_result(self._spec.run_id, result)
         return result
@@ -200,7 +201,9 @@ class Worker:
                 return
             spec = self._spec
             limits = InspectionLimits(spec.decode_deadline_seconds, spec.decode_memory_bytes, spec.max_attempts)
-            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits)
+            item = prepare(
+                video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits, self._calls
+            )
             for recipe, error in item.failures:
                 tally.quarantine(item, [recipe], error, item.num_attempts)
             tally.seconds["scan"] += time.monotonic() - started - item.shot_seconds

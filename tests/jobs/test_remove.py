@@ -17,6 +17,7 @@ from clipmill.jobs.clean import run_clean
 from clipmill.jobs.export import run_export
 from clipmill.jobs.remove import run_remove
 from clipmill.jobs.status import run_status
+from clipmill.pipelines.features.budgets import Budgets, parse_shard
 from clipmill.schemas.errors import UsageError
 from clipmill.stores import FeatureStore
 from clipmill.stores.objects import Objects
@@ -271,6 +272,22 @@ def test_an_additive_manifest_of_new_videos_adds_and_a_full_one_since_decides(fo
     report = build(folder)
     assert (report["num_unlisted"], report["num_renamed"]) == (1, 1)
     assert served(folder) == list(NAMES)
+
+
+def test_shares_of_a_build_leave_nothing_of_one_another_out(folder: Path) -> None:
+    def share(text: str) -> dict[str, Any]:
+        return run_build(config(folder), [], None, Budgets(shard=parse_shard(text))).data
+
+    before = values(folder)
+    assert {name for text in ("1/2", "2/2") for name in [share(text)["num_unlisted"]]} == {0}
+    assert served(folder) == list(NAMES)
+    (folder / "videos" / "a.mp4").rename(folder / "videos" / "e.mp4")
+    # Whichever share comes first, what is gone is gone, and what belongs to the other share stays.
+    assert share("2/2")["num_unlisted"] == 1
+    assert set(NAMES[1:]) <= set(served(folder)) <= {*NAMES[1:], "e.mp4"}
+    share("1/2")
+    assert served(folder) == ["b.mp4", "c.mp4", "d.mp4", "e.mp4"]
+    assert same(before, values(folder), NAMES[1:])
 
 
 def test_a_list_that_lacks_most_of_the_store_is_refused(folder: Path) -> None:

@@ -76,17 +76,18 @@ def test_a_store_serves_by_what_it_has_written(tmp_path: Path) -> None:
     run("2", "c", False)
     assert sorted(store.manifest()) == ["a", "b", "c"]
     run("3", "ad", True)
-    assert sorted(store.manifest()) == ["a", "d"]
+    assert sorted(store.manifest()) == sorted(store.membership().served) == ["a", "d"]
+    assert store.membership().unlisted == {"b": "b", "c": "c"}
     assert sorted(store.every_video()) == ["a", "b", "c", "d"]
     run("4", "e", True, "abcde")
-    assert sorted(store.manifest()) == ["a", "b", "c", "d", "e"]
+    assert sorted(store.manifest()) == sorted(store.membership().served) == ["a", "b", "c", "d", "e"]
     # Killed before it said that its manifest is full: it leaves nothing out.
     run("5", "f", None)
     assert sorted(store.manifest()) == ["a", "b", "c", "d", "e", "f"]
     assert not list((tmp_path / "store" / "removed").glob("*"))
     removal = "20991231T000000000-aaaa"
     store.write_removal(removal, {"a": "a"})
-    assert sorted(store.manifest()) == ["b", "c", "d", "e", "f"]
+    assert sorted(store.manifest()) == sorted(store.membership().served) == ["b", "c", "d", "e", "f"]
     assert store.removed_bytes() == {("a", "a")}
     assert store.new_run_id() > removal
 
