@@ -1,6 +1,7 @@
 """Videos on servers: each fetched once, an unchanged one not at all, and whose fault it is when one cannot be had."""
 
 import shutil
+import struct
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -27,12 +28,16 @@ NAMES = ("a.mp4", "b.mkv", "c.mp4")
 
 @pytest.fixture(scope="module")
 def encoded(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Videos of over a MiB: an index at the end, one at the beginning, Matroska."""
+    """Videos of over a MiB: an index at the end, Matroska, an index far from both ends."""
     folder = tmp_path_factory.mktemp("encoded")
-    for name, options in zip(NAMES, ({}, {}, {"movflags": "faststart"}), strict=True):
-        large = {"crf": "0", "preset": "ultrafast", **options}
+    large = {"crf": "0", "preset": "ultrafast"}
+    for name in NAMES[:2]:
         encode_video(folder / name, 24, fps=8, width=320, height=240, pattern="noise", options=large)
         assert (folder / name).stat().st_size > 3 * remote_videos.WHOLE_BYTES / 2
+    free = 2 * remote_videos.END_BYTES
+    data = (folder / "a.mp4").read_bytes()
+    assert data.rindex(b"moov") > len(data) - 2000
+    (folder / "c.mp4").write_bytes(data + struct.pack(">I4s", free, b"free") + bytes(free - 8))
     return folder
 
 
