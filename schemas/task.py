@@ -132,6 +132,11 @@ class TaskResult:
         forward: per recipe key, windows that went through the network and the seconds it took.
         num_storage_retries: storage calls that had to be made again.
         num_videos_left: videos that were not begun, or not finished, because a budget of the run was spent.
+        num_batches_decoded, num_batches_ahead: batches of frames from the decoder, and over them the sum of those that
+            were decoded already and waited.
+        num_reads, num_writes, num_bytes_written: storage calls (listings count as writes, as stores bill them), and
+            the size of what was written.
+        device: what the networks ran on.
     """
 
     key: str
@@ -150,6 +155,12 @@ class TaskResult:
     peak_memory_bytes: int = 0
     num_storage_retries: int = 0
     num_videos_left: int = 0
+    num_batches_decoded: int = 0
+    num_batches_ahead: int = 0
+    num_reads: int = 0
+    num_writes: int = 0
+    num_bytes_written: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskProgress, TaskResult, WorkerSpec
+from clipmill.stores.objects import Calls
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
@@ -50,6 +51,9 @@ class _Tally:
     num_storage_retries: int = 0
     quarantined: dict[tuple[str, str, str], Quarantined] = field(default_factory=dict)
     ended: set[str] = field(default_factory=set)
+    num_batches: int = 0
+    num_batches_ahead: int = 0
+    calls: Calls = field(default_factory=Calls)
 
     def quarantine(self, prepared: PreparedVideo, recipes: Sequence[Recipe], error: VideoError, attempts: int) -> None:
         video = prepared.video
@@ -127,7 +131,7 @@ class Worker:
         if stop.refuses_task():
             # Without a word to the store: thousands of tasks may be left, and the time is up.
             return TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
-        retries_before = store.objects.num_retries
+        retries_before, calls_before = store.objects.num_retries, replace(store.objects.calls)
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
@@ -139,6 +143,7 @@ class Worker:
             recipe.fingerprint: RecipeExtraction(recipe, self._extractor(recipe), self._spec.batch_windows)
             for recipe in recipes
         }
+        tally.seconds["load"] = time.monotonic() - started
         prepared: list[PreparedVideo] = []
         stop.begin_task()
         try:
@@ -157,6 +162,7 @@ class Worker:
         tally.seconds["write"] = time.monotonic() - write_started
         tally.seconds["total"] = time.monotonic() - started
         tally.num_storage_retries = store.objects.num_retries - retries_before
+        tally.calls = store.objects.calls.since(calls_before)
         result = self._result(task, extractions, prepared, tally, num_rows)
         store.write_task_result(self._spec.run_id, result)
         return result
@@ -227,7 +233,9 @@ class Worker:
         if self._session is None or self._notes is None:
             raise RuntimeError("Worker must be entered before run")
         self._notes.begin_task()
-        events = self._session.run(self._requests(task, prepared, extractions, tally))
+        session = self._session
+        batches_before = session.num_batches, session.num_batches_ahead
+        events = session.run(self._requests(task, prepared, extractions, tally))
         while True:
             waiting = time.monotonic()
             event = next(events, None)
@@ -254,6 +262,8 @@ class Worker:
                 num_windows = sum(extraction.num_windows for extraction in extractions.values())
                 num_quarantined = len({key[0] for key in tally.quarantined})
                 self._notes.write(TaskProgress(task.key, len(tally.ended), num_quarantined, num_windows))
+        tally.num_batches = session.num_batches - batches_before[0]
+        tally.num_batches_ahead = session.num_batches_ahead - batches_before[1]
         self._drop_unfinished(prepared, extractions, tally)
         for extraction in extractions.values():
             extraction.flush()
@@ -331,5 +341,11 @@ class Worker:
             num_segments_clamped=sum(fit.num_clamped for fit in fits),
             num_segments_emptied=sum(fit.num_emptied for fit in fits),
             num_storage_retries=tally.num_storage_retries,
+            num_batches_decoded=tally.num_batches,
+            num_batches_ahead=tally.num_batches_ahead,
+            num_reads=tally.calls.num_reads,
+            num_writes=tally.calls.num_writes,
+            num_bytes_written=tally.calls.num_bytes_written,
+            device=self._device,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )
