@@ -47,12 +47,15 @@ def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") 
     Args:
         resume_hint: what an interrupted user should do next.
 
-    A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
-    again goes on; a traceback is shown only for a bug of ours.
+    A domain error is one line and its own exit code; Ctrl-C, SIGTERM and SIGHUP (a terminal that closes) end with 4,
+    because running the same command again goes on; under ``nohup`` SIGHUP does nothing. A
+    traceback is shown only for a bug of ours.
     """
     mask_output()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         with warnings_noted():
             outcome = verb()

@@ -73,6 +73,9 @@ class WorkerSpec:
         run_id: names the run's records in the store.
         storage_attempts: tries of a storage call whose fault may pass.
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
+        run_file: of the store, written by this run: where a worker's own view of the store lacks it, it sees another.
+        weights: local files and folders that the recipes read; a worker needs them at the same paths.
+        videos: some of the local videos; a worker that sees none of them has not their folder.
     """
 
     store_url: str
@@ -90,6 +93,9 @@ class WorkerSpec:
     keep_truncated: bool = False
     storage_attempts: int = 5
     max_fault_share: float = 0.2
+    run_file: str | None = None
+    weights: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

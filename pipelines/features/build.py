@@ -28,6 +28,7 @@ from clipmill.pipelines.features.quarantine import (
     with_other_files,
 )
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.pipelines.features.visibility import with_witnesses
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
@@ -38,6 +39,7 @@ from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, Store
 from clipmill.stores.tables import in_force, truncated_and_joined
 
+RUN_FILE = "build.json"
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
 PASSED_KEY = "passed"
@@ -56,6 +58,11 @@ class Planned:
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
+
+    @property
+    def videos_to_do(self) -> list[Video]:
+        """The videos of all tasks."""
+        return [video for task in self.plan.tasks for video in task.videos]
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -210,7 +217,8 @@ def build(
     running = engine or make_engine(config.engine)
     report = RunReport(config.engine.name, 0, (), 0.0)
     if planned.plan.tasks:
-        report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
+        spec = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, RUN_FILE)
+        report = running.run(planned.plan.tasks, spec, observers)
     _release_passed(store, run_id, planned)
     store.write_catalog()
     result = _report(config, store, run_id, planned, report)
@@ -319,7 +327,7 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    store.write_run_file(run_id, RUN_FILE, json.dumps({"features": features}, indent=1, sort_keys=True))
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))

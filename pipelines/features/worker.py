@@ -27,12 +27,12 @@ from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_dev
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.visibility import open_seen_store
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
-from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
@@ -81,7 +81,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         spec = self._spec
         self._device = resolve_device(spec.device, spec.num_threads)
-        self._store = Store.open(spec.store_url, Retries(spec.storage_attempts))
+        self._store = open_seen_store(spec)
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
         self._session, self._shot_session = (
             DecodeSession(
