@@ -27,8 +27,11 @@ for _name, _value in _RAY_ENVIRONMENT.items():  # Ray reads them when it is impo
     os.environ.setdefault(_name, _value)
 
 import ray  # noqa: E402
-from ray._private import ray_constants, worker  # noqa: E402
-from ray._raylet import AuthenticationTokenLoader, Config  # noqa: E402
+from ray._private import ray_constants, ray_logging, worker  # noqa: E402
+from ray._raylet import (  # type: ignore[attr-defined]  # noqa: E402  # compiled, and untyped
+    AuthenticationTokenLoader,
+    Config,
+)
 
 from clipmill.pipelines.listening import wait_until_listening  # noqa: E402
 from clipmill.pipelines.process_guard import guarded  # noqa: E402
@@ -122,7 +125,7 @@ class Connection:
                 self._gone = self._gone or "the end of its raylet on this machine"
 
     def _ended_here(self) -> str:
-        started = worker._global_node if self.is_started_here else None
+        started: Any = worker._global_node if self.is_started_here else None
         if started is None or self._stopped.is_set():
             return ""
         ended = [kind for kind, _ in started.dead_processes() if kind in ("raylet", "gcs_server")]
@@ -222,7 +225,7 @@ class _Session(threading.Thread):
         try:
             ray.init(log_to_driver=False, logging_level=logging.ERROR, **self._options)
             # Whole logs of a raylet that died, where one line says so.
-            worker.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
+            ray_logging.global_worker_stdstream_dispatcher.remove_handler("ray_print_logs")
         except BaseException as error:  # Ray's own, of no narrower type; SystemExit too
             self.error = error
         self.begun.set()

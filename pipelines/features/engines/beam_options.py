@@ -52,7 +52,7 @@ def checked_options(config: BeamConfig) -> PipelineOptions:
     parser = _Parser(allow_abbrev=False, add_help=False, conflict_handler="resolve")
     for kind in PipelineOptions.__subclasses__():
         before = set(parser._option_string_actions)
-        kind._add_argparse_args(parser)
+        kind._add_argparse_args(parser)  # type: ignore[arg-type]  # of Beam's own class it uses nothing
         owners |= dict.fromkeys(set(parser._option_string_actions) - before, kind.__name__)
     for option in config.pipeline_options:
         name = option.partition("=")[0]

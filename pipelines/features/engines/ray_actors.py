@@ -58,8 +58,8 @@ class RayEngine:
         started = time.monotonic()
         for observer in observers:
             observer.on_start(tasks)
-        options = {"connect_seconds": self._connect_seconds, "runtime_env": self._runtime_env}
-        with cluster("engine", "ray", self._address, **options) as connection:
+        seconds, shipped = self._connect_seconds, self._runtime_env
+        with cluster("engine", "ray", self._address, connect_seconds=seconds, runtime_env=shipped) as connection:
             results = self._run(tasks, worker, observers, connection)
         return RunReport("ray", len(tasks), tuple(results), time.monotonic() - started)
 
