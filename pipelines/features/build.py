@@ -17,6 +17,7 @@ from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
+from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
@@ -100,6 +101,9 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        num_rows, num_frames_substituted, num_tail_windows_dropped, num_tail_windows_padded, num_segments_clamped,
+            num_segments_emptied: of what this run's tasks committed, counted in the commits; what was decoded and how
+            long it took is told by the tries that lived to tell it.
     """
 
     run_id: str
@@ -370,13 +374,12 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
                 reasons[row["reason"]] += 1
             quarantined.add(row["video_id"])
     seconds: dict[str, float] = defaultdict(float)
-    rows: Counter[str] = Counter()
     for result in report.results:
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-        rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
+    counted = made(store, planned.recipes, planned.plan.tasks)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -386,17 +389,17 @@ def _report(config: BuildConfig, store: Store, run_id: str, planned: Planned, re
         num_left_out=dict(planned.manifest.num_left_out),
         num_tasks=report.num_tasks,
         num_tasks_executed=report.num_executed,
-        num_rows=dict(rows),
+        num_rows=counted.num_rows,
         num_complete_before=planned.plan.num_complete,
         num_complete=_num_complete(store, planned),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
-        num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
-        num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
-        num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
-        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
-        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_frames_substituted=counted.num_frames_substituted,
+        num_tail_windows_dropped=counted.num_tail_windows_dropped,
+        num_tail_windows_padded=counted.num_tail_windows_padded,
+        num_segments_clamped=counted.num_segments_clamped,
+        num_segments_emptied=counted.num_segments_emptied,
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},

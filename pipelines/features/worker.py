@@ -116,6 +116,10 @@ class Worker:
         retries_before = store.objects.num_retries
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
+            # An earlier try of this run that came so far, and was lost, may have told what it did.
+            told = store.task_result(self._spec.run_id, task.key)
+            if told is not None:
+                return told
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
             store.write_task_result(self._spec.run_id, result)
             return result

@@ -60,6 +60,9 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         started.kill()
 
 
+Done = subprocess.CompletedProcess[str]
+
+
 def build(root: Path, engine: dict[str, Any], features: Any = None, **values: str) -> Done:
     config = build_config(root, {"name": "ray", "connect_seconds": LIMIT_SECONDS} | engine, features or SQUEEZENET)
     return subprocess.run(
