@@ -61,6 +61,9 @@ from clipmill.stores.tables import (
     ProbeTable as ProbeTable,
 )
 
+BUILD_FILE = "build.json"
+"""Of a run: what its feature names mean."""
+
 _MARKER = "store.json"
 _STOP = "stop.json"
 _PROGRESS = "progress"
@@ -428,6 +431,13 @@ class Store:
         """Keeps what a task did."""
         self.objects.write(f"runs/{run_id}/tasks/{result.key}.json", task_result_json(result).encode())
 
+    def task_result(self, run_id: str, task_key: str) -> TaskResult | None:
+        """Returns what a task of a run did; None where no try of it has told."""
+        try:
+            return task_result_of(self.objects.read(f"runs/{run_id}/tasks/{task_key}.json"))
+        except FileNotFoundError:
+            return None
+
     def task_results(self, run_id: str) -> list[TaskResult]:
         """Returns what the tasks of a run did, by task key."""
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
@@ -512,21 +522,21 @@ class Store:
             table = pa.table({"video_id": pa.array(sorted(listed), pa.string())}, schema=VIDEO_IDS)
             self.objects.write(f"runs/{run_id}/listed.parquet", to_parquet(table))
             data["is_share"] = True
-        self.write_run_file(run_id, "build.json", json.dumps(data, indent=1, sort_keys=True))
+        self.write_run_file(run_id, BUILD_FILE, json.dumps(data, indent=1, sort_keys=True))
 
     def _build_features(self, run_id: str) -> dict[str, str]:
         return cast(dict[str, str], self._build_file(run_id).get("features", {}))
 
     def _build_file(self, run_id: str) -> dict[str, Any]:
         try:
-            data = json.loads(self.read_run_file(run_id, "build.json"))
+            data = json.loads(self.read_run_file(run_id, BUILD_FILE))
             if isinstance(data["features"], dict):
                 return cast(dict[str, Any], data)
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):
             pass
-        path = f"{self.url}/runs/{run_id}/build.json"
+        path = f"{self.url}/runs/{run_id}/{BUILD_FILE}"
         raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it")
 
     # Probes.

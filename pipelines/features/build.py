@@ -21,6 +21,7 @@ from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
+from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
@@ -34,6 +35,7 @@ from clipmill.pipelines.features.quarantine import (
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.pipelines.features.visibility import with_witnesses
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
@@ -44,7 +46,7 @@ from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.membership import Membership
 from clipmill.stores.storage_faults import Retries
-from clipmill.stores.store import Probe, ProbeTable, Store
+from clipmill.stores.store import BUILD_FILE, Probe, ProbeTable, Store
 from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
@@ -75,6 +77,11 @@ class Planned:
     listing: Listing
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
+
+    @property
+    def videos_to_do(self) -> list[Video]:
+        """The videos of all tasks."""
+        return [video for task in self.plan.tasks for video in task.videos]
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -118,6 +125,9 @@ class BuildReport:
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
         account: what it was expected to cost, what it did, and what limited it.
+        num_rows, num_frames_substituted, num_tail_windows_dropped, num_tail_windows_padded, num_segments_clamped,
+            num_segments_emptied: of what this run's tasks committed, counted in the commits; what was decoded and how
+            long it took is told by the tries that lived to tell it.
     """
 
     run_id: str
@@ -277,6 +287,7 @@ def build(
         if planned.plan.tasks and not spending.is_spent:
             spec = spending.limited(worker_spec(config, run_id))
             spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            spec = with_witnesses(spec, planned.recipes, planned.videos_to_do, BUILD_FILE)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
                 report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
@@ -460,14 +471,13 @@ def _report(
                 reasons[row["reason"]] += 1
             quarantined.add(row["video_id"])
     seconds: dict[str, float] = defaultdict(float)
-    rows: Counter[str] = Counter()
     for result in report.results:
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-        rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
     num_left = spending.num_videos_left(planned.plan.tasks, report)
+    counted = made(store, planned.recipes, planned.plan.tasks)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -477,17 +487,17 @@ def _report(
         num_left_out=dict(planned.manifest.num_left_out),
         num_tasks=report.num_tasks,
         num_tasks_executed=report.num_executed,
-        num_rows=dict(rows),
+        num_rows=counted.num_rows,
         num_complete_before=planned.plan.num_complete,
         num_complete=_num_complete(planned, committed),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
-        num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
-        num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
-        num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
-        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
-        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_frames_substituted=counted.num_frames_substituted,
+        num_tail_windows_dropped=counted.num_tail_windows_dropped,
+        num_tail_windows_padded=counted.num_tail_windows_padded,
+        num_segments_clamped=counted.num_segments_clamped,
+        num_segments_emptied=counted.num_segments_emptied,
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
