@@ -290,20 +290,34 @@ def _belongs(path: str, shards: set[str]) -> bool:
     return first in KNOWN_FOLDERS and bool(rest) and not any(part.startswith(".") for part in path.split("/"))
 
 
-def soak(scenario: str, root: Path, videos: Path, reference: str, num_kills: int, seconds: float, seed: int) -> Tally:
-    """Runs one scenario until `num_kills` kills were made or `seconds` have passed, whichever is first."""
+def soak(
+    scenario: str,
+    root: Path,
+    videos: Path,
+    reference: str,
+    num_kills: int,
+    seconds: float,
+    seed: int,
+    length_seconds: float | None = None,
+) -> Tally:
+    """Runs one scenario until `num_kills` kills were made or `seconds` have passed, whichever is first.
+
+    Args:
+        length_seconds: of an undisturbed build; None: one is run for it.
+    """
     rng = random.Random(f"{seed} {scenario}")
     tally = Tally(scenario)
     until = time.monotonic() + seconds
     with _storage(scenario, root, rng) as (place, envs, faults):
-        # An undisturbed build says how long one takes.
-        start = time.monotonic()
         config = write_config(root / f"{scenario}.yaml", videos, f"{place}/whole", ENGINES[scenario])
-        while run_once(config, envs[0], rng, None, tally) not in (EXIT_COMPLETE, EXIT_QUARANTINED):
-            if tally.num_runs > 3:
-                return tally
-        length = time.monotonic() - start
-        _count(tally, f"{place}/whole", reference, envs[1])
+        length = length_seconds
+        if length is None:
+            start = time.monotonic()
+            while run_once(config, envs[0], rng, None, tally) not in (EXIT_COMPLETE, EXIT_QUARANTINED):
+                if tally.num_runs > 3:
+                    return tally
+            length = time.monotonic() - start
+            _count(tally, f"{place}/whole", reference, envs[1])
         while tally.num_kills < num_kills and time.monotonic() < until:
             url = f"{place}/{tally.num_stores}"
             write_config(config, videos, url, ENGINES[scenario])
