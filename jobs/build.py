@@ -2,43 +2,99 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
+from datetime import UTC, datetime
 from typing import Any
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
-from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
+from clipmill.pipelines.features.budgets import Budgets, JobShard, parse_deadline, parse_max_quarantine, parse_shard
+from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build, worker_spec
 from clipmill.pipelines.features.build_config import parse_build_config
-from clipmill.schemas.config import BuildConfig, dump_config
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
+from clipmill.pipelines.features.calibration import foresee
+from clipmill.pipelines.features.forecast import forecast_lines, parse_prices
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
+from clipmill.pipelines.features.listing import Listing
+from clipmill.schemas.config import BuildConfig
+from clipmill.schemas.errors import UsageError, describe
+from clipmill.stores.store import Store
 
 
-def run_build(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
-    """Runs the build of the config at `path`; exit code 3 when videos are in quarantine, or kept though truncated.
+def run_build(
+    path: str,
+    overrides: Sequence[str],
+    recheck: str | None = None,
+    budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+) -> Outcome:
+    """Runs the build of the config at `path`.
+
+    Exit code 3 when videos are in quarantine, or kept though truncated; 4 when a budget was spent before all was done.
 
     Args:
         recheck: ``bytes`` reads every file again, whatever its size and modification time say.
     """
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
-    progress = Progress()
-    report = build(config, [progress], progress.on_probed, recheck_bytes=recheck_bytes)
+    progress = Progress(every_seconds=heartbeat_seconds)
+    report = build(
+        config,
+        [progress],
+        progress.on_probed,
+        recheck_bytes=recheck_bytes,
+        budgets=budgets,
+        listeners=[progress.on_beat],
+        heartbeat_seconds=heartbeat_seconds,
+    )
     page = write_build_report(report)
-    code = EXIT_QUARANTINED if report.num_quarantined or report.num_truncated_kept else EXIT_COMPLETE
-    return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", code)
+    return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 
 
-def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None) -> Outcome:
-    """Says what a build would do; decodes nothing, writes nothing. `recheck` as in `run_build`."""
+def run_plan(
+    path: str,
+    overrides: Sequence[str],
+    recheck: str | None = None,
+    shard: JobShard | None = None,
+    prices: str | None = None,
+    sample_seconds: float = 0.0,
+) -> Outcome:
+    """Says what a build would do and what it would cost; writes nothing to the store. `recheck` as in `run_build`.
+
+    Args:
+        prices: of units, see `parse_prices`.
+        sample_seconds: where no earlier run tells, at most so much time is spent on a few videos; 0: none.
+    """
+    priced = parse_prices(prices) if prices is not None else {}
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
-    planned = plan_build(config, Progress().on_probed, recheck_bytes)
-    return Outcome(planned.as_json(), _plan_text(planned))
+    planned = plan_build(config, Progress().on_probed, recheck_bytes, shard)
+    store = Store.open(config.store.url) if Store.exists(config.store.url) else None
+    spec = worker_spec(config, "sample")
+    expected = foresee(store, planned.plan.tasks, spec, config.engine, sample_seconds)
+    data: dict[str, Any] = {"forecast": asdict(expected)}
+    if priced:
+        data["price"] = expected.price(priced)
+    lines = [_plan_text(planned), *(f"  {line}" for line in forecast_lines(expected, priced))]
+    return Outcome(planned.as_json() | data, "\n".join(lines))
+
+
+def budgets_of(max_quarantine: str | None, deadline: str | None, shard: str | None) -> Budgets:
+    """Returns the budgets that options ask for.
+
+    Raises:
+        UsageError: one is not of its form.
+    """
+    return Budgets(
+        None if max_quarantine is None else parse_max_quarantine(max_quarantine),
+        None if deadline is None else parse_deadline(deadline, datetime.now(UTC)),
+        None if shard is None else parse_shard(shard),
+    )
 
 
 def _recheck_bytes(recheck: str | None) -> bool:
@@ -47,10 +103,6 @@ def _recheck_bytes(recheck: str | None) -> bool:
             describe("option", "--recheck", "bytes", repr(recheck), "leave it out to trust sizes and times")
         )
     return recheck is not None
-
-
-def _print_config(config: BuildConfig) -> None:
-    print(dump_config(config).rstrip(), file=sys.stderr)
 
 
 def _warn_random(config: BuildConfig) -> None:
@@ -70,6 +122,24 @@ def _left_out(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(counts.items()))
 
 
+def _listing_lines(listing: Listing, store: str) -> list[str]:
+    lines = []
+    if listing.unlisted:
+        renamed = (
+            f" ({len(listing.renamed)} of them renamed: their bytes have another id now)" if listing.renamed else ""
+        )
+        lines.append(
+            f"  no longer in the manifest, so no longer served: {len(listing.unlisted)} videos{renamed}; "
+            f"clipmill remove {store} --missing takes their rows out"
+        )
+    if listing.copies:
+        num_copies = sum(len(group) - 1 for group in listing.copies)
+        lines.append(
+            f"  copies (the same bytes under several ids): {num_copies}, such as {' = '.join(listing.copies[0])}"
+        )
+    return lines
+
+
 def _build_text(report: BuildReport) -> str:
     lines = [f"run {report.run_id}: dataset {report.dataset} in {report.store}"]
     lines.append(
@@ -79,6 +149,7 @@ def _build_text(report: BuildReport) -> str:
     )
     if report.num_left_out:
         lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")
+    lines += _listing_lines(report.listing, report.store)
     for key, rows in report.num_rows.items():
         lines.append(f"  {key}: {rows} rows")
     if report.num_frames_substituted:
@@ -101,9 +172,21 @@ def _build_text(report: BuildReport) -> str:
     if report.num_quarantined:
         reasons = ", ".join(f"{reason} {count}" for reason, count in report.reasons.items())
         lines.append(f"  quarantined {report.num_quarantined}: {reasons}; see clipmill status {report.store}")
+    if report.ended_by:
+        lines.append(f"  {_ended_early(report)}")
     if report.speed:
         lines.append(f"  {report.speed.line()}")
+    if report.account.limits:
+        lines.append(f"  {report.account.limits.line()}")
     return "\n".join(lines)
+
+
+def _ended_early(report: BuildReport) -> str:
+    cause = {
+        "deadline": f"the deadline {report.budgets.get('deadline')} was near",
+        "max_quarantine": f"more videos in quarantine than --max-quarantine {report.budgets.get('max_quarantine')}",
+    }[report.ended_by or ""]
+    return f"ended early: {cause}; {report.num_videos_left} videos left, run the same command again to go on"
 
 
 def _plan_text(planned: Planned) -> str:
@@ -111,6 +194,7 @@ def _plan_text(planned: Planned) -> str:
     lines = [f"dataset {data['dataset']}: {data['num_videos']} videos, {data['num_tasks']} tasks to run"]
     if data["num_left_out"]:
         lines.append(f"  left out (no media by their extension): {_left_out(data['num_left_out'])}")
+    lines += _listing_lines(planned.listing, planned.config.store.url)
     lines.append(
         f"  pairs complete {data['num_complete']}, in quarantine {data['num_quarantined_before']}, "
         f"unreadable {data['num_unreadable']}"

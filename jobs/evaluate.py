@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clipmill.extractors.registry import class_names
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
 from clipmill.pipelines.evaluation.tasks.base import Sources, Task
@@ -17,7 +17,6 @@ from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, published_rows, write_evaluation
 from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
 from clipmill.pipelines.evaluation.tasks.table import table_lines
-from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_evaluate import TaskConfig
 from clipmill.schemas.errors import EXIT_GATE
 
@@ -42,7 +41,7 @@ def run_evaluate(
     # Read first: this evaluation may write into the folder it is compared with.
     gates = read_gates(against, fail_if, other_data)
     task, config = parse_task_config(read_text_of(path), overrides, path)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     outcome = _run(task, config)
     return outcome if gates is None else _judged(outcome, gates)
 
@@ -52,6 +51,7 @@ def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
     sources = Sources(class_names=class_names, clip_views=clip_views)
     evaluation = evaluate_task(task, config, sources)
     written = write_evaluation(task, evaluation, config, sources)
+    keep_config(config, config.out, "evaluate")
     published = published_rows(task, config)
     data = json.loads(written.results.read_bytes())
     for run in data["runs"].values():

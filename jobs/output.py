@@ -15,15 +15,19 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from clipmill.extractors.precision import SlowPrecisionWarning
+from clipmill.jobs.log_file import log_to
 from clipmill.schemas.errors import (
     EXIT_COMPLETE,
     EXIT_FAILURE,
     EXIT_RETRYABLE,
     ClipmillError,
+    CopiesAcrossSplitWarning,
     EngineError,
     RenamedKeyWarning,
 )
 from clipmill.schemas.secrets import MaskedStream
+
+OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,16 +45,24 @@ class Outcome:
     exit_code: int = EXIT_COMPLETE
 
 
-def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") -> NoReturn:
+def run_verb(
+    verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "", log_file: str | None = None
+) -> NoReturn:
     """Runs `verb`, prints its outcome and exits.
 
     Args:
         resume_hint: what an interrupted user should do next.
+        log_file: all that is printed is appended to it as well.
 
     A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
     again goes on; a traceback is shown only for a bug of ours.
     """
     mask_output()
+    if log_file is not None:
+        try:
+            log_to(log_file)
+        except ClipmillError as error:
+            _fail(str(error), type(error).__name__, error.exit_code, as_json)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     try:
@@ -88,18 +100,15 @@ def mask_output() -> None:
 
 @contextmanager
 def warnings_noted() -> Iterator[None]:
-    """Prints one line on standard error for each old name of a config's key that is read meanwhile.
-
-    And one for each precision that is slower here than float32.
-    """
+    """Prints one line on standard error for each warning of ours that is given meanwhile, once."""
     seen: set[str] = set()
     with warnings.catch_warnings():
-        for own in (RenamedKeyWarning, SlowPrecisionWarning):
+        for own in OWN_WARNINGS:
             warnings.simplefilter("always", own)
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, RenamedKeyWarning | SlowPrecisionWarning):
+            if not issubclass(category, OWN_WARNINGS):
                 show(message, category, *place, **more)
             elif str(message) not in seen:
                 seen.add(str(message))

@@ -222,7 +222,7 @@ class Embeds(Protocol):
 
 @runtime_checkable
 class ScoresPairs(Protocol):
-    """What a model with a space of kind `schemas.spaces.PairScore` has besides."""
+    """What a model with a space of kind `schemas.spaces.PairScore` or `Reranked` has besides."""
 
     def score(self, query: "Mapping[str, Tensor]", gallery: "Mapping[str, Tensor]") -> "Tensor":
         """Returns ``[Q, G]``, greater is better, of what `embed` gave for Q queries and G gallery items."""

@@ -29,6 +29,7 @@ BUILT_IN = {
         "procrustes",
         "ridge",
         "sdml",
+        "similarity_network",
     )
 }
 """Name to the module it is the file name of, and the module's attribute."""

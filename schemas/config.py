@@ -1,6 +1,7 @@
 """The YAML files of the jobs, as models. Key names are part of the command-line contract."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import yaml
@@ -25,6 +26,20 @@ class StoreConfig(Model):
     format: str = "zarr"
     dataset: str | None = None
     attempts: int = Field(default=5, ge=1)
+
+
+class BuildStoreConfig(StoreConfig):
+    """Where a build keeps features, and what its list of videos means for those the store has already.
+
+    Attributes:
+        manifest: ``full``: the folder or manifest is the whole dataset, and what it no longer has is no longer served
+            (its rows stay until ``clipmill remove --missing``); ``additive``: it adds to what is there.
+        max_unlisted_share: a full manifest that lacks five or more of the store's videos, and a larger share of them
+            than this, is refused (ours): a folder that is mounted in part, or a list of new videos alone.
+    """
+
+    manifest: Literal["full", "additive"] = "full"
+    max_unlisted_share: float = Field(default=0.5, ge=0, le=1)
 
 
 class VideosConfig(Model):
@@ -135,7 +150,7 @@ class EngineConfig(Model):
         threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
         task_seconds: size of a task: estimated seconds of work.
         max_attempts: tries for one video before it is quarantined.
-        batch_windows: most windows in one forward pass; None: the extractor's hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: the extractor's hint.
         max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
             vanish, storage that refuses, memory that runs out) instead of putting them into quarantine; ours.
     """
@@ -155,13 +170,13 @@ class EngineConfig(Model):
 
 
 class BuildConfig(Model):
-    """``clipmill build --config FILE``.
+    """``clipmill build FILE``.
 
     Which engines and shard formats there are is not known here: `clipmill.pipelines.features.build_config` reads a
     file with the model of the engine it names.
     """
 
-    store: StoreConfig
+    store: BuildStoreConfig
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
@@ -327,7 +342,7 @@ def _default(model: Model, key: str) -> Any:
 
 
 class TrainConfig(Model):
-    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report.
+    """``clipmill train FILE``. `out` is the folder of the run: checkpoints and report.
 
     Attributes:
         tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
@@ -374,7 +389,26 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
     Raises:
         ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
     """
-    return validate(model, parse_mapping(text, overrides, source), source)
+    with blamed(overrides, source):
+        return validate(model, parse_mapping(text, overrides, source), source)
+
+
+@contextmanager
+def blamed(overrides: Sequence[str], source: str) -> Iterator[None]:
+    """Puts ``--set`` in place of `source` where a `ConfigError` raised meanwhile is about what an override set."""
+    try:
+        yield
+    except ConfigError as error:
+        given = [override.partition("=")[0] for override in overrides]
+
+        def line_of(line: str) -> str:
+            where, colon, rest = line.removeprefix(f"{source} ").partition(":")
+            of_override = line.startswith(f"{source} ") and any(
+                where == key or where.startswith(f"{key}.") for key in given
+            )
+            return f"--set {where}{colon}{rest}" if of_override else line
+
+        raise ConfigError("\n".join(line_of(line) for line in str(error).splitlines())) from None
 
 
 def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "config") -> dict[str, Any]:

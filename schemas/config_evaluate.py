@@ -130,10 +130,13 @@ class PredictionTaskConfig(TaskConfig):
 
     Attributes:
         predictions: one or several; several make a table.
+        min_coverage: least share of the queries (annotated videos, items) that a set of predictions has to answer;
+            below it the ids are taken to be wrong and the set is refused. 0: any will do.
     """
 
     ground_truth: TruthConfig
     predictions: tuple[PredictionsConfig, ...]
+    min_coverage: float = Field(default=0.5, ge=0, le=1)  # ours: half
 
     @field_validator("ground_truth", mode="before")
     @classmethod

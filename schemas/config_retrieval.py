@@ -24,6 +24,7 @@ class RetrievalConfig(TaskConfig):
         examples: how many queries the page shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
         search: exact, or through an index whose recall is measured.
+        rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
         queries, gallery: names of arrays in memory, in place of `run` and `data`: for callers from Python.
         out: default: ``evaluation`` in the folder of the run, ``out/evaluation`` without one.
     """
@@ -41,6 +42,7 @@ class RetrievalConfig(TaskConfig):
     examples: int = Field(default=12, ge=0)
     dask: str | None = None
     search: IndexConfig = IndexConfig()
+    rerank: int | None = Field(default=None, ge=1)
     queries: str | None = None
     gallery: str | None = None
 
@@ -64,6 +66,8 @@ class RetrievalConfig(TaskConfig):
             raise ValueError("queries and gallery go together")
         if self.queries is not None and (self.run is not None or self.data is not None):
             raise ValueError("expected run or data, or queries and gallery in memory, got both; leave one out")
+        if self.rerank is not None and self.run is None:
+            raise ValueError("expected run with rerank: a model scores the best again; leave rerank out")
         if self.run is None and self.data is None and self.queries is None:
             raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
         return self

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clipmill.schemas.fingerprint import fingerprint
-from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.recipe import IMPORTED, Recipe
 from clipmill.schemas.records import Quarantined, Video
 
 
@@ -45,6 +45,16 @@ def clips_fingerprint(video: Video) -> str:
     return fingerprint([[segment.start_seconds, segment.stop_seconds] for segment in video.segments])
 
 
+def imported_fingerprint(video_id: str) -> str:
+    """Returns the fingerprint of an item whose bytes no build has read: it follows from the id."""
+    return fingerprint({IMPORTED: video_id})
+
+
+def is_imported_fingerprint(video_id: str, video_fingerprint: str) -> bool:
+    """Returns whether only an import has brought the item: no build has read its bytes."""
+    return video_fingerprint == imported_fingerprint(video_id)
+
+
 def with_file_digest(clips: str, digest: str) -> str:
     """Returns the clips' fingerprint as commits have it: with the digest of further files, where a recipe reads any."""
     return fingerprint({"clips": clips, "files": digest}) if digest else clips
@@ -63,7 +73,8 @@ class WorkerSpec:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is resolved on the worker.
         num_threads: compute threads of the forward pass: part of what decides the last bit, so part of the spec.
-        batch_windows: most windows in one forward pass; None: by the extractor's own hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: by the extractor's own hint. It
+            decides the last bit too.
         decode_deadline_seconds: longest wait for a video's decoder beyond `deadline_factor` times its duration.
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
@@ -73,6 +84,9 @@ class WorkerSpec:
         run_id: names the run's records in the store.
         storage_attempts: tries of a storage call whose fault may pass.
         max_fault_share: of a worker's videos; where more fail by faults of the machine, it ends.
+        stop_at: Unix seconds; no video is begun that would not be done by then, and none goes on after it.
+        max_quarantined: once the run has put more videos into quarantine, no further one is begun; None: any number.
+        note_seconds: between two notes of how far a task is; None: none.
     """
 
     store_url: str
@@ -90,6 +104,19 @@ class WorkerSpec:
     keep_truncated: bool = False
     storage_attempts: int = 5
     max_fault_share: float = 0.2
+    stop_at: float | None = None
+    max_quarantined: int | None = None
+    note_seconds: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskProgress:
+    """How far a running task is: videos done, those in quarantine among them, windows through the networks."""
+
+    key: str
+    num_videos: int = 0
+    num_quarantined: int = 0
+    num_windows: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +131,12 @@ class TaskResult:
         num_segments_clamped, num_segments_emptied: annotated segments that lie partly, or wholly, outside their video.
         forward: per recipe key, windows that went through the network and the seconds it took.
         num_storage_retries: storage calls that had to be made again.
+        num_videos_left: videos that were not begun, or not finished, because a budget of the run was spent.
+        num_batches_decoded, num_batches_ahead: batches of frames from the decoder, and over them the sum of those that
+            were decoded already and waited.
+        num_reads, num_writes, num_bytes_written: storage calls (listings count as writes, as stores bill them), and
+            the size of what was written.
+        device: what the networks ran on.
     """
 
     key: str
@@ -121,6 +154,13 @@ class TaskResult:
     num_segments_emptied: int = 0
     peak_memory_bytes: int = 0
     num_storage_retries: int = 0
+    num_videos_left: int = 0
+    num_batches_decoded: int = 0
+    num_batches_ahead: int = 0
+    num_reads: int = 0
+    num_writes: int = 0
+    num_bytes_written: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)

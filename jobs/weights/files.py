@@ -12,7 +12,8 @@ from clipmill.extractors.base import WeightsFile
 from clipmill.extractors.published import Published, published, published_files, verify_file
 from clipmill.extractors.weights import digest
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.progress import REDRAW_SECONDS, duration
+from clipmill.jobs.progress import REDRAW_SECONDS
+from clipmill.pipelines.features.run_progress import duration
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 from clipmill.stores.download import download
 

@@ -15,6 +15,7 @@ from clipmill.schemas.config import DataConfig, SplitConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
 from clipmill.schemas.inputs import Bag, Input, InputRows, Tokens
+from clipmill.schemas.records import Video
 from clipmill.stores import ClipRows, Feature, FeatureStore
 
 _TIME_TOLERANCE_SECONDS = 0.05
@@ -150,7 +151,7 @@ def read_items(
         dataset=store.store.dataset,
         num_only={name: len(rows.clips) - len(clips) for name, rows in found.items()},
     )
-    items = split_items(items, config.split, {name: entry.split for name, entry in store.videos().items()})
+    items = split_items(items, config.split, store.videos())
     if needs_labels and config.split.from_ != "none":
         _check_trained_labels(items)
     return _with_texts(items, config, inputs, vocabularies or {})
@@ -258,8 +259,11 @@ def _in_common(found: Mapping[str, ItemRows], config: DataConfig) -> list[ClipRo
     return [first.clips[key] for key in sorted(common)]
 
 
-def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str, str | None]) -> Items:
+def split_items(items: Items, config: SplitConfig, videos: Mapping[str, Video]) -> Items:
     """Returns `items` with `part` set.
+
+    Args:
+        videos: of the store, by id.
 
     Raises:
         ManifestError: the manifest's column `split` is incomplete.
@@ -267,11 +271,13 @@ def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str,
     """
     if config.from_ == "none":
         return replace(items, part=np.full(len(items), "test", dtype="<U10"))
+    contents = {name: video.fingerprint for name, video in videos.items()}
     if config.from_ == "manifest":
-        part = manifest_parts(items.video_ids, manifest_splits)
+        part = manifest_parts(items.video_ids, {name: video.split for name, video in videos.items()}, contents)
     else:
         labels = [items.label_names[code] if items.label_names else "" for code in items.label]
-        part = random_parts(items.video_ids, labels, config.test_fraction, config.validation_fraction, config.seed)
+        shares = config.test_fraction, config.validation_fraction
+        part = random_parts(items.video_ids, labels, *shares, config.seed, contents)
     for side in ("test", "train"):
         if not (part == side).any():
             raise UsageError(

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,10 +12,14 @@ from clipmill.extractors import registry
 from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
+from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
+from clipmill.pipelines.features.calibration import Account, account_of, foresee
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
-from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
+from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
+from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
@@ -27,14 +31,18 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
+from clipmill.pipelines.features.run_progress import Beat
+from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.tables import PROBES, QUARANTINE
 from clipmill.schemas.task import RunReport, WorkerSpec
 from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
+from clipmill.stores.membership import Membership
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, ProbeTable, Store
 from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
@@ -50,7 +58,11 @@ NO_PROBES = ProbeTable(gather(PROBES, []))
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A build up to the point where work would start."""
+    """A build up to the point where work would start.
+
+    Attributes:
+        listed: ids of the whole manifest; `probed` may be a share of it.
+    """
 
     config: BuildConfig
     recipes: tuple[Recipe, ...]
@@ -59,6 +71,8 @@ class Planned:
     plan: Plan
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
+    listed: frozenset[str]
+    listing: Listing
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
 
@@ -68,6 +82,7 @@ class Planned:
             "dataset": self.config.store.dataset or self.manifest.dataset,
             "num_videos": self.plan.num_videos + len(self.unreadable) + self.num_unreadable_known,
             "num_left_out": dict(self.manifest.num_left_out),
+            **self.listing.as_json(),
             "recipes": {recipe.name: recipe.key for recipe in self.recipes},
             "num_complete": self.plan.num_complete,
             "num_quarantined_before": self.plan.num_quarantined + self.num_unreadable_known,
@@ -93,11 +108,16 @@ class BuildReport:
 
     Attributes:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
+        listing: see `clipmill.pipelines.features.listing`.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
+        ended_by: the budget that was spent before all was done; None: all was done.
+        num_videos_left: by task, videos that were not worked on for it.
+        account: what it was expected to cost, what it did, and what limited it.
     """
 
     run_id: str
@@ -125,33 +145,56 @@ class BuildReport:
     num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
+    listing: Listing
+    budgets: Mapping[str, Any] = field(default_factory=dict)
+    ended_by: str | None = None
+    num_videos_left: int = 0
+    account: Account = field(default_factory=Account)
+
+    @property
+    def exit_code(self) -> int:
+        """What the command ends with."""
+        if self.ended_by is not None:
+            return EXIT_RETRYABLE
+        return EXIT_QUARANTINED if self.num_quarantined or self.num_truncated_kept else EXIT_COMPLETE
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
-        data = asdict(self)
+        data = asdict(replace(self, account=Account())) | self.account.as_json() | self.listing.as_json()
+        del data["account"], data["listing"]
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
 
 def plan_build(
-    config: BuildConfig, on_probed: Callable[[int, int], None] | None = None, recheck_bytes: bool = False
+    config: BuildConfig,
+    on_probed: Callable[[int, int], None] | None = None,
+    recheck_bytes: bool = False,
+    shard: JobShard | None = None,
 ) -> Planned:
     """Returns what a build of `config` would do; writes nothing and decodes nothing.
 
     Args:
         recheck_bytes: read every file again, those too whose size and modification time are known.
+        shard: leave out the videos of all other shares.
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         MachineFaultError: too many videos cannot be read for reasons that are none of theirs, or no decoder starts.
     """
     check_clip_rule(config.clips)
+    ENGINES.get(config.engine.name).check(config.engine)
     recipes = tuple(
         resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
-    manifest = read_manifest(config.videos)
+    manifest = read_manifest(config.videos, Retries(config.store.attempts))
+    listed = frozenset(video.id for video in manifest.videos)
     check_annotated(config.clips, manifest.videos)
+    if shard is not None:
+        manifest = replace(manifest, videos=tuple(video for video in manifest.videos if shard.holds(video.id)))
     store = _existing(config, manifest)
+    held = store.membership() if store else Membership()
+    check_unlisted(config.store, held, listed)
     probes = store.read_probes() if store else NO_PROBES
     history = store.quarantine_history() if store else gather(QUARANTINE, [])
     standing = in_force(history).to_pylist()
@@ -182,7 +225,17 @@ def plan_build(
         config.engine.task_seconds,
     )
     return Planned(
-        config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, tuple(released)
+        config,
+        recipes,
+        manifest,
+        tuple(probed),
+        plan,
+        unreadable,
+        num_known,
+        listed,
+        listing_of(config.store, held, listed, [item.video for item in probed]),
+        learnt | of_files,
+        tuple(released),
     )
 
 
@@ -192,18 +245,23 @@ def build(
     on_probed: Callable[[int, int], None] | None = None,
     engine: Engine | None = None,
     recheck_bytes: bool = False,
+    budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
+    listeners: Sequence[Callable[[Beat], None]] = (),
+    heartbeat_seconds: float = HEARTBEAT_SECONDS,
 ) -> BuildReport:
     """Makes every feature the store lacks; returns what was done.
 
     Args:
         engine: overrides the one `config.engine` names.
         recheck_bytes: see `plan_build`.
+        budgets: where one is spent the run ends early, and what is done is committed.
+        listeners: are told every `heartbeat_seconds` how far the run is (0: never).
 
     Raises:
         UsageError: config, manifest, weights or store cannot be used as given.
         StorageUnavailableError, EngineError: run the build again; what is committed stands.
     """
-    planned = plan_build(config, on_probed, recheck_bytes)
+    planned = plan_build(config, on_probed, recheck_bytes, budgets.shard)
     store = Store.create(
         config.store.url,
         config.store.format,
@@ -211,16 +269,24 @@ def build(
         Retries(config.store.attempts),
     )
     run_id = store.new_run_id()
-    _record_start(store, run_id, planned)
-    running = engine or make_engine(config.engine)
-    report = RunReport(config.engine.name, 0, (), 0.0)
-    if planned.plan.tasks:
-        report = running.run(planned.plan.tasks, worker_spec(config, run_id), observers)
-    committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
-    _release_passed(store, run_id, planned, committed)
-    store.write_catalog()
-    result = _report(config, store, run_id, planned, report, committed)
-    store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+    _record_start(store, run_id, planned, budgets)
+    with recorded_end(store, run_id) as ending:
+        spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
+        report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
+        expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
+        if planned.plan.tasks and not spending.is_spent:
+            spec = spending.limited(worker_spec(config, run_id))
+            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
+                watching = [*observers, *spending.observers, heartbeat]
+                report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
+        committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
+        _release_passed(store, run_id, planned, committed)
+        store.write_catalog()
+        account = account_of(expected, tasks, report, worker_threads(config.engine), config.engine, store.objects.calls)
+        result = replace(_report(config, store, run_id, planned, report, spending, committed), account=account)
+        store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
+        ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
 
 
@@ -271,7 +337,7 @@ def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> Probe
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     """Returns what earlier runs found beside videos, by video id and recipe fingerprint."""
-    videos = store.manifest().values() if store is not None else ()
+    videos = store.every_video().values() if store is not None else ()
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
@@ -281,7 +347,7 @@ def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], probes: Ma
     is_listed = config.videos.folder is not None
     seen = {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes} if failed and not is_listed else set()
     faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or uri in seen)]
-    check_share(faults, len(probed), config.engine.max_fault_share)
+    check_share(faults, len(probed), config.engine.max_fault_share, are_all=True)
 
 
 def _committed(store: Store, recipe: Recipe) -> KeySet:
@@ -319,7 +385,7 @@ def _unreadable(
     return tuple(fresh), num_known
 
 
-def _record_start(store: Store, run_id: str, planned: Planned) -> None:
+def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets) -> None:
     videos: list[Video] = [item.video for item in planned.probed]
     store.write_probes(run_id, planned.learnt)
     store.write_manifest(run_id, videos)
@@ -327,7 +393,9 @@ def _record_start(store: Store, run_id: str, planned: Planned) -> None:
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    others = planned.listed if len(planned.listed) != len(videos) else ()
+    store.write_build(run_id, features, planned.config.store.manifest == "full", others)
+    write_start(store, run_id, planned.config.engine, budgets)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
@@ -377,6 +445,7 @@ def _report(
     run_id: str,
     planned: Planned,
     report: RunReport,
+    spending: Spending,
     committed: Mapping[str, KeySet],
 ) -> BuildReport:
     standing = store.quarantine().to_pylist()
@@ -398,6 +467,7 @@ def _report(
         rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
+    num_left = spending.num_videos_left(planned.plan.tasks, report)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -424,4 +494,8 @@ def _report(
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
+        listing=planned.listing,
+        budgets=spending.budgets.as_json(),
+        ended_by=spending.name if num_left else None,
+        num_videos_left=num_left,
     )

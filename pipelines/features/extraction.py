@@ -33,12 +33,20 @@ def resolve_device(device: str, num_threads: int) -> str:
 
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
-    available = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if available else "cpu"
-    if device.startswith("cuda") and not available:
-        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
     return device
+
+
+def check_device(device: str) -> None:
+    """Raises a `UsageError` where `device` is a GPU and this machine has none."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
 
 
 @dataclass(slots=True)
@@ -70,7 +78,7 @@ class _VideoState:
 
 
 class RecipeExtraction:
-    """Runs one recipe over the videos of a task, in batches that span videos.
+    """Runs one recipe over the videos of a task, in batches that span videos and have one size, filled up where needed.
 
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
     its first attempt still has in a batch is thrown away.
@@ -80,7 +88,9 @@ class RecipeExtraction:
         self.recipe = recipe
         self.seconds = 0.0
         self.num_windows = 0
-        self.batch_windows = batch_windows or registry.card_of(recipe).batch_windows
+        card = registry.card_of(recipe)
+        self.batch_windows = batch_windows or card.batch_windows
+        self._fills_batches = card.fills_batches
         self._extractor = extractor
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}
@@ -146,7 +156,7 @@ class RecipeExtraction:
             tickets, batch = [tickets[index] for index in live], batch[live]
         started = time.monotonic()
         try:
-            outputs = self._outputs(tickets, batch)
+            outputs = self._outputs(*self._filled(tickets, batch))
         except Exception as error:
             self.seconds += time.monotonic() - started
             self._isolate(tickets, batch, error)
@@ -155,6 +165,17 @@ class RecipeExtraction:
         self.num_windows += len(tickets)
         for index, ticket in enumerate(tickets):
             self._deliver(ticket, outputs, index)
+
+    def _filled(self, tickets: Sequence[Ticket], batch: Pixels) -> tuple[Sequence[Ticket], Pixels]:
+        """Returns the batch with its last window repeated up to the batch size.
+
+        Libraries choose the order of a sum by the shape of a batch: with one shape a row has the same bits whatever
+        windows are beside it, and however many.
+        """
+        missing = self.batch_windows - len(tickets)
+        if missing <= 0 or not self._fills_batches:
+            return tickets, batch
+        return [*tickets, *tickets[-1:] * missing], np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
     def _outputs(self, tickets: Sequence[Ticket], batch: Pixels) -> Outputs:
         windows = [ticket.window for ticket in tickets]

@@ -9,7 +9,7 @@ import resource
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 
 from clipmill.extractors import registry
@@ -24,14 +24,17 @@ from clipmill.pipelines.decode.session import (
     Restarted,
 )
 from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
+from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.stopping import StopRule
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined
 from clipmill.schemas.rows import concatenate
-from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
+from clipmill.schemas.task import ShardTask, TaskProgress, TaskResult, WorkerSpec
+from clipmill.stores.objects import Calls
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
@@ -47,6 +50,10 @@ class _Tally:
     num_frames_substituted: int = 0
     num_storage_retries: int = 0
     quarantined: dict[tuple[str, str, str], Quarantined] = field(default_factory=dict)
+    ended: set[str] = field(default_factory=set)
+    num_batches: int = 0
+    num_batches_ahead: int = 0
+    calls: Calls = field(default_factory=Calls)
 
     def quarantine(self, prepared: PreparedVideo, recipes: Sequence[Recipe], error: VideoError, attempts: int) -> None:
         video = prepared.video
@@ -75,6 +82,8 @@ class Worker:
         self._session: DecodeSession | None = None
         self._shot_session: DecodeSession | None = None
         self._store: Store | None = None
+        self._stop: StopRule | None = None
+        self._notes: TaskNotes | None = None
         self._num_tried = 0
         self._faults: list[VideoError] = []
 
@@ -82,6 +91,8 @@ class Worker:
         spec = self._spec
         self._device = resolve_device(spec.device, spec.num_threads)
         self._store = Store.open(spec.store_url, Retries(spec.storage_attempts))
+        self._stop = StopRule(spec, self._store)
+        self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
         self._session, self._shot_session = (
             DecodeSession(
@@ -107,13 +118,20 @@ class Worker:
     def run(self, task: ShardTask, on_video: Callable[[str], None] | None = None) -> TaskResult:
         """Returns what was done; when every commit of the task already stands, nothing is done.
 
+        Where a budget of the run is spent before the task is done, what is done of it is committed, as the task of
+        those videos.
+
         Raises:
             StorageUnavailableError: storage refused a write; nothing of this task is committed for that recipe.
             MachineFaultError: too many videos of this worker failed for reasons that are none of theirs, or no decoder
                 starts.
         """
         store = self._open_store()
-        retries_before = store.objects.num_retries
+        stop = self._stop_rule()
+        if stop.refuses_task():
+            # Without a word to the store: thousands of tasks may be left, and the time is up.
+            return TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
+        retries_before, calls_before = store.objects.num_retries, replace(store.objects.calls)
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
@@ -125,15 +143,18 @@ class Worker:
             recipe.fingerprint: RecipeExtraction(recipe, self._extractor(recipe), self._spec.batch_windows)
             for recipe in recipes
         }
+        tally.seconds["load"] = time.monotonic() - started
         prepared: list[PreparedVideo] = []
+        stop.begin_task()
         try:
             self._decode_and_extract(task, prepared, extractions, tally, on_video)
         finally:
             for item in prepared:
                 item.release()
         write_started = time.monotonic()
+        done = replace(task, videos=tuple(video for video in task.videos if video.id in tally.ended))
         num_rows = {
-            extraction.recipe.key: self._write(task, extraction, prepared) for extraction in extractions.values()
+            extraction.recipe.key: self._write(done, extraction, prepared) for extraction in extractions.values()
         }
         self._check_faults(task, tally)
         if tally.quarantined:
@@ -141,13 +162,14 @@ class Worker:
         tally.seconds["write"] = time.monotonic() - write_started
         tally.seconds["total"] = time.monotonic() - started
         tally.num_storage_retries = store.objects.num_retries - retries_before
+        tally.calls = store.objects.calls.since(calls_before)
         result = self._result(task, extractions, prepared, tally, num_rows)
         store.write_task_result(self._spec.run_id, result)
         return result
 
     def _check_faults(self, task: ShardTask, tally: _Tally) -> None:
         """Ends the run before videos are booked for what they are not to blame for; their rows are committed by now."""
-        self._num_tried += len(task.videos)
+        self._num_tried += len(tally.ended)
         failed = {item.video_id: item for item in tally.quarantined.values()}
         errors = [(item.uri, VideoError(item.stage, item.reason, item.message)) for item in failed.values()]
         self._faults += [error for uri, error in errors if is_machine_fault(uri, error, is_known=True)]
@@ -157,6 +179,16 @@ class Worker:
         if self._store is None:
             raise RuntimeError("Worker must be entered before run")
         return self._store
+
+    def _stop_rule(self) -> StopRule:
+        if self._stop is None:
+            raise RuntimeError("Worker must be entered before run")
+        return self._stop
+
+    def _end(self, video_id: str, tally: _Tally) -> None:
+        tally.ended.add(video_id)
+        self._stop_rule().end_video(video_id)
+        self._stop_rule().book(key[0] for key in tally.quarantined)
 
     def _extractor(self, recipe: Recipe) -> Extractor:
         if recipe.fingerprint not in self._extractors:
@@ -170,6 +202,8 @@ class Worker:
         for video in task.videos:
             started = time.monotonic()
             recipes = [extraction.recipe for extraction in extractions.values()]
+            if self._stop_rule().refuses_video(video, recipes):
+                return
             spec = self._spec
             limits = InspectionLimits(spec.decode_deadline_seconds, spec.decode_memory_bytes, spec.max_attempts)
             item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits)
@@ -179,6 +213,7 @@ class Worker:
             tally.count_shots(item)
             if item.request is None:
                 item.release()
+                self._end(video.id, tally)
                 continue
             for fingerprint, windows in item.windows.items():
                 extractions[fingerprint].start_video(
@@ -195,14 +230,20 @@ class Worker:
         tally: _Tally,
         on_video: Callable[[str], None] | None,
     ) -> None:
-        if self._session is None:
+        if self._session is None or self._notes is None:
             raise RuntimeError("Worker must be entered before run")
-        events = self._session.run(self._requests(task, prepared, extractions, tally))
+        self._notes.begin_task()
+        session = self._session
+        batches_before = session.num_batches, session.num_batches_ahead
+        events = session.run(self._requests(task, prepared, extractions, tally))
         while True:
             waiting = time.monotonic()
             event = next(events, None)
             tally.seconds["decode_wait"] += time.monotonic() - waiting
             if event is None:
+                break
+            if self._stop_rule().gives_up():
+                events.close()
                 break
             item = prepared[event.request]
             if isinstance(event, DecodedFrame):
@@ -214,13 +255,31 @@ class Worker:
                     extractions[fingerprint].restart_video(event.request)
             else:
                 self._end_video(item, event, extractions, tally)
+                self._end(item.video.id, tally)
                 if on_video is not None:
                     on_video(item.video.id)
+            if self._notes.is_due:
+                num_windows = sum(extraction.num_windows for extraction in extractions.values())
+                num_quarantined = len({key[0] for key in tally.quarantined})
+                self._notes.write(TaskProgress(task.key, len(tally.ended), num_quarantined, num_windows))
+        tally.num_batches = session.num_batches - batches_before[0]
+        tally.num_batches_ahead = session.num_batches_ahead - batches_before[1]
+        self._drop_unfinished(prepared, extractions, tally)
         for extraction in extractions.values():
             extraction.flush()
             for position, error in extraction.failures():
                 tally.quarantine(prepared[position], [extraction.recipe], error, attempts=1)
             tally.seconds["forward"] += extraction.seconds
+        self._stop_rule().book(key[0] for key in tally.quarantined)
+
+    def _drop_unfinished(
+        self, prepared: Sequence[PreparedVideo], extractions: dict[str, RecipeExtraction], tally: _Tally
+    ) -> None:
+        """Forgets the videos that were under way when the time was up."""
+        for position, item in enumerate(prepared):
+            if item.video.id not in tally.ended:
+                for fingerprint in item.windows:
+                    extractions[fingerprint].drop_video(position)
 
     def _end_video(
         self, item: PreparedVideo, event: Failed | Finished, extractions: dict[str, RecipeExtraction], tally: _Tally
@@ -268,7 +327,8 @@ class Worker:
         return TaskResult(
             key=task.key,
             executed=True,
-            num_videos=len(task.videos),
+            num_videos=len(tally.ended),
+            num_videos_left=len(task.videos) - len(tally.ended),
             num_rows=num_rows,
             quarantined=tuple(tally.quarantined.values()),
             seconds=dict(tally.seconds)
@@ -281,5 +341,11 @@ class Worker:
             num_segments_clamped=sum(fit.num_clamped for fit in fits),
             num_segments_emptied=sum(fit.num_emptied for fit in fits),
             num_storage_retries=tally.num_storage_retries,
+            num_batches_decoded=tally.num_batches,
+            num_batches_ahead=tally.num_batches_ahead,
+            num_reads=tally.calls.num_reads,
+            num_writes=tally.calls.num_writes,
+            num_bytes_written=tally.calls.num_bytes_written,
+            device=self._device,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
         )

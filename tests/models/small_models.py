@@ -32,6 +32,12 @@ SMALL: dict[str, dict[str, Any]] = {
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
+    "similarity_network": {
+        "hidden_dims": [16, 16],
+        "pairs_per_item": 4,
+        "difficult_margin": 0.2,
+        "initial_deviation": 0.3,
+    },
 }
 """Options that make a model small, where its own are not."""
 

@@ -24,7 +24,7 @@ from clipmill.pipelines.training.worker import EpochDone, TrainJob, start
 from clipmill.schemas.config import LoopConfig, TrainConfig
 from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
-from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Hamming, PairScore
+from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Hamming, PairScore, Reranked
 from tests.models.small_models import SMALL, as_double
 from tests.models.synthetic_items import synthetic_items
 from tests.pipelines.training.test_training_loop import training_of
@@ -149,8 +149,9 @@ def test_every_space_can_be_computed(name: str, tmp_path: Path) -> None:
     for space in spaces.values():
         if isinstance(space, Combined):
             assert set(space.weights) <= set(spaces)
-        elif isinstance(space, PairScore):
+        elif isinstance(space, PairScore | Reranked):
             assert isinstance(model.model, ScoresPairs)
+            assert isinstance(space, PairScore) or space.first in spaces
             sides = [{key: torch.from_numpy(value) for key, value in side.items()} for side in (queries, gallery)]
             assert model.model.score(*sides).shape == (len(items), len(items))
         else:

@@ -29,7 +29,7 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 
 LEARNING = [name for name in registry.BUILT_IN if not registry.registration(name).card.closed_form]
 CASES = [(name, "", {}) for name in LEARNING] + [(name, *form) for name in LEARNING for form in VARIANTS.get(name, [])]
-EPOCHS = {"ccl": 4, "cmdn": 7}
+EPOCHS = {"ccl": 4, "cmdn": 7, "similarity_network": 5}
 """As many as there are phases; of others two."""
 
 

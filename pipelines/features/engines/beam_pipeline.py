@@ -70,6 +70,11 @@ class BeamEngine:
         finally:
             watch.stop()
         found = {result.key: result for result in store.task_results(worker.run_id)}
+        if worker.stop_at is not None or store.stop_requested(worker.run_id):
+            # A task that was refused because a budget was spent leaves no result in the store.
+            for task in tasks:
+                left = TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
+                found.setdefault(task.key, left)
         missing = [task.key for task in tasks if task.key not in found]
         if missing:
             raise EngineError(

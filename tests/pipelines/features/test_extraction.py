@@ -1,11 +1,13 @@
 """One recipe over several videos: batches, restarts, failures. The extractor is a plain function of the pixels."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from clipmill.extractors import registry
 from clipmill.extractors.base import EachWindow
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.features.extraction import RecipeExtraction
@@ -57,13 +59,26 @@ def test_batches_span_videos_and_rows_return_to_their_own() -> None:
         for frame in range(3):
             extraction.add_frame(video, frame, _pixels(10 * video + frame))
     extraction.flush()
-    assert extractor.batches == [4, 4, 1]
+    # The last one is filled up, so that the network sees one shape.
+    assert extractor.batches == [4, 4, 4]
     rows = extraction.finished()
     assert {video: item.values[:, 0].tolist() for video, item in rows.items()} == {
         0: [0, 1, 2],
         1: [10, 11, 12],
         2: [20, 21, 22],
     }
+
+
+def test_an_extractor_that_takes_windows_one_by_one_gets_no_filling(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = registry.card("squeezenet")
+    monkeypatch.setattr(registry, "card_of", lambda recipe: replace(card, fills_batches=False))
+    extractor = MeanOfPixels()
+    extraction = RecipeExtraction(_recipe(), extractor, 4)
+    extraction.start_video(0, [CLIP], _windows(3))
+    for frame in range(3):
+        extraction.add_frame(0, frame, _pixels(frame))
+    extraction.flush()
+    assert extractor.batches == [3]
 
 
 def test_a_restarted_video_keeps_nothing_of_its_first_attempt() -> None:

@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids, inverted_notes
+from clipmill.pipelines.evaluation.checks import inverted_notes
+from clipmill.pipelines.evaluation.coverage import Asked, annotated, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_predictions, read_moment_truth
@@ -21,7 +22,6 @@ from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_finge
 from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
-from clipmill.stores.formats.ids import match_ids
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -40,11 +40,19 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
     if config.baselines:
         _check_training(truth)
     baselines = moment_baseline_scores(truth, protocol) if config.baselines else None
+    with_window = set(annotated(truth.windows))
+    scored = [(query, video) for query, video in zip(truth.windows.video_ids, truth.video_ids, strict=True)]
+    queries = [row for row in scored if row[0] in with_window]
+    asked = Asked(
+        [query for query, _ in queries], names=truth.windows.video_ids, videos=[video for _, video in queries]
+    )
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_moment_predictions(item, sources)
-        match = match_ids(truth.windows.video_ids, predictions.video_ids, "the ground truth", "the predictions")
-        notes = [*check_ids(match), *inverted_notes(truth.windows, predictions, one_of="query")]
+        answered = check_answers(
+            asked, annotated(predictions), config.min_coverage, listed_ids=predictions.video_ids, name=name
+        )
+        notes = [*inverted_notes(truth.windows, predictions, one_of="query")]
         if protocol.order == "score" and _without_scores(predictions):
             notes.append(
                 "all scores are equal, so answers rank by start; write order: file_order to take them in order"
@@ -56,7 +64,7 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
         found = evaluate_moments(
             name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
         )
-        evaluations.append(replace(found, run=replace(found.run, notes=tuple(notes))))
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
     data = {
         "fingerprint": segments_fingerprint(truth.windows),
         "num_queries": len(truth.windows.video_ids),

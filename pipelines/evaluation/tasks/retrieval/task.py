@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, has_ids, queries_of, shared_spaces
@@ -17,6 +18,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     Spaces,
     chosen_spaces,
     comparable,
+    with_rerank,
 )
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import UsageError, describe
@@ -67,7 +69,7 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
             next_steps=(
                 f"clipmill status {url}",
                 f"clipmill verify {url}",
-                "clipmill build --config YOURS.yaml   # see examples/topics70",
+                "clipmill build YOURS.yaml   # see examples/topics70",
             ),
         )
     return retrieval_report(score, found.result, shown, lineage)
@@ -106,6 +108,12 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
         else:
             scorers[COSINE] = plain
             gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
+    scorers = with_rerank(scorers, config.rerank)
+    notes += [
+        f"{name}: the {scorer.k} best by {scorer.first}, in the order of the model's score."
+        for name, scorer in scorers.items()
+        if isinstance(scorer, Reranked) and (not config.spaces or name in config.spaces)
+    ]
     labels = [test.label_names[code] for code in test.label]
     result = _retrieve(
         config,

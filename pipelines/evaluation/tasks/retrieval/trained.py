@@ -15,6 +15,7 @@ from clipmill.models.checkpoints import TrainedModel, load
 from clipmill.models.embedding import embed, inputs_of
 from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.datasets.provenance import all_rows_changed
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
 from clipmill.pipelines.evaluation.retrieval.scorers import (
     BestOfSamples,
     Block,
@@ -66,7 +67,7 @@ def model_spaces(trained: TrainedModel, checkpoint: Path) -> Spaces:
     return {name: scorer_of(space, checkpoint) for name, space in trained.model.spaces().items()}
 
 
-def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
+def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined | Reranked:
     """Returns what scores `space`.
 
     Args:
@@ -80,7 +81,8 @@ def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
         return Hamming(space.query, space.gallery)
     if isinstance(space, spaces.Combined):
         return Combined(dict(space.weights))
-    return ModelScore(os.path.abspath(checkpoint))
+    score = ModelScore(os.path.abspath(checkpoint))
+    return Reranked(space.first, score, space.k) if isinstance(space, spaces.Reranked) else score
 
 
 @dataclass(frozen=True, slots=True)
