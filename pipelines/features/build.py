@@ -98,6 +98,7 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        lowered_batch_windows: per recipe key, the least batch size, where a device had no memory for the one set.
         budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
@@ -131,6 +132,7 @@ class BuildReport:
     budgets: Mapping[str, Any] = field(default_factory=dict)
     ended_by: str | None = None
     num_videos_left: int = 0
+    lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def exit_code(self) -> int:
@@ -272,6 +274,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         keep_truncated=config.decode.truncated == "keep",
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
+        commit_seconds=config.engine.commit_seconds,
     )
 
 
@@ -387,6 +390,14 @@ def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     return len(truncated), len(joined)
 
 
+def _least_batches(report: RunReport) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for result in report.results:
+        for key, size in result.lowered_batch_windows.items():
+            found[key] = min(size, found.get(key, size))
+    return found
+
+
 def _report(
     config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport, spending: Spending
 ) -> BuildReport:
@@ -431,6 +442,7 @@ def _report(
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        lowered_batch_windows=_least_batches(report),
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
