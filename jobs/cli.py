@@ -35,6 +35,13 @@ Shard = Annotated[
     typer.Option("--shard", help="Only the i-th of n disjoint shares of the videos (1/8 to 8/8).", metavar="I/N"),
 ]
 
+Price = Annotated[
+    str | None,
+    typer.Option(
+        "--price", help="Of units: cpu_hour, gpu_hour, gb_month, write_1000, read_1000.", metavar="UNIT=X,..."
+    ),
+]
+
 RESUME_HINT = "what is committed stands; run the same command again to go on"
 
 TRIALS_HINT = "finished trials stand; run the same command again to go on"
@@ -46,8 +53,12 @@ def build(
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option("--engine", help="Name of the engine: local, ray, beam, ...")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be done and what it would cost; write nothing.")
     ] = False,
+    sample_seconds: Annotated[
+        float, typer.Option(help="Of --dry-run: most time for a sample where no run tells; 0: none.", min=0)
+    ] = 30.0,
+    price: Price = None,
     recheck: Recheck = None,
     max_quarantine: Annotated[
         str | None,
@@ -60,6 +71,9 @@ def build(
     heartbeat: Annotated[
         float, typer.Option(help="Seconds between two lines that say how far the run is; 0: none.", min=0)
     ] = 30.0,
+    log_file: Annotated[
+        str | None, typer.Option(help="Append all that is printed, each line with the time.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Make every feature the store lacks."""
@@ -70,10 +84,10 @@ def build(
     def verb() -> Outcome:
         budgets = budgets_of(max_quarantine, deadline, shard)
         if dry_run:
-            return run_plan(config, settings, recheck, budgets.shard)
+            return run_plan(config, settings, recheck, budgets.shard, price, sample_seconds)
         return run_build(config, settings, recheck, budgets, heartbeat)
 
-    run_verb(verb, as_json, RESUME_HINT)
+    run_verb(verb, as_json, RESUME_HINT, log_file)
 
 
 @app.command()
@@ -82,12 +96,13 @@ def plan(
     overrides: Overrides = None,
     recheck: Recheck = None,
     shard: Shard = None,
+    price: Price = None,
     as_json: AsJson = False,
 ) -> None:
-    """Say what a build would do; decode and write nothing (build --dry-run)."""
+    """Say what a build would do; decode and write nothing (build --dry-run --sample-seconds 0)."""
     from clipmill.jobs.build import budgets_of, run_plan
 
-    run_verb(lambda: run_plan(config, overrides or [], recheck, budgets_of(None, None, shard).shard), as_json)
+    run_verb(lambda: run_plan(config, overrides or [], recheck, budgets_of(None, None, shard).shard, price), as_json)
 
 
 @app.command(name="import")
@@ -112,11 +127,34 @@ def presets(
 
 
 @app.command()
-def status(store: StoreUrl, as_json: AsJson = False) -> None:
+def status(
+    store: StoreUrl,
+    watch: Annotated[bool, typer.Option("--watch", help="First follow the newest run until it ends.")] = False,
+    every: Annotated[float, typer.Option(help="Seconds between two looks of --watch.", min=0.1)] = 5.0,
+    as_json: AsJson = False,
+) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
     from clipmill.jobs.status import run_status
+    from clipmill.jobs.watch import watch as watch_run
 
-    run_verb(lambda: run_status(store), as_json)
+    def verb() -> Outcome:
+        if watch:
+            watch_run(store, every)
+        return run_status(store)
+
+    run_verb(verb, as_json)
+
+
+@app.command()
+def runs(
+    store: StoreUrl,
+    last: Annotated[int, typer.Option(help="Only so many, the newest; 0: all.", min=0)] = 30,
+    as_json: AsJson = False,
+) -> None:
+    """List the runs of a store: when, who, where, on what, how much, how it ended."""
+    from clipmill.jobs.runs import run_runs
+
+    run_verb(lambda: run_runs(store, last), as_json)
 
 
 @app.command()

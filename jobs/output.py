@@ -15,6 +15,7 @@ from types import FrameType
 from typing import Any, NoReturn
 
 from clipmill.extractors.precision import SlowPrecisionWarning
+from clipmill.jobs.log_file import log_to
 from clipmill.schemas.errors import (
     EXIT_COMPLETE,
     EXIT_FAILURE,
@@ -41,16 +42,24 @@ class Outcome:
     exit_code: int = EXIT_COMPLETE
 
 
-def run_verb(verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "") -> NoReturn:
+def run_verb(
+    verb: Callable[[], Outcome], as_json: bool, resume_hint: str = "", log_file: str | None = None
+) -> NoReturn:
     """Runs `verb`, prints its outcome and exits.
 
     Args:
         resume_hint: what an interrupted user should do next.
+        log_file: all that is printed is appended to it as well.
 
     A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
     again goes on; a traceback is shown only for a bug of ours.
     """
     mask_output()
+    if log_file is not None:
+        try:
+            log_to(log_file)
+        except ClipmillError as error:
+            _fail(str(error), type(error).__name__, error.exit_code, as_json)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
     try:

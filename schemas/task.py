@@ -126,6 +126,11 @@ class TaskResult:
         num_storage_retries: storage calls that had to be made again.
         num_videos_left: videos that were not begun, or not finished, because a budget of the run was spent.
         lowered_batch_windows: per recipe key, the batch size it came to, the device having no memory for the one set.
+        num_batches_decoded, num_batches_ahead: batches of frames from the decoder, and over them the sum of those that
+            were decoded already and waited.
+        num_reads, num_writes, num_bytes_written: storage calls (listings count as writes, as stores bill them), and
+            the size of what was written.
+        device: what the networks ran on.
     """
 
     key: str
@@ -145,6 +150,12 @@ class TaskResult:
     num_storage_retries: int = 0
     num_videos_left: int = 0
     lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
+    num_batches_decoded: int = 0
+    num_batches_ahead: int = 0
+    num_reads: int = 0
+    num_writes: int = 0
+    num_bytes_written: int = 0
+    device: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -179,6 +190,7 @@ def merged(key: str, results: Sequence[TaskResult]) -> TaskResult:
         num_windows=_summed([result.num_windows for result in results]),
         seconds=_summed([result.seconds for result in results]),
         quarantined=tuple(item for result in results for item in result.quarantined),
+        device=next((result.device for result in results if result.device), ""),
         peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=0),
         lowered_batch_windows={name: size for result in results for name, size in result.lowered_batch_windows.items()},
         **sums,

@@ -13,6 +13,7 @@ from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
+from clipmill.pipelines.features.calibration import Account, account_of, foresee
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
@@ -102,6 +103,7 @@ class BuildReport:
         budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
+        account: what it was expected to cost, what it did, and what limited it.
     """
 
     run_id: str
@@ -133,6 +135,7 @@ class BuildReport:
     ended_by: str | None = None
     num_videos_left: int = 0
     lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
 
     @property
     def exit_code(self) -> int:
@@ -143,7 +146,8 @@ class BuildReport:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
-        data = asdict(self)
+        data = asdict(replace(self, account=Account())) | self.account.as_json()
+        del data["account"]
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
@@ -240,16 +244,18 @@ def build(
     _record_start(store, run_id, planned, budgets)
     with recorded_end(store, run_id) as ending:
         spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
-        report = RunReport(config.engine.name, 0, (), 0.0)
+        report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
+        expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
         if planned.plan.tasks and not spending.is_spent:
             spec = spending.limited(worker_spec(config, run_id))
             spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
-                report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
+                report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
         _release_passed(store, run_id, planned)
         store.write_catalog()
-        result = _report(config, store, run_id, planned, report, spending)
+        account = account_of(expected, tasks, report, worker_threads(config.engine), config.engine, store.objects.calls)
+        result = replace(_report(config, store, run_id, planned, report, spending), account=account)
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result

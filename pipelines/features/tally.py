@@ -18,6 +18,8 @@ class Tally:
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     num_frames_decoded: int = 0
     num_frames_substituted: int = 0
+    num_batches: int = 0
+    num_batches_ahead: int = 0
     num_windows: dict[str, int] = field(default_factory=lambda: defaultdict(int))
     quarantined: dict[tuple[str, str, str], Quarantined] = field(default_factory=dict)
 

@@ -85,6 +85,12 @@ class TaskPass:
         self._refused: list[str] = []
         self._tally = Tally()
         self._since = clock()
+        self._batches_before = self._session.num_batches, self._session.num_batches_ahead
+
+    def count_loading(self, seconds: float) -> None:
+        """Counts the time that the models took to load."""
+        self._tally.seconds["load"] += seconds
+        self._tally.seconds["total"] += seconds
 
     def parts(self) -> Generator[Part]:
         """Yields what is done whenever the time to commit has come, and at the end; videos left out are in no part.
@@ -234,6 +240,10 @@ class TaskPass:
             rows,
             self._tally,
         )
+        session, before = self._session, self._batches_before
+        self._tally.num_batches = session.num_batches - before[0]
+        self._tally.num_batches_ahead = session.num_batches_ahead - before[1]
+        self._batches_before = session.num_batches, session.num_batches_ahead
         now = self._clock()
         self._tally.seconds["total"] += now - self._since
         self._since = now

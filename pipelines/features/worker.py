@@ -99,7 +99,7 @@ class Worker:
         if stop.refuses_task():
             # Without a word to the store: thousands of tasks may be left, and the time is up.
             return TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
-        retries_before = store.objects.num_retries
+        retries_before, calls_before = store.objects.num_retries, replace(store.objects.calls)
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
@@ -109,11 +109,15 @@ class Worker:
         progress = self._progress_of(task, recipes)
         for videos, missing in progress.left:
             self._make(task, videos, missing, progress, watch)
+        calls = store.objects.calls.since(calls_before)
         result = replace(
             merged(task.key, progress.results),
             num_videos=len(progress.done),
             num_videos_left=len(task.videos) - len(progress.done),
             num_storage_retries=store.objects.num_retries - retries_before,
+            num_reads=calls.num_reads,
+            num_writes=calls.num_writes,
+            num_bytes_written=calls.num_bytes_written,
         )
         store.write_task_result(self._spec.run_id, result)
         return result
@@ -154,10 +158,13 @@ class Worker:
         """Makes the rows of `videos`, some of the task's, and commits them."""
         _, _, _, sessions = self._entered()
         while videos:
+            loading = self._clock()
             extractions = self._extractions(recipes)
+            load_seconds = self._clock() - loading
             part = replace(task, videos=videos, recipes=tuple(recipes))
             num_done = len(progress.done - _ids(videos))
             running = TaskPass(part, extractions, sessions, self._spec, watch, num_done, self._clock)
+            running.count_loading(load_seconds)
             made: set[str] = set()
             try:
                 with closing(running.parts()) as parts:
@@ -266,6 +273,9 @@ class Worker:
             num_windows=dict(part.tally.num_windows),
             num_segments_clamped=sum(fit.num_clamped for fit in fits),
             num_segments_emptied=sum(fit.num_emptied for fit in fits),
+            num_batches_decoded=part.tally.num_batches,
+            num_batches_ahead=part.tally.num_batches_ahead,
+            device=self._device,
             peak_memory_bytes=resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             lowered_batch_windows={
                 extraction.recipe.key: extraction.batch_windows
