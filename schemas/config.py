@@ -309,6 +309,7 @@ class TrainerConfig(Model):
     Attributes:
         max_failures: so often a lost worker is made good from the last checkpoint; once more ends the run.
         timeout_seconds: a worker that the others wait for longer than this counts as lost.
+        connect_seconds: how long Ray may take to answer or to start, and how long it may be gone later on.
     """
 
     name: Literal["local", "ray"] = "local"
@@ -316,6 +317,7 @@ class TrainerConfig(Model):
     address: str | None = None
     max_failures: int = Field(default=3, ge=0)  # ours
     timeout_seconds: int = Field(default=600, ge=1)  # ours: as long as Ray's own health check of a worker
+    connect_seconds: float = Field(default=120.0, gt=0)  # ours: see clipmill.pipelines.ray_cluster
 
     @model_validator(mode="after")
     def _keys_of_its_own(self) -> "TrainerConfig":

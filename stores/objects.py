@@ -94,6 +94,11 @@ class Objects:
         self.is_local = isinstance(self._fs, LocalFileSystem)
 
     @property
+    def absolute_url(self) -> str:
+        """`url` from any working directory, as workers of a cluster have one of their own."""
+        return self._root if self.is_local else self.url
+
+    @property
     def num_retries(self) -> int:
         """Calls that were made again so far."""
         return self._retried.num_retries

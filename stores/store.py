@@ -335,6 +335,13 @@ class Store:
         """Keeps what a task did."""
         self.objects.write(f"runs/{run_id}/tasks/{result.key}.json", task_result_json(result).encode())
 
+    def task_result(self, run_id: str, task_key: str) -> TaskResult | None:
+        """Returns what a task of a run did; None where no try of it has told."""
+        try:
+            return task_result_of(self.objects.read(f"runs/{run_id}/tasks/{task_key}.json"))
+        except FileNotFoundError:
+            return None
+
     def task_results(self, run_id: str) -> list[TaskResult]:
         """Returns what the tasks of a run did, by task key."""
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]

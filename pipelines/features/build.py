@@ -20,6 +20,7 @@ from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
+from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
@@ -33,6 +34,7 @@ from clipmill.pipelines.features.quarantine import (
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.pipelines.features.visibility import with_witnesses
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
@@ -44,6 +46,7 @@ from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Probe, Store
 from clipmill.stores.tables import in_force, truncated_and_joined
 
+RUN_FILE = "build.json"
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
 PASSED_KEY = "passed"
@@ -62,6 +65,11 @@ class Planned:
     num_unreadable_known: int
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
+
+    @property
+    def videos_to_do(self) -> list[Video]:
+        """The videos of all tasks."""
+        return [video for task in self.plan.tasks for video in task.videos]
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -104,6 +112,9 @@ class BuildReport:
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
         account: what it was expected to cost, what it did, and what limited it.
+        num_rows, num_frames_substituted, num_tail_windows_dropped, num_tail_windows_padded, num_segments_clamped,
+            num_segments_emptied: of what this run's tasks committed, counted in the commits; what was decoded and how
+            long it took is told by the tries that lived to tell it.
     """
 
     run_id: str
@@ -247,7 +258,8 @@ def build(
         report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
         expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
         if planned.plan.tasks and not spending.is_spent:
-            spec = spending.limited(worker_spec(config, run_id))
+            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, RUN_FILE)
+            spec = spending.limited(seen)
             spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
@@ -363,7 +375,7 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
+    store.write_run_file(run_id, RUN_FILE, json.dumps({"features": features}, indent=1, sort_keys=True))
     write_start(store, run_id, planned.config.engine, budgets)
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
@@ -417,14 +429,13 @@ def _report(
                 reasons[row["reason"]] += 1
             quarantined.add(row["video_id"])
     seconds: dict[str, float] = defaultdict(float)
-    rows: Counter[str] = Counter()
     for result in report.results:
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-        rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
     num_left = spending.num_videos_left(planned.plan.tasks, report)
+    counted = made(store, planned.recipes, planned.plan.tasks)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -434,17 +445,17 @@ def _report(
         num_left_out=dict(planned.manifest.num_left_out),
         num_tasks=report.num_tasks,
         num_tasks_executed=report.num_executed,
-        num_rows=dict(rows),
+        num_rows=counted.num_rows,
         num_complete_before=planned.plan.num_complete,
         num_complete=_num_complete(store, planned),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
-        num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
-        num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
-        num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
-        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
-        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_frames_substituted=counted.num_frames_substituted,
+        num_tail_windows_dropped=counted.num_tail_windows_dropped,
+        num_tail_windows_padded=counted.num_tail_windows_padded,
+        num_segments_clamped=counted.num_segments_clamped,
+        num_segments_emptied=counted.num_segments_emptied,
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},

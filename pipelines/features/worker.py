@@ -24,12 +24,12 @@ from clipmill.pipelines.features.machine_faults import check_share, is_machine_f
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.task_pass import Part, TaskPass, Watch
+from clipmill.pipelines.features.visibility import open_seen_store
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskPart, TaskResult, WorkerSpec, merged
-from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
@@ -58,7 +58,7 @@ class Worker:
     def __enter__(self) -> "Worker":
         spec = self._spec
         self._device = resolve_device(spec.device, spec.num_threads)
-        self._store = Store.open(spec.store_url, Retries(spec.storage_attempts))
+        self._store = open_seen_store(spec)
         self._stop = StopRule(spec, self._store)
         self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
@@ -102,6 +102,10 @@ class Worker:
         retries_before, calls_before = store.objects.num_retries, replace(store.objects.calls)
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
+            # An earlier try of this run that came so far, and was lost, may have told what it did.
+            told = store.task_result(self._spec.run_id, task.key)
+            if told is not None:
+                return told
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
             store.write_task_result(self._spec.run_id, result)
             return result
