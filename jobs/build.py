@@ -162,6 +162,8 @@ def _build_text(report: BuildReport) -> str:
         lines.append(
             f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"
         )
+    for key, size in report.lowered_batch_windows.items():
+        lines.append(f"  batches of {key} lowered to {size} windows: the device has no memory for more")
     if report.num_storage_retries:
         lines.append(f"  storage calls made again: {report.num_storage_retries}")
     if report.num_segments_clamped or report.num_segments_emptied:

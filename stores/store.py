@@ -27,7 +27,7 @@ from clipmill.schemas.tables import (
     STANDARD_ROW_COLUMNS,
     VIDEO_IDS,
 )
-from clipmill.schemas.task import TaskProgress, TaskResult
+from clipmill.schemas.task import TaskPart, TaskProgress, TaskResult
 from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
 from clipmill.stores.membership import Membership, RunVideos, fingerprints_of, membership
 from clipmill.stores.objects import Objects
@@ -46,6 +46,8 @@ from clipmill.stores.tables import (
     probes_table,
     quarantine_table,
     take,
+    task_part_json,
+    task_part_of,
     task_result_json,
     task_result_of,
     to_parquet,
@@ -458,6 +460,17 @@ class Store:
         """Deletes what was noted of the tasks of a run."""
         folder = f"runs/{run_id}/{_PROGRESS}"
         self.objects.each(self.objects.delete, [f"{folder}/{name}" for name in self.objects.names(folder)])
+
+    def write_task_part(self, run_id: str, part: TaskPart) -> None:
+        """Keeps which videos of a task are about to be committed before the rest of it."""
+        path = f"runs/{run_id}/parts/{part.task_key}/{part.key}.json"
+        self.objects.write(path, task_part_json(part).encode())
+
+    def task_parts(self, run_id: str, task_key: str) -> list[TaskPart]:
+        """Returns the parts of a task, by key, that tries of it in this run were about to commit."""
+        folder = f"runs/{run_id}/parts/{task_key}"
+        paths = [f"{folder}/{name}" for name in self.objects.names(folder)]
+        return [task_part_of(data) for data in self.objects.each(self.objects.read, paths)]
 
     def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
         """Writes a file of a run and returns where it is."""

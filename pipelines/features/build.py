@@ -121,6 +121,7 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        lowered_batch_windows: per recipe key, the least batch size, where a device had no memory for the one set.
         budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
@@ -159,6 +160,7 @@ class BuildReport:
     budgets: Mapping[str, Any] = field(default_factory=dict)
     ended_by: str | None = None
     num_videos_left: int = 0
+    lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
 
     @property
@@ -285,9 +287,8 @@ def build(
         report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
         expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
         if planned.plan.tasks and not spending.is_spent:
-            spec = spending.limited(worker_spec(config, run_id))
-            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
-            spec = with_witnesses(spec, planned.recipes, planned.videos_to_do, BUILD_FILE)
+            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
+            spec = replace(spending.limited(seen), note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
                 report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
@@ -320,6 +321,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         keep_truncated=config.decode.truncated == "keep",
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
+        commit_seconds=config.engine.commit_seconds,
     )
 
 
@@ -450,6 +452,14 @@ def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     return len(truncated), len(joined)
 
 
+def _least_batches(report: RunReport) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for result in report.results:
+        for key, size in result.lowered_batch_windows.items():
+            found[key] = min(size, found.get(key, size))
+    return found
+
+
 def _report(
     config: BuildConfig,
     store: Store,
@@ -501,6 +511,7 @@ def _report(
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        lowered_batch_windows=_least_batches(report),
         num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
