@@ -5,7 +5,7 @@ from typing import Any
 
 from clipmill.pipelines.evaluation.comparison import Difference, Results
 from clipmill.pipelines.evaluation.gates import Judgement, Verdict
-from clipmill.pipelines.evaluation.tasks.page import text
+from clipmill.pipelines.evaluation.tasks.page import COMPARISON, text
 from clipmill.pipelines.reports.blocks import Block, Cell, Facts, Page, Row, Section, Table, Tile, render_blocks
 from clipmill.schemas.fingerprint import short
 
@@ -33,7 +33,7 @@ def comparison_section(judgement: Judgement, names: tuple[str, str] = ("this eva
         note = "A gate fails when its condition is true, or when there is no number to judge."
         blocks.append(Table("Gates", ("gate", "metric", "value judged", "verdict"), (("", rows),), note))
     against = "" if judgement.against is None else f"Compared with {judgement.against}. "
-    return Section("comparison", "Comparison", tuple(blocks), against + " ".join(judgement.notes))
+    return Section(COMPARISON, "Comparison", tuple(blocks), against + " ".join(judgement.notes))
 
 
 def comparison_page(ours: Results, theirs: Results, names: tuple[str, str], judgement: Judgement) -> str:
