@@ -364,6 +364,26 @@ def evaluate(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="An evaluation: its folder, or its results.json.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The evaluation to compare with.")],
+    page: Annotated[str | None, typer.Option("--page", help="Write a page there.", metavar="FILE")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help="Exit with 5 if true: 'map@10 < -0.01' (A's - B's). Repeatable."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Compare although ground truth or protocol differ.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how two evaluations differ, metric by metric, with intervals and p-values."""
+    from clipmill.jobs.compare import run_compare
+
+    run_verb(lambda: run_compare(first, second, page, fail_if or [], other_data), as_json)
+
+
+@app.command()
 def whiten(
     file: ConfigFile = None,
     config: Config = None,
