@@ -5,12 +5,12 @@ trained, and what builds its network. It is a `torch.nn.Module` that either lear
 in closed form (`Solves`), and, to be searched with, embeds queries and gallery items (`Embeds`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from clipmill.schemas.config import LoopConfig
-from clipmill.schemas.inputs import Input
+from clipmill.schemas.inputs import Input, InputRows
 from clipmill.schemas.model import Model, validate
 from clipmill.schemas.spaces import Space
 
@@ -216,6 +216,20 @@ class Embeds(Protocol):
 
         Args:
             inputs: those of the card's `sides`.
+        """
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An ``nn.Module`` that looks at all training items before the training, such as for the weights of words."""
+
+    def prepare(self, inputs: "Mapping[str, InputRows]", vocabularies: "Mapping[str, Sequence[str]]") -> None:
+        """Sets its buffers.
+
+        Args:
+            inputs: of the training items by name, as they are stored.
+            vocabularies: of inputs that read tokens, the words of the positions from 2 on.
         """
         ...
 

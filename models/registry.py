@@ -29,6 +29,9 @@ BUILT_IN = {
         "procrustes",
         "ridge",
         "sdml",
+        "semart",
+        "semart_cca",
+        "shot_embedding",
         "similarity_network",
     )
 }

@@ -87,8 +87,8 @@ def _read(config: TextConfig) -> tuple[dict[str, str], str]:
     try:
         with open(config.file, "rb") as file:
             data = file.read()
-        source = pa.BufferReader(data)
-        table = pa.parquet.read_table(source) if config.file.endswith(".parquet") else _csv(source)
+        is_parquet = config.file.endswith(".parquet")
+        table = pa.parquet.read_table(pa.BufferReader(data)) if is_parquet else _csv(data)
     except (OSError, pa.ArrowInvalid) as error:
         got = getattr(error, "strerror", None) or (str(error).splitlines() or ["nothing"])[0]
         raise ManifestError(
@@ -104,8 +104,15 @@ def _read(config: TextConfig) -> tuple[dict[str, str], str]:
     return dict(zip(ids, (text or "" for text in texts), strict=True)), hashlib.sha256(data).hexdigest()
 
 
-def _csv(source: pa.BufferReader) -> pa.Table:
-    options = pa.csv.ParseOptions(newlines_in_values=True)
+def _csv(data: bytes) -> pa.Table:
+    """Returns a table of commas, or of tabs where its first line has one, in UTF-8 or else in Windows-1252 (SemArt)."""
+    try:
+        data.decode("utf-8")
+    except UnicodeDecodeError:
+        data = data.decode("cp1252", errors="replace").encode("utf-8")
+    source = pa.BufferReader(data)
+    delimiter = "\t" if b"\t" in data.partition(b"\n")[0] else ","
+    options = pa.csv.ParseOptions(newlines_in_values=True, delimiter=delimiter)
     # Whatever the texts look like, numbers and dates among them, they are texts.
     header = pa.csv.read_csv(source, parse_options=options).schema.names
     source.seek(0)

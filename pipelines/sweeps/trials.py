@@ -292,7 +292,7 @@ def _backwards(folder: Path, config: RetrievalConfig) -> dict[str, float]:
     data = validate(TrainConfig, {**trained.origin.config, "out": str(folder)}, "run").data
     items = read_items(data, trained.card.inputs, vocabularies=trained.origin.vocabularies).of("test")
     images, videos = (embed(trained, side, items.inputs) for side in ("query", "gallery"))
-    labels = [items.label_names[code] for code in items.label]
+    labels = [items.label_names[code] for code in items.label] if items.label_names else None
     sides: list[dict[str, Any]] = [
         {
             "vectors": {name: _as_vectors(arrays, space, place) for name, space in kept.items()},

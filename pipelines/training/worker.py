@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clipmill.models import registry, scaling
-from clipmill.models.base import ModelCard, Sizes
+from clipmill.models.base import ModelCard, Prepares, Sizes
 from clipmill.models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
 from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.training.event_files import event_files
@@ -74,6 +74,8 @@ def start(job: TrainJob) -> TrainedModel:
     sizes = Sizes({name: source.dim for name, source in items.sources.items()}, len(items.label_names))
     model = registry.build(config.model.name, options, sizes, config.loop.seed)
     training = items.of("train")
+    if isinstance(model, Prepares):
+        model.prepare(training.inputs, items.vocabularies)
     kind: scaling.Kind = getattr(model, "scaling", "none")
     floats = [name for name, given in job.card.inputs.items() if not isinstance(given, Tokens)]
     return TrainedModel(

@@ -32,6 +32,9 @@ SMALL: dict[str, dict[str, Any]] = {
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
+    "semart": {"words": "all", "min_comment_count": 1, "embedding_dim": 8},
+    "semart_cca": {"words": "all", "min_comment_count": 1, "components": 2, "ridges": [0.1]},
+    "shot_embedding": {"max_frames": 6},
     "similarity_network": {
         "hidden_dims": [16, 16],
         "pairs_per_item": 4,

@@ -23,6 +23,8 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "apivr": [("released", {"form": "released", "num_proposals": 6})],
     "ccl": [("parts", {"parts": True, "max_parts": 4, "joint_dim": 12})],
     "cmdn": [("greedy", {"greedy": True})],
+    "semart": [("amd", {"form": "amd"})],
+    "shot_embedding": [("random GRU", {"encoder": "gru", "start": "random", "embedding_dim": 8})],
     "dspe": [("pairs", {"positives": "pair"}), ("no dropout", {"dropout": 0.0})],
 }
 """Options of a model under which other code runs."""
