@@ -66,5 +66,11 @@ def manifest_parts(video_ids: Sequence[str], splits: Mapping[str, str | None]) -
     return np.array([splits[video_id] for video_id in video_ids], dtype="<U10")
 
 
+def validation_videos(video_ids: Sequence[str], fraction: float, seed: int) -> frozenset[str]:
+    """Returns round(`fraction` x n) of the n distinct videos, at least one, in the order of a hash of seed and id."""
+    ordered = sorted(set(video_ids), key=lambda video_id: _draw(seed, video_id))
+    return frozenset(ordered[: max(1, int(fraction * len(ordered) + 0.5))])
+
+
 def _draw(seed: int, video_id: str) -> bytes:
     return hashlib.blake2b(f"{seed}\n{video_id}".encode(), digest_size=16).digest()

@@ -27,9 +27,11 @@ SMALL: dict[str, dict[str, Any]] = {
         "bimodal_dims": [6, 4],
         "greedy": False,
     },
+    "ci_mha": {"dim": 8, "num_heads": 2, "max_steps": 6, "max_words": 3, "word_dim": 6},
     "ccl": {"layer_dims": [16, 12], "correlated_dim": 12, "category_dims": [12, 12], "common_dim": 8},
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
+    "excl": {"dim": 8, "max_steps": 6, "max_words": 3, "word_dim": 6},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
 }
