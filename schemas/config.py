@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
@@ -235,6 +236,7 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        queries: of models that localise: sentences and their moments, which are the items; `split` is theirs then.
         label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
             name there are one class.
     """
@@ -243,6 +245,7 @@ class DataConfig(Model):
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    queries: MomentQueriesConfig | None = None
     label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -253,6 +256,8 @@ class DataConfig(Model):
                 raise ValueError(f"expected {name} once, got it in inputs too; leave one out")
         if not self.sources:
             raise ValueError("expected at least one input, such as image: vgg16 and video: c3d")
+        if self.queries is not None and (self.split != SplitConfig() or self.label_map is not None):
+            raise ValueError("queries: split and label_map mean nothing beside them; give queries.validation")
         return self
 
     @property

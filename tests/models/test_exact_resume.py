@@ -41,6 +41,7 @@ FORMS: list[Form] = [
     *((name, {}) for name in registry.BUILT_IN),
     ("cmdn", {"greedy": True}),
     ("ccl", {"parts": True, "max_parts": 4, "joint_dim": 12}),
+    ("ci_mha", {"fusion": "seq"}),
     ("apivr", {"form": "released", "num_proposals": 6}),
     ("semart", {"form": "amd"}),
     ("shot_embedding", {"encoder": "gru", "start": "random", "embedding_dim": 8}),
