@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -10,12 +11,15 @@ from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.budgets import Budgets, JobShard, parse_deadline, parse_max_quarantine, parse_shard
-from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build
+from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build, worker_spec
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.calibration import foresee
+from clipmill.pipelines.features.forecast import forecast_lines, parse_prices
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
 from clipmill.pipelines.features.listing import Listing
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError, describe
+from clipmill.stores.store import Store
 
 
 def run_build(
@@ -50,14 +54,34 @@ def run_build(
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 
 
-def run_plan(path: str, overrides: Sequence[str], recheck: str | None = None, shard: JobShard | None = None) -> Outcome:
-    """Says what a build would do; decodes nothing, writes nothing. `recheck` as in `run_build`."""
+def run_plan(
+    path: str,
+    overrides: Sequence[str],
+    recheck: str | None = None,
+    shard: JobShard | None = None,
+    prices: str | None = None,
+    sample_seconds: float = 0.0,
+) -> Outcome:
+    """Says what a build would do and what it would cost; writes nothing to the store. `recheck` as in `run_build`.
+
+    Args:
+        prices: of units, see `parse_prices`.
+        sample_seconds: where no earlier run tells, at most so much time is spent on a few videos; 0: none.
+    """
+    priced = parse_prices(prices) if prices is not None else {}
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
     tell_config(config)
     _warn_random(config)
     planned = plan_build(config, Progress().on_probed, recheck_bytes, shard)
-    return Outcome(planned.as_json(), _plan_text(planned))
+    store = Store.open(config.store.url) if Store.exists(config.store.url) else None
+    spec = worker_spec(config, "sample")
+    expected = foresee(store, planned.plan.tasks, spec, config.engine, sample_seconds)
+    data: dict[str, Any] = {"forecast": asdict(expected)}
+    if priced:
+        data["price"] = expected.price(priced)
+    lines = [_plan_text(planned), *(f"  {line}" for line in forecast_lines(expected, priced))]
+    return Outcome(planned.as_json() | data, "\n".join(lines))
 
 
 def budgets_of(max_quarantine: str | None, deadline: str | None, shard: str | None) -> Budgets:
@@ -138,6 +162,8 @@ def _build_text(report: BuildReport) -> str:
         lines.append(
             f"  short tails: {report.num_tail_windows_dropped} dropped, {report.num_tail_windows_padded} padded"
         )
+    for key, size in report.lowered_batch_windows.items():
+        lines.append(f"  batches of {key} lowered to {size} windows: the device has no memory for more")
     if report.num_storage_retries:
         lines.append(f"  storage calls made again: {report.num_storage_retries}")
     if report.num_segments_clamped or report.num_segments_emptied:
@@ -152,6 +178,8 @@ def _build_text(report: BuildReport) -> str:
         lines.append(f"  {_ended_early(report)}")
     if report.speed:
         lines.append(f"  {report.speed.line()}")
+    if report.account.limits:
+        lines.append(f"  {report.account.limits.line()}")
     return "\n".join(lines)
 
 

@@ -80,6 +80,13 @@ Shard = Annotated[
     typer.Option("--shard", help="Only the i-th of n disjoint shares of the videos (1/8 to 8/8).", metavar="I/N"),
 ]
 
+Price = Annotated[
+    str | None,
+    typer.Option(
+        "--price", help="Of units: cpu_hour, gpu_hour, gb_month, write_1000, read_1000.", metavar="UNIT=X,..."
+    ),
+]
+
 RESUME_HINT = "what is committed stands; run the same command again to go on"
 
 TRIALS_HINT = "finished trials stand; run the same command again to go on"
@@ -92,8 +99,12 @@ def build(
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option("--engine", help="Name of the engine: local, ray, beam, ...")] = None,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be done; decode and write nothing.")
+        bool, typer.Option("--dry-run", help="Say what would be done and what it would cost; write nothing.")
     ] = False,
+    sample_seconds: Annotated[
+        float, typer.Option(help="Of --dry-run: most time for a sample where no run tells; 0: none.", min=0)
+    ] = 30.0,
+    price: Price = None,
     recheck: Recheck = None,
     max_quarantine: Annotated[
         str | None,
@@ -120,7 +131,7 @@ def build(
     def verb() -> Outcome:
         budgets = budgets_of(max_quarantine, deadline, shard)
         if dry_run:
-            return run_plan(_config(file, config), settings, recheck, budgets.shard)
+            return run_plan(_config(file, config), settings, recheck, budgets.shard, price, sample_seconds)
         return run_build(_config(file, config), settings, recheck, budgets, heartbeat)
 
     run_verb(verb, as_json, RESUME_HINT, log_file)
@@ -133,14 +144,16 @@ def plan(
     overrides: Overrides = None,
     recheck: Recheck = None,
     shard: Shard = None,
+    price: Price = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
-    """Say what a build would do; decode and write nothing (build --dry-run)."""
+    """Say what a build would do; decode and write nothing (build --dry-run --sample-seconds 0)."""
     from clipmill.jobs.build import budgets_of, run_plan
 
     run_verb(
-        lambda: run_plan(_config(file, config), overrides or [], recheck, budgets_of(None, None, shard).shard), as_json
+        lambda: run_plan(_config(file, config), overrides or [], recheck, budgets_of(None, None, shard).shard, price),
+        as_json,
     )
 
 
@@ -348,6 +361,26 @@ def evaluate(
     from clipmill.jobs.evaluate import run_evaluate
 
     run_verb(lambda: run_evaluate(_config(file, config), overrides or [], against, fail_if or [], other_data), as_json)
+
+
+@app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="An evaluation: its folder, or its results.json.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The evaluation to compare with.")],
+    page: Annotated[str | None, typer.Option("--page", help="Write a page there.", metavar="FILE")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help="Exit with 5 if true: 'map@10 < -0.01' (A's - B's). Repeatable."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Compare although ground truth or protocol differ.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how two evaluations differ, metric by metric, with intervals and p-values."""
+    from clipmill.jobs.compare import run_compare
+
+    run_verb(lambda: run_compare(first, second, page, fail_if or [], other_data), as_json)
 
 
 @app.command()

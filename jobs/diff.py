@@ -80,7 +80,7 @@ def _rows_told(item: Mapping[str, Any]) -> list[str]:
 def _feature(name: str, left: FeatureStore, right: FeatureStore) -> dict[str, Any]:
     missing = [store.url for store in (left, right) if name not in store.features]
     if missing:
-        nothing = {"recipe": {}, "passport": [], "rows": None}
+        nothing: dict[str, Any] = {"recipe": {}, "passport": [], "rows": None}
         return {"feature": name, "same": False, "difference": "rows", "summary": f"not in {missing[0]}"} | nothing
     recipes = [_flat(store[name].recipe.identity()) for store in (left, right)]
     recipe = {

@@ -54,8 +54,9 @@ def run_verb(
         resume_hint: what an interrupted user should do next.
         log_file: all that is printed is appended to it as well.
 
-    A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
-    again goes on; a traceback is shown only for a bug of ours.
+    A domain error is one line and its own exit code; Ctrl-C, SIGTERM and SIGHUP (a terminal that closes) end with 4,
+    because running the same command again goes on; under ``nohup`` SIGHUP does nothing. A
+    traceback is shown only for a bug of ours.
     """
     mask_output()
     if log_file is not None:
@@ -65,6 +66,8 @@ def run_verb(
             _fail(str(error), type(error).__name__, error.exit_code, as_json)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         with warnings_noted():
             outcome = verb()

@@ -73,7 +73,7 @@ def _map_ivr_table(name: str, path: str | None, overrides: Sequence[str]) -> Out
     shown = tell_config(config)
     out = _folder(config.out)
     started = time.monotonic()
-    run = tune_runner(config.concurrent) if config.concurrent > 1 else run_here
+    run = tune_runner(config.concurrent, config.connect_seconds) if config.concurrent > 1 else run_here
     result = reproduce(config, run, TrialProgress(sys.stderr))
     plain = to_plain(result)
     _write(out, plain)

@@ -38,7 +38,9 @@ def run_sweep(path: str, overrides: Sequence[str]) -> Outcome:
     config = parse_config(SweepConfig, read_text_of(path), overrides, path)
     shown = tell_config(config)
     started = time.monotonic()
-    result = sweep(config, train_keys_of(config), tune_runner(config.concurrent), TrialProgress(sys.stderr))
+    result = sweep(
+        config, train_keys_of(config), tune_runner(config.concurrent, config.connect_seconds), TrialProgress(sys.stderr)
+    )
     out = Path(config.out)
     plain = to_plain(result)
     write_json(out / RESULTS, plain)
@@ -69,7 +71,7 @@ def train_keys_of(config: SweepConfig) -> Mapping[str, Any]:
     return config.train
 
 
-def tune_runner(concurrent: int) -> "Runner":
+def tune_runner(concurrent: int, connect_seconds: float) -> "Runner":
     """Returns what runs trials on Ray Tune.
 
     Raises:
@@ -84,7 +86,7 @@ def tune_runner(concurrent: int) -> "Runner":
         raise UsageError(
             describe("sweep", "ray", "Ray with its Tune", f"no module {missing}", "pip install 'clipmill[ray]'")
         ) from None
-    return runner(concurrent)
+    return runner(concurrent, connect_seconds)
 
 
 class TrialProgress:

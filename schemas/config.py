@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
@@ -149,6 +150,8 @@ class EngineConfig(Model):
         device: ``auto`` picks a GPU where there is one.
         threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
         task_seconds: size of a task: estimated seconds of work.
+        commit_seconds: a task that takes longer is committed in parts of about so many measured seconds (ours: what a
+            kill may cost); a single video is committed whole.
         max_attempts: tries for one video before it is quarantined.
         batch_windows: windows in one forward pass, short ones being filled up; None: the extractor's hint.
         max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
@@ -159,6 +162,7 @@ class EngineConfig(Model):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
     task_seconds: float = Field(default=300.0, gt=0)
+    commit_seconds: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
     max_fault_share: float = Field(default=0.2, ge=0, le=1)
@@ -232,6 +236,7 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        queries: of models that localise: sentences and their moments, which are the items; `split` is theirs then.
         label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
             name there are one class.
     """
@@ -240,6 +245,7 @@ class DataConfig(Model):
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    queries: MomentQueriesConfig | None = None
     label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -250,6 +256,8 @@ class DataConfig(Model):
                 raise ValueError(f"expected {name} once, got it in inputs too; leave one out")
         if not self.sources:
             raise ValueError("expected at least one input, such as image: vgg16 and video: c3d")
+        if self.queries is not None and (self.split != SplitConfig() or self.label_map is not None):
+            raise ValueError("queries: split and label_map mean nothing beside them; give queries.validation")
         return self
 
     @property
@@ -321,6 +329,7 @@ class TrainerConfig(Model):
     Attributes:
         max_failures: so often a lost worker is made good from the last checkpoint; once more ends the run.
         timeout_seconds: a worker that the others wait for longer than this counts as lost.
+        connect_seconds: how long Ray may take to answer or to start, and how long it may be gone later on.
     """
 
     name: Literal["local", "ray"] = "local"
@@ -328,6 +337,7 @@ class TrainerConfig(Model):
     address: str | None = None
     max_failures: int = Field(default=3, ge=0)  # ours
     timeout_seconds: int = Field(default=600, ge=1)  # ours: as long as Ray's own health check of a worker
+    connect_seconds: float = Field(default=120.0, gt=0)  # ours: see clipmill.pipelines.ray_cluster
 
     @model_validator(mode="after")
     def _keys_of_its_own(self) -> "TrainerConfig":

@@ -36,6 +36,23 @@ class StoredObject:
     modified_seconds: float | None
 
 
+@dataclass(slots=True)
+class Calls:
+    """Storage calls made so far. Listings and deletions count as writes, as object stores bill them."""
+
+    num_reads: int = 0
+    num_writes: int = 0
+    num_bytes_written: int = 0
+
+    def since(self, before: "Calls") -> "Calls":
+        """Returns those made after `before`."""
+        return Calls(
+            self.num_reads - before.num_reads,
+            self.num_writes - before.num_writes,
+            self.num_bytes_written - before.num_bytes_written,
+        )
+
+
 class Objects:
     """The objects under `url`. Paths are relative to it, with ``/``.
 
@@ -49,6 +66,9 @@ class Objects:
         url: a path or any fsspec URL.
         retries: of the calls; those that had to be made again are counted in ``num_retries``.
 
+    Attributes:
+        calls: how many there were, by kind, and how much they wrote.
+
     Raises:
         StoreError: the URL's protocol is unknown, or its driver is not installed.
     """
@@ -56,6 +76,7 @@ class Objects:
     def __init__(self, url: str, retries: Retries = Retries()) -> None:  # noqa: B008 (a frozen record)
         self.url = url
         self._retried = RetriedCalls(retries)
+        self.calls = Calls()
         try:
             # Listings are never cached: other workers write to the same store.
             self._fs, self._root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -71,6 +92,11 @@ class Objects:
             ) from None
         self._root = self._root.rstrip("/") or "/"
         self.is_local = isinstance(self._fs, LocalFileSystem)
+
+    @property
+    def absolute_url(self) -> str:
+        """`url` from any working directory, as workers of a cluster have one of their own."""
+        return self._root if self.is_local else self.url
 
     @property
     def num_retries(self) -> int:
@@ -106,6 +132,8 @@ class Objects:
             StorageUnavailableError: storage is read-only, full, unreachable or refuses access.
         """
         target = self.full(path)
+        self.calls.num_writes += 1
+        self.calls.num_bytes_written += memoryview(data).nbytes
         if self.is_local:
             try:
                 self._retried(lambda: _write_local(target, data))
@@ -127,6 +155,7 @@ class Objects:
             StorageUnavailableError: storage cannot be read.
         """
         target = self.full(path)
+        self.calls.num_reads += 1
         return self._call(f"cannot read {path}", lambda: cast(bytes, self._fs.cat_file(target, start=start, end=stop)))
 
     def each(self, function: Callable[[T], U], items: Iterable[T]) -> list[U]:
@@ -173,6 +202,7 @@ class Objects:
     def kind(self, path: str = "") -> str | None:
         """Returns ``file``, ``directory`` or None for what lies at `path`."""
         target = self.full(path)
+        self.calls.num_reads += 1
         try:
             return self._call(f"cannot read {path or self.url}", lambda: cast(str, self._fs.info(target)["type"]))
         except FileNotFoundError:
@@ -199,6 +229,7 @@ class Objects:
         return sorted((self._object(path, info) for path, info in found.items()), key=lambda item: item.path)
 
     def _listed(self, folder: str, call: Callable[[], list[T]]) -> list[T]:
+        self.calls.num_writes += 1
         try:
             return self._call(f"cannot list {folder or self.url}", call)
         except FileNotFoundError:
@@ -211,6 +242,7 @@ class Objects:
     def delete(self, path: str) -> None:
         """Deletes one object; deleting what is not there is no error. Local folders it leaves empty go too."""
         target = self.full(path)
+        self.calls.num_writes += 1
         try:
             self._call(f"cannot delete {path}", lambda: self._fs.rm_file(target))
         except FileNotFoundError:

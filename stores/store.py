@@ -28,7 +28,7 @@ from clipmill.schemas.tables import (
     STANDARD_ROW_COLUMNS,
     VIDEO_IDS,
 )
-from clipmill.schemas.task import TaskProgress, TaskResult
+from clipmill.schemas.task import TaskPart, TaskProgress, TaskResult
 from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
 from clipmill.stores.membership import Membership, RunVideos, fingerprints_of, membership
 from clipmill.stores.objects import Objects
@@ -47,6 +47,8 @@ from clipmill.stores.tables import (
     probes_table,
     quarantine_table,
     take,
+    task_part_json,
+    task_part_of,
     task_result_json,
     task_result_of,
     to_parquet,
@@ -61,6 +63,9 @@ from clipmill.stores.tables import (
 from clipmill.stores.tables import (
     ProbeTable as ProbeTable,
 )
+
+BUILD_FILE = "build.json"
+"""Of a run: what its feature names mean."""
 
 _MARKER = "store.json"
 _STOP = "stop.json"
@@ -446,6 +451,13 @@ class Store:
         """Keeps what a task did."""
         self.objects.write(f"runs/{run_id}/tasks/{result.key}.json", task_result_json(result).encode())
 
+    def task_result(self, run_id: str, task_key: str) -> TaskResult | None:
+        """Returns what a task of a run did; None where no try of it has told."""
+        try:
+            return task_result_of(self.objects.read(f"runs/{run_id}/tasks/{task_key}.json"))
+        except FileNotFoundError:
+            return None
+
     def task_results(self, run_id: str) -> list[TaskResult]:
         """Returns what the tasks of a run did, by task key."""
         paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
@@ -466,6 +478,17 @@ class Store:
         """Deletes what was noted of the tasks of a run."""
         folder = f"runs/{run_id}/{_PROGRESS}"
         self.objects.each(self.objects.delete, [f"{folder}/{name}" for name in self.objects.names(folder)])
+
+    def write_task_part(self, run_id: str, part: TaskPart) -> None:
+        """Keeps which videos of a task are about to be committed before the rest of it."""
+        path = f"runs/{run_id}/parts/{part.task_key}/{part.key}.json"
+        self.objects.write(path, task_part_json(part).encode())
+
+    def task_parts(self, run_id: str, task_key: str) -> list[TaskPart]:
+        """Returns the parts of a task, by key, that tries of it in this run were about to commit."""
+        folder = f"runs/{run_id}/parts/{task_key}"
+        paths = [f"{folder}/{name}" for name in self.objects.names(folder)]
+        return [task_part_of(data) for data in self.objects.each(self.objects.read, paths)]
 
     def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
         """Writes a file of a run and returns where it is."""
@@ -530,21 +553,21 @@ class Store:
             table = pa.table({"video_id": pa.array(sorted(listed), pa.string())}, schema=VIDEO_IDS)
             self.objects.write(f"runs/{run_id}/listed.parquet", to_parquet(table))
             data["is_share"] = True
-        self.write_run_file(run_id, "build.json", json.dumps(data, indent=1, sort_keys=True))
+        self.write_run_file(run_id, BUILD_FILE, json.dumps(data, indent=1, sort_keys=True))
 
     def _build_features(self, run_id: str) -> dict[str, str]:
         return cast(dict[str, str], self._build_file(run_id).get("features", {}))
 
     def _build_file(self, run_id: str) -> dict[str, Any]:
         try:
-            data = json.loads(self.read_run_file(run_id, "build.json"))
+            data = json.loads(self.read_run_file(run_id, BUILD_FILE))
             if isinstance(data["features"], dict):
                 return cast(dict[str, Any], data)
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):
             pass
-        path = f"{self.url}/runs/{run_id}/build.json"
+        path = f"{self.url}/runs/{run_id}/{BUILD_FILE}"
         raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it")
 
     # Probes.

@@ -17,7 +17,7 @@ from clipmill.schemas.arrays import Ints
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
 from clipmill.schemas.secrets import masked
 from clipmill.schemas.tables import HEADER, MANIFEST, PROBES, QUARANTINE
-from clipmill.schemas.task import TaskResult, clips_fingerprint, with_file_digest
+from clipmill.schemas.task import TaskPart, TaskResult, clips_fingerprint, with_file_digest
 from clipmill.stores.key_rows import KeyRows
 
 ProbeKey = tuple[str, int, int]
@@ -316,6 +316,21 @@ def task_result_json(result: TaskResult) -> str:
 
 def task_result_of(text: str | bytes) -> TaskResult:
     """Returns the TaskResult of JSON text."""
+    return _task_result(json.loads(text))
+
+
+def task_part_json(part: TaskPart) -> str:
+    """Returns `part` as JSON text."""
+    return json.dumps(asdict(part), ensure_ascii=False, indent=1, sort_keys=True)
+
+
+def task_part_of(text: str | bytes) -> TaskPart:
+    """Returns the TaskPart of JSON text."""
     data = json.loads(text)
+    lists = {name: tuple(data.pop(name)) for name in ("video_ids", "recipes")}
+    return TaskPart(**data | lists | {"result": _task_result(data["result"])})
+
+
+def _task_result(data: dict[str, Any]) -> TaskResult:
     items = tuple(Quarantined(**item | {"recipes": tuple(item["recipes"])}) for item in data.pop("quarantined"))
     return TaskResult(**data, quarantined=items)

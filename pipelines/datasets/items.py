@@ -11,6 +11,7 @@ from clipmill.pipelines.datasets.provenance import source_of
 from clipmill.pipelines.datasets.rows import ItemRows, read_rows
 from clipmill.pipelines.datasets.split import manifest_parts, random_parts
 from clipmill.pipelines.datasets.text import Vocabulary, read_tokens
+from clipmill.schemas.arrays import Array, Bools, Singles
 from clipmill.schemas.config import DataConfig, SplitConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
@@ -39,6 +40,9 @@ class Items:
         vocabularies: of inputs that read tokens: the words of the training clips.
         store_url, dataset: where the features lie.
         num_only: by input, clips left out because they have rows of it but not of all others.
+        targets: by name, ``[n, ...]``: what a model is to find of each item.
+        word_vectors: of inputs that read tokens: ``float32[V, D]``, and ``bool[V]``, which of the V words have one.
+        notes: what to know of them.
     """
 
     inputs: Mapping[str, InputRows]
@@ -54,6 +58,9 @@ class Items:
     store_url: str = ""
     dataset: str = ""
     num_only: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, Array] = field(default_factory=dict)
+    word_vectors: Mapping[str, tuple[Singles, Bools]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -93,6 +100,7 @@ class Items:
             clips=self.clips[kept],
             clip_seconds=self.clip_seconds[kept],
             part=self.part[kept],
+            targets={name: values[kept] for name, values in self.targets.items()},
         )
 
 
@@ -329,7 +337,7 @@ def _with_texts(
         text = config.sources[name]
         if not isinstance(kind, Tokens) or not isinstance(text, TextConfig):
             continue
-        texts = read_tokens(text, items.clip_ids, items.video_ids)
+        texts = read_tokens(text, items.clip_ids, items.video_ids, kind.tokeniser)
         if name in vocabularies:
             vocabulary = Vocabulary(vocabularies[name])
         else:

@@ -98,5 +98,11 @@ def _first_of_copies(video_ids: Sequence[str], contents: Mapping[str, str]) -> d
     return {video_id: first.setdefault(contents.get(video_id) or f"id {video_id}", video_id) for video_id in ids}
 
 
+def validation_videos(video_ids: Sequence[str], fraction: float, seed: int) -> frozenset[str]:
+    """Returns round(`fraction` x n) of the n distinct videos, at least one, in the order of a hash of seed and id."""
+    ordered = sorted(set(video_ids), key=lambda video_id: _draw(seed, video_id))
+    return frozenset(ordered[: max(1, int(fraction * len(ordered) + 0.5))])
+
+
 def _draw(seed: int, video_id: str) -> bytes:
     return hashlib.blake2b(f"{seed}\n{video_id}".encode(), digest_size=16).digest()

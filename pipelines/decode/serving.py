@@ -85,7 +85,9 @@ class Emitter:
     def flush(self) -> None:
         """Announces what is written."""
         if self._pending:
-            self._channel.send(pack(FRAMES, {}, {"frames": np.array(self._pending, dtype=np.int64)}))
+            self._channel.send(
+                pack(FRAMES, {"ahead": self._ring.num_batches}, {"frames": np.array(self._pending, dtype=np.int64)})
+            )
             self._ring.close_batch()
             self._pending = []
 

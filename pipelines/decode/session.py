@@ -134,6 +134,9 @@ class DecodeSession:
         ring_bytes: shared memory for frames; what the child can be ahead of the consumer.
         max_attempts: tries for one video; from the second on with PyAV, in a fresh child.
         num_threads: of the decoder; None: as `decoder_threads` says.
+
+    Attributes:
+        num_batches, num_batches_ahead: batches of frames that came, and over them the sum of those that waited already.
     """
 
     def __init__(
@@ -154,6 +157,7 @@ class DecodeSession:
         self._max_attempts = max_attempts
         self._num_threads = num_threads or decoder_threads()
         self._child: ChildProcess | None = None
+        self.num_batches = self.num_batches_ahead = 0
 
     def __enter__(self) -> "DecodeSession":
         return self
@@ -243,6 +247,8 @@ class DecodeSession:
 
     def _frames(self, pending: _Pending, message: Message) -> Iterator[Event]:
         child = self._open_child()
+        self.num_batches += 1
+        self.num_batches_ahead += message.data["ahead"]
         for view, frame, offset, height, width, channels in message.arrays["frames"].tolist():
             yield DecodedFrame(pending.number, view, frame, child.ring.read(offset, (height, width, channels)))
         child.send(pack(FREE))

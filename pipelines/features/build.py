@@ -13,6 +13,7 @@ from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
+from clipmill.pipelines.features.calibration import Account, account_of, foresee
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
@@ -20,6 +21,7 @@ from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
+from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, place_of, probe_videos
@@ -34,6 +36,7 @@ from clipmill.pipelines.features.remote_videos import address_of
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.pipelines.features.visibility import with_witnesses
 from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
@@ -44,7 +47,7 @@ from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
 from clipmill.stores.membership import Membership
 from clipmill.stores.storage_faults import RetriedCalls, Retries
-from clipmill.stores.store import Probe, ProbeTable, Store
+from clipmill.stores.store import BUILD_FILE, Probe, ProbeTable, Store
 from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
 PROBE_TASK_KEY = "probe"
@@ -76,6 +79,11 @@ class Planned:
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
     num_storage_retries: int = 0
+
+    @property
+    def videos_to_do(self) -> list[Video]:
+        """The videos of all tasks."""
+        return [video for task in self.plan.tasks for video in task.videos]
 
     def as_json(self) -> dict[str, Any]:
         """Returns what ``--dry-run`` prints."""
@@ -115,9 +123,14 @@ class BuildReport:
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
+        lowered_batch_windows: per recipe key, the least batch size, where a device had no memory for the one set.
         budgets: those of the run: ``max_quarantine``, ``deadline``, ``shard``.
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
+        account: what it was expected to cost, what it did, and what limited it.
+        num_rows, num_frames_substituted, num_tail_windows_dropped, num_tail_windows_padded, num_segments_clamped,
+            num_segments_emptied: of what this run's tasks committed, counted in the commits; what was decoded and how
+            long it took is told by the tries that lived to tell it.
     """
 
     run_id: str
@@ -149,6 +162,8 @@ class BuildReport:
     budgets: Mapping[str, Any] = field(default_factory=dict)
     ended_by: str | None = None
     num_videos_left: int = 0
+    lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
+    account: Account = field(default_factory=Account)
 
     @property
     def exit_code(self) -> int:
@@ -159,9 +174,8 @@ class BuildReport:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
-        data = asdict(self)
-        data |= self.listing.as_json()
-        del data["listing"]
+        data = asdict(replace(self, account=Account())) | self.account.as_json() | self.listing.as_json()
+        del data["account"], data["listing"]
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
@@ -275,17 +289,19 @@ def build(
     _record_start(store, run_id, planned, budgets)
     with recorded_end(store, run_id) as ending:
         spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
-        report = RunReport(config.engine.name, 0, (), 0.0)
+        report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
+        expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
         if planned.plan.tasks and not spending.is_spent:
-            spec = spending.limited(worker_spec(config, run_id))
-            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
+            spec = replace(spending.limited(seen), note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
-                report = (engine or make_engine(config.engine)).run(planned.plan.tasks, spec, watching)
+                report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
         committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
         _release_passed(store, run_id, planned, committed)
         store.write_catalog()
-        result = _report(config, store, run_id, planned, report, spending, committed)
+        account = account_of(expected, tasks, report, worker_threads(config.engine), config.engine, store.objects.calls)
+        result = replace(_report(config, store, run_id, planned, report, spending, committed), account=account)
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
@@ -310,6 +326,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         keep_truncated=config.decode.truncated == "keep",
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
+        commit_seconds=config.engine.commit_seconds,
     )
 
 
@@ -440,6 +457,14 @@ def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     return len(truncated), len(joined)
 
 
+def _least_batches(report: RunReport) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for result in report.results:
+        for key, size in result.lowered_batch_windows.items():
+            found[key] = min(size, found.get(key, size))
+    return found
+
+
 def _report(
     config: BuildConfig,
     store: Store,
@@ -461,14 +486,13 @@ def _report(
                 reasons[row["reason"]] += 1
             quarantined.add(row["video_id"])
     seconds: dict[str, float] = defaultdict(float)
-    rows: Counter[str] = Counter()
     for result in report.results:
         for stage, spent in result.seconds.items():
             seconds[stage] += spent
-        rows.update(result.num_rows)
     seconds["wall"] = report.seconds
     truncated, joined = _counted_passports(store, planned)
     num_left = spending.num_videos_left(planned.plan.tasks, report)
+    counted = made(store, planned.recipes, planned.plan.tasks)
     return BuildReport(
         run_id=run_id,
         store=config.store.url,
@@ -478,20 +502,21 @@ def _report(
         num_left_out=dict(planned.manifest.num_left_out),
         num_tasks=report.num_tasks,
         num_tasks_executed=report.num_executed,
-        num_rows=dict(rows),
+        num_rows=counted.num_rows,
         num_complete_before=planned.plan.num_complete,
         num_complete=_num_complete(planned, committed),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
-        num_frames_substituted=sum(result.num_frames_substituted for result in report.results),
-        num_tail_windows_dropped=sum(result.num_tail_windows_dropped for result in report.results),
-        num_tail_windows_padded=sum(result.num_tail_windows_padded for result in report.results),
-        num_segments_clamped=sum(result.num_segments_clamped for result in report.results),
-        num_segments_emptied=sum(result.num_segments_emptied for result in report.results),
+        num_frames_substituted=counted.num_frames_substituted,
+        num_tail_windows_dropped=counted.num_tail_windows_dropped,
+        num_tail_windows_padded=counted.num_tail_windows_padded,
+        num_segments_clamped=counted.num_segments_clamped,
+        num_segments_emptied=counted.num_segments_emptied,
         num_truncated_kept=truncated,
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
+        lowered_batch_windows=_least_batches(report),
         num_storage_retries=planned.num_storage_retries
         + store.objects.num_retries
         + sum(result.num_storage_retries for result in report.results),

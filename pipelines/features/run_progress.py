@@ -117,10 +117,11 @@ class RunProgress:
         return task.cost_estimated * share if task is not None else 0.0
 
     def _share_of(self, progress: TaskProgress) -> float:
-        """Returns how much of a task under way is done: by its windows where they show more than its whole videos."""
+        """Returns how much of a task under way is done: by its windows, where a worker noted any, as videos differ."""
         task = self._tasks[progress.key]
-        windows = progress.num_windows / task.num_windows_estimated if task.num_windows_estimated else 0.0
-        return min(max(progress.num_videos / len(task.videos), windows), 1.0)
+        if progress.num_windows and task.num_windows_estimated and progress.num_videos < len(task.videos):
+            return min(progress.num_windows / task.num_windows_estimated, 1.0)
+        return min(progress.num_videos / len(task.videos), 1.0)
 
 
 def _share_done(result: TaskResult) -> float:

@@ -1,6 +1,6 @@
 """What a build or a training did, as a page like an evaluation's, made of what their report.json holds."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,6 +33,18 @@ STAGES = {
     "forward": "in the networks",
     "write": "shards and commits",
 }
+
+
+COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
+    "wall_hours": ("time of the run", lambda hours: duration_text(hours * 3600)),
+    "cpu_hours": ("CPU-hours held", lambda hours: f"{hours:.3g}"),
+    "gpu_hours": ("GPU-hours held", lambda hours: f"{hours:.3g}"),
+    "num_windows": ("windows", lambda count: f"{count:,}"),
+    "num_bytes": ("bytes stored", lambda count: f"{count:,}"),
+    "num_reads": ("storage reads", lambda count: f"{count:,}"),
+    "num_writes": ("storage writes and listings", lambda count: f"{count:,}"),
+}
+"""What a forecast of a build foretells, in words, and how it is written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,7 +148,7 @@ def render_build(
     sections = (
         Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
         Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
-        Section("time", "Time", (stages_table(build_stages(report)),)),
+        Section("time", "Time", (stages_table(build_stages(report)), *_costs(report))),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
     )
     return render_blocks(Page(f"Build of {report['dataset']}", f"Run {report['run_id']}", tiles, sections, notes))
@@ -198,6 +210,30 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
     listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
     return facts, reasons_table(report["reasons"]), listed
+
+
+def _costs(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Returns what limited a build and its forecast beside what it cost; nothing for reports of earlier versions."""
+    found: list[Block] = []
+    limits, expected, did = (report.get(name) for name in ("limits", "forecast", "actual"))
+    if limits:
+        total = sum(limits["seconds"].values()) or 1.0
+        stages = sorted(limits["seconds"].items(), key=lambda item: -item[1])
+        rows = tuple(Row(name, (Cell(duration_text(seconds), seconds / total),)) for name, seconds in stages if seconds)
+        found.append(Table("Where the workers' time went", ("stage", "time"), (("", rows),), limits["line"]))
+    if expected and did:
+        lines = tuple(
+            Row(text, (Cell(shown(expected[name])), Cell(shown(did[name])), Cell(_ratio(expected[name], did[name]))))
+            for name, (text, shown) in COSTS.items()
+            if expected[name] or did[name]
+        )
+        note = f"Forecast {expected['source']}."
+        found.append(Table("Forecast", ("", "forecast", "actual", "forecast / actual"), (("", lines),), note))
+    return tuple(found)
+
+
+def _ratio(expected: float, did: float) -> str:
+    return f"{expected / did:.2f}" if did else "–"
 
 
 def _build_facts(report: Mapping[str, Any]) -> Facts:

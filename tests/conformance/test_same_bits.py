@@ -14,6 +14,7 @@ import yaml
 from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.stores import FeatureStore
+from clipmill.stores.reader import Feature
 from tests.command_line import ROOT, clipmill, result
 from tests.encoded_videos import encode_video
 from tests.outside_packages import install
@@ -66,6 +67,11 @@ def rows(store: Path) -> dict[tuple[str, str], bytes]:
         for video_id in opened[name].video_ids
         if (item := opened[name].stored(video_id)) is not None
     }
+
+
+def features(store: Path) -> list[Feature]:
+    opened = FeatureStore(str(store))
+    return [opened[name] for name in opened.features]
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +129,15 @@ MARKS = {"ray": pytest.mark.ray, "beam": pytest.mark.beam, "process_pool": ()}
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in ENGINES])
 def test_one_of_another_engine(name: str, videos: Path, at_once: Path, tmp_path: Path) -> None:
     site = install(ROOT / "examples" / "extending_engine", tmp_path / "site")
-    path = config(tmp_path, videos, "store", task_seconds=0.02, **ENGINES[name])
+    # Tasks of several videos, each committed as soon as it is done.
+    path = config(tmp_path, videos, "store", task_seconds=0.05, commit_seconds=1e-6, **ENGINES[name])
     report = result("build", "--config", str(path), site=site)
-    assert report["num_tasks_executed"] >= 3
+    assert 2 <= report["num_tasks_executed"] < len(NAMES)
+    assert len(list((tmp_path / "store" / "commits").glob("windows-*/*.parquet"))) == len(NAMES)
+    assert report["num_rows"] == {
+        key: sum(len(feature[video_id]) for video_id in NAMES)
+        for key, feature in ((item.recipe.key, item) for item in features(tmp_path / "store"))
+    }
     assert rows(tmp_path / "store") == rows(at_once)
 
 

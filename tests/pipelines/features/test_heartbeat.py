@@ -56,8 +56,8 @@ def test_a_task_of_seventy_videos_is_not_silent() -> None:
     assert [line["event"] for line in lines] == ["heartbeat"] * 7
     assert [line["videos_done"] for line in lines] == list(range(7))
     assert (lines[0]["eta_seconds"], lines[0]["num_quarantined"]) == (None, 0)
-    # 6 of 70 videos in 210 s: the other 64 take 2,240.
-    assert lines[-1]["eta_seconds"] == pytest.approx(210 * 64 / 6, abs=0.1)
+    # 120 of 1,400 windows in 210 s: the other 1,280 take 2,240.
+    assert lines[-1]["eta_seconds"] == pytest.approx(210 * 1280 / 120, abs=0.1)
     assert lines[-1]["videos_per_second"] == pytest.approx(6 / 210, abs=1e-3)
     assert (lines[-1]["num_quarantined"], lines[-1]["num_windows"]) == (2, 120)
 

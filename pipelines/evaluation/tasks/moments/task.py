@@ -1,7 +1,7 @@
 """``task: moments``: R@n at IoU m, mIoU and mAP of moments found for language queries."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -19,9 +19,11 @@ from clipmill.pipelines.evaluation.tasks.moments.score import (
     moment_baseline_scores,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_fingerprint
+from clipmill.schemas.config_evaluate import PredictionsConfig
 from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
+from clipmill.stores.formats.records import SegmentTable
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -57,6 +59,7 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
             notes.append(
                 "all scores are equal, so answers rank by start; write order: file_order to take them in order"
             )
+        notes += _run_notes(item, truth)
         if config.baselines and baselines is None:
             notes.append("no baselines: no video has a duration (give ground_truth.durations)")
         elif baselines is not None and baselines.tuned_on_scored:
@@ -65,7 +68,8 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
             name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
         )
         evaluations.append(replace(found, run=answered.told(found.run, notes)))
-    data = {
+    data: dict[str, Any] = {} if config.ground_truth.subset is None else {"subset": config.ground_truth.subset}
+    data |= {
         "fingerprint": segments_fingerprint(truth.windows),
         "num_queries": len(truth.windows.video_ids),
         "num_windows": len(truth.windows),
@@ -97,4 +101,19 @@ def report(evaluation: Evaluation[MomentsEvaluation], config: MomentsConfig, sou
     return moments_report(evaluation.score, evaluation.evaluated, seed=config.seed)
 
 
-TASK = Task("moments", "R@n at IoU m, mIoU and mAP of moment retrieval", MomentsConfig, evaluate, report)
+def predict(item: PredictionsConfig, config: MomentsConfig) -> SegmentTable:
+    """Returns what a trained run answers; torch is loaded here."""
+    from clipmill.pipelines.evaluation.tasks.moments import trained
+
+    return trained.predict(item, config)
+
+
+def _run_notes(item: PredictionsConfig, truth: MomentTruth) -> tuple[str, ...]:
+    if item.run is None:
+        return ()
+    from clipmill.pipelines.evaluation.tasks.moments.trained import run_notes
+
+    return run_notes(item, truth)
+
+
+TASK = Task("moments", "R@n at IoU m, mIoU and mAP of moment retrieval", MomentsConfig, evaluate, report, predict)

@@ -33,8 +33,11 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.model import validate
 
 
-def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) -> Items:
+def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str, needs_labels: bool = True) -> Items:
     """Returns the clips of `data`, or of what the run was trained on, split as there.
+
+    Args:
+        needs_labels: whether each clip must have one.
 
     Raises:
         UsageError: there is neither, the features are no longer those the run was trained on, or its training clips
@@ -45,8 +48,8 @@ def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) ->
             raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
         data = validate(DataConfig, trained.origin.config["data"], "the run's data")
     if trained is None:
-        return read_items(data, COSINE_INPUTS)
-    items = read_items(data, dict(trained.card.inputs), vocabularies=trained.origin.vocabularies)
+        return read_items(data, COSINE_INPUTS, needs_labels)
+    items = read_items(data, dict(trained.card.inputs), needs_labels, trained.origin.vocabularies)
     _check_same_data(trained, items, run)
     return items
 
