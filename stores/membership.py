@@ -5,6 +5,7 @@ full manifest decides; additive ones since add to it. Items that only an import 
 `clipmill remove` takes videos out by a record of its own, which a later run that lists them outweighs.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -69,16 +70,19 @@ def membership(runs: Sequence[RunVideos], removals: Mapping[str, Iterable[str]])
 def unlisted_by(listed: Collection[str], served: Mapping[str, str]) -> dict[str, str]:
     """Returns what of `served` a full manifest with the ids `listed` leaves out, each with its fingerprint."""
     gone = served.keys() - (listed if isinstance(listed, set | frozenset) else set(listed))
-    return {name: served[name] for name in served if name in gone and not is_imported_fingerprint(name, served[name])}
+    return {name: served[name] for name in gone if not is_imported_fingerprint(name, served[name])}
 
 
 def copies(fingerprints: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Returns the groups of ids whose videos hold the same bytes, each sorted, by their first id."""
+    if len(set(fingerprints.values())) == len(fingerprints):  # as it is nearly always, and is quickly known
+        return []
+    counts = Counter(fingerprints.values())
     groups: dict[str, list[str]] = {}
     for video_id, fingerprint in fingerprints.items():
-        if fingerprint:
+        if fingerprint and counts[fingerprint] > 1:
             groups.setdefault(fingerprint, []).append(video_id)
-    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+    return sorted(tuple(sorted(group)) for group in groups.values())
 
 
 def fingerprints_of(videos: Iterable[Video]) -> dict[str, str]:
