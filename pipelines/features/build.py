@@ -361,7 +361,8 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     store.write_run_file(run_id, "build.json", json.dumps({"features": features}, indent=1, sort_keys=True))
-    write_start(store, run_id, planned.config.engine, budgets)
+    engine = planned.config.engine
+    write_start(store, run_id, engine.name, engine.num_workers, budgets.as_json())
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
