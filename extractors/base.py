@@ -167,6 +167,9 @@ class ExtractorCard:
         options: model of the extractor's own switches.
         gmac_per_window: cost of one default window in 1e9 multiply-accumulates, for tasks of equal length.
         batch_windows: hint for a forward pass on a CPU.
+        fills_batches: whether a batch that is not full is filled up before `Extractor.forward`, so that the network
+            sees one shape and a window's row does not depend on how many others were at hand. False where it takes
+            windows one by one anyway.
         extras: further per-row columns its reducer makes, name to numpy dtype name.
         variant: the card as given options make it (other windows, layers, costs, weights or preprocessing), from an
             instance of `options`; None where options change none of these. Planning resolves a recipe against the
@@ -196,6 +199,7 @@ class ExtractorCard:
     options: type[Model] = NoOptions
     gmac_per_window: float = 1.0
     batch_windows: int = 8
+    fills_batches: bool = True
     extras: Mapping[str, str] = field(default_factory=dict)
     variant: "Callable[[Any], ExtractorCard] | None" = None
     resolve_files: Callable[[Recipe], Recipe] | None = None
@@ -235,7 +239,8 @@ class Extractor(Protocol):
             frames: ``uint8[N, T, H, W, C]``, RGB (or one grey channel), already resized and cropped as the recipe's
                 `Preprocess` says. Colour order, scale, mean and std are applied here, on the device.
 
-        N windows in one call give what N calls give, up to the last bits of the arithmetic.
+        N windows in one call give what N calls give, up to the last bits of the arithmetic. In two calls with the same
+        N a window gives the same bits, whatever its place and whichever windows are beside it.
         """
         ...
 

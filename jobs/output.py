@@ -21,10 +21,13 @@ from clipmill.schemas.errors import (
     EXIT_FAILURE,
     EXIT_RETRYABLE,
     ClipmillError,
+    CopiesAcrossSplitWarning,
     EngineError,
     RenamedKeyWarning,
 )
 from clipmill.schemas.secrets import MaskedStream
+
+OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +54,9 @@ def run_verb(
         resume_hint: what an interrupted user should do next.
         log_file: all that is printed is appended to it as well.
 
-    A domain error is one line and its own exit code; Ctrl-C and SIGTERM end with 4, because running the same command
-    again goes on; a traceback is shown only for a bug of ours.
+    A domain error is one line and its own exit code; Ctrl-C, SIGTERM and SIGHUP (a terminal that closes) end with 4,
+    because running the same command again goes on; under ``nohup`` SIGHUP does nothing. A
+    traceback is shown only for a bug of ours.
     """
     mask_output()
     if log_file is not None:
@@ -62,6 +66,8 @@ def run_verb(
             _fail(str(error), type(error).__name__, error.exit_code, as_json)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s", stream=sys.stderr)
     signal.signal(signal.SIGTERM, _terminate)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         with warnings_noted():
             outcome = verb()
@@ -97,18 +103,15 @@ def mask_output() -> None:
 
 @contextmanager
 def warnings_noted() -> Iterator[None]:
-    """Prints one line on standard error for each old name of a config's key that is read meanwhile.
-
-    And one for each precision that is slower here than float32.
-    """
+    """Prints one line on standard error for each warning of ours that is given meanwhile, once."""
     seen: set[str] = set()
     with warnings.catch_warnings():
-        for own in (RenamedKeyWarning, SlowPrecisionWarning):
+        for own in OWN_WARNINGS:
             warnings.simplefilter("always", own)
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, RenamedKeyWarning | SlowPrecisionWarning):
+            if not issubclass(category, OWN_WARNINGS):
                 show(message, category, *place, **more)
             elif str(message) not in seen:
                 seen.add(str(message))

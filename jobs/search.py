@@ -2,7 +2,6 @@
 
 import json
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import keep_config, read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
@@ -27,6 +26,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     check_recipe_trained_on,
     chosen_spaces,
     comparable,
+    with_rerank,
 )
 from clipmill.pipelines.evaluation.tasks.retrieval.trained import model_spaces
 from clipmill.pipelines.features.extraction import resolve_device
@@ -81,7 +81,7 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     Exit code 3 when a query could not be used; the others are searched all the same.
     """
     config = read_config(SearchConfig, path, overrides)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     searched = _open(config)
     spaces = _spaces(searched, config)
     feature = searched.image[1]
@@ -100,6 +100,7 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
         (out / "results.json").write_text(
             json.dumps(results, sort_keys=True, ensure_ascii=False, indent=1) + "\n", "utf-8"
         )
+        keep_config(config, out, "search")
     except OSError as error:
         got = error.strerror or str(error)
         raise StorageUnavailableError(
@@ -181,6 +182,7 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
                 )
             )
         spaces = {COSINE: Cosine(array_name(searched.query), array_name(searched.gallery[0]))}
+    spaces = with_rerank(spaces, config.rerank, "search")
     return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
 
 

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.run_progress import duration
-from clipmill.schemas.config import dump_config, parse_config, parse_mapping
+from clipmill.schemas.config import parse_config, parse_mapping
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 
@@ -36,13 +36,15 @@ def run_sweep(path: str, overrides: Sequence[str]) -> Outcome:
     from clipmill.pipelines.sweeps.trials import write_json, write_text
 
     config = parse_config(SweepConfig, read_text_of(path), overrides, path)
-    shown = dump_config(config)
-    print(shown.rstrip(), file=sys.stderr)
+    shown = tell_config(config)
     started = time.monotonic()
-    result = sweep(config, train_keys_of(config), tune_runner(config.concurrent), TrialProgress(sys.stderr))
+    result = sweep(
+        config, train_keys_of(config), tune_runner(config.concurrent, config.connect_seconds), TrialProgress(sys.stderr)
+    )
     out = Path(config.out)
     plain = to_plain(result)
     write_json(out / RESULTS, plain)
+    keep_config(config, out, "sweep")
     write_text(out / TABLE, trials_csv([point.point for point in result.points], result.results))
     best = best_train_keys(result)
     if best is not None:
@@ -69,7 +71,7 @@ def train_keys_of(config: SweepConfig) -> Mapping[str, Any]:
     return config.train
 
 
-def tune_runner(concurrent: int) -> "Runner":
+def tune_runner(concurrent: int, connect_seconds: float) -> "Runner":
     """Returns what runs trials on Ray Tune.
 
     Raises:
@@ -84,7 +86,7 @@ def tune_runner(concurrent: int) -> "Runner":
         raise UsageError(
             describe("sweep", "ray", "Ray with its Tune", f"no module {missing}", "pip install 'clipmill[ray]'")
         ) from None
-    return runner(concurrent)
+    return runner(concurrent, connect_seconds)
 
 
 class TrialProgress:
@@ -150,7 +152,5 @@ def _lines(result: "SweepResult") -> list[str]:
     for point in result.points:
         lines += [f"  failed: {point.point.name}, seed {seed}: {error}" for seed, error in point.errors.items()]
     if result.best is not None:
-        lines.append(
-            f"  best: {result.points[result.best].point.name}; clipmill train --config {result.config.out}/{BEST}"
-        )
+        lines.append(f"  best: {result.points[result.best].point.name}; clipmill train {result.config.out}/{BEST}")
     return lines

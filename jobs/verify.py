@@ -20,8 +20,9 @@ from clipmill.stores.store import Store
 from clipmill.stores.verify import verify_commits
 
 RELATIVE_TOLERANCE = 1e-3
-"""Rows computed again share no batch with the stored ones and may come from another machine's arithmetic: what is
-allowed is this share of the row's length (ours; the last bits of float32 sums over 10^5 terms stay well below it)."""
+"""Rows computed again have the batch size and the threads of the stored ones, but may come of another machine's
+arithmetic: what is allowed is this share of the row's length (ours; the last bits of float32 sums over 10^5 terms stay
+well below it)."""
 
 
 def run_verify(url: str, sample: float, seed: int) -> Outcome:
@@ -35,7 +36,6 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
     damaged = verify_commits(store)
     problems = [f"{item.shard}: {item.message}" for item in damaged]
     features = FeatureStore(url)
-    device = resolve_device("auto", num_cores())
     checked: list[dict[str, Any]] = []
     imported = [name for name in features.features if features[name].recipe.is_imported]
     for name in features.features:
@@ -45,9 +45,13 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
         ids = feature.video_ids
         if not ids or sample == 0:
             continue
+        passports = {row["video_id"]: row["passport"] for row in feature.index().to_pylist()}
         chosen = random.Random(seed).sample(ids, max(1, round(sample * len(ids))))
         for video_id in sorted(chosen):
-            outcome = _check(features.videos()[video_id], feature.recipe, feature[video_id], device)
+            made_with = passports[video_id]
+            device = resolve_device("auto", made_with["num_threads"] or num_cores())
+            video = features.videos()[video_id]
+            outcome = _check(video, feature.recipe, feature[video_id], device, made_with["batch_windows"])
             checked.append({"feature": name, "video_id": video_id} | outcome)
             if outcome["problem"]:
                 problems.append(f"{name} {video_id}: {outcome['problem']}")
@@ -71,12 +75,12 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
     return Outcome(data, "\n".join(lines), EXIT_FAILURE if problems else EXIT_COMPLETE)
 
 
-def _check(video: Video, recipe: Recipe, stored: Rows, device: str) -> dict[str, Any]:
+def _check(video: Video, recipe: Recipe, stored: Rows, device: str, batch_windows: int | None) -> dict[str, Any]:
     try:
         with local_copy(video.uri) as path:
             if video_fingerprint(path, video.stream) != video.fingerprint:
                 return _outcome("the file has changed since; run clipmill build --recheck bytes")
-        rows = recompute(video, recipe, device)
+        rows = recompute(video, recipe, device, batch_windows=batch_windows)
     except VideoError as error:
         return _outcome(error.message)
     if rows.values.shape != stored.values.shape:

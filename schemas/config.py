@@ -1,11 +1,13 @@
 """The YAML files of the jobs, as models. Key names are part of the command-line contract."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
@@ -25,6 +27,20 @@ class StoreConfig(Model):
     format: str = "zarr"
     dataset: str | None = None
     attempts: int = Field(default=5, ge=1)
+
+
+class BuildStoreConfig(StoreConfig):
+    """Where a build keeps features, and what its list of videos means for those the store has already.
+
+    Attributes:
+        manifest: ``full``: the folder or manifest is the whole dataset, and what it no longer has is no longer served
+            (its rows stay until ``clipmill remove --missing``); ``additive``: it adds to what is there.
+        max_unlisted_share: a full manifest that lacks five or more of the store's videos, and a larger share of them
+            than this, is refused (ours): a folder that is mounted in part, or a list of new videos alone.
+    """
+
+    manifest: Literal["full", "additive"] = "full"
+    max_unlisted_share: float = Field(default=0.5, ge=0, le=1)
 
 
 class VideosConfig(Model):
@@ -134,8 +150,10 @@ class EngineConfig(Model):
         device: ``auto`` picks a GPU where there is one.
         threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
         task_seconds: size of a task: estimated seconds of work.
+        commit_seconds: a task that takes longer is committed in parts of about so many measured seconds (ours: what a
+            kill may cost); a single video is committed whole.
         max_attempts: tries for one video before it is quarantined.
-        batch_windows: most windows in one forward pass; None: the extractor's hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: the extractor's hint.
         max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
             vanish, storage that refuses, memory that runs out) instead of putting them into quarantine; ours.
     """
@@ -144,6 +162,7 @@ class EngineConfig(Model):
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
     task_seconds: float = Field(default=300.0, gt=0)
+    commit_seconds: float = Field(default=300.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
     max_fault_share: float = Field(default=0.2, ge=0, le=1)
@@ -155,13 +174,13 @@ class EngineConfig(Model):
 
 
 class BuildConfig(Model):
-    """``clipmill build --config FILE``.
+    """``clipmill build FILE``.
 
     Which engines and shard formats there are is not known here: `clipmill.pipelines.features.build_config` reads a
     file with the model of the engine it names.
     """
 
-    store: StoreConfig
+    store: BuildStoreConfig
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
@@ -217,6 +236,7 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        queries: of models that localise: sentences and their moments, which are the items; `split` is theirs then.
         label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
             name there are one class.
     """
@@ -225,6 +245,7 @@ class DataConfig(Model):
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    queries: MomentQueriesConfig | None = None
     label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -235,6 +256,8 @@ class DataConfig(Model):
                 raise ValueError(f"expected {name} once, got it in inputs too; leave one out")
         if not self.sources:
             raise ValueError("expected at least one input, such as image: vgg16 and video: c3d")
+        if self.queries is not None and (self.split != SplitConfig() or self.label_map is not None):
+            raise ValueError("queries: split and label_map mean nothing beside them; give queries.validation")
         return self
 
     @property
@@ -306,6 +329,7 @@ class TrainerConfig(Model):
     Attributes:
         max_failures: so often a lost worker is made good from the last checkpoint; once more ends the run.
         timeout_seconds: a worker that the others wait for longer than this counts as lost.
+        connect_seconds: how long Ray may take to answer or to start, and how long it may be gone later on.
     """
 
     name: Literal["local", "ray"] = "local"
@@ -313,6 +337,7 @@ class TrainerConfig(Model):
     address: str | None = None
     max_failures: int = Field(default=3, ge=0)  # ours
     timeout_seconds: int = Field(default=600, ge=1)  # ours: as long as Ray's own health check of a worker
+    connect_seconds: float = Field(default=120.0, gt=0)  # ours: see clipmill.pipelines.ray_cluster
 
     @model_validator(mode="after")
     def _keys_of_its_own(self) -> "TrainerConfig":
@@ -327,7 +352,7 @@ def _default(model: Model, key: str) -> Any:
 
 
 class TrainConfig(Model):
-    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report.
+    """``clipmill train FILE``. `out` is the folder of the run: checkpoints and report.
 
     Attributes:
         tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
@@ -374,7 +399,26 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
     Raises:
         ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
     """
-    return validate(model, parse_mapping(text, overrides, source), source)
+    with blamed(overrides, source):
+        return validate(model, parse_mapping(text, overrides, source), source)
+
+
+@contextmanager
+def blamed(overrides: Sequence[str], source: str) -> Iterator[None]:
+    """Puts ``--set`` in place of `source` where a `ConfigError` raised meanwhile is about what an override set."""
+    try:
+        yield
+    except ConfigError as error:
+        given = [override.partition("=")[0] for override in overrides]
+
+        def line_of(line: str) -> str:
+            where, colon, rest = line.removeprefix(f"{source} ").partition(":")
+            of_override = line.startswith(f"{source} ") and any(
+                where == key or where.startswith(f"{key}.") for key in given
+            )
+            return f"--set {where}{colon}{rest}" if of_override else line
+
+        raise ConfigError("\n".join(line_of(line) for line in str(error).splitlines())) from None
 
 
 def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "config") -> dict[str, Any]:

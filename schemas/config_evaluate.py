@@ -11,46 +11,12 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clipmill.schemas.config import parse_config
+from clipmill.schemas.config_truth import IdsConfig as IdsConfig
+from clipmill.schemas.config_truth import TruthConfig as TruthConfig
 from clipmill.schemas.model import LocalPath, Model
 
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
-
-
-class IdsConfig(Model):
-    """How the ids of a file become those of the other side.
-
-    Attributes:
-        drop_prefix: taken off the beginning of each id that has it, such as ``v_``.
-        drop_ending: drop what follows the last dot of each id (``.mp4``).
-    """
-
-    drop_prefix: str = ""
-    drop_ending: bool = False
-
-    def id_of(self, name: str) -> str:
-        """Returns the id that `name` stands for."""
-        name = name.removeprefix(self.drop_prefix)
-        return name.rpartition(".")[0] or name if self.drop_ending else name
-
-
-class TruthConfig(IdsConfig):
-    """The ground truth.
-
-    Attributes:
-        format: a name of `stores/formats/registry`; None: found out from the content.
-        subset: ``activitynet``: ``validation`` and so on (None: all videos); ``thumos14``: ``test`` or ``val``.
-        durations: JSON or CSV of video to seconds, where the ground truth has none: baselines need them.
-        inverted: ``charades_sta``: what to do with lines whose start is after their end.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"backwards": "inverted"}
-
-    file: str = Field(min_length=1)
-    format: str | None = None
-    subset: str | None = None
-    durations: str | None = None
-    inverted: Literal["refuse", "drop", "swap"] = "refuse"
 
 
 class PredictionsConfig(IdsConfig):
@@ -130,10 +96,13 @@ class PredictionTaskConfig(TaskConfig):
 
     Attributes:
         predictions: one or several; several make a table.
+        min_coverage: least share of the queries (annotated videos, items) that a set of predictions has to answer;
+            below it the ids are taken to be wrong and the set is refused. 0: any will do.
     """
 
     ground_truth: TruthConfig
     predictions: tuple[PredictionsConfig, ...]
+    min_coverage: float = Field(default=0.5, ge=0, le=1)  # ours: half
 
     @field_validator("ground_truth", mode="before")
     @classmethod

@@ -41,13 +41,14 @@ class QueriesConfig(Model):
 
 
 class SearchConfig(Model):
-    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
+    """``clipmill search FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
 
     Attributes:
         data: with `run`: another store than the one it was trained on, with the same recipes.
         checkpoint: of the run; default: its newest.
         k: clips retrieved per query and space.
         spaces: of the model; default: all.
+        rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
         weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
         device: for the network that embeds the queries.
     """
@@ -58,6 +59,7 @@ class SearchConfig(Model):
     checkpoint: str | None = None
     k: int = Field(default=10, ge=1, le=1000)
     spaces: tuple[str, ...] = ()
+    rerank: int | None = Field(default=None, ge=1)
     weights: str | None = Field(default=None, min_length=1)
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: LocalPath = "out/search"

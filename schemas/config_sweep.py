@@ -17,6 +17,7 @@ class TrialsConfig(Model):
         seeds: each point is trained once with each.
         seed_keys: keys of the train config that take the seed.
         concurrent: trainings at the same time.
+        connect_seconds: how long Ray may take to answer or to start, and how long it may be gone later on.
         keep_checkpoints: keep those of every trial; otherwise they are deleted once it is evaluated.
         out: folder of the results.
     """
@@ -26,6 +27,7 @@ class TrialsConfig(Model):
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
     seed_keys: tuple[str, ...] = Field(default=("loop.seed",), min_length=1)
     concurrent: int = Field(default=1, ge=1)
+    connect_seconds: float = Field(default=120.0, gt=0)  # ours: see clipmill.pipelines.ray_cluster
     keep_checkpoints: bool = False
     out: LocalPath
 
@@ -95,7 +97,7 @@ class PointConfig(Model):
 
 
 class SweepConfig(TrialsConfig):
-    """``clipmill sweep --config FILE``: one of `grid`, `random` and `points`.
+    """``clipmill sweep FILE``: one of `grid`, `random` and `points`.
 
     Attributes:
         train: a config of ``clipmill train``: its file, or its keys.

@@ -1,10 +1,11 @@
 """Shard tasks, what runs them, and what they report."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from clipmill.schemas.fingerprint import fingerprint
-from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.recipe import IMPORTED, Recipe
 from clipmill.schemas.records import Quarantined, Video
 
 
@@ -45,6 +46,16 @@ def clips_fingerprint(video: Video) -> str:
     return fingerprint([[segment.start_seconds, segment.stop_seconds] for segment in video.segments])
 
 
+def imported_fingerprint(video_id: str) -> str:
+    """Returns the fingerprint of an item whose bytes no build has read: it follows from the id."""
+    return fingerprint({IMPORTED: video_id})
+
+
+def is_imported_fingerprint(video_id: str, video_fingerprint: str) -> bool:
+    """Returns whether only an import has brought the item: no build has read its bytes."""
+    return video_fingerprint == imported_fingerprint(video_id)
+
+
 def with_file_digest(clips: str, digest: str) -> str:
     """Returns the clips' fingerprint as commits have it: with the digest of further files, where a recipe reads any."""
     return fingerprint({"clips": clips, "files": digest}) if digest else clips
@@ -63,7 +74,8 @@ class WorkerSpec:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is resolved on the worker.
         num_threads: compute threads of the forward pass: part of what decides the last bit, so part of the spec.
-        batch_windows: most windows in one forward pass; None: by the extractor's own hint.
+        batch_windows: windows in one forward pass, short ones being filled up; None: by the extractor's own hint. It
+            decides the last bit too.
         decode_deadline_seconds: longest wait for a video's decoder beyond `deadline_factor` times its duration.
         decode_memory_bytes: ceiling of the decode child's address space.
         decode_videos_per_child: the child is recycled after this many videos.
@@ -76,6 +88,10 @@ class WorkerSpec:
         stop_at: Unix seconds; no video is begun that would not be done by then, and none goes on after it.
         max_quarantined: once the run has put more videos into quarantine, no further one is begun; None: any number.
         note_seconds: between two notes of how far a task is; None: none.
+        commit_seconds: a task that takes longer is committed in parts, each of about that length.
+        run_file: of the store, written by this run: where a worker's own view of the store lacks it, it sees another.
+        weights: local files and folders that the recipes read; a worker needs them at the same paths.
+        videos: some of the local videos; a worker that sees none of them has not their folder.
     """
 
     store_url: str
@@ -96,6 +112,10 @@ class WorkerSpec:
     stop_at: float | None = None
     max_quarantined: int | None = None
     note_seconds: float | None = None
+    commit_seconds: float = 300.0
+    run_file: str | None = None
+    weights: tuple[str, ...] = ()
+    videos: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +141,7 @@ class TaskResult:
         forward: per recipe key, windows that went through the network and the seconds it took.
         num_storage_retries: storage calls that had to be made again.
         num_videos_left: videos that were not begun, or not finished, because a budget of the run was spent.
+        lowered_batch_windows: per recipe key, the batch size it came to, the device having no memory for the one set.
         num_batches_decoded, num_batches_ahead: batches of frames from the decoder, and over them the sum of those that
             were decoded already and waited.
         num_reads, num_writes, num_bytes_written: storage calls (listings count as writes, as stores bill them), and
@@ -144,12 +165,60 @@ class TaskResult:
     peak_memory_bytes: int = 0
     num_storage_retries: int = 0
     num_videos_left: int = 0
+    lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
     num_batches_decoded: int = 0
     num_batches_ahead: int = 0
     num_reads: int = 0
     num_writes: int = 0
     num_bytes_written: int = 0
     device: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPart:
+    """Videos of a task that were committed before the rest of it, for a second try of the task in the same run.
+
+    Written before the commits that it speaks of: what counts is still whether those are there.
+
+    Attributes:
+        key: of the task of these videos; the name of the commits.
+        recipes: fingerprints of those that have a commit of this part; the others have no rows of these videos.
+    """
+
+    task_key: str
+    key: str
+    video_ids: tuple[str, ...]
+    recipes: tuple[str, ...]
+    result: TaskResult
+
+
+def merged(key: str, results: Sequence[TaskResult]) -> TaskResult:
+    """Returns what the task of that key did, given what its parts did."""
+    sums: dict[str, Any] = {
+        name: sum(getattr(result, name) for result in results)
+        for name in TaskResult.__dataclass_fields__
+        if name.startswith("num_") and name not in ("num_rows", "num_windows")
+    }
+    return TaskResult(
+        key=key,
+        executed=True,
+        num_rows=_summed([result.num_rows for result in results]),
+        num_windows=_summed([result.num_windows for result in results]),
+        seconds=_summed([result.seconds for result in results]),
+        quarantined=tuple(item for result in results for item in result.quarantined),
+        device=next((result.device for result in results if result.device), ""),
+        peak_memory_bytes=max((result.peak_memory_bytes for result in results), default=0),
+        lowered_batch_windows={name: size for result in results for name, size in result.lowered_batch_windows.items()},
+        **sums,
+    )
+
+
+def _summed(counts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for count in counts:
+        for name, value in count.items():
+            found[name] = found.get(name, 0) + value
+    return found
 
 
 @dataclass(frozen=True, slots=True)

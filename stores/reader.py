@@ -461,9 +461,10 @@ class Feature:
                 spans.setdefault(place.shard, []).append((place.start, place.stop))
         blocks = []
         most = max(1, _BLOCK_BYTES // (4 * self.dim))
+        url = self._store.objects.absolute_url
         for shard, whole in spans.items():
             for parts in _pieces(_merged(whole), most):
-                rows: Any = dask.delayed(_block, pure=True)(self._store.url, shard, parts)  # type: ignore[attr-defined]
+                rows: Any = dask.delayed(_block, pure=True)(url, shard, parts)  # type: ignore[attr-defined]
                 shape = (sum(stop - start for start, stop in parts), self.dim)
                 blocks.append(dask.array.from_delayed(rows, shape=shape, dtype=np.float32))  # type: ignore[no-untyped-call]
         if not blocks:

@@ -54,11 +54,15 @@ class ProgramExtractor:
             VideoError: ``frame_size``: the program takes frames of another size.
         """
         self._check_size(*frames.shape[1:4])
-        step = self._most_windows or len(frames)
+        num_windows = len(frames)
+        step = min(self._most_windows or num_windows, num_windows)
+        if num_windows % step:
+            # All parts have one size, so that a window's bits do not depend on the part it is in.
+            frames = np.concatenate([frames, np.repeat(frames[-1:], -num_windows % step, axis=0)])
         with torch.inference_mode(), self._precision():
             parts = [self.output(frames[start : start + step]) for start in range(0, len(frames), step)]
             rows = [pooled(part.float(), self._options).cpu().numpy() for part in parts]
-        return {"values": np.concatenate(rows)}
+        return {"values": np.concatenate(rows)[:num_windows]}
 
     def output(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the program's output ``[N, ...]`` for ``uint8[N, T, H, W, C]``, before it is pooled.

@@ -14,7 +14,7 @@ from clipmill.extractors.flow_files import FlowFiles, ImageFlows, values_of_leve
 from clipmill.extractors.i3d.card import CARD
 from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
 from clipmill.extractors.i3d.options import I3DOptions
-from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, parts
+from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, part_of
 from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
@@ -103,12 +103,15 @@ class I3DExtractor:
         extra = self._num_frames_without_flow
         num_steps = (frames.shape[1] - extra) // FRAMES_PER_STEP - 1
         found: npt.NDArray[np.float32] | None = None
-        for part, indices in parts(windows, MIN_FRAMES + extra).items():
-            of_part = [sources[index] for index in indices] if sources is not None else None
-            values = self._values(frames[indices, : part.num_frames], part.num_clip_frames - extra, of_part)
+        for index, window in enumerate(windows):
+            part = part_of(window, MIN_FRAMES + extra)
+            of_window = sources[index : index + 1] if sources is not None else None
+            # One by one: windows that are cut alike would else share a pass, whose size decides the last bits.
+            only = frames[index : index + 1, : part.num_frames]
+            values = self._values(only, part.num_clip_frames - extra, of_window)
             if found is None:
                 found = np.zeros((len(frames), num_steps, values.shape[2]), dtype=np.float32)
-            found[indices, : values.shape[1]] = values
+            found[index, : values.shape[1]] = values[0]
         return {"values": found if found is not None else np.zeros((0, num_steps, 0), dtype=np.float32)}
 
     @property

@@ -171,6 +171,8 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         options=I3DOptions,
         gmac_per_window=_gmac(options, frames, step),
         batch_windows=2,
+        # Steps: windows are cut to what is real of them, and go through the network one by one.
+        fills_batches=not options.steps,
         variant=_variant,
         resolve_files=_resolve_files,
         check=_check,

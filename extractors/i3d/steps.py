@@ -12,8 +12,7 @@ pass, cut into windows, is exact under three conditions:
   whole clip, and those 6 come from the neighbouring window.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -44,20 +43,17 @@ class Part(NamedTuple):
     num_clip_frames: int
 
 
-def parts(windows: Sequence[Window], least_frames: int) -> dict[Part, list[int]]:
-    """Returns the positions of `windows` by what the network is given of them.
+def part_of(window: Window, least_frames: int) -> Part:
+    """Returns what the network is given of a window.
 
     A clip of fewer than `least_frames` frames repeats its last one up to that (ours: the network makes no step of it).
     A window of a clip of unknown length is a clip of its own.
     """
-    found: defaultdict[Part, list[int]] = defaultdict(list)
-    for index, window in enumerate(windows):
-        num_frames = max(len(window.frames) - window.num_padded_frames, least_frames)
-        whole = max(window.num_clip_frames or num_frames, num_frames)
-        if whole > num_frames:
-            whole = num_frames + (whole - num_frames) % LENGTHS_ALIKE
-        found[Part(num_frames, whole)].append(index)
-    return dict(found)
+    num_frames = max(len(window.frames) - window.num_padded_frames, least_frames)
+    whole = max(window.num_clip_frames or num_frames, num_frames)
+    if whole > num_frames:
+        whole = num_frames + (whole - num_frames) % LENGTHS_ALIKE
+    return Part(num_frames, whole)
 
 
 class StepRows:

@@ -90,6 +90,7 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         options=RC3DOptions,
         gmac_per_window=per_frame * frames + per_cell * prod(options.pooled or release.pooled),
         batch_windows=1,
+        fills_batches=False,
         extras={"score": "float32", "class_index": "int32", "class_score": "float32"},
         variant=_variant,
         check=_check,

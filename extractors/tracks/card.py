@@ -55,6 +55,7 @@ def _variant(options: TracksOptions) -> ExtractorCard:
         variant=_variant,
         gmac_per_window=0.5,
         batch_windows=4,
+        fills_batches=False,
         extras={"shot": "int32", "track_frames": "int32", "x": "float32", "y": "float32"},
         check=_check,
     )

@@ -24,11 +24,14 @@ def check_ids(match: IdMatch) -> tuple[str, ...]:
     return () if match.complete else (f"ids of {match.left} and {match.right}: {match}",)
 
 
-def check_classes(truth: Segments, predictions: Segments) -> tuple[str, ...]:
+def check_classes(truth: Segments, predictions: Segments, least: float = 0.5) -> tuple[str, ...]:
     """Returns a note that lists predicted classes without ground truth and true classes never predicted.
 
+    Args:
+        least: smallest share of the true classes that may be predicted, where more would be if they were spelt alike.
+
     Raises:
-        FormatError: no class is on both sides.
+        FormatError: no class is on both sides, or a spelling keeps most of them apart.
     """
     sides = []
     for table in (truth, predictions):
@@ -37,8 +40,23 @@ def check_classes(truth: Segments, predictions: Segments) -> tuple[str, ...]:
     if not sides[1]:
         return ()
     match = match_ids(sides[0], sides[1], "classes of the ground truth", "classes of the predictions")
-    require_ids(match)
+    require_classes(match, least)
     return () if match.complete else (f"classes: {match}",)
+
+
+def require_classes(match: IdMatch, least: float) -> None:
+    """Refuses classes of which none is on both sides, or few are because they are spelt differently.
+
+    Raises:
+        FormatError: with the counts and examples of both sides.
+    """
+    require_ids(match)
+    num_true = match.num_both + len(match.only_left)
+    if match.hint and match.num_both < least * num_true:
+        raise FormatError(
+            f"{match.left} and {match.right}: expected at least {100 * least:g} % of the {num_true} in common, got "
+            f"{match}; spell them alike, or set min_coverage: 0"
+        )
 
 
 def inverted_notes(

@@ -64,27 +64,37 @@ class Ticket:
     window: Window
 
 
+MOST_SHAPES = 4
+"""ours: so many shapes of windows wait for their batch at a time; it bounds memory."""
+
+
 class Batcher:
-    """Collects windows of many videos into batches ``uint8[N, T, H, W, C]`` of one shape."""
+    """Collects windows of many videos into batches ``uint8[N, T, H, W, C]`` of one shape.
+
+    Windows of several shapes are collected side by side, so that videos of two sizes do not end each other's batches.
+    """
 
     def __init__(self, batch_windows: int) -> None:
         self._batch_windows = batch_windows
-        self._tickets: list[Ticket] = []
-        self._windows: list[Pixels] = []
+        self._waiting: dict[tuple[int, ...], tuple[list[Ticket], list[Pixels]]] = {}
 
     def add(self, ticket: Ticket, frames: Sequence[Pixels]) -> Iterator[tuple[list[Ticket], Pixels]]:
-        """Takes one window; yields full batches. A window of another shape first flushes what is there."""
+        """Takes one window; yields full batches, and what there is of the oldest shape where there are too many."""
         stacked = np.stack(frames)
-        if self._windows and self._windows[0].shape != stacked.shape:
-            yield from self.flush()
-        self._tickets.append(ticket)
-        self._windows.append(stacked)
-        if len(self._tickets) >= self._batch_windows:
-            yield from self.flush()
+        shape = stacked.shape
+        if shape not in self._waiting and len(self._waiting) >= MOST_SHAPES:
+            yield self._take(next(iter(self._waiting)))
+        tickets, windows = self._waiting.setdefault(shape, ([], []))
+        tickets.append(ticket)
+        windows.append(stacked)
+        if len(tickets) >= self._batch_windows:
+            yield self._take(shape)
 
     def flush(self) -> Iterator[tuple[list[Ticket], Pixels]]:
         """Yields what is left, if anything."""
-        if self._tickets:
-            tickets, windows = self._tickets, self._windows
-            self._tickets, self._windows = [], []
-            yield tickets, np.stack(windows)
+        while self._waiting:
+            yield self._take(next(iter(self._waiting)))
+
+    def _take(self, shape: tuple[int, ...]) -> tuple[list[Ticket], Pixels]:
+        tickets, windows = self._waiting.pop(shape)
+        return tickets, np.stack(windows)

@@ -11,6 +11,7 @@ from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, Reducer, WindowExtractor
 from clipmill.extractors.flow_files import FlowFiles
 from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
+from clipmill.pipelines.features.device_memory import BatchTooLargeError, empty_cache, is_out_of_memory
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
 from clipmill.schemas.arrays import Pixels
@@ -33,12 +34,20 @@ def resolve_device(device: str, num_threads: int) -> str:
 
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
-    available = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if available else "cpu"
-    if device.startswith("cuda") and not available:
-        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
     return device
+
+
+def check_device(device: str) -> None:
+    """Raises a `UsageError` where `device` is a GPU and this machine has none."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
 
 
 @dataclass(slots=True)
@@ -70,17 +79,20 @@ class _VideoState:
 
 
 class RecipeExtraction:
-    """Runs one recipe over the videos of a task, in batches that span videos.
+    """Runs one recipe over the videos of a task, in batches that span videos and have one size, filled up where needed.
 
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
-    its first attempt still has in a batch is thrown away.
+    its first attempt still has in a batch is thrown away. `add_frame` and `flush` raise BatchTooLargeError where the
+    device has no memory for a batch of several windows.
     """
 
     def __init__(self, recipe: Recipe, extractor: Extractor, batch_windows: int | None) -> None:
         self.recipe = recipe
         self.seconds = 0.0
         self.num_windows = 0
-        self.batch_windows = batch_windows or registry.card_of(recipe).batch_windows
+        card = registry.card_of(recipe)
+        self.batch_windows = batch_windows or card.batch_windows
+        self._fills_batches = card.fills_batches
         self._extractor = extractor
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}
@@ -130,6 +142,24 @@ class RecipeExtraction:
             if state.rows is not None and not state.dropped
         }
 
+    def is_settled(self, position: int) -> bool:
+        """Tells whether nothing more can come of the video: it has its rows, failed, or was given up."""
+        state = self._videos[position]
+        return state.dropped or state.error is not None or state.rows is not None
+
+    def take(self, position: int) -> Rows | VideoError | None:
+        """Returns the video's rows, or why there are none, and forgets it; None where it was given up."""
+        state = self._videos.pop(position, None)
+        if state is None or state.dropped:
+            return None
+        return state.error if state.error is not None else state.rows
+
+    def take_counts(self) -> tuple[float, int]:
+        """Returns the seconds in the network and the windows through it since this was asked last."""
+        counts = self.seconds, self.num_windows
+        self.seconds, self.num_windows = 0.0, 0
+        return counts
+
     def failures(self) -> list[tuple[int, VideoError]]:
         """Returns the videos the extractor could not handle."""
         return [
@@ -145,16 +175,32 @@ class RecipeExtraction:
         if len(live) < len(tickets):
             tickets, batch = [tickets[index] for index in live], batch[live]
         started = time.monotonic()
+        failure: Exception | None = None
         try:
-            outputs = self._outputs(tickets, batch)
+            outputs = self._outputs(*self._filled(tickets, batch))
         except Exception as error:
-            self.seconds += time.monotonic() - started
-            self._isolate(tickets, batch, error)
-            return
+            # Without its traceback, whose frames hold tensors on the device.
+            failure = error.with_traceback(None)
         self.seconds += time.monotonic() - started
+        if failure is not None:
+            if is_out_of_memory(failure):
+                self._make_room(failure)
+            self._isolate(tickets, batch, failure)
+            return
         self.num_windows += len(tickets)
         for index, ticket in enumerate(tickets):
             self._deliver(ticket, outputs, index)
+
+    def _filled(self, tickets: Sequence[Ticket], batch: Pixels) -> tuple[Sequence[Ticket], Pixels]:
+        """Returns the batch with its last window repeated up to the batch size.
+
+        Libraries choose the order of a sum by the shape of a batch: with one shape a row has the same bits whatever
+        windows are beside it, and however many.
+        """
+        missing = self.batch_windows - len(tickets)
+        if missing <= 0 or not self._fills_batches:
+            return tickets, batch
+        return [*tickets, *([tickets[-1]] * missing)], np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
     def _outputs(self, tickets: Sequence[Ticket], batch: Pixels) -> Outputs:
         windows = [ticket.window for ticket in tickets]
@@ -166,11 +212,21 @@ class RecipeExtraction:
         return self._extractor.forward(batch)
 
     def _is_live(self, ticket: Ticket) -> bool:
-        state = self._videos[ticket.video]
-        return not state.dropped and state.error is None and state.attempt == ticket.attempt
+        state = self._videos.get(ticket.video)
+        return state is not None and not state.dropped and state.error is None and state.attempt == ticket.attempt
+
+    def _make_room(self, error: Exception) -> None:
+        """Gives memory back to the device.
+
+        Raises:
+            BatchTooLargeError: a smaller batch may fit.
+        """
+        empty_cache()
+        if self.batch_windows > 1:
+            raise BatchTooLargeError(self.recipe, self.batch_windows, _first_line(error))
 
     def _isolate(self, tickets: Sequence[Ticket], batch: Pixels, error: Exception) -> None:
-        """Halves a batch that failed until the window at fault stands alone; so does one too large for the GPU."""
+        """Halves a batch that failed until the window at fault stands alone."""
         if len(tickets) > 1:
             middle = len(tickets) // 2
             self._forward(tickets[:middle], batch[:middle])
@@ -178,16 +234,15 @@ class RecipeExtraction:
             return
         ticket = tickets[0]
         state = self._videos[ticket.video]
-        state.error = (
-            error
-            if isinstance(error, VideoError)
-            else VideoError(
-                "extract",
-                "extractor_failed",
-                f"{self.recipe.name}: {type(error).__name__} in the window at {ticket.window.start_seconds:.3f} s: "
-                f"{_first_line(error)}; run clipmill requeue after fixing it",
-            )
-        )
+        place = f"{type(error).__name__} in the window at {ticket.window.start_seconds:.3f} s: {_first_line(error)}"
+        if isinstance(error, VideoError):
+            state.error = error
+        elif is_out_of_memory(error):
+            remedy = "take smaller frames, shorter windows, or a device with more memory"
+            state.error = VideoError("extract", "out_of_memory", f"{self.recipe.name}: {place}; {remedy}")
+        else:
+            remedy = "run clipmill requeue after fixing it"
+            state.error = VideoError("extract", "extractor_failed", f"{self.recipe.name}: {place}; {remedy}")
 
     def _deliver(self, ticket: Ticket, outputs: Outputs, index: int) -> None:
         state = self._videos[ticket.video]

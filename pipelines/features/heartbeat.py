@@ -63,7 +63,8 @@ class Heartbeat:
         self._ended.set()
         if not self._every_seconds:
             return
-        self._thread.join()
+        # A beat that waits for storage must not hold up whoever interrupts the run.
+        self._thread.join(None if error is None else 5.0)
         if error is None:
             self._clear()
 

@@ -7,16 +7,23 @@ from dataclasses import dataclass, replace
 
 from clipmill.extractors import registry
 from clipmill.extractors.flow_files import FLOW_MARK, UNREADABLE
-from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits, idle_children
 from clipmill.pipelines.decode.probe import probe, video_fingerprint
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.sources import is_local, local_copy, local_path
 from clipmill.schemas.errors import UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
-from clipmill.stores.store import Probe
+from clipmill.stores.store import Probe, ProbeTable
 
-PROBE_THREADS = 4
-"""Hashing releases the interpreter lock; more threads than this only fight for the disk (ours)."""
+LEAST_PROBE_THREADS = 4
+"""ours: fewer cores than this still wait for more files than one at a time, as disks answer late."""
+
+MOST_PROBE_THREADS = 32
+"""ours: each keeps a child of 40 MiB that reads headers."""
+
+VIDEOS_AT_A_TIME = 8192
+"""ours: so many are looked up among the known ones together."""
 
 PASSING_REASONS = frozenset({"deadline", "out_of_memory", "decoder_crashed"})
 """Failures that say as much of the machine as of the file: `clipmill requeue` must be able to try them anew."""
@@ -40,35 +47,56 @@ def probe_videos(
     known: Mapping[ProbeKey, Probe],
     on_probed: Callable[[int, int], None] | None = None,
     limits: InspectionLimits = DEFAULT_LIMITS,
+    num_threads: int | None = None,
 ) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
     """Returns every video probed, in order, and what was newly learnt (to be remembered by `Store.write_probes`).
 
     A local file whose path, size and modification time are known is not opened again. Remote objects are always read:
-    they have no modification time one can trust.
+    they have no modification time one can trust. What is new is read by `num_threads`; None: as many as there are
+    cores, at least `LEAST_PROBE_THREADS` and at most `MOST_PROBE_THREADS`.
 
     Raises:
         MachineFaultError: no child could be started to read headers in.
     """
     learnt: dict[ProbeKey, Probe] = {}
-
-    def one(video: Video) -> ProbedVideo:
-        key = _key(video)
-        found = known.get(key) if key is not None else None
-        if found is None:
-            found = _read(video, limits)
-            # A file nobody could read is not known (permission comes back without a new modification time), nor is one
-            # that a machine under load could not finish.
-            if key is not None and found.fingerprint and not (found.failure and found.failure[1] in PASSING_REASONS):
-                learnt[key] = found
-        return _apply(video, found)
-
     results: list[ProbedVideo] = []
-    with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="probe") as pool:
-        for result in pool.map(one, videos):
-            results.append(result)
-            if on_probed is not None:
-                on_probed(len(results), len(videos))
+    threads = num_threads or min(max(num_cores(), LEAST_PROBE_THREADS), MOST_PROBE_THREADS)
+    num_done = 0
+    with ThreadPoolExecutor(threads, thread_name_prefix="probe") as pool, idle_children(threads):
+        for start in range(0, len(videos), VIDEOS_AT_A_TIME):
+            part = videos[start : start + VIDEOS_AT_A_TIME]
+            keys = [_key(video) for video in part]
+            found = _find(known, keys)
+            # Threads only for what has to be read: to hand a video to one takes longer than to look it up.
+            unknown = [number for number, item in enumerate(found) if item is None]
+            num_done += len(part) - len(unknown)
+            if on_probed is not None and not unknown:
+                on_probed(num_done, len(videos))
+            reads = pool.map(lambda number: _read(part[number], limits), unknown)  # noqa: B023 (used up below)
+            for number, item in zip(unknown, reads, strict=True):
+                found[number] = item
+                key = keys[number]
+                # A file nobody could read is not known (permission comes back without a new modification time), nor is
+                # one that a machine under load could not finish.
+                if key is not None and item.fingerprint and not (item.failure and item.failure[1] in PASSING_REASONS):
+                    learnt[key] = item
+                num_done += 1
+                if on_probed is not None:
+                    on_probed(num_done, len(videos))
+            results += [
+                _apply(video, key, item) for video, key, item in zip(part, keys, found, strict=True) if item is not None
+            ]
     return results, learnt
+
+
+def _find(known: Mapping[ProbeKey, Probe], keys: Sequence[ProbeKey | None]) -> list[Probe | None]:
+    if not isinstance(known, ProbeTable):
+        return [None if key is None else known.get(key) for key in keys]
+    places = [number for number, key in enumerate(keys) if key is not None]
+    found: list[Probe | None] = [None] * len(keys)
+    for number, item in zip(places, known.find([key for key in keys if key is not None]), strict=True):
+        found[number] = item
+    return found
 
 
 def digest_files(
@@ -119,7 +147,7 @@ def digest_files(
             digests.append((recipe.fingerprint, digest))
         return replace(item, video=replace(item.video, file_digests=tuple(digests))) if digests else item
 
-    with ThreadPoolExecutor(PROBE_THREADS, thread_name_prefix="digest") as pool:
+    with ThreadPoolExecutor(LEAST_PROBE_THREADS, thread_name_prefix="digest") as pool:
         return list(pool.map(one, probed)), learnt
 
 
@@ -145,7 +173,17 @@ def _read(video: Video, limits: InspectionLimits) -> Probe:
         return Probe(fingerprint, None, (error.stage, error.reason, error.message))
 
 
-def _apply(video: Video, found: Probe) -> ProbedVideo:
-    num_bytes = os.stat(local_path(video.uri)).st_size if _key(video) is not None else 0
-    probed = replace(video, fingerprint=found.fingerprint, header=found.header, num_bytes=num_bytes)
+def _apply(video: Video, key: ProbeKey | None, found: Probe) -> ProbedVideo:
+    probed = Video(
+        id=video.id,
+        uri=video.uri,
+        fingerprint=found.fingerprint,
+        num_bytes=0 if key is None else key[1],
+        header=found.header,
+        label=video.label,
+        split=video.split,
+        segments=video.segments,
+        stream=video.stream,
+        file_digests=video.file_digests,
+    )
     return ProbedVideo(probed, None if found.failure is None else VideoError(*found.failure))

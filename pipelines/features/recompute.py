@@ -11,13 +11,16 @@ from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
 
 
-def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | None = None) -> Rows:
+def recompute(
+    video: Video, recipe: Recipe, device: str, extractor: Extractor | None = None, batch_windows: int | None = None
+) -> Rows:
     """Returns the rows of `video` under `recipe`, made from its file in this process; writes nothing.
 
     Args:
         extractor: the recipe's, where one is built already; None: built here.
+        batch_windows: windows of a forward pass; None: by the extractor's hint.
 
-    Rows may differ from stored ones in their last bits: a batch here holds windows of one video only.
+    On the device, with the threads and the batch size that the stored rows were made with, their bits are the same.
 
     Raises:
         VideoError: the video can no longer be processed.
@@ -26,7 +29,7 @@ def recompute(video: Video, recipe: Recipe, device: str, extractor: Extractor | 
     try:
         if item.request is None:
             raise item.failures[0][1]
-        extraction = RecipeExtraction(recipe, extractor or registry.build(recipe, device), None)
+        extraction = RecipeExtraction(recipe, extractor or registry.build(recipe, device), batch_windows)
         key = recipe.fingerprint
         extraction.start_video(0, item.clips[key], item.windows[key], item.files.get(key))
         with DecodeSession() as session:

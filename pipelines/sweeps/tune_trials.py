@@ -8,6 +8,7 @@ import functools
 import os
 import queue
 import shutil
+import socket
 import threading
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
@@ -23,20 +24,22 @@ os.environ.setdefault("RAY_AIR_NEW_OUTPUT", "0")
 # Paths of a config start where the command was given.
 os.environ.setdefault("RAY_CHDIR_TO_TRIAL_DIR", "0")
 
-from clipmill.pipelines.ray_cluster import cluster  # noqa: E402
+from clipmill.pipelines.ray_cluster import CONNECT_SECONDS, Connection, cluster  # noqa: E402
 
 # isort: split
 import torch  # noqa: E402
 from ray import tune  # noqa: E402
 
 from clipmill.pipelines.sweeps.trials import Runner, Trial, TrialResult, run_trial  # noqa: E402
-from clipmill.schemas.errors import EngineError, describe  # noqa: E402
+from clipmill.schemas.errors import EngineError, UsageError, describe  # noqa: E402
 
 STATE = ".tune"
 _TICK_SECONDS = 0.2
 
 
-def run_on_tune(trials: Sequence[Trial], root: Path, concurrent: int) -> Iterator[TrialResult]:
+def run_on_tune(
+    trials: Sequence[Trial], root: Path, concurrent: int, connect_seconds: float = CONNECT_SECONDS
+) -> Iterator[TrialResult]:
     """Runs at most `concurrent` trials at a time and yields what each found as it is done.
 
     A trial whose process dies is a result with an error, and the others go on.
@@ -48,7 +51,7 @@ def run_on_tune(trials: Sequence[Trial], root: Path, concurrent: int) -> Iterato
     concurrent = min(concurrent, len(trials))
     root = root.absolute()
     done: queue.SimpleQueue[TrialResult | BaseException | None] = queue.SimpleQueue()
-    with cluster("sweep", "ray", num_cpus=max(concurrent, 1)):
+    with cluster("sweep", "ray", num_cpus=max(concurrent, 1), connect_seconds=connect_seconds) as connection:
         num_threads = max(1, (os.cpu_count() or 1) // concurrent)
         tuner = _tuner(trials, root, concurrent, num_threads, _Finished(done))
 
@@ -62,16 +65,19 @@ def run_on_tune(trials: Sequence[Trial], root: Path, concurrent: int) -> Iterato
         # In a thread of its own: Ctrl-C reaches the main thread, which ends Ray and with it the thread.
         threading.Thread(target=fit, name="tune", daemon=True).start()
         try:
-            yield from _follow(done)
+            yield from _follow(done, connection)
         finally:
             shutil.rmtree(root / STATE, ignore_errors=True)
 
 
-def _follow(done: "queue.SimpleQueue[TrialResult | BaseException | None]") -> Iterator[TrialResult]:
+def _follow(
+    done: "queue.SimpleQueue[TrialResult | BaseException | None]", connection: Connection
+) -> Iterator[TrialResult]:
     while True:
         try:
             item = done.get(timeout=_TICK_SECONDS)
         except queue.Empty:
+            connection.check()
             continue
         if item is None:
             return
@@ -93,6 +99,7 @@ def _tuner(
             "trial": tune.grid_search([asdict(trial) for trial in trials]),
             "root": str(root),
             "num_threads": num_threads,
+            "folder": os.getcwd(),
         },
         tune_config=tune.TuneConfig(max_concurrent_trials=concurrent, reuse_actors=True),
         run_config=tune.RunConfig(
@@ -110,7 +117,14 @@ class _TrialProcess(tune.Trainable):
     """Runs one trial in one step."""
 
     def setup(self, config: dict[str, Any]) -> None:
-        """Takes the first trial."""
+        """Takes the first trial. Its paths start where the command was given, which a cluster's node has to see."""
+        for folder in (config["folder"], config["root"]):
+            if not os.path.isdir(folder):
+                remedy = "let the nodes share it, or leave RAY_ADDRESS out to run the trials on this machine"
+                raise UsageError(
+                    describe("folder", folder, f"to see it on node {socket.gethostname()}", "none", remedy)
+                )
+        os.chdir(config["folder"])
         torch.set_num_threads(config["num_threads"])
         self._given = config
 
@@ -153,6 +167,6 @@ class _Finished(tune.Callback):
         self._done.put(TrialResult(given["key"], given["point"], given["seed"], error=last, exit_code=1))
 
 
-def runner(concurrent: int) -> Runner:
+def runner(concurrent: int, connect_seconds: float = CONNECT_SECONDS) -> Runner:
     """Returns a `Runner` that runs at most `concurrent` trials at a time."""
-    return functools.partial(run_on_tune, concurrent=concurrent)
+    return functools.partial(run_on_tune, concurrent=concurrent, connect_seconds=connect_seconds)

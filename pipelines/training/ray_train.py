@@ -3,6 +3,7 @@
 import concurrent.futures
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -15,7 +16,7 @@ from typing import Any
 # Ray reads it when it is imported: otherwise it starts metric exporters that nobody reads.
 os.environ.setdefault("RAY_TRAIN_METRICS_ENABLED", "0")
 
-from clipmill.pipelines.ray_cluster import cluster  # noqa: E402
+from clipmill.pipelines.ray_cluster import Connection, cluster  # noqa: E402
 
 # isort: split
 import ray  # noqa: E402
@@ -40,10 +41,10 @@ _START_RETRIES = 2
 
 @dataclass(frozen=True, slots=True)
 class _Place:
-    """Where workers run: on GPUs or not, and on Ray that was started for them or not."""
+    """Where workers run: on GPUs or not, and on which cluster."""
 
     wants_gpu: bool
-    is_started_here: bool
+    connection: Connection
 
 
 def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
@@ -60,11 +61,12 @@ def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[in
     """
     stop = Path(job.folder) / STOP_FILE
     stop.unlink(missing_ok=True)
-    with cluster("trainer", "ray", job.config.trainer.address) as is_started_here:
+    trainer = job.config.trainer
+    with cluster("trainer", "ray", trainer.address, connect_seconds=trainer.connect_seconds) as connection:
         wants_gpu = _wants_gpu(job)
         try:
             with Interruption(stop.touch):
-                _survive(job, _Place(wants_gpu, is_started_here), stop, on_epoch)
+                _survive(job, _Place(wants_gpu, connection), stop, on_epoch)
         finally:
             stop.unlink(missing_ok=True)
             shutil.rmtree(Path(job.folder) / _STATE, ignore_errors=True)
@@ -99,19 +101,32 @@ def _survive(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[Epoch
 
 def _attempt(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
     trainer = _trainer(job, place)
-    # In a thread of its own: Ray would take over Ctrl-C, and end this process with exit code 0.
-    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+    running = _in_thread(trainer.fit)
+    try:
+        _follow(job, place.connection, running, on_epoch)
+    except (KeyboardInterrupt, EngineError):  # the second Ctrl-C
+        raise
+    except BaseException:
+        stop.touch()
+        concurrent.futures.wait([running], job.config.trainer.timeout_seconds)
+        raise
+
+
+def _in_thread(work: Callable[[], Any]) -> "concurrent.futures.Future[Any]":
+    """Runs `work` in a thread of its own, since Ray would take over Ctrl-C, and end this process with exit code 0.
+
+    A thread that nobody waits for: where the cluster is lost, `work` does not return.
+    """
+    future: concurrent.futures.Future[Any] = concurrent.futures.Future()
+
+    def run() -> None:
         try:
-            _follow(job, pool.submit(trainer.fit), on_epoch)
-        except KeyboardInterrupt:
-            # The second Ctrl-C: ends `fit` in its thread, which would otherwise keep this process.
-            ray.shutdown()
-            raise
-        except EngineError:
-            raise
-        except BaseException:
-            stop.touch()
-            raise
+            future.set_result(work())
+        except BaseException as error:
+            future.set_exception(error)
+
+    threading.Thread(target=run, daemon=True, name="ray-train").start()
+    return future
 
 
 class _JoinedByWorkers(ray.train.torch.TorchConfig):
@@ -127,7 +142,7 @@ def _trainer(job: TrainJob, place: _Place) -> Any:
     # By reference, so that the rows are stored once per machine however many workers it has.
     given: dict[str, Any] = {"job": ray.put(job)}
     torch_config: type[ray.train.torch.TorchConfig] = ray.train.torch.TorchConfig
-    if place.is_started_here and not place.wants_gpu:
+    if place.connection.is_started_here and not place.wants_gpu:
         torch_config = _JoinedByWorkers
         given["meeting"] = str(Path(job.folder).resolve() / _STATE / f"meeting-{uuid.uuid4().hex}")
     return ray.train.torch.TorchTrainer(
@@ -180,7 +195,12 @@ def _met(meeting: str | None, timeout_seconds: int) -> Iterator[None]:
         torch.distributed.destroy_process_group()
 
 
-def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: Callable[[EpochDone], None]) -> None:
+def _follow(
+    job: TrainJob,
+    connection: Connection,
+    running: "concurrent.futures.Future[Any]",
+    on_epoch: Callable[[EpochDone], None],
+) -> None:
     folder, seen = RunFolder(job.folder), job.start_epoch
     num_items = int((job.items.part == "train").sum())
     while True:
@@ -190,6 +210,7 @@ def _follow(job: TrainJob, running: "concurrent.futures.Future[Any]", on_epoch: 
             on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], num_items))
         if finished:
             break
+        connection.check()
         time.sleep(_POLL_SECONDS)
     error = running.exception()
     if error is not None:

@@ -60,6 +60,23 @@ def test_one_call_gives_what_single_calls_give_and_a_second_build_the_same(name:
 
 
 @pytest.mark.parametrize("name", built_in())
+def test_a_window_has_the_same_bits_at_every_place_and_beside_any_others(name: str) -> None:
+    found, extractor, _ = default_run(name)
+    frames = frames_for(found, 3)
+    full = extractor.forward(frames)
+    for order in ([2, 0, 1], [1, 1, 1]):
+        outputs = extractor.forward(frames[order])
+        for key, values in full.items():
+            for place, window in enumerate(order):
+                expected, got = values[window], outputs[key][place]
+                if expected.shape != got.shape:
+                    # Padding after the valid entries depends on the batch; what is valid does not.
+                    count = int(full["num_valid"][window])
+                    expected, got = expected[:count], got[:count]
+                np.testing.assert_array_equal(got, expected, err_msg=f"{key} of window {window} at {place}")
+
+
+@pytest.mark.parametrize("name", built_in())
 def test_other_frames_give_other_values(name: str) -> None:
     _, _, outputs = default_run(name)
     assert not np.allclose(outputs["values"][0], outputs["values"][1], rtol=1e-3)

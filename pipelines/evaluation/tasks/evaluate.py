@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipmill.pipelines.evaluation.gates import Judgement
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.measures import measures_of, with_measures
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore, published_scores
@@ -49,9 +50,16 @@ def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedS
 
 
 def write_evaluation(
-    task: Task[Any, Any], evaluation: Evaluation[Any], config: TaskConfig, sources: Sources
+    task: Task[Any, Any],
+    evaluation: Evaluation[Any],
+    config: TaskConfig,
+    sources: Sources,
+    judgement: Judgement | None = None,
 ) -> Written:
     """Writes ``results.json`` and, where there is one, the page into the config's `out`.
+
+    Args:
+        judgement: how the evaluation compares with another, and what gates say: it stands in both.
 
     Raises:
         StorageUnavailableError: the folder cannot be written.
@@ -59,7 +67,9 @@ def write_evaluation(
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / RESULTS).write_bytes(task_results_json(evaluation.score))
+        (out / RESULTS).write_bytes(
+            task_results_json(evaluation.score, None if judgement is None else judgement.to_results())
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageUnavailableError(
@@ -69,7 +79,12 @@ def write_evaluation(
         return Written(out / RESULTS, None)
     from clipmill.pipelines.evaluation.tasks.page import write_task_report
 
-    num_bytes = write_task_report(str(out / REPORT), task_report(task, evaluation, config, sources))
+    report = task_report(task, evaluation, config, sources)
+    if judgement is not None:
+        from clipmill.pipelines.evaluation.tasks.comparison_page import comparison_section
+
+        report = replace(report, sections=(comparison_section(judgement), *report.sections))
+    num_bytes = write_task_report(str(out / REPORT), report)
     return Written(out / RESULTS, out / REPORT, num_bytes)
 
 

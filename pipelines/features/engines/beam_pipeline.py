@@ -1,4 +1,4 @@
-"""Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service or a Dask cluster."""
+"""Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service, a Dask cluster or Dataflow."""
 
 import contextlib
 import threading
@@ -11,8 +11,13 @@ import psutil
 from apache_beam.options.pipeline_options import PipelineOptions
 
 from clipmill.pipelines.features.engines.base import Observer
+from clipmill.pipelines.features.engines.beam_config import BeamConfig
+from clipmill.pipelines.features.engines.beam_options import checked_options
+from clipmill.pipelines.features.engines.worker_errors import first_cause, plain
 from clipmill.pipelines.features.worker import Worker
-from clipmill.schemas.errors import ClipmillError, EngineError
+from clipmill.pipelines.listening import wait_until_listening
+from clipmill.pipelines.process_guard import guarded
+from clipmill.schemas.errors import EngineError, UsageError, describe
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 from clipmill.stores.store import Store
 
@@ -44,29 +49,35 @@ class _RunTask(beam.DoFn):
 class BeamEngine:
     """Runs tasks as one Beam pipeline. Results come back through the store, where the workers left them.
 
-    Args:
-        runner: ``in_process``, ``multi_processing``, ``portable`` or ``dask``.
-        flags: options as on Beam's command line.
+    Raises:
+        UsageError: an option of the pipeline is none of Beam's, or has no effect on this runner.
     """
 
-    def __init__(self, runner: str, flags: Sequence[str]) -> None:
-        self._runner = runner
-        self._flags = tuple(flags)
+    def __init__(self, config: BeamConfig) -> None:
+        self._config = config
+        self._options = checked_options(config)
 
     def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
         """Returns the report once the pipeline is done.
 
         Raises:
-            EngineError: the pipeline failed.
+            EngineError: the pipeline failed, or nothing listens at its address.
+            ClipmillError: a worker's own, such as weights that its node lacks.
         """
         started = time.monotonic()
+        if self._config.address is not None:
+            _reach(self._config, self._config.address)
+        if self._config.runner == "dataflow" and "://" not in worker.store_url:
+            remedy = "give it as a URL"
+            raise UsageError(describe("store", "url", "one that Dataflow's workers reach", worker.store_url, remedy))
         for observer in observers:
             observer.on_start(tasks)
         store = Store.open(worker.store_url)
         watch = _Watch(store, worker.run_id, observers)
         watch.start()
         try:
-            _finish(lambda: _run_pipeline(tasks, worker, self._runner, self._flags))
+            with guarded():
+                _finish(lambda: _run_pipeline(tasks, worker, self._config.runner, self._options))
         finally:
             watch.stop()
         found = {result.key: result for result in store.task_results(worker.run_id)}
@@ -83,8 +94,17 @@ class BeamEngine:
         return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
 
 
-def _run_pipeline(tasks: Sequence[ShardTask], worker: WorkerSpec, runner: str, flags: Sequence[str]) -> None:
-    with beam.Pipeline(runner=_runner(runner), options=PipelineOptions(list(flags))) as pipeline:
+def _reach(config: BeamConfig, address: str) -> None:
+    """Waits for what listens at the engine's address; a Dask scheduler's may have another protocol than TCP."""
+    expected = "a Dask scheduler" if config.runner == "dask" else "a job service"
+    place = address.removeprefix("tcp://")
+    if "://" not in place:
+        remedy = "start it, or check engine.address"
+        wait_until_listening("engine", "beam", place, expected, config.connect_seconds, remedy)
+
+
+def _run_pipeline(tasks: Sequence[ShardTask], worker: WorkerSpec, runner: str, options: PipelineOptions) -> None:
+    with beam.Pipeline(runner=_runner(runner), options=options) as pipeline:
         _ = (
             pipeline
             | "Tasks" >> beam.Create(list(tasks), reshuffle=False)
@@ -135,9 +155,9 @@ def _finish(run: Callable[[], None]) -> None:
     if not raised:
         return
     error = raised[0]
-    domain = _domain_error(error)
-    if domain is not None:
-        raise domain from None
+    cause = first_cause(error)
+    if cause is not None:
+        raise cause from None
     raise EngineError(
         f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
         "what is committed stands, run the same command again"
@@ -177,16 +197,8 @@ def _runner(name: str) -> Any:
         from apache_beam.runners.dask.dask_runner import DaskRunner
 
         return DaskRunner()
-    return "PortableRunner" if name == "portable" else "DirectRunner"
-
-
-def _domain_error(error: BaseException | None) -> ClipmillError | None:
-    while error is not None:
-        if isinstance(error, ClipmillError):
-            return error
-        error = error.__cause__ or error.__context__
-    return None
+    return {"portable": "PortableRunner", "dataflow": "DataflowRunner"}.get(name, "DirectRunner")
 
 
 def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or ["no message"])[-1][:200]
+    return (plain(str(error)).strip().splitlines() or ["no message"])[-1][:200]

@@ -4,6 +4,7 @@ import time
 from collections.abc import Sequence
 
 from clipmill.pipelines.features.engines.base import EngineCard, Observer
+from clipmill.pipelines.features.extraction import check_device
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.config import EngineConfig
 from clipmill.schemas.task import RunReport, ShardTask, WorkerSpec
@@ -32,4 +33,4 @@ class LocalEngine:
         return RunReport("local", len(tasks), tuple(results), time.monotonic() - started)
 
 
-ENGINE = EngineCard("local", EngineConfig, lambda config: LocalEngine())
+ENGINE = EngineCard("local", EngineConfig, lambda config: LocalEngine(), lambda config: check_device(config.device))

@@ -1,37 +1,28 @@
 """Ray: a pool of actors, each holding its models and its own decode child."""
 
+import pickle
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 # First, since it sets what Ray reads when it is imported.
-from clipmill.pipelines.ray_cluster import cluster
+from clipmill.pipelines.ray_cluster import CONNECT_SECONDS, Connection, cluster
 
 # isort: split
 import ray
+from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
+from clipmill.pipelines.features.engines import ray_place
 from clipmill.pipelines.features.engines.base import Observer
-from clipmill.pipelines.features.worker import Worker
-from clipmill.schemas.errors import ClipmillError, EngineError
+from clipmill.pipelines.features.engines.worker_errors import Told, error_of, first_cause, plain
+from clipmill.schemas.errors import EngineError
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 
 TASK_ATTEMPTS = 3
 
-
-class _Actor:
-    """One worker on the cluster; its models are loaded once and serve every task it is given."""
-
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._worker = Worker(spec)
-        self._worker.__enter__()
-
-    def ready(self) -> None:
-        """Returns once the actor has a place on the cluster."""
-
-    def run(self, task: ShardTask) -> TaskResult:
-        return self._worker.run(task)
+cloudpickle.register_pickle_by_value(ray_place)
 
 
 class RayEngine:
@@ -39,27 +30,42 @@ class RayEngine:
 
     Args:
         address: of a running cluster; None: one is started here, and stopped at the end.
+        connect_seconds: how long Ray may take to answer or to start, and how long it may be gone later on.
+        runtime_env: what Ray brings to its workers.
     """
 
-    def __init__(self, num_workers: int = 1, workers_per_gpu: int = 1, address: str | None = None) -> None:
+    def __init__(
+        self,
+        num_workers: int = 1,
+        workers_per_gpu: int = 1,
+        address: str | None = None,
+        connect_seconds: float = CONNECT_SECONDS,
+        runtime_env: Mapping[str, Any] | None = None,
+    ) -> None:
         self._num_workers = num_workers
         self._workers_per_gpu = workers_per_gpu
         self._address = address
+        self._connect_seconds = connect_seconds
+        self._runtime_env = runtime_env
 
     def run(self, tasks: Sequence[ShardTask], worker: WorkerSpec, observers: Sequence[Observer]) -> RunReport:
         """Returns the report once every task has run.
 
         Raises:
-            EngineError: a task's actor died `TASK_ATTEMPTS` times.
+            EngineError: there is no cluster, or it was lost; a task's actor died `TASK_ATTEMPTS` times.
+            ClipmillError: a worker's own, such as weights that its node lacks.
         """
         started = time.monotonic()
         for observer in observers:
             observer.on_start(tasks)
-        with cluster("engine", "ray", self._address):
-            results = self._run(tasks, worker, observers)
+        seconds, shipped = self._connect_seconds, self._runtime_env
+        with cluster("engine", "ray", self._address, connect_seconds=seconds, runtime_env=shipped) as connection:
+            results = self._run(tasks, worker, observers, connection)
         return RunReport("ray", len(tasks), tuple(results), time.monotonic() - started)
 
-    def _run(self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
+    def _run(
+        self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer], connection: Connection
+    ) -> list[TaskResult]:
         waiting = deque((task, 1) for task in tasks)
         idle: list[Any] = []
         # Actors that wait for a place: with more workers than GPUs some may wait for ever, so they are given no task.
@@ -71,18 +77,19 @@ class RayEngine:
             while waiting and idle:
                 task, attempt = waiting.popleft()
                 actor = idle.pop()
-                running[actor.run.remote(task)] = (actor, task, attempt)
-            [done], _ = ray.wait([*running, *starting], num_returns=1)
+                running[actor.run.remote(pickle.dumps(task))] = (actor, task, attempt)
+            done = connection.wait([*running, *starting])
             if done in starting:
                 actor = starting.pop(done)
                 try:
-                    ray.get(done)
+                    _answer(done)
                 except RayActorError as error:
+                    connection.check()
                     failed_starts += 1
                     if failed_starts >= TASK_ATTEMPTS:
                         raise EngineError(
                             f"engine ray: expected workers that start, got {failed_starts} dead ones "
-                            f"({_first_line(error)}); check engine.device and the cluster's log"
+                            f"({_reason(error)}); see the node's memory and Ray's log"
                         ) from None
                     starting |= dict([self._start(spec)])
                 else:
@@ -90,21 +97,17 @@ class RayEngine:
                 continue
             actor, task, attempt = running.pop(done)
             try:
-                result = ray.get(done)
+                result = _answer(done)
             except RayActorError as error:
+                connection.check()
                 if attempt >= TASK_ATTEMPTS:
                     raise EngineError(
-                        f"task {task.key}: expected a result, got {attempt} dead workers ({_first_line(error)}); "
+                        f"task {task.key}: expected a result, got {attempt} dead workers ({_reason(error)}); "
                         "what is committed stands, run the same command again"
                     ) from None
                 waiting.append((task, attempt + 1))
                 starting |= dict([self._start(spec)])
                 continue
-            except RayTaskError as error:
-                # Ray wraps what a worker raised; a domain error keeps its own type and exit code.
-                if isinstance(error.cause, ClipmillError):
-                    raise error.cause from None
-                raise
             idle.append(actor)
             results[task.key] = result
             for observer in observers:
@@ -117,9 +120,34 @@ class RayEngine:
         wants_gpu = spec.device != "cpu" and resources.get("GPU", 0) > 0
         cpus = min(float(spec.num_threads), resources.get("CPU", 1.0))
         gpus = 1 / self._workers_per_gpu if wants_gpu else 0
-        actor: Any = ray.remote(_Actor).options(num_cpus=cpus, num_gpus=gpus).remote(spec)
-        return actor.ready.remote(), actor
+        actor: Any = ray.remote(ray_place.Place).options(num_cpus=cpus, num_gpus=gpus).remote()
+        return actor.enter.remote(pickle.dumps(spec)), actor
 
 
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or ["no message"])[0][:200]
+def _answer(done: Any) -> Any:
+    """Returns what an actor's call returned.
+
+    Raises:
+        RayActorError: the actor died.
+        Exception: what the worker failed by, as `error_of` has it.
+    """
+    try:
+        answer = ray.get(done)
+    except RayActorError as error:
+        # One that could not be made (its environment, say) is as dead as one that was killed, but says why.
+        cause = first_cause(error)
+        if cause is not None:
+            raise cause from None
+        raise
+    except RayTaskError as error:
+        raise first_cause(error) or error from None
+    if "error" in answer:
+        raise error_of(Told(**answer["error"])) from None
+    return pickle.loads(answer["value"])
+
+
+def _reason(error: Exception) -> str:
+    """Returns in one line why an actor died; Ray spreads it over several."""
+    lines = [line.strip() for line in plain(str(error)).splitlines() if line.strip()]
+    details = [line for line in lines if "exit detail" in line or "root cause" in line]
+    return " ".join(dict.fromkeys([*lines[:1], *details]))[:400] or type(error).__name__

@@ -94,7 +94,7 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
         check_names(name, feature, manifest)
     dataset = config.store.dataset or manifest.name
     existing = _existing(config, dataset)
-    items = known_items(manifest, existing.manifest() if existing is not None else {})
+    items = known_items(manifest, existing.every_video() if existing is not None else {})
     with ExitStack() as stack:
         plans = []
         for name, feature in config.features.items():

@@ -2,7 +2,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
+from clipmill.pipelines.features.assemble import MOST_SHAPES, Batcher, Ticket, WindowAssembler
 from clipmill.schemas.records import Window
 
 
@@ -53,9 +53,25 @@ def test_batches_span_videos_and_keep_order() -> None:
     assert batches[0][1][:, 0, 0, 0, 0].tolist() == [0, 1, 2]
 
 
-def test_a_window_of_another_shape_starts_a_new_batch() -> None:
-    batcher = Batcher(8)
-    batches = list(batcher.add(Ticket(0, 0, 0, _window(0)), [np.zeros((2, 2, 3), np.uint8)]))
-    batches += batcher.add(Ticket(1, 0, 0, _window(0)), [np.zeros((3, 2, 3), np.uint8)])
-    batches += batcher.flush()
-    assert [batch.shape for _, batch in batches] == [(1, 1, 2, 2, 3), (1, 1, 3, 2, 3)]
+def _of_height(batcher: Batcher, video: int, height: int) -> list[tuple[list[int], tuple[int, ...]]]:
+    found = batcher.add(Ticket(video, 0, 0, _window(0)), [np.zeros((height, 2, 3), np.uint8)])
+    return [([ticket.video for ticket in tickets], batch.shape) for tickets, batch in found]
+
+
+def test_windows_of_two_shapes_do_not_end_each_others_batches() -> None:
+    batcher = Batcher(2)
+    assert [_of_height(batcher, video, height) for video, height in enumerate((2, 3, 2, 3))] == [
+        [],
+        [],
+        [([0, 2], (2, 1, 2, 2, 3))],
+        [([1, 3], (2, 1, 3, 2, 3))],
+    ]
+    assert list(batcher.flush()) == []
+
+
+def test_of_many_shapes_the_oldest_goes_first() -> None:
+    batcher = Batcher(2)
+    for height in range(1, MOST_SHAPES + 1):
+        assert _of_height(batcher, height, height) == []
+    assert _of_height(batcher, 9, 9) == [([1], (1, 1, 1, 2, 3))]
+    assert [batch.shape[2] for _, batch in batcher.flush()] == [2, 3, 4, 9]

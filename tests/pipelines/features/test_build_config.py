@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from clipmill.pipelines.features.build_config import parse_build_config
-from clipmill.pipelines.features.engines.beam import BeamConfig, beam_flags
+from clipmill.pipelines.features.engines.beam_config import BeamConfig, beam_flags
 from clipmill.pipelines.features.engines.cores import num_cores, worker_threads
 from clipmill.pipelines.features.engines.ray import RayConfig
 from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
@@ -33,14 +33,27 @@ COMMON = {
     "device": "cpu",
     "threads": 3,
     "task_seconds": 20.0,
+    "commit_seconds": 60.0,
     "max_attempts": 1,
     "batch_windows": 7,
     "max_fault_share": 0.5,
 }
 OWN: dict[str, dict[str, Any]] = {
     "local": {},
-    "ray": {"workers": 2, "workers_per_gpu": 4, "address": "auto"},
-    "beam": {"runner": "dask", "workers": 5, "address": "tcp://host:1", "pipeline_options": ["--a"]},
+    "ray": {
+        "workers": 2,
+        "workers_per_gpu": 4,
+        "address": "auto",
+        "connect_seconds": 7.5,
+        "runtime_env": {"env_vars": {"A": "b"}},
+    },
+    "beam": {
+        "runner": "dask",
+        "workers": 5,
+        "address": "tcp://host:1",
+        "pipeline_options": ["--a"],
+        "connect_seconds": 7.5,
+    },
 }
 
 
@@ -61,6 +74,7 @@ def test_without_an_engine_it_is_the_local_one() -> None:
         "device": "auto",
         "threads": 0,
         "task_seconds": 300.0,
+        "commit_seconds": 300.0,
         "max_attempts": 2,
         "max_fault_share": 0.2,
     }
@@ -75,9 +89,9 @@ def test_keys_of_another_engine_are_refused_and_say_whose_they_are() -> None:
         f"b.yaml engine.workers_per_gpu: expected a key of engine local, got one of ray; {remove} ray",
     ]
     assert _refused(MINIMAL, "engine.name=beam", "engine.workers_per_gpu=1") == [
-        f"b.yaml engine.workers_per_gpu: expected a key of engine beam, got one of ray; {remove} ray"
+        f"--set engine.workers_per_gpu: expected a key of engine beam, got one of ray; {remove} ray"
     ]
-    assert _refused(MINIMAL, "engine.workers=1")[0].startswith("b.yaml engine.workers: expected a key of engine local")
+    assert _refused(MINIMAL, "engine.workers=1")[0].startswith("--set engine.workers: expected a key of engine local")
 
 
 BAD = [
@@ -110,7 +124,7 @@ def test_an_engine_that_is_no_mapping_is_refused(value: str) -> None:
 
 def test_an_unknown_shard_format_lists_the_near_ones_and_every_problem_is_listed() -> None:
     assert _refused(MINIMAL, "store.format=parqet") == [
-        "b.yaml store.format: expected a registered shard format, got 'parqet'; did you mean 'parquet'?"
+        "--set store.format: expected a registered shard format, got 'parqet'; did you mean 'parquet'?"
     ]
     assert _refused("videos: {folder: v}\nfeatures: {c3d: {}}\nengine: {name: rai}\n") == [
         "b.yaml engine.name: expected a registered engine, got 'rai'; did you mean 'ray'?",
@@ -163,10 +177,41 @@ def test_flags_of_beam() -> None:
         "--direct_num_workers=2",
     ]
     portable = BeamConfig(runner="portable", address="h:1")
-    assert beam_flags(portable) == ["--job_endpoint=h:1", "--environment_type=LOOPBACK"]
+    assert beam_flags(portable) == [
+        "--job_endpoint=h:1",
+        "--job_server_timeout=120",
+        "--environment_type=LOOPBACK",
+    ]
     other = portable.model_copy(update={"pipeline_options": ("--environment_type=DOCKER",)})
-    assert beam_flags(other) == ["--environment_type=DOCKER", "--job_endpoint=h:1"]
-    assert beam_flags(BeamConfig(runner="dask")) == ["--dask_npartitions=1"]
+    assert beam_flags(other) == [
+        "--environment_type=DOCKER",
+        "--job_endpoint=h:1",
+        "--job_server_timeout=120",
+    ]
+    dask = BeamConfig(runner="dask", connect_seconds=7.4)
+    assert beam_flags(dask) == ["--dask_npartitions=1", "--dask_connection_timeout=7"]
+    assert beam_flags(BeamConfig(runner="dataflow", pipeline_options=("--region=r",))) == ["--region=r"]
+
+
+@pytest.mark.parametrize(
+    ("runner", "options", "words"),
+    [
+        ("portable", ["--runner=FlinkRunner"], "start its job service and set runner: portable with its address"),
+        ("in_process", ["--runner", "PrismRunner"], "Beam would download a binary: get it yourself, start its job"),
+        ("in_process", ["--runner=DataflowRunner"], "set runner: dataflow"),
+        ("portable", ["--runner=DirectRunner"], "set runner: in_process or multi_processing"),
+    ],
+)
+def test_a_second_runner_among_the_options_is_refused(runner: str, options: list[str], words: str) -> None:
+    address = {"address": "host:1"} if runner == "portable" else {}
+    keys = {"name": "beam", "runner": runner, "pipeline_options": options} | address
+    (line,) = _refused(MINIMAL + yaml.safe_dump({"engine": keys}))
+    assert line.startswith("b.yaml engine: pipeline_options --runner")
+    assert words in line
+
+
+def test_the_runner_of_the_engine_may_be_named_once_more() -> None:
+    assert BeamConfig(runner="portable", address="h:1", pipeline_options=("--runner=PortableRunner",))
 
 
 def test_options_of_another_model_are_refused() -> None:

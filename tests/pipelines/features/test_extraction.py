@@ -1,14 +1,19 @@
 """One recipe over several videos: batches, restarts, failures. The extractor is a plain function of the pixels."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
+from clipmill.extractors import registry
 from clipmill.extractors.base import EachWindow
 from clipmill.extractors.resolve import resolve_recipe
+from clipmill.pipelines.features.device_memory import BatchTooLargeError
 from clipmill.pipelines.features.extraction import RecipeExtraction
+from clipmill.pipelines.features.machine_faults import is_passing
 from clipmill.pipelines.features.windows import ClipWindows
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.errors import VideoError
@@ -57,13 +62,26 @@ def test_batches_span_videos_and_rows_return_to_their_own() -> None:
         for frame in range(3):
             extraction.add_frame(video, frame, _pixels(10 * video + frame))
     extraction.flush()
-    assert extractor.batches == [4, 4, 1]
+    # The last one is filled up, so that the network sees one shape.
+    assert extractor.batches == [4, 4, 4]
     rows = extraction.finished()
     assert {video: item.values[:, 0].tolist() for video, item in rows.items()} == {
         0: [0, 1, 2],
         1: [10, 11, 12],
         2: [20, 21, 22],
     }
+
+
+def test_an_extractor_that_takes_windows_one_by_one_gets_no_filling(monkeypatch: pytest.MonkeyPatch) -> None:
+    card = registry.card("squeezenet")
+    monkeypatch.setattr(registry, "card_of", lambda recipe: replace(card, fills_batches=False))
+    extractor = MeanOfPixels()
+    extraction = RecipeExtraction(_recipe(), extractor, 4)
+    extraction.start_video(0, [CLIP], _windows(3))
+    for frame in range(3):
+        extraction.add_frame(0, frame, _pixels(frame))
+    extraction.flush()
+    assert extractor.batches == [3]
 
 
 def test_a_restarted_video_keeps_nothing_of_its_first_attempt() -> None:
@@ -89,7 +107,7 @@ def test_a_dropped_video_leaves_no_rows_and_the_others_are_complete() -> None:
     assert extraction.failures() == []
 
 
-@pytest.mark.parametrize("failure", [RuntimeError("out of memory"), VideoError("extract", "odd", "odd input")])
+@pytest.mark.parametrize("failure", [RuntimeError("no kernel image"), VideoError("extract", "odd", "odd input")])
 def test_a_failing_window_quarantines_its_video_alone(failure: Exception) -> None:
     extraction = RecipeExtraction(_recipe(), MeanOfPixels(failure), 8)
     for video in range(3):
@@ -101,6 +119,43 @@ def test_a_failing_window_quarantines_its_video_alone(failure: Exception) -> Non
     ((video, error),) = extraction.failures()
     assert video == 1
     assert error.reason == ("odd" if isinstance(failure, VideoError) else "extractor_failed")
+
+
+class Device:
+    """An extractor on a device with room for so many windows in a batch."""
+
+    def __init__(self, most: int) -> None:
+        self.batches: list[int] = []
+        self._most = most
+
+    def forward(self, frames: np.ndarray) -> Mapping[str, np.ndarray]:
+        self.batches.append(len(frames))
+        if len(frames) > self._most:
+            raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        return {"values": frames.reshape(len(frames), -1).mean(axis=1, keepdims=True)}
+
+    def reducer(self, clip: Clip) -> EachWindow:
+        return EachWindow(clip, "float32")
+
+
+def test_a_batch_that_the_device_has_no_memory_for_is_not_halved_in_silence() -> None:
+    extraction = RecipeExtraction(_recipe(), Device(2), 4)
+    extraction.start_video(0, [CLIP], _windows(2))
+    extraction.add_frame(0, 0, _pixels(1))
+    extraction.add_frame(0, 1, _pixels(1))
+    with pytest.raises(BatchTooLargeError) as raised:
+        extraction.flush()
+    assert (raised.value.batch_windows, raised.value.recipe) == (4, extraction.recipe)
+    assert not extraction.is_settled(0)
+
+
+def test_a_single_window_without_memory_is_a_fault_of_the_machine() -> None:
+    extraction = RecipeExtraction(_recipe(), Device(0), 1)
+    extraction.start_video(0, [CLIP], _windows(1))
+    extraction.add_frame(0, 0, _pixels(1))
+    [(_, error)] = extraction.failures()
+    assert (error.stage, error.reason) == ("extract", "out_of_memory")
+    assert is_passing(error.reason)
 
 
 def test_values_that_are_not_finite_are_refused_by_name() -> None:

@@ -1,0 +1,110 @@
+"""Writes features in which the moments of Charades-STA's sentences can be found: made, not looked at.
+
+    python examples/moments/planted.py ../shared/data/annotations/charades_sta out/moments/planted
+
+Real videos, sentences and times; the vectors are made of them. A sentence has a direction: the sum of one random
+direction for each of its words, the rarer the longer. A step has the directions of the sentences whose moment it lies
+in, or else that of a sentence of another video; and noise. So a model must know the words, and tell a sentence's moment
+from others of its video, to be better than the floor. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
+``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``.
+"""
+
+import argparse
+import csv
+import hashlib
+import json
+import math
+import string
+from collections import Counter, defaultdict
+from pathlib import Path
+
+import numpy as np
+
+_DELETED = str.maketrans("", "", string.punctuation)
+_OTHERS_SECONDS = (2.0, 9.0)
+"""Length of what lies between moments, drawn uniformly."""
+
+
+def main() -> None:
+    """Writes the folder."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("annotations", type=Path)
+    parser.add_argument("out", type=Path)
+    parser.add_argument("--dim", type=int, default=64)
+    parser.add_argument("--steps-per-second", type=float, default=1.0)
+    parser.add_argument("--noise", type=float, default=0.35, help="standard deviation of each number; a direction is 1")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--vectors", type=Path, help="word vectors: a word's direction is a random turn of its own")
+    given = parser.parse_args()
+    durations = json.loads((given.annotations / "charades.json").read_text("utf-8"))
+    moments = defaultdict(list)
+    for part in ("train", "test"):
+        for line in (given.annotations / f"charades_sta_{part}.txt").read_text("utf-8").splitlines():
+            head, _, sentence = line.partition("##")
+            video, start, stop = head.split()
+            moments[video].append((float(start), float(stop), tuple(sentence.lower().translate(_DELETED).split())))
+    counts = Counter(word for found in moments.values() for _, _, words in found for word in set(words))
+    everything = [words for found in moments.values() for _, _, words in found]
+    directions = {word: _direction(word, given.dim, given.seed) for word in counts}
+    if given.vectors is not None:
+        directions |= _turned(given.vectors, set(counts), given.dim, given.seed)
+    weight = {word: math.log(len(everything) / count) for word, count in counts.items()}
+    given.out.mkdir(parents=True, exist_ok=True)
+    shapes = {}
+    with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["id", "duration_seconds"])
+        for video, found in sorted(moments.items()):
+            duration = float(durations[video]["duration"])
+            random = np.random.default_rng(_number(f"{given.seed} {video}"))
+            num_steps = max(2, round(duration * given.steps_per_second))
+            values = np.zeros((num_steps, given.dim))
+            middles = (np.arange(num_steps) + 0.5) * duration / num_steps
+            covered = np.zeros(num_steps, bool)
+            for start, stop, words in found:
+                inside = (middles >= start) & (middles < stop)
+                values[inside] += _sum(words, directions, weight)
+                covered |= inside
+            begin = 0.0
+            while begin < duration:
+                end = begin + random.uniform(*_OTHERS_SECONDS)
+                inside = (middles >= begin) & (middles < end) & ~covered
+                values[inside] = _sum(everything[random.integers(len(everything))], directions, weight)
+                begin = end
+            values += given.noise * random.normal(size=values.shape)
+            np.save(given.out / f"{video}.npy", values.astype(np.float32))
+            shapes[video] = num_steps
+            table.writerow([video, duration])
+    (given.out / "feature_shapes.json").write_text(json.dumps(shapes), "utf-8")
+    print(f"{len(shapes)} videos, {sum(shapes.values())} steps of {given.dim} numbers: {given.out}")
+
+
+def _number(text: str) -> int:
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "little")
+
+
+def _direction(word: str, dim: int, seed: int) -> np.ndarray:
+    found: np.ndarray = np.random.default_rng(_number(f"{seed} word {word}")).normal(size=dim)
+    return found / float(np.linalg.norm(found))
+
+
+def _turned(vectors: Path, words: set[str], dim: int, seed: int) -> dict[str, np.ndarray]:
+    found = {}
+    with vectors.open(encoding="utf-8") as file:
+        for line in file:
+            word, *numbers = line.split(" ")
+            if word in words:
+                found[word] = np.array(numbers, np.float64)
+    turn = np.random.default_rng(seed).normal(size=(len(next(iter(found.values()))), dim))
+    mean = np.mean(list(found.values()), axis=0)  # Common to all words, so it tells none apart.
+    turned = {word: (vector - mean) @ turn for word, vector in found.items()}
+    return {word: vector / np.linalg.norm(vector) for word, vector in turned.items()}
+
+
+def _sum(words: tuple[str, ...], directions: dict[str, np.ndarray], weight: dict[str, float]) -> np.ndarray:
+    found: np.ndarray = np.sum([weight[word] * directions[word] for word in words], axis=0)
+    return found / max(float(np.linalg.norm(found)), 1e-9)
+
+
+if __name__ == "__main__":
+    main()

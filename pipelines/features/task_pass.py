@@ -1,0 +1,253 @@
+"""One pass over the videos of a task: decoded once for every recipe, in parts that are ready to be committed."""
+
+import logging
+import time
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from clipmill.pipelines.decode.inspection import InspectionLimits
+from clipmill.pipelines.decode.session import (
+    DecodedFrame,
+    DecodeRequest,
+    DecodeSession,
+    Event,
+    Failed,
+    Finished,
+    Restarted,
+)
+from clipmill.pipelines.features.extraction import RecipeExtraction
+from clipmill.pipelines.features.heartbeat import TaskNotes
+from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.stopping import StopRule
+from clipmill.pipelines.features.tally import Tally
+from clipmill.schemas.errors import VideoError
+from clipmill.schemas.records import Video
+from clipmill.schemas.rows import Rows
+from clipmill.schemas.task import ShardTask, TaskProgress, WorkerSpec
+
+logger = logging.getLogger("clipmill.worker")
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Videos of a task that are done, one way or the other, and are committed together.
+
+    Attributes:
+        videos: in the order of the task.
+        items: those of them that were decoded, by their number in the pass.
+        rows: by recipe fingerprint and that number.
+    """
+
+    videos: tuple[Video, ...]
+    items: Mapping[int, PreparedVideo]
+    rows: Mapping[str, Mapping[int, Rows]]
+    tally: Tally
+
+
+@dataclass(frozen=True, slots=True)
+class Watch:
+    """Who is told of a pass, under the key of the whole task, and who may end it."""
+
+    stop: StopRule
+    notes: TaskNotes
+    task_key: str
+    on_video: Callable[[str], None] | None = None
+
+
+class TaskPass:
+    """Decodes the videos of `task` one after another and feeds every recipe.
+
+    Args:
+        extractions: by recipe fingerprint; fresh ones.
+        sessions: to decode in, and to find shots in.
+        num_done: videos of the task that were done before, for the notes.
+        clock: seconds; it never goes back.
+    """
+
+    def __init__(
+        self,
+        task: ShardTask,
+        extractions: Mapping[str, RecipeExtraction],
+        sessions: tuple[DecodeSession, DecodeSession],
+        spec: WorkerSpec,
+        watch: Watch,
+        num_done: int = 0,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._task, self._extractions, self._spec, self._watch = task, extractions, spec, watch
+        self._session, self._shot_session = sessions
+        self._clock = clock
+        self._num_done = num_done
+        self._num_windows = self._num_quarantined = 0
+        self._prepared: list[PreparedVideo] = []
+        self._under_way: set[int] = set()
+        self._ended: list[int] = []
+        self._refused: list[str] = []
+        self._tally = Tally()
+        self._since = clock()
+        self._batches_before = self._session.num_batches, self._session.num_batches_ahead
+
+    def count_loading(self, seconds: float) -> None:
+        """Counts the time that the models took to load."""
+        self._tally.seconds["load"] += seconds
+        self._tally.seconds["total"] += seconds
+
+    def parts(self) -> Generator[Part]:
+        """Yields what is done whenever the time to commit has come, and at the end; videos left out are in no part.
+
+        Raises:
+            BatchTooLargeError: the device has no memory for a batch; `settled` is what is done all the same.
+        """
+        self._watch.stop.begin_task()
+        self._watch.notes.begin_task()
+        self._since = self._clock()
+        events = self._session.run(self._requests())
+        try:
+            yield from self._consume(events)
+            # Those under way when the time was up are forgotten.
+            for position in self._under_way:
+                for fingerprint in self._prepared[position].windows:
+                    self._extractions[fingerprint].drop_video(position)
+            yield self._flushed()
+        finally:
+            events.close()
+            for item in self._prepared:
+                item.release()
+
+    def _consume(self, events: Iterator[Event]) -> Iterator[Part]:
+        while True:
+            waiting = self._clock()
+            event = next(events, None)
+            self._tally.seconds["decode_wait"] += self._clock() - waiting
+            if event is None or self._watch.stop.gives_up():
+                return
+            item = self._prepared[event.request]
+            if isinstance(event, DecodedFrame):
+                for fingerprint in item.view_recipes[event.view]:
+                    self._extractions[fingerprint].add_frame(event.request, event.frame, event.pixels)
+            elif isinstance(event, Restarted):
+                logger.info("video %s: restarted with the second decoder: %s", item.video.id, event.reason)
+                for fingerprint in item.windows:
+                    self._extractions[fingerprint].restart_video(event.request)
+            else:
+                self._end_video(item, event)
+            self._note()
+            if self._is_due():
+                yield self._flushed()
+                self._since = self._clock()
+
+    def _is_due(self) -> bool:
+        """Tells whether to commit what is done: before one more video of the same length would take too long."""
+        if not self._ended:
+            return False
+        elapsed = self._clock() - self._since
+        return elapsed * (1 + 1 / len(self._ended)) >= self._spec.commit_seconds
+
+    def _flushed(self) -> Part:
+        """Returns, and forgets, the videos that have ended; what waits for a full batch goes through first."""
+        for extraction in self._extractions.values():
+            extraction.flush()
+        return self._part(list(self._ended))
+
+    def _requests(self) -> Iterator[DecodeRequest]:
+        """Positions one video after another, as the decoder asks for them."""
+        spec = self._spec
+        recipes = [extraction.recipe for extraction in self._extractions.values()]
+        limits = InspectionLimits(spec.decode_deadline_seconds, spec.decode_memory_bytes, spec.max_attempts)
+        for video in self._task.videos:
+            started = self._clock()
+            if self._watch.stop.refuses_video(video, recipes):
+                return
+            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits)
+            self._tally.seconds["scan"] += self._clock() - started - item.shot_seconds
+            self._tally.count_shots(item)
+            if item.request is None:
+                item.release()
+                self._refused.append(video.id)
+                self._book_failures(item)
+                self._told_of_end(video.id)
+                continue
+            for fingerprint, windows in item.windows.items():
+                self._extractions[fingerprint].start_video(
+                    len(self._prepared), item.clips[fingerprint], windows, item.files.get(fingerprint)
+                )
+            self._under_way.add(len(self._prepared))
+            self._prepared.append(item)
+            yield item.request
+
+    def _end_video(self, item: PreparedVideo, event: Failed | Finished) -> None:
+        item.release()
+        self._book_failures(item)
+        if isinstance(event, Failed):
+            for fingerprint in item.windows:
+                self._extractions[fingerprint].drop_video(event.request)
+            recipes = [self._extractions[key].recipe for key in item.windows]
+            self._tally.quarantine(item, recipes, event.error, event.attempts)
+        else:
+            item.summary = event.summary
+            self._tally.count_decoded(event.summary)
+        self._under_way.discard(event.request)
+        self._ended.append(event.request)
+        self._told_of_end(item.video.id)
+        if self._watch.on_video is not None:
+            self._watch.on_video(item.video.id)
+
+    def _book_failures(self, item: PreparedVideo) -> None:
+        for recipe, error in item.failures:
+            self._tally.quarantine(item, [recipe], error, item.num_attempts)
+
+    def _told_of_end(self, video_id: str) -> None:
+        self._num_done += 1
+        self._watch.stop.end_video(video_id)
+        self._watch.stop.book(key[0] for key in self._tally.quarantined)
+
+    def _note(self) -> None:
+        if self._watch.notes.is_due:
+            num_windows = self._num_windows + sum(item.num_windows for item in self._extractions.values())
+            num_quarantined = self._num_quarantined + len({key[0] for key in self._tally.quarantined})
+            self._watch.notes.write(TaskProgress(self._watch.task_key, self._num_done, num_quarantined, num_windows))
+
+    def settled(self) -> Part:
+        """Returns, and forgets, the videos that have their rows, or a reason, under every recipe."""
+        return self._part(
+            [
+                position
+                for position in self._ended
+                if all(self._extractions[key].is_settled(position) for key in self._prepared[position].windows)
+            ]
+        )
+
+    def _part(self, done: Sequence[int]) -> Part:
+        rows: dict[str, dict[int, Rows]] = {}
+        for fingerprint, extraction in self._extractions.items():
+            rows[fingerprint] = {}
+            for position in done:
+                found = extraction.take(position)
+                if isinstance(found, Rows):
+                    rows[fingerprint][position] = found
+                elif isinstance(found, VideoError):
+                    self._tally.quarantine(self._prepared[position], [extraction.recipe], found, attempts=1)
+            seconds, num_windows = extraction.take_counts()
+            self._tally.seconds["forward"] += seconds
+            self._tally.seconds[f"forward/{extraction.recipe.key}"] += seconds
+            self._tally.num_windows[extraction.recipe.key] += num_windows
+            self._num_windows += num_windows
+        self._watch.stop.book(key[0] for key in self._tally.quarantined)
+        ids = {*self._refused, *(self._prepared[position].video.id for position in done)}
+        part = Part(
+            tuple(video for video in self._task.videos if video.id in ids),
+            {position: self._prepared[position] for position in done},
+            rows,
+            self._tally,
+        )
+        session, before = self._session, self._batches_before
+        self._tally.num_batches = session.num_batches - before[0]
+        self._tally.num_batches_ahead = session.num_batches_ahead - before[1]
+        self._batches_before = session.num_batches, session.num_batches_ahead
+        now = self._clock()
+        self._tally.seconds["total"] += now - self._since
+        self._since = now
+        self._num_quarantined += len({key[0] for key in self._tally.quarantined})
+        self._ended = [position for position in self._ended if position not in part.items]
+        self._refused, self._tally = [], Tally()
+        return part
