@@ -99,6 +99,7 @@ HOMES = {
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
     "onnxruntime": ("extractors/onnx_program/",),
+    "prometheus_client": ("jobs/prometheus_metrics.py",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
 

@@ -413,7 +413,8 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     others = planned.listed if len(planned.listed) != len(videos) else ()
     store.write_build(run_id, features, planned.config.store.manifest == "full", others)
-    write_start(store, run_id, planned.config.engine, budgets)
+    engine = planned.config.engine
+    write_start(store, run_id, engine.name, engine.num_workers, budgets.as_json())
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
