@@ -13,10 +13,10 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from clipmill.pipelines.features.engines.base import Observer
 from clipmill.pipelines.features.engines.beam_config import BeamConfig
 from clipmill.pipelines.features.engines.beam_options import checked_options
-from clipmill.pipelines.features.engines.worker_errors import first_cause, plain
 from clipmill.pipelines.features.worker import Worker
 from clipmill.pipelines.listening import wait_until_listening
 from clipmill.pipelines.process_guard import guarded
+from clipmill.pipelines.worker_errors import first_cause, plain
 from clipmill.schemas.errors import EngineError, UsageError, describe
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 from clipmill.stores.store import Store

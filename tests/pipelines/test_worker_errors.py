@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from clipmill.pipelines.features.engines.worker_errors import (
+from clipmill.pipelines.worker_errors import (
     Told,
     WorkerError,
     error_of,

@@ -117,5 +117,10 @@ def _name(match: re.Match[str]) -> str:
     return match[1].rpartition(".")[2]
 
 
+def first_line(error: BaseException) -> str:
+    """Returns what `error` says first, or its name."""
+    return _first_line(str(error)) or type(error).__name__
+
+
 def _first_line(text: str) -> str:
     return next((line.strip() for line in plain(text).splitlines() if line.strip()), "")[:200]
