@@ -13,7 +13,7 @@ import pytest
 from dask.delayed import delayed
 
 from clipmill.pipelines.evaluation.retrieval.blocks import computing
-from clipmill.schemas.errors import EngineError, UsageError, WeightsError
+from clipmill.schemas.errors import EngineError, StoreError, UsageError, WeightsError
 from clipmill.stores import FeatureStore
 from tests.jobs.retrieval_store import retrieval_config
 
@@ -43,7 +43,9 @@ def test_rows_of_a_store_with_a_relative_url(address: str, tmp_path: Path, monke
         np.testing.assert_array_equal(workers.run(feature.dask()), feature.dask().compute(scheduler="synchronous"))
         lazy = feature.dask()
         shutil.rmtree(tmp_path / "store")
-        with pytest.raises(UsageError, match=f"dask {address}: expected workers that see the store, got .*{tmp_path}"):
+        with pytest.raises(
+            StoreError, match=f"store {tmp_path}/store on node .*: expected a clipmill store, got nothing"
+        ):
             workers.run(lazy)
 
 
