@@ -1,4 +1,4 @@
-"""What a worker fails by on Beam, and a job service that is not there: one line, its own exit code, no traceback."""
+"""What a worker fails by on Beam, and a job service that is not there: one line, and its own exit code."""
 
 import socket
 from pathlib import Path
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.command_line import clipmill
+from tests.command_line import python
 from tests.held_builds import build_config
 
 pytestmark = pytest.mark.beam
@@ -17,16 +17,13 @@ SQUEEZENET = {"squeezenet": {"sampling": {"fps": 5}, "weights": {"random": 0}}}
 def fails(root: Path, engine: dict[str, Any]) -> tuple[int, str]:
     """Returns the exit code of a build and the line it ends with, after checking that there is one."""
     config = build_config(root, {"name": "beam"} | engine, SQUEEZENET)
-    text = (
-        config.read_text()
-        .replace("url: store", f"url: {root}/store")
-        .replace("folder: videos", f"folder: {root}/videos")
-    )
-    config.write_text(text)
-    done = clipmill("build", "--config", str(config))
+    text = config.read_text().replace("url: store", f"url: {root}/store")
+    config.write_text(text.replace("folder: videos", f"folder: {root}/videos"))
+    done = python("-m", "clipmill", "build", "--config", str(config))
     lines = [line for line in done.stderr.splitlines() if line.startswith("clipmill: ")]
-    assert len(lines) == 1, done.stderr
-    assert done.stderr.count(lines[0].removeprefix("clipmill: ")) == 1, done.stderr
+    assert lines == done.stderr.splitlines()[-1:], done.stderr
+    if engine.get("runner") != "multi_processing":  # whose processes print what they like
+        assert "Traceback" not in done.stderr
     return done.returncode, lines[0]
 
 
