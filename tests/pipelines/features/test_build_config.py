@@ -175,6 +175,7 @@ def test_flags_of_beam() -> None:
     assert beam_flags(BeamConfig(runner="multi_processing", workers=2)) == [
         "--direct_running_mode=multi_processing",
         "--direct_num_workers=2",
+        "--default_sdk_harness_log_level=CRITICAL",
     ]
     portable = BeamConfig(runner="portable", address="h:1")
     assert beam_flags(portable) == [
