@@ -153,8 +153,10 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
             self.send_header("Content-Length", str(num_bytes))
             self.end_headers()
             if self.command != "HEAD":
-                self.wfile.write(data)
-                self.wfile.flush()
+                # A client that has given up, or was killed, reads no answer.
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(data)
+                    self.wfile.flush()
 
         def _cut(self) -> None:
             self.close_connection = True
