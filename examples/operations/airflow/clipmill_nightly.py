@@ -1,4 +1,4 @@
-"""A build each night (Airflow 3): exit code 4 is tried again, 1 and 2 are not, 3 is a success that someone should hear of.
+"""A build each night (Airflow 3): exit code 4 is tried again, 1 and 2 are not, 3 is a success worth hearing of.
 
 From the environment of the workers: ``CLIPMILL_CONFIG`` (the build's YAML) and ``CLIPMILL_SHARDS`` (how many tasks
 share the videos).
