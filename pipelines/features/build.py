@@ -293,6 +293,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
         commit_seconds=config.engine.commit_seconds,
+        forward_deadline_seconds=config.engine.forward_deadline_seconds,
     )
 
 
