@@ -13,15 +13,16 @@ from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
-from clipmill.pipelines.features.calibration import Account, account_of, foresee
+from clipmill.pipelines.features.calibration import Account, account_of, earlier_rates, foresee
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.forecast import seconds_by
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.made import made
-from clipmill.pipelines.features.plan import Done, Plan, make_plan, video_key
+from clipmill.pipelines.features.plan import Done, Plan, SecondsOf, make_plan, video_key
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
 from clipmill.pipelines.features.quarantine import (
@@ -216,6 +217,7 @@ def plan_build(
         recipes,
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
+        _measured_seconds(config, store, recipes),
     )
     return Planned(
         config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, tuple(released)
@@ -271,6 +273,13 @@ def build(
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
+
+
+def _measured_seconds(config: BuildConfig, store: Store | None, recipes: Sequence[Recipe]) -> SecondsOf | None:
+    """Returns what videos take by what earlier runs of the store measured; None where none had these features."""
+    engine = config.engine
+    rates = earlier_rates(store, recipes, engine.device, worker_threads(engine), engine.num_workers)
+    return seconds_by(rates) if rates is not None else None
 
 
 def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
