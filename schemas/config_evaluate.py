@@ -61,8 +61,10 @@ class PredictionsConfig(IdsConfig):
         format: a name of `stores/formats/registry`; None: found out from the content.
         name: of the row in tables and results; default: the file's name without ending, or the feature's.
         feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
-        classes: names of the class numbers: a list, or a THUMOS14 class list. For a store: the names of class 1, 2, ...
-            (0 is background); default: those the extractor's weights are known to have.
+        classes: names of the class numbers of a file: a list for 1, 2, ..., or a file (`stores/formats/class_lists`).
+            For a store: the names of class 1, 2, ... (0 is background); default: those the extractor's weights are
+            known to have.
+        window_weights: ``scnn``: file of weights by window length and class that scores are multiplied by.
     """
 
     file: str | None = Field(default=None, min_length=1)
@@ -71,6 +73,7 @@ class PredictionsConfig(IdsConfig):
     feature: str | None = None
     run: str | None = Field(default=None, min_length=1)
     classes: str | tuple[str, ...] | None = None
+    window_weights: str | None = None
     name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")
 
     @model_validator(mode="after")

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,14 +11,26 @@ from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, Predictio
 from clipmill.schemas.errors import FormatError, UsageError, describe, near
 from clipmill.stores.formats.arrays import record_of
 from clipmill.stores.formats.charades_sta import read_charades_durations
+from clipmill.stores.formats.class_lists import names_of_numbers, read_class_list
 from clipmill.stores.formats.ids import match_ids, require_ids
 from clipmill.stores.formats.reader import Reader, ReadRequest
-from clipmill.stores.formats.records import Kind, R, Record
+from clipmill.stores.formats.records import (
+    CLASS_SCORES,
+    SEGMENTS,
+    VIDEO_CLASSES,
+    ClassScoreTable,
+    Kind,
+    R,
+    Record,
+    SegmentTable,
+)
 from clipmill.stores.formats.registry import Side, format_of, formats_of, names, reader
 from clipmill.stores.formats.sniff import looks_like, read_text
 
-_UNSET: Mapping[str, Any] = {"subset": None, "inverted": "refuse", "classes": None}
+_UNSET: Mapping[str, Any] = {"subset": None, "inverted": "refuse", "classes": None, "window_weights": None}
 """Key that only some formats read to the value it has where nobody gave one."""
+_WITH_CLASSES = (SEGMENTS.name, VIDEO_CLASSES.name, CLASS_SCORES.name)
+"""Kinds of record that name classes."""
 
 
 def read_truth(
@@ -69,8 +82,19 @@ def read_predictions(
         record = record_of(kind, sources.arrays[config.file], config.file)
     else:
         found = chosen_reader("predictions", config.file, config.format, "predictions", (kind.name,))
-        request = ReadRequest(config.file, "predictions", classes=config.classes, truth_path=truth_path, truth=truth)
+        # A format without class numbers of its own may have them in the place of names.
+        is_own = "classes" in found.takes or kind.name not in _WITH_CLASSES
+        request = ReadRequest(
+            config.file,
+            "predictions",
+            classes=config.classes if is_own else None,
+            truth_path=truth_path,
+            truth=truth,
+            window_weights=config.window_weights,
+        )
         record = _read(kind, found, found.predictions, request)
+        if config.classes is not None and not is_own:
+            record = _with_class_names(record, config.classes, source)
     require_any(record.ids, source)
     return _renamed(record, config, source)
 
@@ -157,6 +181,18 @@ def _read(kind: Kind[R], found: Reader, side: Mapping[str, Callable[[ReadRequest
         remedy = "correct the package that brings the format"
         raise UsageError(describe("format", found.format, expected, type(record).__name__, remedy))
     return record
+
+
+def _with_class_names(record: R, classes: str | tuple[str, ...], source: str) -> R:
+    """Returns the record with the names that its class numbers stand for."""
+    listed = read_class_list(classes) if isinstance(classes, str) else dict(enumerate(classes, 1))
+    named: Any = record
+    if isinstance(record, ClassScoreTable):
+        named = replace(record, class_names=names_of_numbers(record.class_names, listed, source))
+    elif isinstance(record, SegmentTable):
+        labels = names_of_numbers(record.segments.label_names, listed, source)
+        named = replace(record, segments=replace(record.segments, label_names=labels))
+    return named  # type: ignore[no-any-return]
 
 
 def _predicted(kind: Kind[R], config: PredictionsConfig, sources: Sources) -> R:

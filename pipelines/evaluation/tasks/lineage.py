@@ -39,7 +39,11 @@ def _files(config: TaskConfig) -> list[tuple[str, str]]:
     found += [
         (role, value.file) for role, value in given if isinstance(value, BlockedConfig) and value.file is not None
     ]
-    return found + [("predictions", item.file) for item in _predictions(config) if item.file is not None]
+    for item in _predictions(config):
+        beside = (("predictions", item.file), ("window weights", item.window_weights))
+        classes = item.classes if isinstance(item.classes, str) else None
+        found += [(role, path) for role, path in (*beside, ("classes", classes)) if path is not None]
+    return found
 
 
 def _predictions(config: TaskConfig) -> Iterator[PredictionsConfig]:
