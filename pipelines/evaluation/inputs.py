@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clipmill.pipelines.evaluation.fusion import fused
 from clipmill.pipelines.evaluation.tasks.base import Sources
 from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TaskConfig, TruthConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe, near
@@ -73,7 +74,14 @@ def read_predictions(
         UsageError: it is no file, or a key of the config means nothing for this format.
     """
     source = source_of(config)
-    if config.run is not None:
+    if config.fuse is not None:
+        parts = [
+            PredictionsConfig.model_validate(part.model_dump(exclude={"weight"}, exclude_none=True))
+            for part in config.fuse
+        ]
+        each = [read_predictions(kind, part, sources, truth_path, truth) for part in parts]
+        record: R = fused(each, config, fused_names(config))
+    elif config.run is not None:
         record = _predicted(kind, config, sources)
     elif config.file is None:
         remedy = "give predictions: {file: ...}"
@@ -212,7 +220,14 @@ def _renamed(record: R, config: IdsConfig, source: str) -> R:
 
 def source_of(config: PredictionsConfig) -> str:
     """Returns where predictions come from, for messages."""
+    if config.fuse is not None:
+        return " and ".join(part.file for part in config.fuse)
     return config.file or config.run or f"{config.feature} of {config.store}"
+
+
+def fused_names(config: PredictionsConfig) -> list[str]:
+    """Returns the name of each file that is fused: as given, or of the file."""
+    return [part.name or Path(part.file).stem for part in config.fuse or ()]
 
 
 def require_any(ids: Sequence[str], source: str) -> None:
@@ -241,6 +256,8 @@ def run_names(predictions: Sequence[PredictionsConfig]) -> list[str]:
 
 
 def _default_name(config: PredictionsConfig) -> str:
+    if config.fuse is not None:
+        return " + ".join(fused_names(config)).replace("/", "_")
     if config.file is not None:
         return Path(config.file).stem
     return Path(config.run).name if config.run is not None else str(config.feature)

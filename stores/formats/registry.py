@@ -73,8 +73,8 @@ def format_of(path: str | Path, expected: Sequence[str] = ()) -> str:
         raise FormatError(describe("file", str(path), "a file or folder", "nothing there", "check the path"))
     head = Head(file)
     # Of pickles only what is expected is looked for: to call one by another format would not say what to do about it.
-    others = () if head.is_pickle and expected else (name for name in names() if name not in expected)
-    order = (*expected, *others)
+    others = [] if head.is_pickle and expected else [name for name in names() if name not in expected]
+    order: list[str] = [*expected, *others]
     for name in order:
         if reader(name).looks_like(head):
             return name
