@@ -6,7 +6,8 @@ Real videos, sentences and times; the vectors are made of them. A sentence has a
 direction for each of its words, the rarer the longer. A step has the directions of the sentences whose moment it lies
 in, or else that of a sentence of another video; and noise. So a model must know the words, and tell a sentence's moment
 from others of its video, to be better than the floor. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
-``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``.
+``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``, the annotations of these videos
+(``train.txt``, ``test.txt``), and ``test_shuffled.txt``, whose sentences are those of other lines.
 """
 
 import argparse
@@ -34,14 +35,19 @@ def main() -> None:
     parser.add_argument("--steps-per-second", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=0.35, help="standard deviation of each number; a direction is 1")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the videos, by a hash of their ids")
     parser.add_argument("--vectors", type=Path, help="word vectors: a word's direction is a random turn of its own")
     given = parser.parse_args()
     durations = json.loads((given.annotations / "charades.json").read_text("utf-8"))
     moments = defaultdict(list)
-    for part in ("train", "test"):
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for part in lines:
         for line in (given.annotations / f"charades_sta_{part}.txt").read_text("utf-8").splitlines():
             head, _, sentence = line.partition("##")
             video, start, stop = head.split()
+            if not _is_chosen(video, given.share):
+                continue
+            lines[part].append(f"{head}##{sentence}\n")
             moments[video].append((float(start), float(stop), tuple(sentence.lower().translate(_DELETED).split())))
     counts = Counter(word for found in moments.values() for _, _, words in found for word in set(words))
     everything = [words for found in moments.values() for _, _, words in found]
@@ -51,10 +57,13 @@ def main() -> None:
     weight = {word: math.log(len(everything) / count) for word, count in counts.items()}
     given.out.mkdir(parents=True, exist_ok=True)
     shapes = {}
+    chosen = sorted(moments)
+    _write_annotations(given.out, lines, given.seed)
     with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["id", "duration_seconds"])
-        for video, found in sorted(moments.items()):
+        for video in chosen:
+            found = moments[video]
             duration = float(durations[video]["duration"])
             random = np.random.default_rng(_number(f"{given.seed} {video}"))
             num_steps = max(2, round(duration * given.steps_per_second))
@@ -77,6 +86,19 @@ def main() -> None:
             table.writerow([video, duration])
     (given.out / "feature_shapes.json").write_text(json.dumps(shapes), "utf-8")
     print(f"{len(shapes)} videos, {sum(shapes.values())} steps of {given.dim} numbers: {given.out}")
+
+
+def _is_chosen(video: str, share: float) -> bool:
+    return _number(f"share {video}") < share * 2**64
+
+
+def _write_annotations(out: Path, lines: dict[str, list[str]], seed: int) -> None:
+    """Writes those of the chosen videos, and the test's with sentences that belong to other lines."""
+    heads, sentences = zip(*(line.split("##", 1) for line in lines["test"]), strict=True)
+    order = np.random.default_rng(seed).permutation(len(sentences))
+    shuffled = [f"{head}##{sentences[row]}" for head, row in zip(heads, order.tolist(), strict=True)]
+    for name, found in {**lines, "test_shuffled": shuffled}.items():
+        (out / f"{name}.txt").write_text("".join(found), "utf-8")
 
 
 def _number(text: str) -> int:
