@@ -4,8 +4,8 @@
 
 Real videos, sentences and times; the vectors are made of them. A sentence has a direction: the sum of one random
 direction for each of its words, the rarer the longer. A step has the directions of the sentences whose moment it lies
-in, or else that of a sentence of another video; and noise. So a model must know the words, and tell a sentence's moment
-from others of its video, to be better than the floor. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
+in, or else that of a sentence of another video, for as long as some moment lasts; always of length 1, so that nothing
+but its sentence tells a moment from the rest; and noise. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
 ``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``, the annotations of these videos
 (``train.txt``, ``test.txt``), and ``test_shuffled.txt``, whose sentences are those of other lines.
 """
@@ -22,8 +22,6 @@ from pathlib import Path
 import numpy as np
 
 _DELETED = str.maketrans("", "", string.punctuation)
-_OTHERS_SECONDS = (2.0, 9.0)
-"""Length of what lies between moments, drawn uniformly."""
 
 
 def main() -> None:
@@ -50,6 +48,7 @@ def main() -> None:
             lines[part].append(f"{head}##{sentence}\n")
             moments[video].append((float(start), float(stop), tuple(sentence.lower().translate(_DELETED).split())))
     counts = Counter(word for found in moments.values() for _, _, words in found for word in set(words))
+    lengths = [stop - start for found in moments.values() for start, stop, _ in found]
     everything = [words for found in moments.values() for _, _, words in found]
     directions = {word: _direction(word, given.dim, given.seed) for word in counts}
     if given.vectors is not None:
@@ -76,10 +75,11 @@ def main() -> None:
                 covered |= inside
             begin = 0.0
             while begin < duration:
-                end = begin + random.uniform(*_OTHERS_SECONDS)
+                end = begin + max(1.0, lengths[random.integers(len(lengths))])
                 inside = (middles >= begin) & (middles < end) & ~covered
                 values[inside] = _sum(everything[random.integers(len(everything))], directions, weight)
                 begin = end
+            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
             values += given.noise * random.normal(size=values.shape)
             np.save(given.out / f"{video}.npy", values.astype(np.float32))
             shapes[video] = num_steps
