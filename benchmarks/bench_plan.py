@@ -192,23 +192,31 @@ def _write(store: Store, path: str, columns: Mapping[str, Any], schema: pa.Schem
     pq.write_table(table, target, compression="zstd", use_dictionary=False, write_statistics=False)
 
 
+LAUNCHER = """
+import json, os, sys, time
+start = time.monotonic()
+pid = os.posix_spawn(sys.argv[1], sys.argv[1:], os.environ)
+_, status, usage = os.wait4(pid, 0)
+used = [time.monotonic() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss, os.waitstatus_to_exitcode(status)]
+print(json.dumps(used), file=sys.stderr)
+"""
+"""Starts a command and says what it used: seconds, processor seconds, KiB, exit code. A process as large as this one
+would not do: the system counts what the starting process held as held by the started one."""
+
+
 def run(arguments: Sequence[str]) -> Cost:
     """Runs a verb of clipmill in a process of its own.
 
     Raises:
         RuntimeError: it did not end with exit code 0.
     """
-    with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
-        start = time.monotonic()
-        process = subprocess.Popen([sys.executable, "-m", "clipmill", *arguments, "--json"], stdout=out, stderr=err)
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.monotonic() - start
-        process.returncode = os.waitstatus_to_exitcode(status)
-        out.seek(0), err.seek(0)
-        if process.returncode != 0:
-            raise RuntimeError(f"{' '.join(arguments)} ended with {process.returncode}: {err.read()[-2000:]!r}")
-        output = json.loads(out.read())
-    return Cost(seconds, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10, output)
+    command = [sys.executable, "-c", LAUNCHER, sys.executable, "-m", "clipmill", *arguments, "--json"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    *said, used = done.stderr.splitlines()
+    seconds, processor_seconds, peak_kib, code = json.loads(used)
+    if code != 0:
+        raise RuntimeError(f"{' '.join(arguments)} ended with {code}: {said[-5:]}")
+    return Cost(seconds, processor_seconds, peak_kib << 10, json.loads(done.stdout))
 
 
 def measure(base: Path, num_videos: int, verbs: Sequence[str]) -> dict[str, Cost]:

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clipmill.jobs.configs import read_text_of, tell_config
+from clipmill.jobs.observation import Observation, watching
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
@@ -15,7 +16,6 @@ from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.features.calibration import foresee
 from clipmill.pipelines.features.forecast import forecast_lines, parse_prices
-from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
 from clipmill.pipelines.features.listing import Listing
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError, describe
@@ -27,7 +27,7 @@ def run_build(
     overrides: Sequence[str],
     recheck: str | None = None,
     budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
-    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    observation: Observation = Observation(),  # noqa: B008 (a frozen record)
 ) -> Outcome:
     """Runs the build of the config at `path`.
 
@@ -40,16 +40,18 @@ def run_build(
     config = parse_build_config(read_text_of(path), overrides, path)
     tell_config(config)
     _warn_random(config)
-    progress = Progress(every_seconds=heartbeat_seconds)
-    report = build(
-        config,
-        [progress],
-        progress.on_probed,
-        recheck_bytes=recheck_bytes,
-        budgets=budgets,
-        listeners=[progress.on_beat],
-        heartbeat_seconds=heartbeat_seconds,
-    )
+    progress = Progress(every_seconds=observation.heartbeat_seconds)
+    with watching(observation, config, progress) as watchers:
+        report = build(
+            config,
+            watchers.observers,
+            progress.on_probed,
+            recheck_bytes=recheck_bytes,
+            budgets=budgets,
+            listeners=watchers.listeners,
+            heartbeat_seconds=observation.heartbeat_seconds,
+        )
+        watchers.ended(report.exit_code)
     page = write_build_report(report)
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 

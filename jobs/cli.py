@@ -120,11 +120,19 @@ def build(
     log_file: Annotated[
         str | None, typer.Option(help="Append all that is printed, each line with the time.", metavar="FILE")
     ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="Serve metrics meanwhile; at 127.0.0.1 without a host.", metavar="[HOST:]PORT"),
+    ] = None,
+    prometheus_file: Annotated[
+        str | None, typer.Option(help="Write metrics for the node exporter's textfile collector.", metavar="FILE.prom")
+    ] = None,
     as_json: AsJson = False,
     verbose: Verbose = False,
 ) -> None:
     """Make every feature the store lacks."""
     from clipmill.jobs.build import budgets_of, run_build, run_plan
+    from clipmill.jobs.observation import Observation
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
 
@@ -132,7 +140,8 @@ def build(
         budgets = budgets_of(max_quarantine, deadline, shard)
         if dry_run:
             return run_plan(_config(file, config), settings, recheck, budgets.shard, price, sample_seconds)
-        return run_build(_config(file, config), settings, recheck, budgets, heartbeat)
+        watched = Observation(heartbeat, prometheus, prometheus_file)
+        return run_build(_config(file, config), settings, recheck, budgets, watched)
 
     run_verb(verb, as_json, RESUME_HINT, log_file)
 

@@ -86,11 +86,11 @@ class ShotEmbedding(nn.Module):
 
     def encode_video(self, frames: Values) -> Tensor:
         """Returns unit vectors ``[B, d]`` of the frames of shots ``[B, T, D]``."""
-        assert frames.mask is not None
+        mask = _mask(frames)
         # In single precision: recurrent layers have no half precision on every CPU.
         with torch.autocast(frames.values.device.type, enabled=False):
             states, _ = self.frames(frames.values.to(self.video.weight.dtype))
-        last = frames.mask.sum(dim=1).clamp(min=1) - 1
+        last = mask.sum(dim=1).clamp(min=1) - 1
         state = states[torch.arange(len(last), device=last.device), last]
         learned = torch.tanh(self.video(state))
         return functional.normalize(_mean(frames) + learned if self.options.start == "pooled" else learned, dim=-1)
@@ -123,16 +123,15 @@ class ShotEmbedding(nn.Module):
         if side == "query":
             vectors = inputs["image"].values
             return {"vector": vectors, "embedding": self.encode_image(vectors)}
-        frames = inputs["video"]
-        assert frames.mask is not None
+        frames, mask = inputs["video"], _mask(inputs["video"])
         # Of values that may be negative what only fills up must not be the greatest.
-        greatest = frames.values.masked_fill(~frames.mask[..., None], -torch.inf).amax(dim=1)
+        greatest = frames.values.masked_fill(~mask[..., None], -torch.inf).amax(dim=1)
         return {
             "first": frames.values[:, 0],
             "mean": _mean(frames),
-            "max": torch.where(frames.mask.any(dim=1, keepdim=True), greatest, torch.zeros_like(greatest)),
+            "max": torch.where(mask.any(dim=1, keepdim=True), greatest, torch.zeros_like(greatest)),
             "frames": frames.values,
-            "frames_mask": frames.mask,
+            "frames_mask": mask,
             "embedding": self.encode_video(frames),
         }
 
@@ -164,9 +163,14 @@ def pair_losses(cosine: Tensor, own: Tensor, margin: float) -> tuple[Tensor, Ten
     return torch.where(own, 1 - cosine, 0), (cosine - margin).clamp(min=0)
 
 
+def _mask(frames: Values) -> Tensor:
+    if frames.mask is None:
+        raise ValueError("shots: expected a sequence of frames with its mask, got vectors; give a Sequence")
+    return frames.mask
+
+
 def _mean(frames: Values) -> Tensor:
-    assert frames.mask is not None
-    weights = frames.mask.to(frames.values.dtype)[..., None]
+    weights = _mask(frames).to(frames.values.dtype)[..., None]
     return (frames.values * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1)
 
 

@@ -152,6 +152,8 @@ class EngineConfig(Model):
         task_seconds: size of a task: estimated seconds of work.
         commit_seconds: a task that takes longer is committed in parts of about so many measured seconds (ours: what a
             kill may cost); a single video is committed whole.
+        forward_deadline_seconds: a forward pass that takes longer than this and ten times its estimated cost has hung
+            (ours): its process ends, and the task is tried again.
         max_attempts: tries for one video before it is quarantined.
         batch_windows: windows in one forward pass, short ones being filled up; None: the extractor's hint.
         max_fault_share: a run ends where more than this share of its videos fails by faults of the machine (files that
@@ -163,6 +165,7 @@ class EngineConfig(Model):
     threads: int = Field(default=0, ge=0)
     task_seconds: float = Field(default=300.0, gt=0)
     commit_seconds: float = Field(default=300.0, gt=0)
+    forward_deadline_seconds: float = Field(default=600.0, gt=0)
     max_attempts: int = Field(default=2, ge=1)
     batch_windows: int | None = Field(default=None, ge=1)
     max_fault_share: float = Field(default=0.2, ge=0, le=1)

@@ -19,16 +19,38 @@ Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
 
 
-class PredictionsConfig(IdsConfig):
-    """One set of predictions: a file, what a feature of a clipmill store holds, or what a trained run answers.
+class FusedConfig(IdsConfig):
+    """One file of scores that are added to those of others, times a weight.
 
     Attributes:
+        name: for results; default: the file's name without ending.
+        format, classes, window_weights: as of `PredictionsConfig`.
+    """
+
+    file: str = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
+    format: str | None = None
+    classes: str | tuple[str, ...] | None = None
+    window_weights: str | None = None
+    name: str | None = Field(default=None, min_length=1)
+
+
+class PredictionsConfig(IdsConfig):
+    """One set of predictions: a file, several fused, what a feature of a store holds, or what a trained run answers.
+
+    Attributes:
+        fuse: files of scores, two at least, whose weighted sum is scored (late fusion): class scores of items, classes
+            of videos, or detections.
+        scale: of fused class scores of items: as they are, or each item's put through ``softmax`` first.
+        missing: what only some of the fused files have is refused, or scores ``zero`` in the others.
         run: folder of a run of ``clipmill train``.
         format: a name of `stores/formats/registry`; None: found out from the content.
         name: of the row in tables and results; default: the file's name without ending, or the feature's.
         feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
-        classes: names of the class numbers: a list, or a THUMOS14 class list. For a store: the names of class 1, 2, ...
-            (0 is background); default: those the extractor's weights are known to have.
+        classes: names of the class numbers of a file: a list for 1, 2, ..., or a file (`stores/formats/class_lists`).
+            For a store: the names of class 1, 2, ... (0 is background); default: those the extractor's weights are
+            known to have.
+        window_weights: ``scnn``: file of weights by window length and class that scores are multiplied by.
     """
 
     file: str | None = Field(default=None, min_length=1)
@@ -36,13 +58,21 @@ class PredictionsConfig(IdsConfig):
     store: str | None = Field(default=None, min_length=1)
     feature: str | None = None
     run: str | None = Field(default=None, min_length=1)
+    fuse: tuple[FusedConfig, ...] | None = Field(default=None, min_length=2)
+    scale: Literal["none", "softmax"] = "none"
+    missing: Literal["refuse", "zero"] = "refuse"
     classes: str | tuple[str, ...] | None = None
+    window_weights: str | None = None
     name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")
 
     @model_validator(mode="after")
     def _one_source(self) -> "PredictionsConfig":
-        if sum(source is not None for source in (self.file, self.store, self.run)) != 1:
-            raise ValueError("expected exactly one of file, store and run, such as {file: results.json}")
+        if sum(source is not None for source in (self.file, self.store, self.run, self.fuse)) != 1:
+            raise ValueError("expected exactly one of file, store and run, or fuse, such as {file: results.json}")
+        if self.fuse is None and (self.scale != "none" or self.missing != "refuse"):
+            raise ValueError("scale and missing belong to fuse; leave them out")
+        if self.fuse is not None and (self.format or self.classes or self.window_weights):
+            raise ValueError("format, classes and window_weights stand beside each file of fuse; write them there")
         if (self.store is None) != (self.feature is None):
             raise ValueError("store and feature go together, such as {store: out/store, feature: rc3d}")
         return self

@@ -89,6 +89,8 @@ class WorkerSpec:
         max_quarantined: once the run has put more videos into quarantine, no further one is begun; None: any number.
         note_seconds: between two notes of how far a task is; None: none.
         commit_seconds: a task that takes longer is committed in parts, each of about that length.
+        forward_deadline_seconds: a forward pass that takes longer, beyond ten times its estimated cost, has hung, and
+            ends the process.
         run_file: of the store, written by this run: where a worker's own view of the store lacks it, it sees another.
         weights: local files and folders that the recipes read; a worker needs them at the same paths.
         videos: some of the local videos; a worker that sees none of them has not their folder.
@@ -113,6 +115,7 @@ class WorkerSpec:
     max_quarantined: int | None = None
     note_seconds: float | None = None
     commit_seconds: float = 300.0
+    forward_deadline_seconds: float = 600.0
     run_file: str | None = None
     weights: tuple[str, ...] = ()
     videos: tuple[str, ...] = ()

@@ -156,6 +156,10 @@ class Store:
         _check_free(objects)
         return False
 
+    def with_retries(self, retries: Retries) -> "Store":
+        """Returns this store with calls of its own: tried again as `retries` says, and counted apart."""
+        return Store(Objects(self.url, retries), self.format, self.dataset)
+
     def require(self, format: str, dataset: str) -> None:
         """Checks that this store is the one that is meant.
 

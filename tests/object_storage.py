@@ -162,8 +162,10 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
             if self.command == "GET":
                 faults.num_bytes += len(data)
             if self.command != "HEAD":
-                self.wfile.write(data)
-                self.wfile.flush()
+                # A client that has given up, or was killed, reads no answer.
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(data)
+                    self.wfile.flush()
 
         def _cut(self) -> None:
             self.close_connection = True

@@ -4,9 +4,10 @@
 
 Real videos, sentences and times; the vectors are made of them. A sentence has a direction: the sum of one random
 direction for each of its words, the rarer the longer. A step has the directions of the sentences whose moment it lies
-in, or else that of a sentence of another video; and noise. So a model must know the words, and tell a sentence's moment
-from others of its video, to be better than the floor. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
-``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``.
+in, or else that of a sentence of another video, for as long as some moment lasts; always of length 1, so that nothing
+but its sentence tells a moment from the rest; and noise. The layout is VSLNet's: ``<video>.npy float32[n, D]`` and
+``feature_shapes.json``; besides, ``manifest.csv`` for ``clipmill import``, the annotations of these videos
+(``train.txt``, ``test.txt``), and ``test_shuffled.txt``, whose sentences are those of other lines.
 """
 
 import argparse
@@ -21,8 +22,6 @@ from pathlib import Path
 import numpy as np
 
 _DELETED = str.maketrans("", "", string.punctuation)
-_OTHERS_SECONDS = (2.0, 9.0)
-"""Length of what lies between moments, drawn uniformly."""
 
 
 def main() -> None:
@@ -34,16 +33,22 @@ def main() -> None:
     parser.add_argument("--steps-per-second", type=float, default=1.0)
     parser.add_argument("--noise", type=float, default=0.35, help="standard deviation of each number; a direction is 1")
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--share", type=float, default=1.0, help="of the videos, by a hash of their ids")
     parser.add_argument("--vectors", type=Path, help="word vectors: a word's direction is a random turn of its own")
     given = parser.parse_args()
     durations = json.loads((given.annotations / "charades.json").read_text("utf-8"))
     moments = defaultdict(list)
-    for part in ("train", "test"):
+    lines: dict[str, list[str]] = {"train": [], "test": []}
+    for part in lines:
         for line in (given.annotations / f"charades_sta_{part}.txt").read_text("utf-8").splitlines():
             head, _, sentence = line.partition("##")
             video, start, stop = head.split()
+            if not _is_chosen(video, given.share):
+                continue
+            lines[part].append(f"{head}##{sentence}\n")
             moments[video].append((float(start), float(stop), tuple(sentence.lower().translate(_DELETED).split())))
     counts = Counter(word for found in moments.values() for _, _, words in found for word in set(words))
+    lengths = [stop - start for found in moments.values() for start, stop, _ in found]
     everything = [words for found in moments.values() for _, _, words in found]
     directions = {word: _direction(word, given.dim, given.seed) for word in counts}
     if given.vectors is not None:
@@ -51,10 +56,13 @@ def main() -> None:
     weight = {word: math.log(len(everything) / count) for word, count in counts.items()}
     given.out.mkdir(parents=True, exist_ok=True)
     shapes = {}
+    chosen = sorted(moments)
+    _write_annotations(given.out, lines, given.seed)
     with (given.out / "manifest.csv").open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["id", "duration_seconds"])
-        for video, found in sorted(moments.items()):
+        for video in chosen:
+            found = moments[video]
             duration = float(durations[video]["duration"])
             random = np.random.default_rng(_number(f"{given.seed} {video}"))
             num_steps = max(2, round(duration * given.steps_per_second))
@@ -67,16 +75,30 @@ def main() -> None:
                 covered |= inside
             begin = 0.0
             while begin < duration:
-                end = begin + random.uniform(*_OTHERS_SECONDS)
+                end = begin + max(1.0, lengths[random.integers(len(lengths))])
                 inside = (middles >= begin) & (middles < end) & ~covered
                 values[inside] = _sum(everything[random.integers(len(everything))], directions, weight)
                 begin = end
+            values /= np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-9)
             values += given.noise * random.normal(size=values.shape)
             np.save(given.out / f"{video}.npy", values.astype(np.float32))
             shapes[video] = num_steps
             table.writerow([video, duration])
     (given.out / "feature_shapes.json").write_text(json.dumps(shapes), "utf-8")
     print(f"{len(shapes)} videos, {sum(shapes.values())} steps of {given.dim} numbers: {given.out}")
+
+
+def _is_chosen(video: str, share: float) -> bool:
+    return _number(f"share {video}") < share * 2**64
+
+
+def _write_annotations(out: Path, lines: dict[str, list[str]], seed: int) -> None:
+    """Writes those of the chosen videos, and the test's with sentences that belong to other lines."""
+    heads, sentences = zip(*(line.split("##", 1) for line in lines["test"]), strict=True)
+    order = np.random.default_rng(seed).permutation(len(sentences))
+    shuffled = [f"{head}##{sentences[row]}" for head, row in zip(heads, order.tolist(), strict=True)]
+    for name, found in {**lines, "test_shuffled": shuffled}.items():
+        (out / f"{name}.txt").write_text("".join(found), "utf-8")
 
 
 def _number(text: str) -> int:

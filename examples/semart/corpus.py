@@ -62,7 +62,7 @@ def seen(picture: Image.Image) -> np.ndarray:
     """Returns ``float32[CELLS * CELLS * 3]``, the mean colours of cells from 0 to 1."""
     size = SIDE // CELLS
     cells = np.asarray(picture, np.float32).reshape(CELLS, size, CELLS, size, 3).mean(axis=(1, 3))
-    return cells.reshape(-1) / 255
+    return np.asarray(cells.reshape(-1) / 255, np.float32)
 
 
 def main(folder: Path) -> None:

@@ -23,7 +23,7 @@ LEAST_ROOM_BYTES = 64 << 20
 def main() -> None:
     """Serves requests until the parent closes its end."""
     command, answer, life, ring, memory_bytes, num_threads, decodes = (int(item) for item in sys.argv[1:])
-    _die_with_parent(life)
+    die_with_parent(life)
     remedy = memory_limit.remedy(memory_bytes)
     allowed_bytes = memory_limit.allowed_bytes(memory_bytes)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
@@ -96,7 +96,7 @@ def _is_lack_of_memory(error: Exception) -> bool:
     return any(word in str(error) for word in ("failed to map segment", "allocate memory", "can't start new thread"))
 
 
-def _die_with_parent(life: int) -> None:
+def die_with_parent(life: int) -> None:
     """Has the kernel end this process when the parent's end of the pipe closes, whatever this process is doing.
 
     PR_SET_PDEATHSIG would not do: it also fires when only the thread that started the child ends.

@@ -133,7 +133,7 @@ class ChildProcess:
                 stderr=self._stderr,
                 pass_fds=(*theirs, ring_descriptor),
                 start_new_session=True,
-                env=os.environ | ENVIRONMENT | {"PYTHONPATH": _python_path()},
+                env=os.environ | ENVIRONMENT | {"PYTHONPATH": python_path()},
             )
         except BaseException:
             for descriptor in (self._command, self._answer, self._life, ring_descriptor):
@@ -265,5 +265,5 @@ def _abandon_all() -> None:
 os.register_at_fork(after_in_child=_abandon_all)
 
 
-def _python_path() -> str:
+def python_path() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

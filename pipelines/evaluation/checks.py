@@ -10,6 +10,12 @@ _ID_KEYS = {"without the prefix 'v_'": "drop_prefix: v_", "without their endings
 """Hint of `match_ids` to the key of the config that does it."""
 
 
+_NUMBERS = (
+    "the predictions have class numbers: give predictions.classes, a list of names for 1, 2, ... or a file of them "
+    "(detclasslist.txt, a label map)"
+)
+
+
 def check_ids(match: IdMatch) -> tuple[str, ...]:
     """Returns a note that lists the ids that differ; none where both sides agree.
 
@@ -50,7 +56,11 @@ def require_classes(match: IdMatch, least: float) -> None:
     Raises:
         FormatError: with the counts and examples of both sides.
     """
-    require_ids(match)
+    try:
+        require_ids(match)
+    except FormatError as error:
+        are_numbers = all(name.isdecimal() for name in match.only_right)
+        raise FormatError(f"{error}" + (f"; {_NUMBERS}" if are_numbers else "")) from None
     num_true = match.num_both + len(match.only_left)
     if match.hint and match.num_both < least * num_true:
         raise FormatError(

@@ -13,16 +13,17 @@ from clipmill.extractors.flow_files import FLOW_MARK
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.features.budgets import Budgets, JobShard, Spending
-from clipmill.pipelines.features.calibration import Account, account_of, foresee
+from clipmill.pipelines.features.calibration import Account, account_of, earlier_rates, foresee
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
+from clipmill.pipelines.features.forecast import seconds_by
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.made import made
-from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, are_committed, make_plan
+from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, SecondsOf, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
 from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, place_of, probe_videos
 from clipmill.pipelines.features.quarantine import (
@@ -239,6 +240,7 @@ def plan_build(
         recipes,
         {recipe.fingerprint: _done(store, recipe, quarantined) for recipe in recipes},
         config.engine.task_seconds,
+        _measured_seconds(config, store, recipes),
     )
     return Planned(
         config,
@@ -307,6 +309,13 @@ def build(
     return result
 
 
+def _measured_seconds(config: BuildConfig, store: Store | None, recipes: Sequence[Recipe]) -> SecondsOf | None:
+    """Returns what videos take by what earlier runs of the store measured; None where none had these features."""
+    engine = config.engine
+    rates = earlier_rates(store, recipes, engine.device, worker_threads(engine), engine.num_workers)
+    return seconds_by(rates) if rates is not None else None
+
+
 def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
     """Returns what a worker of this build needs to know, wherever it runs."""
     url = config.store.url
@@ -327,6 +336,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         storage_attempts=config.store.attempts,
         max_fault_share=config.engine.max_fault_share,
         commit_seconds=config.engine.commit_seconds,
+        forward_deadline_seconds=config.engine.forward_deadline_seconds,
     )
 
 
@@ -413,7 +423,8 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
     others = planned.listed if len(planned.listed) != len(videos) else ()
     store.write_build(run_id, features, planned.config.store.manifest == "full", others)
-    write_start(store, run_id, planned.config.engine, budgets)
+    engine = planned.config.engine
+    write_start(store, run_id, engine.name, engine.num_workers, budgets.as_json())
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))

@@ -1,7 +1,8 @@
 """One recipe over the videos of one task: windows in, rows out."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -54,6 +55,7 @@ def check_device(device: str) -> None:
 class _VideoState:
     """What one attempt at one video has come to."""
 
+    name: str
     clips: Sequence[Clip]
     groups: Sequence[ClipWindows]
     files: FlowFiles | None = None
@@ -81,31 +83,47 @@ class _VideoState:
 class RecipeExtraction:
     """Runs one recipe over the videos of a task, in batches that span videos and have one size, filled up where needed.
 
+    Args:
+        watching: makes what each forward pass runs in, of the recipe, the batch size and the names of the videos.
+
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
     its first attempt still has in a batch is thrown away. `add_frame` and `flush` raise BatchTooLargeError where the
     device has no memory for a batch of several windows.
     """
 
-    def __init__(self, recipe: Recipe, extractor: Extractor, batch_windows: int | None) -> None:
+    def __init__(
+        self,
+        recipe: Recipe,
+        extractor: Extractor,
+        batch_windows: int | None,
+        watching: Callable[[Recipe, int, Sequence[str]], AbstractContextManager[None]] | None = None,
+    ) -> None:
         self.recipe = recipe
         self.seconds = 0.0
         self.num_windows = 0
         card = registry.card_of(recipe)
         self.batch_windows = batch_windows or card.batch_windows
         self._fills_batches = card.fills_batches
+        self._watching = watching
         self._extractor = extractor
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}
 
     def start_video(
-        self, position: int, clips: Sequence[Clip], groups: Sequence[ClipWindows], files: FlowFiles | None = None
+        self,
+        position: int,
+        clips: Sequence[Clip],
+        groups: Sequence[ClipWindows],
+        files: FlowFiles | None = None,
+        name: str = "",
     ) -> None:
         """Begins the video at `position` of the task, with the windows of each of its clips.
 
         Args:
             files: what the recipe reads beside the video.
+            name: of the video, for messages.
         """
-        state = _VideoState(clips, groups, files)
+        state = _VideoState(name, clips, groups, files)
         state.start(self._extractor)
         self._videos[position] = state
 
@@ -177,7 +195,8 @@ class RecipeExtraction:
         started = time.monotonic()
         failure: Exception | None = None
         try:
-            outputs = self._outputs(*self._filled(tickets, batch))
+            with self._watched(tickets):
+                outputs = self._outputs(*self._filled(tickets, batch))
         except Exception as error:
             # Without its traceback, whose frames hold tensors on the device.
             failure = error.with_traceback(None)
@@ -190,6 +209,12 @@ class RecipeExtraction:
         self.num_windows += len(tickets)
         for index, ticket in enumerate(tickets):
             self._deliver(ticket, outputs, index)
+
+    def _watched(self, tickets: Sequence[Ticket]) -> AbstractContextManager[None]:
+        if self._watching is None:
+            return nullcontext()
+        names = [self._videos[ticket.video].name for ticket in tickets]
+        return self._watching(self.recipe, self.batch_windows, names)
 
     def _filled(self, tickets: Sequence[Ticket], batch: Pixels) -> tuple[Sequence[Ticket], Pixels]:
         """Returns the batch with its last window repeated up to the batch size.

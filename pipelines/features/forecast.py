@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from clipmill.extractors.base import NUM_CROPS
@@ -11,6 +11,7 @@ from clipmill.pipelines.features.limits import worker_seconds
 from clipmill.pipelines.features.plan import COMPUTE_GMAC_PER_SECOND, DECODE_FRAMES_PER_SECOND, estimate
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
 from clipmill.schemas.task import ShardTask, TaskResult
 
 ROUGH_WRITES, ROUGH_READS = 12.0, 6.0
@@ -276,6 +277,22 @@ class Machines:
     num_workers: int
     num_threads: int
     num_gpus: float = 0.0
+
+
+def seconds_by(rates: Rates) -> Callable[[Video, Sequence[Recipe]], float]:
+    """Returns what tells the seconds of a worker that a video takes under some recipes, by `rates`."""
+
+    def seconds_of(video: Video, recipes: Sequence[Recipe]) -> float:
+        found = {recipe.key: estimate(video, [recipe]) for recipe in recipes}
+        seconds = sum(
+            item.num_windows * rates.windows.get(key, 1.0) * rates.seconds_per_window.get(key, 0.0)
+            + item.row_bytes * rates.seconds_per_byte
+            for key, item in found.items()
+        )
+        num_frames = max((item.num_frames for item in found.values()), default=0)
+        return seconds + num_frames * rates.seconds_per_frame + rates.seconds_per_video
+
+    return seconds_of
 
 
 def forecast(work: Work, rates: Rates, machines: Machines, num_tasks: int) -> Forecast:

@@ -18,6 +18,9 @@ from clipmill.schemas.errors import MachineFaultError, VideoError, describe
 from clipmill.stores.run_ids import run_time
 from clipmill.stores.tables import in_force
 
+WORKER_DIED, FORWARD_DEADLINE = "worker_died", "forward_deadline"
+"""Reasons of a video that ended the process that worked on it, or whose forward pass found no end."""
+
 _STORAGE_PAUSES = tuple(timedelta(minutes=minutes) for minutes in (0, 10, 60, 360, 1440))
 _DECODER_PAUSES = (timedelta(hours=1), timedelta(days=1), timedelta(days=7))
 """ours: storage comes back within minutes, and asking it costs little. A decoder that died or found no end has been
@@ -25,7 +28,7 @@ tried several times already, and each try may cost its whole deadline."""
 
 _PAUSES: Mapping[str, Sequence[timedelta]] = {
     **dict.fromkeys(("missing_file", "unreadable", "access_denied", "storage_unavailable"), _STORAGE_PAUSES),
-    **dict.fromkeys(("deadline", "out_of_memory", "decoder_crashed"), _DECODER_PAUSES),
+    **dict.fromkeys(("deadline", "out_of_memory", "decoder_crashed", WORKER_DIED, FORWARD_DEADLINE), _DECODER_PAUSES),
 }
 """By passing reason, the pause after the first, second, ... failure in a row; the last one counts for all after it."""
 

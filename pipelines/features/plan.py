@@ -1,11 +1,12 @@
 """Planning: from headers and hashes alone, which videos lack which recipes, cut into tasks of balanced size.
 
-Decodes nothing. A plan is a function of the manifest, the recipes and what the store already holds; it does not depend
+Decodes nothing. A plan is a function of the manifest, the recipes and what the store already holds (with what earlier
+runs measured, which sizes the tasks); it does not depend
 on the engine or on how many workers there are, so every engine runs the same tasks.
 """
 
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from clipmill.extractors.base import NUM_CROPS
 from clipmill.extractors.registry import card_of
@@ -80,8 +81,16 @@ def are_committed(
     return [key in committed for key in keys]
 
 
+SecondsOf = Callable[[Video, Sequence[Recipe]], float]
+"""What a video takes under some recipes, in seconds of a worker."""
+
+
 def make_plan(
-    videos: Sequence[Video], recipes: Sequence[Recipe], done: Mapping[str, Done], task_seconds: float
+    videos: Sequence[Video],
+    recipes: Sequence[Recipe],
+    done: Mapping[str, Done],
+    task_seconds: float,
+    seconds_of: SecondsOf | None = None,
 ) -> Plan:
     """Returns the tasks that make every missing (video, recipe) pair.
 
@@ -89,6 +98,7 @@ def make_plan(
         videos: probed (fingerprint and header), in manifest order.
         done: by recipe fingerprint.
         task_seconds: estimated length of a task; all tasks of one kind come out about equally long.
+        seconds_of: what videos take, as earlier runs measured it; None: by the rough speeds of a small machine.
     """
     groups: dict[tuple[int, ...], list[Video]] = {}
     num_complete = num_quarantined = 0
@@ -109,13 +119,18 @@ def make_plan(
                 groups.setdefault(tuple(missing), []).append(video)
     tasks: list[ShardTask] = []
     for missing_indexes, members in groups.items():
-        tasks += cut([recipes[index] for index in missing_indexes], members, task_seconds)
+        tasks += cut([recipes[index] for index in missing_indexes], members, task_seconds, seconds_of)
     return Plan(tuple(tasks), len(videos), num_complete, num_quarantined)
 
 
-def cut(recipes: Sequence[Recipe], videos: Sequence[Video], task_seconds: float) -> list[ShardTask]:
+def cut(
+    recipes: Sequence[Recipe], videos: Sequence[Video], task_seconds: float, seconds_of: SecondsOf | None = None
+) -> list[ShardTask]:
     """Returns `videos` cut, in order, into tasks of about equal estimated cost and bounded size of shard."""
     estimates = [estimate(video, recipes) for video in videos]
+    if seconds_of is not None:
+        pairs = zip(videos, estimates, strict=True)
+        estimates = [replace(item, seconds=seconds_of(video, recipes)) for video, item in pairs]
     total_seconds = sum(item.seconds for item in estimates)
     total_bytes = sum(item.row_bytes for item in estimates)
     wanted = max(round(min(total_seconds / task_seconds, len(videos))), -(-total_bytes // MAX_TASK_ROW_BYTES), 1)

@@ -48,12 +48,17 @@ class Part:
 
 @dataclass(frozen=True, slots=True)
 class Watch:
-    """Who is told of a pass, under the key of the whole task, and who may end it."""
+    """Who is told of a pass, under the key of the whole task, and who may end it.
+
+    Attributes:
+        one_by_one: each video is a part of its own.
+    """
 
     stop: StopRule
     notes: TaskNotes
     task_key: str
     on_video: Callable[[str], None] | None = None
+    one_by_one: bool = False
 
 
 class TaskPass:
@@ -146,7 +151,7 @@ class TaskPass:
         if not self._ended:
             return False
         elapsed = self._clock() - self._since
-        return elapsed * (1 + 1 / len(self._ended)) >= self._spec.commit_seconds
+        return self._watch.one_by_one or elapsed * (1 + 1 / len(self._ended)) >= self._spec.commit_seconds
 
     def _flushed(self) -> Part:
         """Returns, and forgets, the videos that have ended; what waits for a full batch goes through first."""
@@ -176,7 +181,7 @@ class TaskPass:
                 continue
             for fingerprint, windows in item.windows.items():
                 self._extractions[fingerprint].start_video(
-                    len(self._prepared), item.clips[fingerprint], windows, item.files.get(fingerprint)
+                    len(self._prepared), item.clips[fingerprint], windows, item.files.get(fingerprint), video.id
                 )
             self._under_way.add(len(self._prepared))
             self._prepared.append(item)

@@ -5,11 +5,14 @@ The same function of (task, spec) on every engine.
 
 import itertools
 import logging
+import os
 import resource
+import sys
+import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import closing
-from dataclasses import dataclass, field, replace
+from contextlib import AbstractContextManager, closing
+from dataclasses import replace
 from types import TracebackType
 
 import pyarrow as pa
@@ -17,15 +20,18 @@ import pyarrow as pa
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
 from clipmill.pipelines.decode.session import DecodeSession
+from clipmill.pipelines.features.attempts import write_last_words
 from clipmill.pipelines.features.device_memory import BatchTooLargeError
 from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
+from clipmill.pipelines.features.forward_deadline import ForwardDeadline, longest_seconds
 from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.passports import commit_table, passport
 from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.task_pass import Part, TaskPass, Watch
+from clipmill.pipelines.features.task_progress import Progress, progress_of
 from clipmill.pipelines.features.visibility import open_seen_store
-from clipmill.schemas.errors import VideoError
+from clipmill.schemas.errors import EXIT_RETRYABLE, VideoError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import concatenate
@@ -34,6 +40,9 @@ from clipmill.stores.storage_faults import RetriedCalls, Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
+
+LAST_WORDS_SECONDS = 10.0
+"""ours: so long a worker that ends itself waits for storage to take its last words."""
 
 
 class Worker:
@@ -56,6 +65,8 @@ class Worker:
         self._calls = RetriedCalls(Retries(spec.storage_attempts))
         self._num_tried = 0
         self._faults: list[VideoError] = []
+        self._task_key = ""
+        self._deadline = ForwardDeadline(self._end_process)
 
     def __enter__(self) -> "Worker":
         spec = self._spec
@@ -65,6 +76,7 @@ class Worker:
         self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
         # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
         self._sessions = self._session(), self._session()
+        self._deadline.__enter__()
         return self
 
     def _session(self) -> DecodeSession:
@@ -80,13 +92,19 @@ class Worker:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self._deadline.__exit__(kind, error, traceback)
         for session in self._sessions or ():
             session.__exit__(kind, error, traceback)
         self._sessions = None
         self._extractors.clear()
 
-    def run(self, task: ShardTask, on_video: Callable[[str], None] | None = None) -> TaskResult:
+    def run(
+        self, task: ShardTask, on_video: Callable[[str], None] | None = None, one_by_one: bool = False
+    ) -> TaskResult:
         """Returns what was done; when every commit of the task already stands, nothing is done.
+
+        Args:
+            one_by_one: commit each video before the next one goes through a network: see `attempts`.
 
         A task that takes longer than `WorkerSpec.commit_seconds` is committed in parts, each as the task of its videos;
         a second try in the same run goes on after them. Where a budget of the run is spent before the task is done,
@@ -112,8 +130,9 @@ class Worker:
             result = TaskResult(task.key, executed=False, num_videos=len(task.videos))
             store.write_task_result(self._spec.run_id, result)
             return result
-        watch = Watch(stop, notes, task.key, on_video)
-        progress = self._progress_of(task, recipes)
+        watch = Watch(stop, notes, task.key, on_video, one_by_one)
+        self._task_key = task.key
+        progress = progress_of(store, self._spec.run_id, task)
         for videos, missing in progress.left:
             self._make(task, videos, missing, progress, watch)
         calls = store.objects.calls.since(calls_before)
@@ -129,37 +148,12 @@ class Worker:
         store.write_task_result(self._spec.run_id, result)
         return result
 
-    def _progress_of(self, task: ShardTask, recipes: Sequence[Recipe]) -> "_Progress":
-        """Returns what an earlier try of the task, in this run, has committed, and what is left."""
-        store, _, _, _ = self._entered()
-        progress = _Progress()
-        for part in store.task_parts(self._spec.run_id, task.key):
-            missing = [
-                recipe
-                for recipe in recipes
-                if recipe.fingerprint in part.recipes and not store.has_commit(recipe, part.key)
-            ]
-            if not progress.done.isdisjoint(part.video_ids):
-                continue
-            videos = tuple(video for video in task.videos if video.id in part.video_ids)
-            if missing:
-                progress.left.append((videos, missing))
-            num_rows = dict(part.result.num_rows) | {recipe.key: 0 for recipe in missing}
-            progress.results.append(replace(part.result, num_rows=num_rows))
-            progress.done |= set(part.video_ids)
-            # It may have been killed between the commit and this.
-            store.write_quarantine(self._spec.run_id, part.key, part.result.quarantined)
-        rest = tuple(video for video in task.videos if video.id not in progress.done)
-        if rest:
-            progress.left.append((rest, list(recipes)))
-        return progress
-
     def _make(
         self,
         task: ShardTask,
         videos: tuple[Video, ...],
         recipes: Sequence[Recipe],
-        progress: "_Progress",
+        progress: Progress,
         watch: Watch,
     ) -> None:
         """Makes the rows of `videos`, some of the task's, and commits them."""
@@ -200,11 +194,29 @@ class Worker:
             if key not in self._extractors:
                 self._extractors[key] = registry.build(recipe, self._device)
             batch_windows = self._batch_windows.get(key, self._spec.batch_windows)
-            found[key] = RecipeExtraction(recipe, self._extractors[key], batch_windows)
+            found[key] = RecipeExtraction(recipe, self._extractors[key], batch_windows, self._watching)
         return found
 
+    def _watching(self, recipe: Recipe, batch_windows: int, video_ids: Sequence[str]) -> AbstractContextManager[None]:
+        """Watches one forward pass: where it hangs, nothing but the end of this process ends it."""
+        names = ", ".join(dict.fromkeys(video_ids))
+        what = f"{recipe.name} of {names}: no end of a forward pass"
+        seconds = longest_seconds(recipe, batch_windows, self._spec.forward_deadline_seconds)
+        return self._deadline.watching(what, seconds)
+
+    def _end_process(self, what: str) -> None:
+        """Ends this process; what it wrote last is for whoever tries the task again."""
+        words = threading.Thread(
+            target=write_last_words, args=(self._store, self._spec.run_id, self._task_key, what), daemon=True
+        )
+        words.start()
+        words.join(LAST_WORDS_SECONDS)
+        print(f"worker: expected a forward pass that ends, got {what}; run the same command again", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(EXIT_RETRYABLE)
+
     def _commit(
-        self, task: ShardTask, part: Part, extractions: Mapping[str, RecipeExtraction], progress: "_Progress"
+        self, task: ShardTask, part: Part, extractions: Mapping[str, RecipeExtraction], progress: Progress
     ) -> None:
         """Writes the shards of a part, then its commits: the one step that makes it true."""
         if not part.videos:
@@ -290,15 +302,6 @@ class Worker:
                 if name in self._batch_windows
             },
         )
-
-
-@dataclass(slots=True)
-class _Progress:
-    """How far a task is: results of its parts, ids of the videos in them, and what of it is left to be made."""
-
-    results: list[TaskResult] = field(default_factory=list)
-    done: set[str] = field(default_factory=set)
-    left: list[tuple[tuple[Video, ...], list[Recipe]]] = field(default_factory=list)
 
 
 def _ids(videos: Sequence[Video]) -> set[str]:

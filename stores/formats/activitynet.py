@@ -244,4 +244,5 @@ READER = Reader(
     truth={"segments": _annotations},
     predictions={"segments": _predicted, "windows": _predicted, "video_classes": _video_classes},
     takes=frozenset({"subset"}),
+    layout="JSON: results: {video: [{segment, label, score}]}",
 )

@@ -1,6 +1,7 @@
 """The examples for schedulers: parseable, their configs valid, and what their scripts do with each exit code."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -10,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import typer
 import yaml
 
+from clipmill.jobs.cli import app
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.stores import FeatureStore
 from tests.encoded_videos import encode_video
@@ -193,3 +196,16 @@ def test_the_nightly_script_builds(tmp_path: Path) -> None:
     done = subprocess.run([str(NIGHTLY), str(tmp_path / "build.yaml")], env=environment, timeout=280, check=False)
     assert done.returncode == 0
     assert FeatureStore(str(tmp_path / "store"))["frames"].video_ids == ["a.mp4"]
+
+
+@pytest.mark.parametrize("path", sorted(path for path in FOLDER.rglob("*") if path.is_file()), ids=_called)
+def test_the_options_of_clipmill_are_those_it_has(path: Path) -> None:
+    text = path.read_text().replace('", "', " ")
+    commands = re.findall(r"clipmill ((?:build|plan|status) [^\n;&]*)", text)
+    verbs = typer.main.get_command(app).commands  # type: ignore[attr-defined]
+    for command in commands:
+        verb, *words = command.split()
+        known = {name for parameter in verbs[verb].params for name in parameter.opts}
+        assert {word for word in words if re.fullmatch(r"--[a-z-]+", word)} <= known
+    if path.suffix in (".sh", ".sbatch", ".py") or path in MANIFESTS:
+        assert any("--config" in command for command in commands)

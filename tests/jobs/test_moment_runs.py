@@ -117,3 +117,50 @@ def test_what_a_run_cannot_do_is_one_line(made: Path, tmp_path: Path) -> None:
     refused(clipmill("train", "--config", bad), "data queries")
     wrong = train(made, tmp_path / "wrong", model={"name": "sdml"})
     refused(clipmill("train", "--config", wrong), "no model of moments")
+
+
+def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result("train", "--config", train(made, run))
+    config = {
+        "run": str(run),
+        "queries": {"texts": ["a person starts to jump", "xyzzy plugh", "someone will JUMP!"]},
+        "k": 5,
+        "out": str(tmp_path / "found"),
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    found = result("search", "--config", str(path), code=3)
+    (jump, also), (failed,) = found["queries"], found["failed"]
+    assert failed["query"] == "xyzzy plugh"
+    assert "xyzzy" in failed["message"]
+    assert jump["unknown_words"] == []
+    assert also["unknown_words"] == ["someone", "will"]
+    truth = {}
+    for part in ("train", "test"):
+        for line in (made / f"{part}.txt").read_text("utf-8").splitlines():
+            head, _, sentence = line.partition("##")
+            if "jump" in sentence:
+                video, start, stop = head.split()
+                truth[video] = (float(start), float(stop))
+    assert [moment["rank"] for moment in jump["moments"]] == [1, 2, 3, 4, 5]
+    right = [
+        moment
+        for moment in jump["moments"]
+        if moment["video"] in truth and abs(moment["start_seconds"] - truth[moment["video"]][0]) <= 1
+    ]
+    assert len(right) >= 3
+    page = (tmp_path / "found" / "report.html").read_text("utf-8")
+    assert "a person starts to jump" in page
+    assert "30 videos searched" in page
+    one = {**config, "videos": ["video03"], "queries": {"texts": ["a person starts to run"]}}
+    path.write_text(yaml.safe_dump(one), "utf-8")
+    moments = result("search", "--config", str(path))["queries"][0]["moments"]
+    assert {moment["video"] for moment in moments} == {"video03"}
+    # Answers that overlap much with a better one are left out.
+    spans = [(moment["start_seconds"], moment["stop_seconds"]) for moment in moments]
+    for place, (start, stop) in enumerate(spans):
+        for begin, end in spans[:place]:
+            assert min(stop, end) - max(start, begin) <= 0.5 * (max(stop, end) - min(start, begin)) + 1e-6
+    refused(clipmill("search", "--config", str(path), "--set", "videos=[video99]"), "video99")
+    refused(clipmill("search", "--config", str(path), "--set", "run=null", "--set", "data={store: x, video: y}"), "run")

@@ -1,4 +1,4 @@
-"""A build each night: exit code 4 is tried again, 1 and 2 are not, 3 is a success that someone should hear of.
+"""A build each night (Airflow 3): exit code 4 is tried again, 1 and 2 are not, 3 is a success worth hearing of.
 
 From the environment of the workers: ``CLIPMILL_CONFIG`` (the build's YAML) and ``CLIPMILL_SHARDS`` (how many tasks
 share the videos).
@@ -8,8 +8,8 @@ import os
 import subprocess
 from datetime import datetime, timedelta
 
-from airflow.exceptions import AirflowException, AirflowFailException
 from airflow.sdk import dag, task
+from airflow.sdk.exceptions import AirflowException, AirflowFailException
 
 CONFIG = os.environ.get("CLIPMILL_CONFIG", "/opt/operations/build.yaml")
 NUM_SHARDS = int(os.environ.get("CLIPMILL_SHARDS", "4"))

@@ -14,7 +14,7 @@ if ! flock --nonblock 9; then
   exit 0
 fi
 for ((attempt = 1; attempt <= attempts; attempt++)); do
-  clipmill build --config "$config" "$@" 9>&-
+  clipmill build "$config" "$@" 9>&-
   code=$?
   case $code in
     0) exit 0 ;;

@@ -27,25 +27,26 @@ def main(folder: Path) -> None:
     photographed, broadcast = directions[:SHARED], directions[SHARED:]
 
     def noise(num: int) -> np.ndarray:
-        return NOISE * random.normal(size=(num, DIM)) / DIM**0.5
+        return np.asarray(NOISE * random.normal(size=(num, DIM)) / DIM**0.5)
 
     def along(shared: np.ndarray, length: float, num: int) -> np.ndarray:
-        return length * random.normal(size=(num, SHARED)) / SHARED**0.5 @ shared
+        return np.asarray(length * random.normal(size=(num, SHARED)) / SHARED**0.5 @ shared)
 
     (folder / "frames").mkdir(parents=True, exist_ok=True)
     lines, images = [], []
     for number in range(NUM_VIDEOS):
-        video, frames = f"video {number:03d}", []
+        video, start = f"video {number:03d}", 0
+        frames: list[np.ndarray] = []
         for _ in range(SHOTS):
             seconds = int(random.integers(LEAST_SECONDS, MOST_SECONDS + 1))
             shown, towards = random.normal(size=(2, DIM)) / DIM**0.5
             way = DRIFT * np.sin(np.linspace(0, np.pi, seconds))[:, None] * towards
             content = shown + way + along(broadcast, BROADCAST, 1)
             images.append(shown + way[random.integers(seconds)] + along(photographed, CAMERA, 1)[0] + noise(1)[0])
-            start = sum(map(len, frames))
             part = "test" if number < NUM_TEST else "train"
             lines.append(f"{video},{video},{part},{start},{start + seconds}")
             frames.append(content + noise(seconds))
+            start += seconds
         np.save(folder / "frames" / f"{video}.npy", np.concatenate(frames).astype(np.float32))
     np.save(folder / "image.npy", np.array(images, np.float32))
     header = "id,label,split,start_seconds,stop_seconds"

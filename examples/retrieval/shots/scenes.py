@@ -31,7 +31,7 @@ def main(run: str) -> None:
     truth = {clip: [video] for clip, video in zip(ids, test.video_ids, strict=True)}
     num_frames = float(test.inputs["video"].lengths().mean())
     hours = float((test.clip_seconds[:, 1] - test.clip_seconds[:, 0]).sum()) / 3600
-    size = trained.model.bytes_per_shot(num_frames, FLOAT32_BYTES)  # type: ignore[attr-defined]
+    size = trained.model.bytes_per_shot(num_frames, FLOAT32_BYTES)
     for space in found.spaces:
         ranked = {
             clip: [test.video_ids[place] for place in row] for clip, row in zip(ids, space.top.tolist(), strict=True)

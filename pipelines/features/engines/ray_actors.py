@@ -14,13 +14,12 @@ import ray
 from ray import cloudpickle
 from ray.exceptions import RayActorError, RayTaskError
 
+from clipmill.pipelines.features.attempts import TASK_ATTEMPTS, Attempts
 from clipmill.pipelines.features.engines import ray_place
 from clipmill.pipelines.features.engines.base import Observer
-from clipmill.pipelines.features.engines.worker_errors import Told, error_of, first_cause, plain
+from clipmill.pipelines.worker_errors import Told, error_of, first_cause, plain
 from clipmill.schemas.errors import EngineError
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
-
-TASK_ATTEMPTS = 3
 
 cloudpickle.register_pickle_by_value(ray_place)
 
@@ -52,7 +51,8 @@ class RayEngine:
         """Returns the report once every task has run.
 
         Raises:
-            EngineError: there is no cluster, or it was lost; a task's actor died `TASK_ATTEMPTS` times.
+            EngineError: there is no cluster, or it was lost; actors do not start.
+            MachineFaultError: too many videos killed their worker.
             ClipmillError: a worker's own, such as weights that its node lacks.
         """
         started = time.monotonic()
@@ -66,18 +66,18 @@ class RayEngine:
     def _run(
         self, tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer], connection: Connection
     ) -> list[TaskResult]:
-        waiting = deque((task, 1) for task in tasks)
+        waiting = deque(tasks)
+        attempts = Attempts(spec)
         idle: list[Any] = []
         # Actors that wait for a place: with more workers than GPUs some may wait for ever, so they are given no task.
         starting = dict(self._start(spec) for _ in range(min(self._num_workers, len(tasks))))
-        running: dict[Any, tuple[Any, ShardTask, int]] = {}
+        running: dict[Any, tuple[Any, ShardTask]] = {}
         results: dict[str, TaskResult] = {}
         failed_starts = 0
         while waiting or running:
             while waiting and idle:
-                task, attempt = waiting.popleft()
-                actor = idle.pop()
-                running[actor.run.remote(pickle.dumps(task))] = (actor, task, attempt)
+                task, actor = waiting.popleft(), idle.pop()
+                running[actor.run.remote(pickle.dumps(task), attempts.is_careful(task))] = (actor, task)
             done = connection.wait([*running, *starting])
             if done in starting:
                 actor = starting.pop(done)
@@ -95,20 +95,17 @@ class RayEngine:
                 else:
                     idle.append(actor)
                 continue
-            actor, task, attempt = running.pop(done)
+            actor, task = running.pop(done)
             try:
                 result = _answer(done)
             except RayActorError as error:
                 connection.check()
-                if attempt >= TASK_ATTEMPTS:
-                    raise EngineError(
-                        f"task {task.key}: expected a result, got {attempt} dead workers ({_reason(error)}); "
-                        "what is committed stands, run the same command again"
-                    ) from None
-                waiting.append((task, attempt + 1))
+                attempts.died(task, f"a dead worker ({_reason(error)})")
+                waiting.append(task)
                 starting |= dict([self._start(spec)])
                 continue
             idle.append(actor)
+            attempts.done(result)
             results[task.key] = result
             for observer in observers:
                 observer.on_task(result)

@@ -29,9 +29,9 @@ class Place:
 
         return _told(entered)
 
-    def run(self, task: bytes) -> dict[str, Any]:
+    def run(self, task: bytes, one_by_one: bool = False) -> dict[str, Any]:
         """Returns a `TaskResult`."""
-        return _told(lambda: self._worker.run(pickle.loads(task)))
+        return _told(lambda: self._worker.run(pickle.loads(task), one_by_one=one_by_one))
 
 
 def _told(work: Callable[[], Any]) -> dict[str, Any]:

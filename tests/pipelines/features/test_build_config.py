@@ -34,6 +34,7 @@ COMMON = {
     "threads": 3,
     "task_seconds": 20.0,
     "commit_seconds": 60.0,
+    "forward_deadline_seconds": 900.0,
     "max_attempts": 1,
     "batch_windows": 7,
     "max_fault_share": 0.5,
@@ -75,6 +76,7 @@ def test_without_an_engine_it_is_the_local_one() -> None:
         "threads": 0,
         "task_seconds": 300.0,
         "commit_seconds": 300.0,
+        "forward_deadline_seconds": 600.0,
         "max_attempts": 2,
         "max_fault_share": 0.2,
     }
@@ -175,6 +177,7 @@ def test_flags_of_beam() -> None:
     assert beam_flags(BeamConfig(runner="multi_processing", workers=2)) == [
         "--direct_running_mode=multi_processing",
         "--direct_num_workers=2",
+        "--default_sdk_harness_log_level=CRITICAL",
     ]
     portable = BeamConfig(runner="portable", address="h:1")
     assert beam_flags(portable) == [

@@ -47,7 +47,8 @@ def predict(item: PredictionsConfig, config: MomentsConfig) -> SegmentTable:
 
 def answers(trained: TrainedModel, run: str, truth: MomentTruth, num_answers: int) -> Segments:
     """Returns the moments found for the queries of `truth`; their "videos" are the ids of the queries answered."""
-    feature, queries = trained_feature(trained, run)
+    url, queries = trained_queries(trained, run)
+    feature = trained_feature(trained, run, url)
     videos = [queries.train.id_of(name) for name in truth.video_ids]
     found = known_durations(videos, truth.duration_seconds, feature)
     seconds = dict(zip(videos, found.tolist(), strict=True))
@@ -78,11 +79,11 @@ def in_seconds(steps: VideoSteps, video_ids: tuple[str, ...], spans: Floats) -> 
     return np.stack(found) if found else np.zeros(spans.shape)
 
 
-def trained_feature(trained: TrainedModel, run: str) -> tuple[Feature, MomentQueriesConfig]:
-    """Returns the feature that a run was trained on, as it is now, and how its queries were read.
+def trained_queries(trained: TrainedModel, run: str) -> tuple[str, MomentQueriesConfig]:
+    """Returns the store that a run was trained on, and how its queries were read.
 
     Raises:
-        UsageError: the run is none of a model that localises, or the feature was made by another recipe since.
+        UsageError: the run is none of a model that localises.
     """
     if trained.card.task != "moments":
         remedy = f"evaluate task: {trained.card.task}"
@@ -90,18 +91,30 @@ def trained_feature(trained: TrainedModel, run: str) -> tuple[Feature, MomentQue
     data = validate(DataConfig, trained.origin.config["data"], "the run's data")
     if data.queries is None:
         raise UsageError(describe("run", run, "one that was trained on queries", "none", "train it again"))
+    return data.store, data.queries
+
+
+def trained_feature(trained: TrainedModel, run: str, url: str, name: str | None = None) -> Feature:
+    """Returns the feature of the store at `url` that a run can be used with.
+
+    Args:
+        name: of the feature; None: that of the training.
+
+    Raises:
+        UsageError: it was made by another recipe than the one trained on.
+    """
     video = query_inputs(trained.card.inputs)[0]
     source = trained.origin.inputs[video]
-    feature = whole_videos(FeatureStore(data.store)[source.name])
+    feature = whole_videos(FeatureStore(url)[name or source.name])
     check_recipe_trained_on(run, video, source.name, source.recipe_fingerprint, feature.recipe.fingerprint)
-    return feature, data.queries
+    return feature
 
 
 def run_notes(item: PredictionsConfig, truth: MomentTruth) -> tuple[str, ...]:
     """Returns what to know of a run beside its score: which of the videos scored it was trained or validated on."""
     run = str(item.run)
     trained = _trained(run)
-    _, queries = trained_feature(trained, run)
+    _, queries = trained_queries(trained, run)
     video = query_inputs(trained.card.inputs)[0]
     seen = trained.origin.inputs[video].videos
     scored = {queries.train.id_of(name) for name in truth.video_ids}
