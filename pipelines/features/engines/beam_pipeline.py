@@ -94,14 +94,16 @@ class BeamEngine:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Beam from logging the traceback of what is raised here in one line."""
-    beams = logging.getLogger("apache_beam")
-    before = beams.level
-    beams.setLevel(logging.CRITICAL)
+    """Keeps Beam and Dask from logging the traceback of what is raised here in one line."""
+    loggers = [logging.getLogger(name) for name in ("apache_beam", "distributed")]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        beams.setLevel(before)
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
 
 
 def _reach(config: BeamConfig, address: str) -> None:
