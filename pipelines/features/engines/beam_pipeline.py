@@ -161,8 +161,9 @@ def _finish(run: Callable[[], None]) -> None:
     finally:
         if raised or not ended.is_set():
             for child in set(psutil.Process().children(recursive=True)) - before:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+                with contextlib.suppress(psutil.Error):
+                    if not any("resource_tracker" in word for word in child.cmdline()):  # of this process, not of Beam
+                        child.kill()
         threading.excepthook = hook
     if not raised:
         return
