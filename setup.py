@@ -105,6 +105,11 @@ ONNX = [
     "onnxruntime>=1.20,<2",
 ]
 
+PROMETHEUS = [
+    # Metrics of a build; since 0.20 its server can be shut down.
+    "prometheus-client>=0.20",
+]
+
 DEVELOPMENT = [
     "hypothesis>=6.100",
     "mypy>=1.11",
@@ -157,8 +162,9 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX,
+            "dev": DEVELOPMENT + ONNX + PROMETHEUS,
             "onnx": ONNX,
+            "prometheus": PROMETHEUS,
             "tensorboard": ["tensorboard>=2.15"],
             **OBJECT_STORES,
         },

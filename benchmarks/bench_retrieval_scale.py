@@ -73,7 +73,7 @@ def write(url: str, num_rows: int, dim: int, num_queries: int) -> None:
         commits = [
             {
                 "video_id": name,
-                "video_fingerprint": "f",
+                "video_fingerprint": name,
                 "clips_fingerprint": "",
                 "recipe_fingerprint": recipe.fingerprint,
                 "shard": shard,
@@ -85,7 +85,7 @@ def write(url: str, num_rows: int, dim: int, num_queries: int) -> None:
             for name, first, last in spans
         ]
         store.write_commit(recipe, key, pa.Table.from_pylist(commits, schema=COMMITS))
-        videos += [Video(name, f"/{name}", "f", label=f"{int(name[1:]) % NUM_LABELS:03d}") for name in names]
+        videos += [Video(name, f"/{name}", name, label=f"{int(name[1:]) % NUM_LABELS:03d}") for name in names]
     store.write_manifest("run", videos)
     labels = np.arange(num_queries) % NUM_LABELS
     np.save(f"{url}.queries.npy", 0.3 * centres[labels] + random.standard_normal((num_queries, dim), dtype=np.float32))

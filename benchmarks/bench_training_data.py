@@ -78,13 +78,13 @@ def store_of(url: str, shard_format: str, values: Any, num_videos: int) -> Recip
     store, num = Store.create(url, shard_format, "benchmark"), len(values) // num_videos
     starts = np.arange(len(values), dtype=np.float64)
     rows = Rows(values, np.zeros(len(values), np.int32), starts, starts + 1, np.ones(len(values), np.bool_))
-    videos = [Video(f"v{number:06d}", "/", "f" * 32, label=f"l{number % 10}") for number in range(num_videos)]
+    videos = [Video(f"v{number:06d}", "/", f"{number:032x}", label=f"l{number % 10}") for number in range(num_videos)]
     spans = [(video.id, number * num, (number + 1) * num) for number, video in enumerate(videos)]
     shard = store.write_shard(recipe, "0" * 16, rows, spans)
     table = [
         {
             "video_id": name,
-            "video_fingerprint": "f" * 32,
+            "video_fingerprint": f"{start // num:032x}",
             "clips_fingerprint": "",
             "recipe_fingerprint": recipe.fingerprint,
             "shard": shard,

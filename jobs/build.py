@@ -6,7 +6,8 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import read_text_of, tell_config
+from clipmill.jobs.observation import Observation, watching
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
@@ -15,8 +16,8 @@ from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.features.calibration import foresee
 from clipmill.pipelines.features.forecast import forecast_lines, parse_prices
-from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS
-from clipmill.schemas.config import BuildConfig, dump_config
+from clipmill.pipelines.features.listing import Listing
+from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.store import Store
 
@@ -26,7 +27,7 @@ def run_build(
     overrides: Sequence[str],
     recheck: str | None = None,
     budgets: Budgets = Budgets(),  # noqa: B008 (a frozen record)
-    heartbeat_seconds: float = HEARTBEAT_SECONDS,
+    observation: Observation = Observation(),  # noqa: B008 (a frozen record)
 ) -> Outcome:
     """Runs the build of the config at `path`.
 
@@ -37,18 +38,20 @@ def run_build(
     """
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
-    progress = Progress(every_seconds=heartbeat_seconds)
-    report = build(
-        config,
-        [progress],
-        progress.on_probed,
-        recheck_bytes=recheck_bytes,
-        budgets=budgets,
-        listeners=[progress.on_beat],
-        heartbeat_seconds=heartbeat_seconds,
-    )
+    progress = Progress(every_seconds=observation.heartbeat_seconds)
+    with watching(observation, config, progress) as watchers:
+        report = build(
+            config,
+            watchers.observers,
+            progress.on_probed,
+            recheck_bytes=recheck_bytes,
+            budgets=budgets,
+            listeners=watchers.listeners,
+            heartbeat_seconds=observation.heartbeat_seconds,
+        )
+        watchers.ended(report.exit_code)
     page = write_build_report(report)
     return Outcome(report.as_json() | {"report": page}, f"{_build_text(report)}\n  report: {page}", report.exit_code)
 
@@ -70,7 +73,7 @@ def run_plan(
     priced = parse_prices(prices) if prices is not None else {}
     recheck_bytes = _recheck_bytes(recheck)
     config = parse_build_config(read_text_of(path), overrides, path)
-    _print_config(config)
+    tell_config(config)
     _warn_random(config)
     planned = plan_build(config, Progress().on_probed, recheck_bytes, shard)
     store = Store.open(config.store.url) if Store.exists(config.store.url) else None
@@ -104,10 +107,6 @@ def _recheck_bytes(recheck: str | None) -> bool:
     return recheck is not None
 
 
-def _print_config(config: BuildConfig) -> None:
-    print(dump_config(config).rstrip(), file=sys.stderr)
-
-
 def _warn_random(config: BuildConfig) -> None:
     random = [
         name for name, feature in config.features.items() if feature.weights and feature.weights.random is not None
@@ -125,6 +124,24 @@ def _left_out(counts: dict[str, int]) -> str:
     return ", ".join(f"{count} {suffix or 'without suffix'}" for suffix, count in sorted(counts.items()))
 
 
+def _listing_lines(listing: Listing, store: str) -> list[str]:
+    lines = []
+    if listing.unlisted:
+        renamed = (
+            f" ({len(listing.renamed)} of them renamed: their bytes have another id now)" if listing.renamed else ""
+        )
+        lines.append(
+            f"  no longer in the manifest, so no longer served: {len(listing.unlisted)} videos{renamed}; "
+            f"clipmill remove {store} --missing takes their rows out"
+        )
+    if listing.copies:
+        num_copies = sum(len(group) - 1 for group in listing.copies)
+        lines.append(
+            f"  copies (the same bytes under several ids): {num_copies}, such as {' = '.join(listing.copies[0])}"
+        )
+    return lines
+
+
 def _build_text(report: BuildReport) -> str:
     lines = [f"run {report.run_id}: dataset {report.dataset} in {report.store}"]
     lines.append(
@@ -134,6 +151,7 @@ def _build_text(report: BuildReport) -> str:
     )
     if report.num_left_out:
         lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")
+    lines += _listing_lines(report.listing, report.store)
     for key, rows in report.num_rows.items():
         lines.append(f"  {key}: {rows} rows")
     if report.num_frames_substituted:
@@ -180,6 +198,7 @@ def _plan_text(planned: Planned) -> str:
     lines = [f"dataset {data['dataset']}: {data['num_videos']} videos, {data['num_tasks']} tasks to run"]
     if data["num_left_out"]:
         lines.append(f"  left out (no media by their extension): {_left_out(data['num_left_out'])}")
+    lines += _listing_lines(planned.listing, planned.config.store.url)
     lines.append(
         f"  pairs complete {data['num_complete']}, in quarantine {data['num_quarantined_before']}, "
         f"unreadable {data['num_unreadable']}"

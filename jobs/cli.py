@@ -1,24 +1,53 @@
 """The command line. Every verb imports what it needs when it runs, so that ``clipmill status`` answers at once."""
 
+import logging
 from typing import Annotated
 
 import typer
 
 from clipmill.jobs.output import Outcome, run_verb
 from clipmill.jobs.weights.commands import weights_app
+from clipmill.schemas.errors import UsageError, describe
 
 app = typer.Typer(
     name="clipmill",
     help="Offline batch pipeline for video features: build, train on them, evaluate.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
 
 app.add_typer(weights_app, name="weights")
 
-Config = Annotated[str, typer.Option("--config", help="YAML file of the job.", metavar="FILE")]
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        import clipmill
+
+        print(f"clipmill {clipmill.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", help="Print the version.", callback=_print_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+def _be_verbose(wanted: bool) -> bool:
+    if wanted:
+        logging.getLogger("clipmill").setLevel(logging.INFO)
+    return wanted
+
+
+ConfigFile = Annotated[str | None, typer.Argument(help="YAML file of the job.", metavar="FILE")]
+Config = Annotated[str | None, typer.Option("--config", help="FILE, as an option.", metavar="FILE")]
+Verbose = Annotated[
+    bool, typer.Option("--verbose", help="Tell the resolved config, too.", callback=_be_verbose, expose_value=False)
+]
 Overrides = Annotated[
     list[str] | None, typer.Option("--set", help="Override one key: a.b=value. Repeatable.", metavar="A.B=V")
 ]
@@ -29,6 +58,22 @@ Recheck = Annotated[
     str | None,
     typer.Option("--recheck", help="bytes: read every file again, also where size and time are known.", metavar="WHAT"),
 ]
+
+
+def _path(file: str | None, option: str | None) -> str | None:
+    """Returns the path of the config file, which a verb takes as its argument or as ``--config``."""
+    if file is not None and option is not None:
+        remedy = "leave one out"
+        raise UsageError(describe("option", "--config", "one config file", f"{option} beside {file}", remedy))
+    return file if file is not None else option
+
+
+def _config(file: str | None, option: str | None) -> str:
+    path = _path(file, option)
+    if path is None:
+        raise UsageError(describe("argument", "FILE", "the YAML file of the job", "none", "name it behind the verb"))
+    return path
+
 
 Shard = Annotated[
     str | None,
@@ -49,7 +94,8 @@ TRIALS_HINT = "finished trials stand; run the same command again to go on"
 
 @app.command()
 def build(
-    config: Config,
+    file: ConfigFile = None,
+    config: Config = None,
     overrides: Overrides = None,
     engine: Annotated[str | None, typer.Option("--engine", help="Name of the engine: local, ray, beam, ...")] = None,
     dry_run: Annotated[
@@ -74,43 +120,64 @@ def build(
     log_file: Annotated[
         str | None, typer.Option(help="Append all that is printed, each line with the time.", metavar="FILE")
     ] = None,
+    prometheus: Annotated[
+        str | None,
+        typer.Option(help="Serve metrics meanwhile; at 127.0.0.1 without a host.", metavar="[HOST:]PORT"),
+    ] = None,
+    prometheus_file: Annotated[
+        str | None, typer.Option(help="Write metrics for the node exporter's textfile collector.", metavar="FILE.prom")
+    ] = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Make every feature the store lacks."""
     from clipmill.jobs.build import budgets_of, run_build, run_plan
+    from clipmill.jobs.observation import Observation
 
     settings = [*(overrides or []), *([f"engine.name={engine}"] if engine else [])]
 
     def verb() -> Outcome:
         budgets = budgets_of(max_quarantine, deadline, shard)
         if dry_run:
-            return run_plan(config, settings, recheck, budgets.shard, price, sample_seconds)
-        return run_build(config, settings, recheck, budgets, heartbeat)
+            return run_plan(_config(file, config), settings, recheck, budgets.shard, price, sample_seconds)
+        watched = Observation(heartbeat, prometheus, prometheus_file)
+        return run_build(_config(file, config), settings, recheck, budgets, watched)
 
     run_verb(verb, as_json, RESUME_HINT, log_file)
 
 
 @app.command()
 def plan(
-    config: Config,
+    file: ConfigFile = None,
+    config: Config = None,
     overrides: Overrides = None,
     recheck: Recheck = None,
     shard: Shard = None,
     price: Price = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Say what a build would do; decode and write nothing (build --dry-run --sample-seconds 0)."""
     from clipmill.jobs.build import budgets_of, run_plan
 
-    run_verb(lambda: run_plan(config, overrides or [], recheck, budgets_of(None, None, shard).shard, price), as_json)
+    run_verb(
+        lambda: run_plan(_config(file, config), overrides or [], recheck, budgets_of(None, None, shard).shard, price),
+        as_json,
+    )
 
 
 @app.command(name="import")
-def import_(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def import_(
+    file: ConfigFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Make features of files that other programs wrote (HDF5, npy, mat, Parquet, Arrow)."""
     from clipmill.jobs.import_features import run_import
 
-    run_verb(lambda: run_import(config, overrides or []), as_json, RESUME_HINT)
+    run_verb(lambda: run_import(_config(file, config), overrides or []), as_json, RESUME_HINT)
 
 
 @app.command()
@@ -204,12 +271,32 @@ def requeue(
 
 
 @app.command()
+def remove(
+    store: StoreUrl,
+    missing: Annotated[
+        bool, typer.Option("--missing", help="Videos that the newest full manifest no longer lists.")
+    ] = False,
+    ids: Annotated[list[str] | None, typer.Option("--ids", help="This video. Repeatable.", metavar="ID")] = None,
+    ids_from: Annotated[
+        str | None, typer.Option("--ids-from", help="The videos named in a file, one a line.", metavar="FILE")
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be taken out.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take videos out of a store. A later build that lists one brings it back."""
+    from clipmill.jobs.remove import run_remove
+
+    run_verb(lambda: run_remove(store, missing, ids or [], ids_from, dry_run, yes), as_json)
+
+
+@app.command()
 def clean(
     store: StoreUrl,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="List what would be deleted.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Delete what no commit refers to. Run it while no build is writing to the store."""
+    """Delete what no commit refers to, and rows of removed videos. Run it while nothing builds or reads the store."""
     from clipmill.jobs.clean import run_clean
 
     run_verb(lambda: run_clean(store, dry_run), as_json)
@@ -230,28 +317,41 @@ def export(
 
 
 @app.command()
-def train(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def train(
+    file: ConfigFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Train a model on stored features."""
     from clipmill.jobs.train import run_train
 
     run_verb(
-        lambda: run_train(config, overrides or []),
+        lambda: run_train(_config(file, config), overrides or []),
         as_json,
         "the last checkpoint stands; run the same command again to go on",
     )
 
 
 @app.command()
-def sweep(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def sweep(
+    file: ConfigFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Train and evaluate over a grid, at random or point by point, with several seeds (Ray Tune)."""
     from clipmill.jobs.sweep import run_sweep
 
-    run_verb(lambda: run_sweep(config, overrides or []), as_json, TRIALS_HINT)
+    run_verb(lambda: run_sweep(_config(file, config), overrides or []), as_json, TRIALS_HINT)
 
 
 @app.command()
 def evaluate(
-    config: Config,
+    file: ConfigFile = None,
+    config: Config = None,
     overrides: Overrides = None,
     against: Annotated[
         str | None, typer.Option("--against", help="Compare with another evaluation: its folder.", metavar="RUN")
@@ -264,19 +364,46 @@ def evaluate(
         bool, typer.Option("--other-data", help="Compare although ground truth or protocol differ.")
     ] = False,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Score predictions or a trained run; write results.json and a report."""
     from clipmill.jobs.evaluate import run_evaluate
 
-    run_verb(lambda: run_evaluate(config, overrides or [], against, fail_if or [], other_data), as_json)
+    run_verb(lambda: run_evaluate(_config(file, config), overrides or [], against, fail_if or [], other_data), as_json)
 
 
 @app.command()
-def whiten(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="An evaluation: its folder, or its results.json.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The evaluation to compare with.")],
+    page: Annotated[str | None, typer.Option("--page", help="Write a page there.", metavar="FILE")] = None,
+    fail_if: Annotated[
+        list[str] | None,
+        typer.Option("--fail-if", help="Exit with 5 if true: 'map@10 < -0.01' (A's - B's). Repeatable."),
+    ] = None,
+    other_data: Annotated[
+        bool, typer.Option("--other-data", help="Compare although ground truth or protocol differ.")
+    ] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Show how two evaluations differ, metric by metric, with intervals and p-values."""
+    from clipmill.jobs.compare import run_compare
+
+    run_verb(lambda: run_compare(first, second, page, fail_if or [], other_data), as_json)
+
+
+@app.command()
+def whiten(
+    file: ConfigFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Fit a PCA whitening to the regional vectors of a store, for R-MAC on other videos."""
     from clipmill.jobs.whiten import run_whiten
 
-    run_verb(lambda: run_whiten(config, overrides or []), as_json)
+    run_verb(lambda: run_whiten(_config(file, config), overrides or []), as_json)
 
 
 @app.command()
@@ -293,24 +420,32 @@ def orient(
 
 
 @app.command()
-def search(config: Config, overrides: Overrides = None, as_json: AsJson = False) -> None:
+def search(
+    file: ConfigFile = None,
+    config: Config = None,
+    overrides: Overrides = None,
+    as_json: AsJson = False,
+    verbose: Verbose = False,
+) -> None:
     """Find the clips most like your own pictures, and write a page with them."""
     from clipmill.jobs.search import run_search
 
-    run_verb(lambda: run_search(config, overrides or []), as_json)
+    run_verb(lambda: run_search(_config(file, config), overrides or []), as_json)
 
 
 @app.command()
 def reproduce(
     name: Annotated[str, typer.Argument(metavar="NAME", help="What to reproduce, such as map-ivr-table.")],
-    config: Annotated[str | None, typer.Option("--config", help="YAML file of the job.", metavar="FILE")] = None,
+    file: ConfigFile = None,
+    config: Config = None,
     overrides: Overrides = None,
     as_json: AsJson = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run a published experiment and print ours beside theirs."""
     from clipmill.jobs.reproduce import run_reproduce
 
-    run_verb(lambda: run_reproduce(name, config, overrides or []), as_json, TRIALS_HINT)
+    run_verb(lambda: run_reproduce(name, _path(file, config), overrides or []), as_json, TRIALS_HINT)
 
 
 @app.command()
@@ -323,4 +458,4 @@ def doctor(as_json: AsJson = False) -> None:
 
 def main() -> None:
     """Runs the command line."""
-    app()
+    app(prog_name="clipmill")

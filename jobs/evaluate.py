@@ -5,21 +5,20 @@ import resource
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from clipmill.extractors.registry import class_names
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.evaluation.gates import Gates, judge, read_gates
+from clipmill.pipelines.evaluation.gates import Gates, Judgement, judge, read_gates
 from clipmill.pipelines.evaluation.tasks.base import Sources, Task
 from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, published_rows, write_evaluation
 from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
+from clipmill.pipelines.evaluation.tasks.result import task_results_json
 from clipmill.pipelines.evaluation.tasks.table import table_lines
-from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_evaluate import TaskConfig
-from clipmill.schemas.errors import EXIT_GATE
+from clipmill.schemas.errors import EXIT_GATE, UsageError
 
 
 def run_evaluate(
@@ -42,16 +41,22 @@ def run_evaluate(
     # Read first: this evaluation may write into the folder it is compared with.
     gates = read_gates(against, fail_if, other_data)
     task, config = parse_task_config(read_text_of(path), overrides, path)
-    print(dump_config(config).rstrip(), file=sys.stderr)
-    outcome = _run(task, config)
-    return outcome if gates is None else _judged(outcome, gates)
+    tell_config(config)
+    return _run(task, config, gates)
 
 
-def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
+def _run(task: Task[Any, Any], config: TaskConfig, gates: Gates | None) -> Outcome:
     started = time.monotonic()
     sources = Sources(class_names=class_names, clip_views=clip_views)
     evaluation = evaluate_task(task, config, sources)
-    written = write_evaluation(task, evaluation, config, sources)
+    try:
+        judgement = None if gates is None else judge(json.loads(task_results_json(evaluation.score)), gates)
+    except UsageError:
+        # What was scored is kept, though it cannot be compared.
+        write_evaluation(task, evaluation, config, sources)
+        raise
+    written = write_evaluation(task, evaluation, config, sources, judgement)
+    keep_config(config, config.out, "evaluate")
     published = published_rows(task, config)
     data = json.loads(written.results.read_bytes())
     for run in data["runs"].values():
@@ -68,7 +73,8 @@ def _run(task: Task[Any, Any], config: TaskConfig) -> Outcome:
     if written.report is not None:
         data |= {"report": str(written.report), "report_bytes": written.report_bytes}
         lines.append(f"report: {written.report}")
-    return Outcome(data, "\n".join(lines))
+    outcome = Outcome(data, "\n".join(lines))
+    return outcome if judgement is None else _judged(outcome, judgement)
 
 
 def clip_views() -> ClipViews:
@@ -78,9 +84,8 @@ def clip_views() -> ClipViews:
     return report_clips
 
 
-def _judged(outcome: Outcome, gates: Gates) -> Outcome:
+def _judged(outcome: Outcome, judgement: Judgement) -> Outcome:
     """Returns `outcome` with the comparison and the verdicts; its exit code is 5 if a gate failed."""
-    judgement = judge(json.loads(Path(outcome.data["results"]).read_bytes()), gates)
     for verdict in judgement.failed:
         print(f"clipmill: {verdict.line}", file=sys.stderr)
     return Outcome(

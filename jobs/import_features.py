@@ -4,10 +4,9 @@ import json
 import sys
 from collections.abc import Sequence
 
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.imported.run import ImportedFeature, ImportReport, import_features
-from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_import import ImportConfig
 from clipmill.stores.formats.sniff import listed
 
@@ -15,7 +14,7 @@ from clipmill.stores.formats.sniff import listed
 def run_import(path: str, overrides: Sequence[str]) -> Outcome:
     """Imports as the config at `path` says."""
     config = read_config(ImportConfig, path, overrides)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     report = import_features(config, _progress)
     return Outcome(report.as_json(), _text(report))
 

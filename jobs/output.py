@@ -21,10 +21,13 @@ from clipmill.schemas.errors import (
     EXIT_FAILURE,
     EXIT_RETRYABLE,
     ClipmillError,
+    CopiesAcrossSplitWarning,
     EngineError,
     RenamedKeyWarning,
 )
 from clipmill.schemas.secrets import MaskedStream
+
+OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,18 +103,15 @@ def mask_output() -> None:
 
 @contextmanager
 def warnings_noted() -> Iterator[None]:
-    """Prints one line on standard error for each old name of a config's key that is read meanwhile.
-
-    And one for each precision that is slower here than float32.
-    """
+    """Prints one line on standard error for each warning of ours that is given meanwhile, once."""
     seen: set[str] = set()
     with warnings.catch_warnings():
-        for own in (RenamedKeyWarning, SlowPrecisionWarning):
+        for own in OWN_WARNINGS:
             warnings.simplefilter("always", own)
         show = warnings.showwarning
 
         def note(message: Warning | str, category: type[Warning], *place: Any, **more: Any) -> None:
-            if not issubclass(category, RenamedKeyWarning | SlowPrecisionWarning):
+            if not issubclass(category, OWN_WARNINGS):
                 show(message, category, *place, **more)
             elif str(message) not in seen:
                 seen.add(str(message))

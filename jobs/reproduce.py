@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TextIO
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.run_progress import duration
-from clipmill.schemas.config import dump_config, parse_config
+from clipmill.schemas.config import parse_config
 from clipmill.schemas.config_table import MapIvrTableConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe, near
 
@@ -49,11 +49,12 @@ def _cpnet_toy(name: str, path: str | None, overrides: Sequence[str]) -> Outcome
 
     text, source = (read_text_of(path), path) if path is not None else ("", f"reproduce {name}")
     config = parse_config(CPNetToyConfig, text, overrides, source)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     out = _folder(config.out)
     started = time.monotonic()
     result = reproduce(config, config.workers or num_cores(), RunProgress(sys.stderr))
     _write(out, result)
+    keep_config(config, out, "reproduce")
     result |= {"out": str(out), "seconds": round(time.monotonic() - started, 1)}
     return Outcome(result, cpnet_toy_text(result))
 
@@ -66,17 +67,17 @@ def _map_ivr_table(name: str, path: str | None, overrides: Sequence[str]) -> Out
     from clipmill.pipelines.sweeps.trials import run_here
 
     if path is None:
-        remedy = "give --config FILE; see examples/retrieval/table"
+        remedy = "name its file; see examples/retrieval/table"
         raise UsageError(describe("reproduce", name, "a config that names the clips", "none", remedy))
     config = parse_config(MapIvrTableConfig, read_text_of(path), overrides, path)
-    shown = dump_config(config)
-    print(shown.rstrip(), file=sys.stderr)
+    shown = tell_config(config)
     out = _folder(config.out)
     started = time.monotonic()
     run = tune_runner(config.concurrent, config.connect_seconds) if config.concurrent > 1 else run_here
     result = reproduce(config, run, TrialProgress(sys.stderr))
     plain = to_plain(result)
     _write(out, plain)
+    keep_config(config, out, "reproduce")
     write_page(str(out / PAGE), render_table(result, shown))
     lines = [*table_lines(result), f"results: {out / RESULTS}", f"report: {out / PAGE}"]
     plain |= {"out": str(out), "report": str(out / PAGE), "seconds": round(time.monotonic() - started, 1)}

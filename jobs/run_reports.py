@@ -27,13 +27,11 @@ def write_build_report(report: "BuildReport") -> str:
     features = json.loads(store.read_run_file(report.run_id, "build.json"))["features"]
     recipes = {(recipe.name, recipe.fingerprint): recipe for recipe in store.recipes()}
     built = [recipes[name, fingerprint] for name, fingerprint in sorted(features.items())]
-    videos = {(video.id, video.fingerprint) for video in store.run_manifest(report.run_id)}
     wanted = {recipe.fingerprint for recipe in built}
-    quarantine = [
-        row
-        for row in store.quarantine().to_pylist()
-        if (row["video_id"], row["video_fingerprint"]) in videos and wanted.intersection(row["recipes"])
-    ]
+    standing = [row for row in store.quarantine().to_pylist() if wanted.intersection(row["recipes"])]
+    # Of a million videos the manifest is read only where some of them are to be found in it.
+    videos = {(video.id, video.fingerprint) for video in store.run_manifest(report.run_id)} if standing else set()
+    quarantine = [row for row in standing if (row["video_id"], row["video_fingerprint"]) in videos]
     config = store.read_run_file(report.run_id, "config.yaml").decode()
     html = render_build(report.as_json(), [_recipe(recipe) for recipe in built], quarantine, config)
     return store.write_run_file(report.run_id, REPORT, html)

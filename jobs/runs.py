@@ -6,6 +6,7 @@ from typing import Any
 
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.heartbeat import HEARTBEAT
+from clipmill.pipelines.features.imported.run import REPORT as IMPORT_REPORT
 from clipmill.pipelines.features.run_progress import duration
 from clipmill.pipelines.features.run_records import END, START, run_file
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED
@@ -31,36 +32,39 @@ def run_entry(store: Store, run_id: str) -> dict[str, Any]:
     """Returns what the files of one run say of it; what they do not say is None."""
     start, end = run_file(store, run_id, START), run_file(store, run_id, END)
     report, beat = run_file(store, run_id, "report.json"), run_file(store, run_id, HEARTBEAT)
+    imported = run_file(store, run_id, IMPORT_REPORT)
     began = run_time(run_id)
     made = None
     if "num_complete" in report:
         made = report["num_complete"] - report["num_complete_before"]
+    elif imported:
+        made = sum(feature["num_imported"] for feature in imported["features"])
     return {
         "run": run_id,
         "began_at": None if began.year == datetime.min.year else began.isoformat(timespec="seconds"),
         "user": start.get("user"),
         "host": start.get("host"),
-        "engine": start.get("engine") or report.get("engine"),
+        "engine": start.get("engine") or report.get("engine") or ("import" if imported else None),
         "workers": start.get("workers"),
         "shard": start.get("shard"),
-        "num_videos": report.get("num_videos"),
+        "num_videos": report.get("num_videos", imported.get("num_items")),
         "num_pairs_made": made,
         "num_quarantined": report.get("num_quarantined"),
         "num_videos_left": report.get("num_videos_left"),
-        "seconds": end.get("seconds") or report.get("seconds", {}).get("wall"),
-        "exit_code": _exit_code(end, report),
+        "seconds": end.get("seconds", report.get("seconds", {}).get("wall", imported.get("seconds"))),
+        "exit_code": _exit_code(end, report, imported),
         "ended_by": end.get("ended_by"),
         "message": end.get("message"),
         "last_heartbeat": None if end or not beat else {name: beat.get(name) for name in ("at", "number")},
     }
 
 
-def _exit_code(end: Mapping[str, Any], report: Mapping[str, Any]) -> int | None:
+def _exit_code(end: Mapping[str, Any], report: Mapping[str, Any], imported: Mapping[str, Any]) -> int | None:
     if "exit_code" in end:
         return int(end["exit_code"])
     if "num_quarantined" in report:  # a run of a version that did not record its end
         return EXIT_QUARANTINED if report["num_quarantined"] or report.get("num_truncated_kept") else EXIT_COMPLETE
-    return None
+    return EXIT_COMPLETE if imported else None
 
 
 def _text(data: Mapping[str, Any]) -> str:

@@ -1,8 +1,9 @@
-"""``clipmill search``: one's own images against a store, and a page with the clips they find."""
+"""``clipmill search``: one's own images against a store, and a page with the clips they find.
 
-import json
+With sentences it finds moments: see `search_moments`.
+"""
+
 import os
-import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import keep_config, read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import lineage, moving
+from clipmill.jobs.search_moments import search_moments
+from clipmill.jobs.search_output import write_search
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
 from clipmill.models.base import RETRIEVAL_SIDES
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
@@ -27,16 +30,16 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     check_recipe_trained_on,
     chosen_spaces,
     comparable,
+    with_rerank,
 )
 from clipmill.pipelines.evaluation.tasks.retrieval.trained import model_spaces
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.query_images import check_recipe
 from clipmill.pipelines.reports.lineage import ClipPlace
-from clipmill.pipelines.reports.page import write_page
-from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage, render_search
+from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_search import SearchConfig
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, StorageUnavailableError, UsageError, describe
+from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 from clipmill.schemas.inputs import InputRows, Vector
 from clipmill.stores import ClipRows, Feature, FeatureStore
 
@@ -81,7 +84,9 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     Exit code 3 when a query could not be used; the others are searched all the same.
     """
     config = read_config(SearchConfig, path, overrides)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
+    if config.queries.texts:
+        return search_moments(config)
     searched = _open(config)
     spaces = _spaces(searched, config)
     feature = searched.image[1]
@@ -93,26 +98,10 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     searches = _search(searched, queries, spaces, config.k) if queries else []
     primary = next(reversed(spaces))
     results = _results(searched, config, searches, failures)
-    out = Path(config.out)
-    page = _page(searched, config, searches, failures, primary)
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-        (out / "results.json").write_text(
-            json.dumps(results, sort_keys=True, ensure_ascii=False, indent=1) + "\n", "utf-8"
-        )
-    except OSError as error:
-        got = error.strerror or str(error)
-        raise StorageUnavailableError(
-            describe("search", str(out), "a folder that can be written", got, "choose another out")
-        ) from None
-    num_bytes = write_page(str(out / "report.html"), render_search(page))
-    data = results | {
-        "report": str(out / "report.html"),
-        "report_bytes": num_bytes,
-        "results": str(out / "results.json"),
-    }
+    data = write_search(config.out, results, _page(searched, config, searches, failures, primary))
+    keep_config(config, config.out, "search")
     code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(searches, failures, primary, len(searched.clips), str(out / "report.html")), code)
+    return Outcome(data, _text(searches, failures, primary, len(searched.clips), data["report"]), code)
 
 
 def _open(config: SearchConfig) -> _Searched:
@@ -153,6 +142,9 @@ def _sources(config: SearchConfig, trained: TrainedModel | None, inputs: Sequenc
     """Returns the store's URL and the name of the feature of each input."""
     trained_on = {} if trained is None else {name: trained.origin.inputs[name].name for name in inputs}
     if config.data is not None:
+        if config.data.image is None:
+            expected = "the feature that says how an image becomes a vector"
+            raise UsageError(describe("search", "data.image", expected, "none", "give image: NAME"))
         given = {"image": config.data.image, "video": config.data.video}
         return config.data.store, {name: given.get(name, trained_on.get(name, "")) for name in inputs}
     if trained is None:
@@ -181,6 +173,7 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
                 )
             )
         spaces = {COSINE: Cosine(array_name(searched.query), array_name(searched.gallery[0]))}
+    spaces = with_rerank(spaces, config.rerank, "search")
     return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
 
 

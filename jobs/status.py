@@ -8,17 +8,23 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from clipmill.jobs.output import Outcome
+from clipmill.pipelines.features.listing import COPIES_SHOWN
 from clipmill.pipelines.features.machine_faults import failures_in_a_row, next_try
+from clipmill.stores.membership import copies
 from clipmill.stores.run_ids import run_time
 from clipmill.stores.store import Store
+from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, truncated_and_joined
 from clipmill.stores.tables import in_force as in_force_of
-from clipmill.stores.tables import truncated_and_joined
+
+_COLUMNS = ("row_stop", *TRUNCATED_AND_JOINED_COLUMNS, "passport.num_segments_clamped", "passport.num_segments_emptied")
+"""Of commits, beside those that decide which count."""
 
 
 def run_status(url: str) -> Outcome:
     """Reads commits and quarantine only; opens no shard."""
     store = Store.open(url)
     videos = store.manifest()
+    held = store.membership()
     current = store.current_features()
     history = store.quarantine_history()
     quarantine = in_force_of(history).to_pylist()
@@ -30,7 +36,7 @@ def run_status(url: str) -> Outcome:
     ]
     features: list[dict[str, Any]] = []
     for recipe in sorted(store.recipes(), key=lambda recipe: recipe.key):
-        commits = store.commits_in_force(recipe.fingerprint)
+        commits = store.commits_in_force(recipe.fingerprint, videos, _COLUMNS)
         complete = set(commits.column("video_id").to_pylist())
         num_rows = sum(
             stop - start
@@ -56,12 +62,17 @@ def run_status(url: str) -> Outcome:
                 "dim": recipe.dim,
             }
         )
+    removed = held.removed.keys() & set(store.commits().column("video_id").to_pylist()) if held.removed else set()
     items = [_item(row, failures) for row in sorted(in_force, key=lambda row: (row["reason"], row["video_id"]))]
     data = {
         "store": url,
         "dataset": store.dataset,
         "format": store.format,
         "num_videos": len(videos),
+        "num_unlisted": len(held.unlisted),
+        "unlisted": sorted(held.unlisted),
+        "num_removed_with_rows": len(removed),
+        "copies": [list(group) for group in copies(held.served)],
         "features": features,
         "reasons": dict(sorted(Counter(item["reason"] for item in items).items())),
         "quarantine": items,
@@ -110,6 +121,7 @@ def _text(data: dict[str, Any]) -> str:
         for item in data["features"]
         if item["num_truncated_kept"] or item["num_joined"]
     ]
+    lines += _listing_lines(data)
     if data["quarantine"]:
         lines.append(
             f"  in quarantine ({', '.join(f'{reason} {count}' for reason, count in data['reasons'].items())}):"
@@ -117,6 +129,26 @@ def _text(data: dict[str, Any]) -> str:
         lines += [f"    {item['reason']}: {item['message']}{_retried(item)}" for item in data["quarantine"]]
         lines.append(f"  put them back with: clipmill requeue {data['store']}")
     return "\n".join(lines)
+
+
+def _listing_lines(data: Mapping[str, Any]) -> list[str]:
+    lines = []
+    if data["unlisted"]:
+        lines.append(
+            f"  no longer in the newest full manifest, so not served: {data['num_unlisted']} videos, such as "
+            f"{data['unlisted'][0]}; take their rows out with: clipmill remove {data['store']} --missing"
+        )
+    if data["num_removed_with_rows"]:
+        lines.append(
+            f"  removed, their rows still in shards: {data['num_removed_with_rows']} videos; "
+            f"give the space back with: clipmill clean {data['store']}"
+        )
+    if data["copies"]:
+        lines.append("  copies (the same bytes under several ids):")
+        lines += [f"    {' = '.join(group)}" for group in data["copies"][:COPIES_SHOWN]]
+        if len(data["copies"]) > COPIES_SHOWN:
+            lines.append(f"    and {len(data['copies']) - COPIES_SHOWN} groups more (--json lists all)")
+    return lines
 
 
 def _retried(item: Mapping[str, Any]) -> str:

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import yaml
 
-from clipmill.jobs.configs import read_text_of
+from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.run_progress import duration
-from clipmill.schemas.config import dump_config, parse_config, parse_mapping
+from clipmill.schemas.config import parse_config, parse_mapping
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
 
@@ -36,8 +36,7 @@ def run_sweep(path: str, overrides: Sequence[str]) -> Outcome:
     from clipmill.pipelines.sweeps.trials import write_json, write_text
 
     config = parse_config(SweepConfig, read_text_of(path), overrides, path)
-    shown = dump_config(config)
-    print(shown.rstrip(), file=sys.stderr)
+    shown = tell_config(config)
     started = time.monotonic()
     result = sweep(
         config, train_keys_of(config), tune_runner(config.concurrent, config.connect_seconds), TrialProgress(sys.stderr)
@@ -45,6 +44,7 @@ def run_sweep(path: str, overrides: Sequence[str]) -> Outcome:
     out = Path(config.out)
     plain = to_plain(result)
     write_json(out / RESULTS, plain)
+    keep_config(config, out, "sweep")
     write_text(out / TABLE, trials_csv([point.point for point in result.points], result.results))
     best = best_train_keys(result)
     if best is not None:
@@ -152,7 +152,5 @@ def _lines(result: "SweepResult") -> list[str]:
     for point in result.points:
         lines += [f"  failed: {point.point.name}, seed {seed}: {error}" for seed, error in point.errors.items()]
     if result.best is not None:
-        lines.append(
-            f"  best: {result.points[result.best].point.name}; clipmill train --config {result.config.out}/{BEST}"
-        )
+        lines.append(f"  best: {result.points[result.best].point.name}; clipmill train {result.config.out}/{BEST}")
     return lines

@@ -6,19 +6,19 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.run_reports import write_training_report
 from clipmill.pipelines.features.run_progress import duration
 from clipmill.pipelines.training.train import TrainReport, resolve, train
 from clipmill.pipelines.training.worker import EpochDone
-from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.config import TrainConfig
 
 
 def run_train(path: str, overrides: Sequence[str]) -> Outcome:
     """Trains as the config at `path` says, going on from the newest checkpoint where there is one."""
     config = resolve(read_config(TrainConfig, path, overrides))
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     report = train(config, [EpochProgress(sys.stderr)])
     page = write_training_report(report, config)
     return Outcome(report.to_plain() | {"report": page}, f"{_text(report)}\n  report: {page}")

@@ -6,11 +6,10 @@ from typing import Any
 import numpy as np
 
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.decode.probe import video_fingerprint
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
 from clipmill.pipelines.features.recompute import recompute
-from clipmill.pipelines.features.sources import local_copy
+from clipmill.pipelines.features.sources import is_planned, local_copy
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
@@ -78,7 +77,7 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
 def _check(video: Video, recipe: Recipe, stored: Rows, device: str, batch_windows: int | None) -> dict[str, Any]:
     try:
         with local_copy(video.uri) as path:
-            if video_fingerprint(path, video.stream) != video.fingerprint:
+            if not is_planned(video, path):
                 return _outcome("the file has changed since; run clipmill build --recheck bytes")
         rows = recompute(video, recipe, device, batch_windows=batch_windows)
     except VideoError as error:

@@ -1,6 +1,5 @@
 """``clipmill whiten``: fit a PCA whitening to the regional vectors of a store, for R-MAC on other videos."""
 
-import sys
 import time
 from collections.abc import Sequence
 
@@ -8,11 +7,10 @@ from clipmill.extractors.base import options_of
 from clipmill.extractors.rmac.card import CARD, network_identity
 from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
 from clipmill.extractors.whitening import write_whitening
-from clipmill.jobs.configs import read_config
+from clipmill.jobs.configs import read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.retrieval.blocks import computing
 from clipmill.pipelines.evaluation.whitening import fit_whitening
-from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_whiten import WhitenConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Recipe
@@ -23,7 +21,7 @@ from clipmill.stores import FeatureStore
 def run_whiten(path: str, overrides: Sequence[str]) -> Outcome:
     """Fits as the config at `path` says, and writes the whitening."""
     config = read_config(WhitenConfig, path, overrides)
-    print(dump_config(config).rstrip(), file=sys.stderr)
+    tell_config(config)
     started = time.monotonic()
     feature = FeatureStore(config.store)[config.feature]
     _check_regions(config.feature, feature.recipe)

@@ -5,12 +5,12 @@ trained, and what builds its network. It is a `torch.nn.Module` that either lear
 in closed form (`Solves`), and, to be searched with, embeds queries and gallery items (`Embeds`).
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Protocol, runtime_checkable
 
 from clipmill.schemas.config import LoopConfig
-from clipmill.schemas.inputs import Input
+from clipmill.schemas.inputs import Input, InputRows
 from clipmill.schemas.model import Model, validate
 from clipmill.schemas.spaces import Space
 
@@ -83,6 +83,8 @@ class Batch:
         phase: name of the phase of the training.
         workers: those that share the batch, for the losses of a card that `gathers`; for others a worker is alone.
         video: ``int64[B]``, equal where items are clips of one video; None: not told (only solutions are).
+        targets: ``[B, ...]`` by name: what is to be found of each item. Of moments ``span int64[B, 2]``, the first and
+            last step, both counted.
     """
 
     inputs: "Mapping[str, Values]"
@@ -92,6 +94,7 @@ class Batch:
     phase: str = "main"
     workers: Workers = ALONE
     video: "Tensor | None" = None
+    targets: "Mapping[str, Tensor]" = field(default_factory=dict)
 
     def __getitem__(self, name: str) -> "Tensor":
         return self.inputs[name].values
@@ -220,9 +223,61 @@ class Embeds(Protocol):
         ...
 
 
+@dataclass(frozen=True, slots=True)
+class Spans:
+    """What a model finds in B items, K answers each, the best first.
+
+    Attributes:
+        steps: ``float32[B, K, 2]``: where each begins and ends, in steps; step i lasts from i to i + 1. Which seconds
+            these are, the pipeline knows.
+        score: ``float32[B, K]``, greater is better; -inf where an item has fewer answers.
+    """
+
+    steps: "Tensor"
+    score: "Tensor"
+
+
+@runtime_checkable
+class Localises(Protocol):
+    """An ``nn.Module`` that finds moments: its inputs are a sequence, the steps of a video, and tokens, a sentence."""
+
+    def localise(self, inputs: Mapping[str, Values], num_answers: int) -> Spans:
+        """Returns the moments it finds, at most `num_answers` of each item; what a mask leaves out is in none."""
+        ...
+
+
+@runtime_checkable
+class BeginsWithWords(Protocol):
+    """What a model has besides whose words may begin with given vectors (`schemas.inputs.Tokens.vector_dim`)."""
+
+    def begin_with_words(self, name: str, vectors: "Tensor", known: "Tensor") -> None:
+        """Sets the vectors of words, before the training.
+
+        Args:
+            name: of the input.
+            vectors: ``float32[V, D]`` of all positions, those of padding and of unknown words among them.
+            known: ``bool[V]``, which of them there are.
+        """
+        ...
+
+
+@runtime_checkable
+class Prepares(Protocol):
+    """An ``nn.Module`` that looks at all training items before the training, such as for the weights of words."""
+
+    def prepare(self, inputs: "Mapping[str, InputRows]", vocabularies: "Mapping[str, Sequence[str]]") -> None:
+        """Sets its buffers.
+
+        Args:
+            inputs: of the training items by name, as they are stored.
+            vocabularies: of inputs that read tokens, the words of the positions from 2 on.
+        """
+        ...
+
+
 @runtime_checkable
 class ScoresPairs(Protocol):
-    """What a model with a space of kind `schemas.spaces.PairScore` has besides."""
+    """What a model with a space of kind `schemas.spaces.PairScore` or `Reranked` has besides."""
 
     def score(self, query: "Mapping[str, Tensor]", gallery: "Mapping[str, Tensor]") -> "Tensor":
         """Returns ``[Q, G]``, greater is better, of what `embed` gave for Q queries and G gallery items."""

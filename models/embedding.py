@@ -38,7 +38,7 @@ def embed(trained: TrainedModel, side: Side, inputs: Mapping[str, InputRows]) ->
         raise UsageError(describe("model", trained.name, "one that embeds", "one that does not", remedy))
     wanted = {name: inputs[name] for name in trained.card.sides[side]}
     for name, rows in wanted.items():
-        _check(rows, name, trained)
+        check_rows(rows, name, trained)
     model.eval()  # type: ignore[attr-defined]  # A model just built is in training mode, where some layers see the batch.
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))  # type: ignore[attr-defined]
     lengths = {name: int(rows.lengths().max(initial=1)) for name, rows in wanted.items() if rows.offsets is not None}
@@ -49,7 +49,7 @@ def embed(trained: TrainedModel, side: Side, inputs: Mapping[str, InputRows]) ->
         for start in range(0, max(1, num_items), _ITEMS):
             span = np.arange(start, min(start + _ITEMS, num_items))
             block = {
-                name: _values(trained.scaled(name, rows.take(span)), lengths.get(name), device)
+                name: values_of(trained.scaled(name, rows.take(span)), lengths.get(name), device)
                 for name, rows in wanted.items()
             }
             for name, values in model.embed(side, block).items():
@@ -84,14 +84,20 @@ def inputs_of(block: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, I
     return found
 
 
-def _values(rows: InputRows, length: int | None, device: torch.device) -> Values:
+def values_of(rows: InputRows, length: int | None, device: torch.device) -> Values:
+    """Returns rows on the device, filled up to `length`; None: to the longest item's."""
     if rows.offsets is None:
         return Values(torch.from_numpy(np.ascontiguousarray(rows.values)).to(device))
     values, mask = rows.padded(length)
     return Values(torch.from_numpy(values).to(device), torch.from_numpy(mask).to(device))
 
 
-def _check(rows: InputRows, name: str, trained: TrainedModel) -> None:
+def check_rows(rows: InputRows, name: str, trained: TrainedModel) -> None:
+    """Makes sure that rows of the input `name` are of the length that the model was trained on.
+
+    Raises:
+        UsageError: they are not.
+    """
     if isinstance(trained.card.inputs[name], Tokens):
         return
     dim, source = trained.sizes.dims[name], trained.origin.inputs[name].name

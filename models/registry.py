@@ -21,14 +21,20 @@ BUILT_IN = {
         "bpbc",
         "cca",
         "ccl",
+        "ci_mha",
         "cmdn",
         "dscmr",
         "dspe",
+        "excl",
         "jfssl",
         "map_ivr",
         "procrustes",
         "ridge",
         "sdml",
+        "semart",
+        "semart_cca",
+        "shot_embedding",
+        "similarity_network",
     )
 }
 """Name to the module it is the file name of, and the module's attribute."""

@@ -1,11 +1,13 @@
 """The YAML files of the jobs, as models. Key names are part of the command-line contract."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
 
+from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.model import LocalPath, Model, validate
 from clipmill.schemas.recipe import ClipRule, Pooling, Sampling
@@ -25,6 +27,20 @@ class StoreConfig(Model):
     format: str = "zarr"
     dataset: str | None = None
     attempts: int = Field(default=5, ge=1)
+
+
+class BuildStoreConfig(StoreConfig):
+    """Where a build keeps features, and what its list of videos means for those the store has already.
+
+    Attributes:
+        manifest: ``full``: the folder or manifest is the whole dataset, and what it no longer has is no longer served
+            (its rows stay until ``clipmill remove --missing``); ``additive``: it adds to what is there.
+        max_unlisted_share: a full manifest that lacks five or more of the store's videos, and a larger share of them
+            than this, is refused (ours): a folder that is mounted in part, or a list of new videos alone.
+    """
+
+    manifest: Literal["full", "additive"] = "full"
+    max_unlisted_share: float = Field(default=0.5, ge=0, le=1)
 
 
 class VideosConfig(Model):
@@ -161,13 +177,13 @@ class EngineConfig(Model):
 
 
 class BuildConfig(Model):
-    """``clipmill build --config FILE``.
+    """``clipmill build FILE``.
 
     Which engines and shard formats there are is not known here: `clipmill.pipelines.features.build_config` reads a
     file with the model of the engine it names.
     """
 
-    store: StoreConfig
+    store: BuildStoreConfig
     videos: VideosConfig
     clips: ClipRule = Field(default_factory=ClipRule)
     features: dict[str, FeatureConfig] = Field(min_length=1)
@@ -223,6 +239,7 @@ class DataConfig(Model):
     Attributes:
         image, video: the inputs of those names: what a clip is searched with, and what it is found by.
         inputs: inputs of other names.
+        queries: of models that localise: sentences and their moments, which are the items; `split` is theirs then.
         label_map: a file that maps labels to others (.csv of `label` and `merged`, or a .json object): those with one
             name there are one class.
     """
@@ -231,6 +248,7 @@ class DataConfig(Model):
     image: str | None = None
     video: str | None = None
     inputs: dict[str, str | TextConfig] = Field(default_factory=dict)
+    queries: MomentQueriesConfig | None = None
     label_map: str | None = Field(default=None, min_length=1)
     split: SplitConfig = Field(default_factory=SplitConfig)
 
@@ -241,6 +259,8 @@ class DataConfig(Model):
                 raise ValueError(f"expected {name} once, got it in inputs too; leave one out")
         if not self.sources:
             raise ValueError("expected at least one input, such as image: vgg16 and video: c3d")
+        if self.queries is not None and (self.split != SplitConfig() or self.label_map is not None):
+            raise ValueError("queries: split and label_map mean nothing beside them; give queries.validation")
         return self
 
     @property
@@ -335,7 +355,7 @@ def _default(model: Model, key: str) -> Any:
 
 
 class TrainConfig(Model):
-    """``clipmill train --config FILE``. `out` is the folder of the run: checkpoints and report.
+    """``clipmill train FILE``. `out` is the folder of the run: checkpoints and report.
 
     Attributes:
         tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
@@ -382,7 +402,26 @@ def parse_config(model: type[T], text: str, overrides: Sequence[str] = (), sourc
     Raises:
         ConfigError: the text is no YAML mapping, an override is malformed, or a key or value does not fit.
     """
-    return validate(model, parse_mapping(text, overrides, source), source)
+    with blamed(overrides, source):
+        return validate(model, parse_mapping(text, overrides, source), source)
+
+
+@contextmanager
+def blamed(overrides: Sequence[str], source: str) -> Iterator[None]:
+    """Puts ``--set`` in place of `source` where a `ConfigError` raised meanwhile is about what an override set."""
+    try:
+        yield
+    except ConfigError as error:
+        given = [override.partition("=")[0] for override in overrides]
+
+        def line_of(line: str) -> str:
+            where, colon, rest = line.removeprefix(f"{source} ").partition(":")
+            of_override = line.startswith(f"{source} ") and any(
+                where == key or where.startswith(f"{key}.") for key in given
+            )
+            return f"--set {where}{colon}{rest}" if of_override else line
+
+        raise ConfigError("\n".join(line_of(line) for line in str(error).splitlines())) from None
 
 
 def parse_mapping(text: str, overrides: Sequence[str] = (), source: str = "config") -> dict[str, Any]:

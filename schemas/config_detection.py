@@ -90,7 +90,9 @@ class DetectionConfig(SegmentTaskConfig):
     """``task: detection``: mAP over tIoU.
 
     Attributes:
-        protocol: whose matching, and the defaults of `tiou_thresholds`, `interpolated`, `overlap` and `ties`.
+        protocol: whose matching, and the defaults of `tiou_thresholds`, `interpolated`, `overlap` and `ties`;
+            ``thumos14_0.3_to_0.7``: ActivityNet's matching at tIoU 0.3 to 0.7, as ActionFormer and its successors score
+            THUMOS14.
         interpolated: whether precision is the best at this recall or beyond.
         overlap: whether an overlap equal to the threshold is a hit.
         ties: equal scores of a video rank by start and stop (``time``: the order of the file changes nothing) or by
@@ -106,7 +108,7 @@ class DetectionConfig(SegmentTaskConfig):
     RENAMED_VALUES: ClassVar[Mapping[str, Mapping[str, str]]] = {"ties": {"listed": "file_order"}}
 
     task: Literal["detection"] = "detection"
-    protocol: Literal["activitynet", "thumos14"] = "activitynet"
+    protocol: Literal["activitynet", "thumos14", "thumos14_0.3_to_0.7"] = "activitynet"
     interpolated: bool | None = None
     overlap: Overlap | None = None
     ties: Ties | None = None
@@ -124,7 +126,7 @@ class DetectionConfig(SegmentTaskConfig):
 
     @model_validator(mode="after")
     def _fits(self) -> "DetectionConfig":
-        if self.protocol == "activitynet" and self.ties == "file_order":
+        if self.protocol != "thumos14" and self.ties == "file_order":
             raise ValueError("ties: file_order belongs to protocol thumos14; ActivityNet's official order is undefined")
         if self.protocol == "thumos14" and self.drop_duplicates:
             raise ValueError("drop_duplicates belongs to protocol activitynet; leave it out")

@@ -11,58 +11,46 @@ from typing import Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from clipmill.schemas.config import parse_config
+from clipmill.schemas.config_truth import IdsConfig as IdsConfig
+from clipmill.schemas.config_truth import TruthConfig as TruthConfig
 from clipmill.schemas.model import LocalPath, Model
 
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
 
 
-class IdsConfig(Model):
-    """How the ids of a file become those of the other side.
+class FusedConfig(IdsConfig):
+    """One file of scores that are added to those of others, times a weight.
 
     Attributes:
-        drop_prefix: taken off the beginning of each id that has it, such as ``v_``.
-        drop_ending: drop what follows the last dot of each id (``.mp4``).
+        name: for results; default: the file's name without ending.
+        format, classes, window_weights: as of `PredictionsConfig`.
     """
-
-    drop_prefix: str = ""
-    drop_ending: bool = False
-
-    def id_of(self, name: str) -> str:
-        """Returns the id that `name` stands for."""
-        name = name.removeprefix(self.drop_prefix)
-        return name.rpartition(".")[0] or name if self.drop_ending else name
-
-
-class TruthConfig(IdsConfig):
-    """The ground truth.
-
-    Attributes:
-        format: a name of `stores/formats/registry`; None: found out from the content.
-        subset: ``activitynet``: ``validation`` and so on (None: all videos); ``thumos14``: ``test`` or ``val``.
-        durations: JSON or CSV of video to seconds, where the ground truth has none: baselines need them.
-        inverted: ``charades_sta``: what to do with lines whose start is after their end.
-    """
-
-    RENAMED: ClassVar[Mapping[str, str]] = {"backwards": "inverted"}
 
     file: str = Field(min_length=1)
+    weight: float = Field(default=1.0, gt=0, allow_inf_nan=False)
     format: str | None = None
-    subset: str | None = None
-    durations: str | None = None
-    inverted: Literal["refuse", "drop", "swap"] = "refuse"
+    classes: str | tuple[str, ...] | None = None
+    window_weights: str | None = None
+    name: str | None = Field(default=None, min_length=1)
 
 
 class PredictionsConfig(IdsConfig):
-    """One set of predictions: a file, what a feature of a clipmill store holds, or what a trained run answers.
+    """One set of predictions: a file, several fused, what a feature of a store holds, or what a trained run answers.
 
     Attributes:
+        fuse: files of scores, two at least, whose weighted sum is scored (late fusion): class scores of items, classes
+            of videos, or detections.
+        scale: of fused class scores of items: as they are, or each item's put through ``softmax`` first.
+        missing: what only some of the fused files have is refused, or scores ``zero`` in the others.
         run: folder of a run of ``clipmill train``.
         format: a name of `stores/formats/registry`; None: found out from the content.
         name: of the row in tables and results; default: the file's name without ending, or the feature's.
         feature: of the store; one with the columns `score` and `class_index` (R-C3D, layer ``detections``).
-        classes: names of the class numbers: a list, or a THUMOS14 class list. For a store: the names of class 1, 2, ...
-            (0 is background); default: those the extractor's weights are known to have.
+        classes: names of the class numbers of a file: a list for 1, 2, ..., or a file (`stores/formats/class_lists`).
+            For a store: the names of class 1, 2, ... (0 is background); default: those the extractor's weights are
+            known to have.
+        window_weights: ``scnn``: file of weights by window length and class that scores are multiplied by.
     """
 
     file: str | None = Field(default=None, min_length=1)
@@ -70,13 +58,21 @@ class PredictionsConfig(IdsConfig):
     store: str | None = Field(default=None, min_length=1)
     feature: str | None = None
     run: str | None = Field(default=None, min_length=1)
+    fuse: tuple[FusedConfig, ...] | None = Field(default=None, min_length=2)
+    scale: Literal["none", "softmax"] = "none"
+    missing: Literal["refuse", "zero"] = "refuse"
     classes: str | tuple[str, ...] | None = None
+    window_weights: str | None = None
     name: str | None = Field(default=None, min_length=1, pattern=r"^[^/]+$")
 
     @model_validator(mode="after")
     def _one_source(self) -> "PredictionsConfig":
-        if sum(source is not None for source in (self.file, self.store, self.run)) != 1:
-            raise ValueError("expected exactly one of file, store and run, such as {file: results.json}")
+        if sum(source is not None for source in (self.file, self.store, self.run, self.fuse)) != 1:
+            raise ValueError("expected exactly one of file, store and run, or fuse, such as {file: results.json}")
+        if self.fuse is None and (self.scale != "none" or self.missing != "refuse"):
+            raise ValueError("scale and missing belong to fuse; leave them out")
+        if self.fuse is not None and (self.format or self.classes or self.window_weights):
+            raise ValueError("format, classes and window_weights stand beside each file of fuse; write them there")
         if (self.store is None) != (self.feature is None):
             raise ValueError("store and feature go together, such as {store: out/store, feature: rc3d}")
         return self
@@ -130,10 +126,13 @@ class PredictionTaskConfig(TaskConfig):
 
     Attributes:
         predictions: one or several; several make a table.
+        min_coverage: least share of the queries (annotated videos, items) that a set of predictions has to answer;
+            below it the ids are taken to be wrong and the set is refused. 0: any will do.
     """
 
     ground_truth: TruthConfig
     predictions: tuple[PredictionsConfig, ...]
+    min_coverage: float = Field(default=0.5, ge=0, le=1)  # ours: half
 
     @field_validator("ground_truth", mode="before")
     @classmethod

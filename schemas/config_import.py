@@ -139,7 +139,7 @@ class ImportedFeatureConfig(Model):
 
 
 class ImportConfig(Model):
-    """``clipmill import --config FILE``.
+    """``clipmill import FILE``.
 
     Attributes:
         manifest: the files whose lines are the items, one after the other. Columns: ``id``; and ``label``, ``split``,

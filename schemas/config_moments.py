@@ -21,6 +21,7 @@ class MomentsConfig(PredictionTaskConfig):
     Attributes:
         protocol: ``charades`` (also ActivityNet Captions) or ``qvhighlights``: the defaults of the other keys.
         cutoffs: n of R@n. iou_thresholds: m.
+        map_iou_thresholds: thresholds of mAP and its average; None: those of R@n.
         overlap: ``>`` for 2D-TAN.
         order: the first answer is the best scored one, or the first of the file (``file_order``).
         max_windows: answers of a query that average precision reads; ``all``: all of them.
@@ -35,18 +36,19 @@ class MomentsConfig(PredictionTaskConfig):
     protocol: Literal["charades", "qvhighlights"] | None = None
     cutoffs: tuple[int, ...] | None = None
     iou_thresholds: tuple[float, ...] | None = None
+    map_iou_thresholds: tuple[float, ...] | None = None
     overlap: Overlap = ">="
     order: Literal["score", "file_order"] | None = None
     max_windows: int | Literal["all"] = 10
     lengths: bool | None = None
     training: TruthConfig | None = None
 
-    @field_validator("cutoffs", "iou_thresholds", mode="before")
+    @field_validator("cutoffs", "iou_thresholds", "map_iou_thresholds", mode="before")
     @classmethod
     def _one(cls, value: Any) -> Any:
         return number_as_list(value)
 
-    @field_validator("iou_thresholds")
+    @field_validator("iou_thresholds", "map_iou_thresholds")
     @classmethod
     def _in_order(cls, values: tuple[float, ...] | None) -> tuple[float, ...] | None:
         return sorted_thresholds(values)

@@ -19,11 +19,14 @@ class RetrievalConfig(TaskConfig):
         cutoffs: K of mAP@K and the other metrics.
         spaces: of the model; default: all, and plain cosine.
         cosine_baseline: score plain cosine of the stored vectors too, where both come from one network.
+        relevant: what a query has to find: clips of its ``label``, or its ``own_clip`` alone, as where a text has one
+            painting; then recall@K is the share of queries that find it, and labels are not looked at.
         exclude: what a query does not rank: its ``own_clip``, all clips of its ``own_video``, or ``none``; then its own
             clip counts as a hit, as published.
         examples: how many queries the page shows with their top results.
         dask: address of a ``distributed`` scheduler; None: threads.
         search: exact, or through an index whose recall is measured.
+        rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
         queries, gallery: names of arrays in memory, in place of `run` and `data`: for callers from Python.
         out: default: ``evaluation`` in the folder of the run, ``out/evaluation`` without one.
     """
@@ -37,10 +40,12 @@ class RetrievalConfig(TaskConfig):
     cutoffs: tuple[int, ...] = Field(default=(10, 20, 50, 100), min_length=1)
     spaces: tuple[str, ...] = ()
     cosine_baseline: bool = True
+    relevant: Literal["label", "own_clip"] = "label"
     exclude: Literal["none", "own_clip", "own_video"] = "none"
     examples: int = Field(default=12, ge=0)
     dask: str | None = None
     search: IndexConfig = IndexConfig()
+    rerank: int | None = Field(default=None, ge=1)
     queries: str | None = None
     gallery: str | None = None
 
@@ -64,6 +69,10 @@ class RetrievalConfig(TaskConfig):
             raise ValueError("queries and gallery go together")
         if self.queries is not None and (self.run is not None or self.data is not None):
             raise ValueError("expected run or data, or queries and gallery in memory, got both; leave one out")
+        if self.relevant == "own_clip" and self.exclude != "none":
+            raise ValueError("expected exclude: none with relevant: own_clip, or nothing is left to find")
+        if self.rerank is not None and self.run is None:
+            raise ValueError("expected run with rerank: a model scores the best again; leave rerank out")
         if self.run is None and self.data is None and self.queries is None:
             raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
         return self

@@ -6,10 +6,13 @@ from clipmill.schemas.model import LocalPath, Model
 
 
 class SearchDataConfig(Model):
-    """Which stored features are searched: `image` says how a query becomes a vector, `video` what finds a clip."""
+    """Which stored features are searched: `image` says how a query becomes a vector, `video` what finds a clip.
+
+    Sentences need no `image`.
+    """
 
     store: str = Field(min_length=1)
-    image: str = Field(min_length=1)
+    image: str | None = Field(default=None, min_length=1)
     video: str = Field(min_length=1)
 
 
@@ -27,27 +30,36 @@ class VideoFramesConfig(Model):
 
 
 class QueriesConfig(Model):
-    """What is searched with: the images of a folder (searched recursively), single image files, frames of videos."""
+    """What is searched with: the images of a folder (searched recursively), single image files, frames of videos.
+
+    Or, with a run of a model of moments, sentences (`texts`).
+    """
 
     folder: str | None = Field(default=None, min_length=1)
     files: tuple[str, ...] = ()
     frames: tuple[VideoFramesConfig, ...] = ()
+    texts: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _something(self) -> "QueriesConfig":
-        if self.folder is None and not self.files and not self.frames:
-            raise ValueError("expected folder, files or frames, such as {folder: my/images}")
+        images = self.folder is not None or bool(self.files) or bool(self.frames)
+        if not images and not self.texts:
+            raise ValueError("expected folder, files, frames or texts, such as {folder: my/images}")
+        if images and self.texts:
+            raise ValueError("expected images or texts, got both; search with one after the other")
         return self
 
 
 class SearchConfig(Model):
-    """``clipmill search --config FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
+    """``clipmill search FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
 
     Attributes:
         data: with `run`: another store than the one it was trained on, with the same recipes.
         checkpoint: of the run; default: its newest.
         k: clips retrieved per query and space.
         spaces: of the model; default: all.
+        rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
+        videos: ids of those that sentences are searched in; default: all.
         weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
         device: for the network that embeds the queries.
     """
@@ -58,6 +70,8 @@ class SearchConfig(Model):
     checkpoint: str | None = None
     k: int = Field(default=10, ge=1, le=1000)
     spaces: tuple[str, ...] = ()
+    rerank: int | None = Field(default=None, ge=1)
+    videos: tuple[str, ...] = ()
     weights: str | None = Field(default=None, min_length=1)
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: LocalPath = "out/search"
@@ -66,4 +80,6 @@ class SearchConfig(Model):
     def _run_or_data(self) -> "SearchConfig":
         if self.run is None and self.data is None:
             raise ValueError("expected run (a folder made by clipmill train) or data (for plain cosine retrieval)")
+        if self.videos and not self.queries.texts:
+            raise ValueError("videos belongs to texts: leave it out")
         return self

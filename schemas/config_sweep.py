@@ -97,7 +97,7 @@ class PointConfig(Model):
 
 
 class SweepConfig(TrialsConfig):
-    """``clipmill sweep --config FILE``: one of `grid`, `random` and `points`.
+    """``clipmill sweep FILE``: one of `grid`, `random` and `points`.
 
     Attributes:
         train: a config of ``clipmill train``: its file, or its keys.

@@ -6,7 +6,7 @@ from clipmill.schemas.model import LocalPath, Model
 
 
 class WhitenConfig(Model):
-    """``clipmill whiten --config FILE``: fit a PCA whitening to regional vectors.
+    """``clipmill whiten FILE``: fit a PCA whitening to regional vectors.
 
     Attributes:
         store, feature: where the vectors are: layer regions of extractor rmac, without a whitening.

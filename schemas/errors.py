@@ -97,6 +97,10 @@ class RenamedKeyWarning(FutureWarning):
     """A config uses a key or a value by the name it had before; read for one release."""
 
 
+class CopiesAcrossSplitWarning(UserWarning):
+    """A manifest's column `split` has copies of one video, under several ids, in different parts."""
+
+
 def describe(thing: str, key: str, expected: str, got: str, remedy: str) -> str:
     """Returns the house's one-line error: ``<thing> <key>: expected <x>, got <y>; <remedy>``."""
     return f"{thing} {key}: expected {expected}, got {got}; {remedy}"

@@ -1,6 +1,7 @@
 """A recipe: everything that decides a row's value."""
 
-from typing import Any, Literal
+from functools import cached_property
+from typing import Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
@@ -344,10 +345,21 @@ class Recipe(Model):
         data["preprocess"].pop("mean_cube_file")
         return data
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits over `identity`."""
+        """32 hex digits over `identity`; computed once, since planning asks for it with every video."""
         return fingerprint(self.identity())
+
+    def __copy__(self) -> Self:
+        copied = super().__copy__()
+        # `model_copy` puts its changes into such a copy, which then has a fingerprint of its own.
+        copied.__dict__.pop("fingerprint", None)
+        return copied
+
+    def __deepcopy__(self, memo: dict[int, Any] | None = None) -> Self:
+        copied = super().__deepcopy__(memo)
+        copied.__dict__.pop("fingerprint", None)
+        return copied
 
     @property
     def is_imported(self) -> bool:

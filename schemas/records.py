@@ -37,7 +37,7 @@ class Video:
     Attributes:
         id: unique within the dataset; any text (slashes, spaces, any script).
         uri: path or fsspec URL of the bytes.
-        fingerprint: 32 hex digits over the bytes; empty until planning has read them.
+        fingerprint: 32 hex digits over the bytes, or over what its server says of them; empty until planning knows.
         num_bytes: size of the file.
         header: what the header claims; None until probed.
         label: class of the whole video, if the manifest has one.

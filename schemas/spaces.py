@@ -47,4 +47,17 @@ class PairScore:
     """What the model's own `score` says of each pair of a query and a gallery item."""
 
 
-Space = Cosine | BestOfSamples | Hamming | Combined | PairScore
+@dataclass(frozen=True, slots=True)
+class Reranked:
+    """The best of another space of the same model, in the order of the model's own `score`; the rest as they were.
+
+    Attributes:
+        first: name of that space.
+        k: how many are scored again.
+    """
+
+    first: str
+    k: int
+
+
+Space = Cosine | BestOfSamples | Hamming | Combined | PairScore | Reranked

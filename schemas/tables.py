@@ -106,6 +106,14 @@ QUARANTINE = pa.schema(
 )
 """`recipes` holds recipe fingerprints. A later row with ``released`` true puts the video back (requeue)."""
 
+VIDEO_IDS = pa.schema([pa.field("video_id", pa.string(), nullable=False)])
+"""Of a whole manifest, where a run was given a share of it."""
+
+REMOVED = pa.schema(
+    [pa.field("video_id", pa.string(), nullable=False), pa.field("video_fingerprint", pa.string(), nullable=False)]
+)
+"""What `clipmill remove` took out: the video and the bytes it had then."""
+
 FILE_DIGEST = pa.struct(
     [pa.field("recipe", pa.string(), nullable=False), pa.field("digest", pa.string(), nullable=False)]
 )

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from clipmill.schemas.fingerprint import fingerprint
-from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.recipe import IMPORTED, Recipe
 from clipmill.schemas.records import Quarantined, Video
 
 
@@ -44,6 +44,16 @@ def clips_fingerprint(video: Video) -> str:
     if not video.segments:
         return ""
     return fingerprint([[segment.start_seconds, segment.stop_seconds] for segment in video.segments])
+
+
+def imported_fingerprint(video_id: str) -> str:
+    """Returns the fingerprint of an item whose bytes no build has read: it follows from the id."""
+    return fingerprint({IMPORTED: video_id})
+
+
+def is_imported_fingerprint(video_id: str, video_fingerprint: str) -> bool:
+    """Returns whether only an import has brought the item: no build has read its bytes."""
+    return video_fingerprint == imported_fingerprint(video_id)
 
 
 def with_file_digest(clips: str, digest: str) -> str:

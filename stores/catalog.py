@@ -5,15 +5,23 @@ listed and is older than the catalog; anything else is read from the commit itse
 damaged or deleted at any time without changing what a reader sees.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Protocol
 
 import pyarrow as pa
 
 from clipmill.schemas.tables import COMMITS
 from clipmill.stores.objects import Objects
-from clipmill.stores.tables import from_parquet, gather, take, to_parquet
+from clipmill.stores.tables import from_parquet, gather, repeated, take, to_parquet
 
-ReadTable = Callable[[str], pa.Table]
+
+class ReadTable(Protocol):
+    """Returns the table at a path of the store, or some of its columns."""
+
+    def __call__(self, path: str, columns: Sequence[str] | None = None) -> pa.Table: ...
+
 
 _NAME = "commit"
 _CATALOG = COMMITS.append(pa.field(_NAME, pa.string(), nullable=False))
@@ -21,50 +29,105 @@ _WORTH_IT = 32
 """ours: below as many commits that are not yet in the catalog, reading them is quicker than writing it again."""
 
 
-def read_commits(objects: Objects, folder: str, read_table: ReadTable) -> pa.Table:
-    """Returns the rows of all commits in ``commits/<folder>`` (COMMITS schema), in the order of their names."""
-    return _read(objects, folder, read_table)[0]
+def read_commits(
+    objects: Objects, folder: str, read_table: ReadTable, columns: Sequence[str] | None = None
+) -> pa.Table:
+    """Returns the rows of all commits in ``commits/<folder>`` (COMMITS schema), in the order of their names.
+
+    Args:
+        columns: those that are wanted, or fields of them (``passport.truncated``); None: all.
+    """
+    listed = _listed(objects, folder)
+    catalog = _read_catalog(objects, folder, listed, columns)
+    fresh = sorted(set(listed) - catalog.known)
+    parts = objects.each(lambda name: read_table(f"commits/{folder}/{name}", columns), fresh)
+    return _in_order(catalog, fresh, parts, columns).drop_columns([_NAME])
 
 
 def write_catalog(objects: Objects, folder: str, read_table: ReadTable) -> bool:
     """Brings the catalog of ``commits/<folder>`` up to date where that is worth it; returns whether it was written."""
-    table, names, num_fresh = _read(objects, folder, read_table)
-    if num_fresh < _WORTH_IT:
+    listed = _listed(objects, folder)
+    # Their names tell whether there is anything to do; all else of them is most of what a plan would read.
+    if len(set(listed) - _read_catalog(objects, folder, listed, []).known) < _WORTH_IT:
         return False
-    objects.write(_path(folder), to_parquet(table.append_column(_CATALOG.field(_NAME), pa.array(names, pa.string()))))
+    catalog = _read_catalog(objects, folder, listed, None)
+    fresh = sorted(set(listed) - catalog.known)
+    parts = objects.each(lambda name: read_table(f"commits/{folder}/{name}"), fresh)
+    objects.write(_path(folder), to_parquet(_in_order(catalog, fresh, parts, None)))
     return True
+
+
+@dataclass(frozen=True, slots=True)
+class _Catalog:
+    """The rows of a catalog that count, in its order, with a column `_NAME`; the commits that need not be read."""
+
+    table: pa.Table
+    known: frozenset[str]
 
 
 def _path(folder: str) -> str:
     return f"catalog/{folder}.parquet"
 
 
-def _read(objects: Objects, folder: str, read_table: ReadTable) -> tuple[pa.Table, list[str], int]:
-    """Returns the commits' rows, the commit each row is from, and how many commits the catalog did not have."""
-    listed = {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
-    catalog, made = _read_catalog(objects, folder)
-    cataloged = catalog.column(_NAME).to_pylist()
+def _listed(objects: Objects, folder: str) -> dict[str, float | None]:
+    """Returns when each commit of the folder was written, by its name."""
+    return {item.path.rpartition("/")[2]: item.modified_seconds for item in objects.entries(f"commits/{folder}")}
+
+
+def commits_schema(columns: Sequence[str] | None) -> pa.Schema:
+    """Returns the COMMITS schema with `columns` alone, which may be fields of structs."""
+    return _part_of(COMMITS, columns)
+
+
+def _part_of(schema: pa.Schema, columns: Sequence[str] | None) -> pa.Schema:
+    if columns is None:
+        return schema
+    inner = {name.partition(".")[0]: set[str]() for name in columns}
+    for name in columns:
+        inner[name.partition(".")[0]].add(name.partition(".")[2])
+    fields = []
+    for name, wanted in inner.items():
+        field = schema.field(name)
+        if "" not in wanted:
+            field = field.with_type(pa.struct([item for item in field.type if item.name in wanted]))
+        fields.append(field)
+    return pa.schema(fields)
+
+
+def _in_order(
+    catalog: _Catalog, fresh: Sequence[str], parts: Sequence[pa.Table], columns: Sequence[str] | None
+) -> pa.Table:
+    """Returns the rows of the catalog and of the fresh commits by the names of their commits, which `_NAME` has."""
+    schema = _part_of(_CATALOG, None if columns is None else [*columns, _NAME])
+    named = [
+        gather(schema, [part.append_column(schema.field(_NAME), repeated(name, part.num_rows))])
+        for name, part in zip(fresh, parts, strict=True)
+    ]
+    table = gather(schema, [catalog.table, *named])
+    names = table.column(_NAME).to_pylist()
+    # Taking rows copies them, and a catalog is written in this order.
+    if all(before <= after for before, after in pairwise(names)):
+        return table
+    return take(table, sorted(range(len(names)), key=names.__getitem__))
+
+
+def _read_catalog(
+    objects: Objects, folder: str, listed: Mapping[str, float | None], columns: Sequence[str] | None
+) -> _Catalog:
+    path = _path(folder)
+    wanted = None if columns is None else [*columns, _NAME]
+    schema = _part_of(_CATALOG, wanted)
+    made = next((item.modified_seconds for item in objects.entries("catalog") if item.path == path), None)
+    nothing = _Catalog(gather(schema, []), frozenset())
+    if made is None:
+        return nothing
+    try:
+        table = gather(schema, [from_parquet(objects.read(path), wanted)])
+    except (FileNotFoundError, pa.ArrowException, OSError, KeyError):
+        return nothing
+    names = table.column(_NAME).to_pylist()
     # Strictly older: where times are whole seconds, a commit of the same second may have come after.
     older = {name for name, time in listed.items() if time is not None and time < made}
-    known = older.intersection(cataloged)
-    kept = [row for row, name in enumerate(cataloged) if name in known]
-    fresh = sorted(set(listed) - known)
-    parts = objects.each(lambda name: read_table(f"commits/{folder}/{name}"), fresh)
-    table = gather(COMMITS, [take(catalog.select(COMMITS.names), kept), *parts])
-    names = [cataloged[row] for row in kept]
-    for name, part in zip(fresh, parts, strict=True):
-        names += [name] * part.num_rows
-    order = sorted(range(len(names)), key=names.__getitem__)
-    return take(table, order), [names[row] for row in order], len(fresh)
-
-
-def _read_catalog(objects: Objects, folder: str) -> tuple[pa.Table, float]:
-    path = _path(folder)
-    made = next((item.modified_seconds for item in objects.entries("catalog") if item.path == path), None)
-    if made is not None:
-        try:
-            table = gather(_CATALOG, [from_parquet(objects.read(path))])
-        except (FileNotFoundError, pa.ArrowException, OSError):
-            return gather(_CATALOG, []), 0.0
-        return table, made
-    return gather(_CATALOG, []), 0.0
+    known = frozenset(older.intersection(names))
+    kept = [row for row, name in enumerate(names) if name in known]
+    return _Catalog(table if len(kept) == len(names) else take(table, kept), known)

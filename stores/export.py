@@ -110,14 +110,15 @@ def group_names(video_ids: Sequence[str]) -> dict[str, str]:
     """Returns the HDF5 path of each video's group: the id itself wherever HDF5 can hold it, so ``file[id]`` works.
 
     Slashes of an id make groups within groups. Where that would be ambiguous (an id below another id, an empty part,
-    a part ``.``, a ``%`` or zero byte), the id is percent-quoted instead; no id's own path has a ``%``.
+    a part ``.`` or ``..``, a ``%`` or zero byte), the id is percent-quoted instead; no id's own path has a ``%``.
     """
     known = set(video_ids)
     names = {}
     for video_id in video_ids:
         parts = video_id.split("/")
         above = ("/".join(parts[:depth]) for depth in range(1, len(parts)))
-        plain = not ({"%", "\0"} & set(video_id) or {"", "."} & set(parts) or any(name in known for name in above))
+        is_path = not ({"%", "\0"} & set(video_id) or {"", ".", ".."} & set(parts))
+        plain = is_path and not any(name in known for name in above)
         names[video_id] = video_id if plain else "".join(_HDF5_QUOTED.get(letter, letter) for letter in video_id)
     return names
 
@@ -140,9 +141,13 @@ def _write_npy(feature: Feature, path: str) -> None:
     with open(os.path.join(path, INDEX_NAME), "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(["video_id", "file", "row", "clip", "start_seconds", "stop_seconds", "mask", "label"])
+        # Python's writer leaves a carriage return unquoted, which readers take for the end of the line.
+        quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
+        plain = writer
         for video_id in feature.video_ids:
             rows = feature.stored(video_id)
             name = f"{safe_name(video_id)}.npy"
+            writer = quoting if "\r" in video_id + (labels[video_id] or "") else plain
             np.save(os.path.join(path, name), rows.values)
             times = zip(rows.clip, rows.start_seconds, rows.stop_seconds, rows.mask, strict=True)
             for row, (clip, start, stop, mask) in enumerate(times):

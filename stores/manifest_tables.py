@@ -4,11 +4,12 @@ Errors name `thing`, the key of the config that led to the file, or the row.
 """
 
 import csv
+import errno
 import io
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 import fsspec
 import pyarrow as pa
@@ -17,16 +18,24 @@ import pyarrow.parquet as pq
 from clipmill.schemas.errors import ManifestError, describe
 from clipmill.schemas.records import Segment
 from clipmill.stores.file_names import is_text
+from clipmill.stores.objects import storage_error
+from clipmill.stores.storage_faults import RetriedCalls, Retries, fault_of
 
 TIMES = ("start_seconds", "stop_seconds")
 
+T = TypeVar("T")
 
 Row = dict[str, Any]
 """The cells of a line by column; None where there is nothing."""
 
 
 def read_table(
-    thing: str, path: str, known: Sequence[str], of_folder: str = "name a file in it", raw: Collection[str] = ()
+    thing: str,
+    path: str,
+    known: Sequence[str],
+    of_folder: str = "name a file in it",
+    raw: Collection[str] = (),
+    retries: Retries = Retries(),  # noqa: B008 (a frozen record)
 ) -> tuple[list[str], list[Row]]:
     """Returns the columns and rows of the .csv or .parquet file at `path`, a path or URL.
 
@@ -34,12 +43,14 @@ def read_table(
         known: names of columns that mean something; a near miss of one is refused.
         of_folder: what to do where `path` is a folder.
         raw: columns of a CSV whose cells may hold bytes that are no UTF-8, as surrogates: names of files.
+        retries: of the calls to storage.
 
     Raises:
         ManifestError: there is no such file, or it cannot be read as a table.
+        StorageUnavailableError: its server refuses or does not answer.
     """
     fs, full = file_system(path, thing)
-    kind = kind_of(fs, full, thing, path)
+    kind = kind_of(fs, full, thing, path, retries)
     if kind != "file":
         got = "nothing there" if kind is None else "a folder"
         remedy = "check the path" if kind is None else of_folder
@@ -48,7 +59,7 @@ def read_table(
     if suffix not in (".csv", ".parquet"):
         got = suffix or "a file without suffix"
         raise problem(thing, path, "a .csv or .parquet file", got, "save it as CSV with commas, or Parquet")
-    data = fs.cat_file(full)
+    data = called(lambda: fs.cat_file(full), thing, path, retries)
     columns, rows = _csv_rows(thing, path, data, raw) if suffix == ".csv" else _parquet_rows(thing, path, data)
     check_columns(thing, path, columns, known)
     return columns, rows
@@ -188,16 +199,36 @@ def file_system(url: str, thing: str = "videos") -> tuple[Any, str]:
     return fs, path.rstrip("/") or "/"
 
 
-def kind_of(fs: Any, path: str, thing: str, shown: str) -> str | None:
+def kind_of(fs: Any, path: str, thing: str, shown: str, retries: Retries = Retries()) -> str | None:  # noqa: B008
     """Returns ``file``, ``directory`` or None for what lies at `path`.
 
     Raises:
         ManifestError: it cannot be known.
+        StorageUnavailableError: its server refuses or does not answer.
     """
     try:
-        return str(fs.info(path)["type"])
+        return str(called(lambda: fs.info(path), thing, shown, retries)["type"])
     except (FileNotFoundError, NotADirectoryError):
         return None
     except OSError as error:
         reason = error.strerror or str(error)
         raise problem(thing, shown, "something readable", reason, "check access") from None
+
+
+def called(call: Callable[[], T], thing: str, shown: str, retries: Retries) -> T:
+    """Returns what `call` of a file system returns, tried again while its fault may pass.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        StorageUnavailableError: a server refuses or does not answer.
+        StoreError: there are no credentials for it.
+    """
+    try:
+        return RetriedCalls(retries)(call)
+    except Exception as error:
+        fault = fault_of(error)
+        if fault == "absent":
+            raise FileNotFoundError(errno.ENOENT, "no such object", shown) from None
+        if fault is None or (isinstance(error, OSError) and "://" not in shown):
+            raise
+        raise storage_error(shown, "cannot read it", error, thing) from None

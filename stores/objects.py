@@ -214,11 +214,12 @@ class Objects:
         names = {str(path).rstrip("/").rpartition("/")[2] for path in found}
         return sorted(name for name in names if not name.startswith("."))
 
-    def entries(self, folder: str = "") -> list[StoredObject]:
-        """Returns the objects directly in `folder`, sorted by path, hidden ones (temporary files) left out."""
+    def entries(self, folder: str = "", with_hidden: bool = False) -> list[StoredObject]:
+        """Returns the objects directly in `folder`, sorted by path, hidden ones (temporary files) left out or not."""
         found: list[dict[str, Any]] = self._listed(folder, lambda: self._fs.ls(self.full(folder), detail=True))
         objects = [self._object(info["name"], info) for info in found if info["type"] == "file"]
-        return sorted((item for item in objects if not _is_hidden(item.path)), key=lambda item: item.path)
+        shown = objects if with_hidden else [item for item in objects if not _is_hidden(item.path)]
+        return sorted(shown, key=lambda item: item.path)
 
     def find(self, folder: str = "") -> list[StoredObject]:
         """Returns every object below `folder`, sorted by path, temporary files included."""

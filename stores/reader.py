@@ -1,5 +1,6 @@
 """Reading features: `FeatureStore` and `Feature`. What counts is decided by commits and the manifest, nothing else."""
 
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from clipmill.schemas.arrays import Ints
-from clipmill.schemas.errors import StoreError, near
+from clipmill.schemas.errors import StoreError, describe, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
@@ -518,6 +519,11 @@ def _pieces(parts: Sequence[tuple[int, int]], most: int) -> list[list[tuple[int,
 
 
 def _block(url: str, shard: str, parts: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
-    opened = open_shard(Objects(url), shard)
+    objects = Objects(url)
+    if objects.is_local and objects.kind() is None:
+        # On another machine than the one that read the commits: nothing is wrong with a shard.
+        node, remedy = socket.gethostname(), "let all nodes share that folder, or give the store as a URL"
+        raise StoreError(describe("store", f"{url} on node {node}", "a clipmill store", "nothing", remedy))
+    opened = open_shard(objects, shard)
     found = [opened.values(start, stop).astype(np.float32, copy=False) for start, stop in parts]
     return found[0] if len(found) == 1 else np.concatenate(found)

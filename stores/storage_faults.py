@@ -23,6 +23,7 @@ _PASSING_ERRNOS = frozenset(
     for name in "EAGAIN EBUSY ECONNABORTED ECONNREFUSED ECONNRESET EHOSTDOWN EHOSTUNREACH EINTR EIO ENETDOWN ENETRESET "
     "ENETUNREACH ENOTCONN EPIPE ESTALE ETIMEDOUT EREMOTEIO".split()
 )
+_ABSENT_STATUSES = frozenset({404, 410})
 _PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _DRIVERS = frozenset(
     "adlfs aiobotocore aiohttp asyncio azure boto3 botocore fsspec gcsfs google httpx paramiko pyarrow requests s3fs "
@@ -35,6 +36,8 @@ _PASSING = ("Connect", "Timeout", "Incomplete", "ServerDisconnected", "ServiceRe
 
 def fault_of(error: BaseException) -> Fault | None:
     """Returns what `error` of a storage call means, or None where no storage driver raised it (a bug, an interrupt)."""
+    if (answer := _answer_behind(error)) is not None:
+        return fault_of(answer) or "absent"
     if isinstance(error, FileNotFoundError | NotADirectoryError | IsADirectoryError):
         return "absent"
     if not isinstance(error, Exception):
@@ -45,7 +48,7 @@ def fault_of(error: BaseException) -> Fault | None:
         return "credentials"
     status = status_of(error)
     if status is not None:
-        return "absent" if status == 404 else "passing" if status in _PASSING_STATUSES else "refused"
+        return "absent" if status in _ABSENT_STATUSES else "passing" if status in _PASSING_STATUSES else "refused"
     if isinstance(error, TimeoutError | ConnectionError):
         return "passing"
     if isinstance(error, OSError) and error.errno is not None:
@@ -56,15 +59,26 @@ def fault_of(error: BaseException) -> Fault | None:
     return "refused" if is_drivers or isinstance(error, OSError) else None
 
 
+def _answer_behind(error: BaseException) -> Exception | None:
+    """Returns what a driver was told where it then said that nothing is there.
+
+    fsspec's HTTP driver says so of every failure to learn about a URL, refused access and a dead server included.
+    """
+    cause = error.__cause__ if isinstance(error, FileNotFoundError) else None
+    return cause if isinstance(cause, Exception) else None
+
+
 def status_of(error: BaseException) -> int | None:
     """Returns the HTTP status an error carries: aiohttp's, gcsfs's, azure's, requests's or botocore's."""
+    error = _answer_behind(error) or error
     response: Any = getattr(error, "response", None)
     found: Any
     if isinstance(response, dict):
         found = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
     else:
-        candidates = (getattr(error, "status_code", None), getattr(error, "status", None), getattr(error, "code", None))
-        found = next((item for item in candidates if item is not None), getattr(response, "status_code", None))
+        # One after the other: to ask aiohttp's errors for their `code` is deprecated.
+        given = (getattr(error, name, None) for name in ("status_code", "status", "code"))
+        found = next((item for item in given if item is not None), getattr(response, "status_code", None))
     try:
         number = int(found)
     except (TypeError, ValueError):

@@ -6,39 +6,44 @@ import re
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import cast
+from typing import Any, cast
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.rows import Rows
-from clipmill.schemas.tables import COMMITS, FORMAT_VERSION, MANIFEST, PROBES, QUARANTINE, STANDARD_ROW_COLUMNS
+from clipmill.schemas.tables import (
+    COMMITS,
+    FORMAT_VERSION,
+    MANIFEST,
+    PROBES,
+    QUARANTINE,
+    REMOVED,
+    STANDARD_ROW_COLUMNS,
+    VIDEO_IDS,
+)
 from clipmill.schemas.task import TaskPart, TaskProgress, TaskResult
-from clipmill.stores.catalog import read_commits, write_catalog
+from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
+from clipmill.stores.membership import Membership, RunVideos, fingerprints_of, membership
 from clipmill.stores.objects import Objects
 from clipmill.stores.run_ids import next_run_id
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.storage_faults import Retries
 from clipmill.stores.tables import (
-    Probe as Probe,
-)
-from clipmill.stores.tables import (
-    ProbeKey as ProbeKey,
-)
-from clipmill.stores.tables import (
+    COUNTING_COLUMNS,
     counting_rows,
     from_parquet,
     gather,
     in_force,
     manifest_table,
     manifest_videos,
-    probes_of,
     probes_table,
     quarantine_table,
     take,
@@ -47,7 +52,20 @@ from clipmill.stores.tables import (
     task_result_json,
     task_result_of,
     to_parquet,
+    whole_columns,
 )
+from clipmill.stores.tables import (
+    Probe as Probe,
+)
+from clipmill.stores.tables import (
+    ProbeKey as ProbeKey,
+)
+from clipmill.stores.tables import (
+    ProbeTable as ProbeTable,
+)
+
+BUILD_FILE = "build.json"
+"""Of a run: what its feature names mean."""
 
 _MARKER = "store.json"
 _STOP = "stop.json"
@@ -138,6 +156,10 @@ class Store:
         _check_free(objects)
         return False
 
+    def with_retries(self, retries: Retries) -> "Store":
+        """Returns this store with calls of its own: tried again as `retries` says, and counted apart."""
+        return Store(Objects(self.url, retries), self.format, self.dataset)
+
     def require(self, format: str, dataset: str) -> None:
         """Checks that this store is the one that is meant.
 
@@ -203,8 +225,11 @@ class Store:
             UsageError: the package that brings the store's format is broken.
             StorageUnavailableError: storage refuses.
         """
-        rows = checked_rows(recipe, rows, videos)
-        path = f"shards/{folder(recipe)}/{task_key}-{rows_digest(rows, videos)}.{self.format}"
+        return self.write_rows(folder(recipe), task_key, checked_rows(recipe, rows, videos), videos)
+
+    def write_rows(self, recipe_folder: str, task_key: str, rows: Rows, videos: Sequence[Span]) -> str:
+        """Writes rows as they are stored, such as those of a shard that stands; otherwise as `write_shard`."""
+        path = f"shards/{recipe_folder}/{task_key}-{rows_digest(rows, videos)}.{self.format}"
         write_shard(self.objects, path, rows, videos)
         return path
 
@@ -214,6 +239,10 @@ class Store:
         Raises:
             StorageUnavailableError: storage refuses, or a shard the commit names has been deleted meanwhile.
         """
+        self.replace_commit(_commit_path(recipe, task_key), table)
+
+    def replace_commit(self, path: str, table: pa.Table) -> None:
+        """Writes the commit at `path`; otherwise as `write_commit`."""
         table = gather(COMMITS, [table])
         for shard in sorted(set(table.column("shard").to_pylist())):
             if not is_written(self.objects, shard):
@@ -226,7 +255,7 @@ class Store:
                         "run the same command again",
                     )
                 )
-        self.objects.write(_commit_path(recipe, task_key), to_parquet(table))
+        self.objects.write(path, to_parquet(table))
 
     def withdraw_commit(self, path: str) -> None:
         """Deletes the commit at `path`: its rows count no more, and the next build makes them again.
@@ -247,37 +276,54 @@ class Store:
         ending = f"-{short(recipe_fingerprint)}" if recipe_fingerprint else ""
         return [name for name in self.objects.names("commits") if name.endswith(ending)]
 
-    def commits(self, recipe_fingerprint: str | None = None) -> pa.Table:
-        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths."""
+    def commits(self, recipe_fingerprint: str | None = None, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns the rows of all commits (COMMITS schema), or those of one recipe, in the order of their paths.
+
+        Args:
+            columns: those of the schema that are wanted, or fields of them (``passport.truncated``); None: all.
+        """
         folders = self._commit_folders(recipe_fingerprint)
-        table = gather(COMMITS, [read_commits(self.objects, name, self.read_table) for name in folders])
-        if recipe_fingerprint is None:
-            return table
-        found = table.column("recipe_fingerprint").to_pylist()
-        return take(table, [row for row, value in enumerate(found) if value == recipe_fingerprint])
+        wanted = None if columns is None else list(dict.fromkeys([*columns, "recipe_fingerprint"]))
+        parts = [read_commits(self.objects, name, self.read_table, wanted) for name in folders]
+        table = gather(commits_schema(wanted), parts)
+        if recipe_fingerprint is not None:
+            found = table.column("recipe_fingerprint").to_pylist()
+            rows = [row for row, value in enumerate(found) if value == recipe_fingerprint]
+            table = table if len(rows) == len(found) else take(table, rows)
+        return table if columns is None else table.select(whole_columns(columns))
 
     def write_catalog(self) -> None:
         """Compacts the commits for quicker reading; what a reader sees is the same with and without it."""
         for name in self._commit_folders(None):
             write_catalog(self.objects, name, self.read_table)
 
-    def commits_in_force(self, recipe_fingerprint: str, manifest: Mapping[str, Video] | None = None) -> pa.Table:
-        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`."""
+    def commits_in_force(
+        self,
+        recipe_fingerprint: str,
+        manifest: Mapping[str, Video] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> pa.Table:
+        """Returns the commit rows of one recipe that a reader follows, one per video at most: see `counting_rows`.
+
+        Args:
+            columns: as for `commits`; those that decide which rows count are among them in any case.
+        """
         manifest = self.manifest() if manifest is None else manifest
-        return counting_rows(self.commits(recipe_fingerprint), manifest)
+        wanted = None if columns is None else [*COUNTING_COLUMNS, *columns]
+        return counting_rows(self.commits(recipe_fingerprint, wanted), manifest)
 
     def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
         return self.objects.each(self.read_table, paths)
 
-    def read_table(self, path: str) -> pa.Table:
-        """Returns one Parquet table of the store (a commit, a quarantine list).
+    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
+        """Returns one Parquet table of the store (a commit, a quarantine list), or some of its columns.
 
         Raises:
             StoreError: it is damaged.
             FileNotFoundError: there is none.
         """
         try:
-            return from_parquet(self.objects.read(path))
+            return from_parquet(self.objects.read(path), columns)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, FileNotFoundError):
                 raise
@@ -310,19 +356,93 @@ class Store:
         self.objects.write(f"runs/{run_id}/manifest.parquet", to_parquet(manifest_table(videos)))
 
     def manifest(self) -> dict[str, Video]:
+        """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
+        runs, parts = self._runs_and_videos()
+        served = self._membership_of(runs, parts).served
+        return {video_id: video for video_id, video in _newest(parts).items() if video_id in served}
+
+    def every_video(self) -> dict[str, Video]:
         """Returns every video any run was given, by id; of several entries the newest run's counts.
 
-        The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
+        Removed ones are not among them, but those the newest full manifest does not list are.
         """
-        found: dict[str, Video] = {}
-        for part in self.objects.each(self.run_manifest, self.runs()):
-            for video in part:
-                known = found.get(video.id)
-                if known is not None and known.file_digests:
-                    digests = dict(known.file_digests) | dict(video.file_digests)
-                    video = replace(video, file_digests=tuple(digests.items()))
-                found[video.id] = video
-        return found
+        runs, parts = self._runs_and_videos()
+        removed = self._membership_of(runs, parts).removed
+        return {video_id: video for video_id, video in _newest(parts).items() if video_id not in removed}
+
+    def membership(self) -> Membership:
+        """Returns which videos the store serves, and which no longer: see `clipmill.stores.membership`."""
+        runs = self.runs()
+        full = self._newest_full(runs)
+        newest = self._run_fingerprints(full[0], None) if full is not None else None
+        # What the newest full run was given outweighs all that was said of it before: most rows of most runs.
+        given = newest.column("video_id") if newest is not None else None
+
+        def one(run_id: str) -> dict[str, str]:
+            table = newest
+            if full is None or run_id != full[0]:
+                table = self._run_fingerprints(run_id, given if full is not None and run_id < full[0] else None)
+            return {} if table is None else dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+
+        return self._membership(runs, self.objects.each(one, runs), full)
+
+    def _runs_and_videos(self) -> tuple[list[str], list[list[Video]]]:
+        runs = self.runs()
+        return runs, self.objects.each(self.run_manifest, runs)
+
+    def _membership_of(self, runs: Sequence[str], parts: Sequence[Sequence[Video]]) -> Membership:
+        return self._membership(runs, [fingerprints_of(part) for part in parts], self._newest_full(runs))
+
+    def _membership(
+        self, runs: Sequence[str], given: Sequence[Mapping[str, str]], full: tuple[str, Collection[str]] | None
+    ) -> Membership:
+        listings = [
+            RunVideos(run_id, part, (full[1] or part) if full is not None and run_id == full[0] else None)
+            for run_id, part in zip(runs, given, strict=True)
+        ]
+        return membership(listings, self._removals())
+
+    def _newest_full(self, runs: Sequence[str]) -> tuple[str, Collection[str]] | None:
+        """Returns the newest run whose manifest is full, and the ids of that, where they are not those it was given."""
+        for run_id in reversed(runs):
+            build = self._build_file(run_id)
+            if build.get("manifest") == "full":
+                if not build.get("is_share"):
+                    return run_id, ()
+                table = gather(VIDEO_IDS, [self.read_table(f"runs/{run_id}/listed.parquet")])
+                return run_id, frozenset(table.column("video_id").to_pylist())
+        return None
+
+    def _removals(self) -> dict[str, list[str]]:
+        names = self.objects.names("removed")
+        tables = self._tables([f"removed/{name}" for name in names])
+        return {
+            name.removesuffix(".parquet"): gather(REMOVED, [table]).column("video_id").to_pylist()
+            for name, table in zip(names, tables, strict=True)
+        }
+
+    def removed_bytes(self) -> set[tuple[str, str]]:
+        """Returns the (video id, video fingerprint) of all that was ever removed, whether or not it came back."""
+        table = gather(REMOVED, self._tables([f"removed/{name}" for name in self.objects.names("removed")]))
+        return set(zip(*(table.column(name).to_pylist() for name in REMOVED.names), strict=True))
+
+    def write_removal(self, run_id: str, fingerprints: Mapping[str, str]) -> None:
+        """Takes videos out of the store, by id, at once and all together: the only write it takes.
+
+        Their rows stay where they are until `clipmill clean`; nothing of other videos changes.
+        """
+        rows = [{"video_id": name, "video_fingerprint": value} for name, value in sorted(fingerprints.items())]
+        self.objects.write(f"removed/{run_id}.parquet", to_parquet(pa.Table.from_pylist(rows, schema=REMOVED)))
+
+    def _run_fingerprints(self, run_id: str, without: pa.ChunkedArray | None) -> pa.Table | None:
+        """Returns ids and fingerprints of a run's videos, without those of some ids; None where it has no manifest."""
+        try:
+            table = self.read_table(f"runs/{run_id}/manifest.parquet", ["video_id", "video_fingerprint"])
+        except FileNotFoundError:
+            return None
+        if without is None:
+            return table
+        return table.filter(pc.invert(pc.is_in(table.column("video_id"), value_set=without)))
 
     def run_manifest(self, run_id: str) -> list[Video]:
         """Returns the videos one run was given; none where it was killed before it wrote them."""
@@ -402,7 +522,8 @@ class Store:
         It is the time of this machine's clock, or, where an earlier run was given a later one (by a clock that was
         ahead), a millisecond after that: so order never comes from clocks alone.
         """
-        seen = [*self.runs(), *(name.removesuffix(".parquet") for name in self.objects.names("quarantine"))]
+        written = [name for folder in ("quarantine", "removed") for name in self.objects.names(folder)]
+        seen = [*self.runs(), *(name.removesuffix(".parquet") for name in written)]
         return next_run_id(seen, datetime.now(UTC))
 
     def runs(self) -> list[str]:
@@ -423,14 +544,35 @@ class Store:
             features.update(part)
         return dict(sorted(features.items()))
 
+    def write_build(self, run_id: str, features: Mapping[str, str], is_full: bool, listed: Collection[str]) -> None:
+        """Keeps what a build's feature names mean, and what its manifest says of the dataset; written after that.
+
+        Args:
+            features: recipe fingerprints by name.
+            is_full: the manifest is the whole dataset: what it does not list is no longer served.
+            listed: ids of the whole manifest, where this run was given a share of it; nothing: what it was given.
+        """
+        data: dict[str, Any] = {"features": dict(features), "manifest": "full" if is_full else "additive"}
+        if listed:
+            table = pa.table({"video_id": pa.array(sorted(listed), pa.string())}, schema=VIDEO_IDS)
+            self.objects.write(f"runs/{run_id}/listed.parquet", to_parquet(table))
+            data["is_share"] = True
+        self.write_run_file(run_id, BUILD_FILE, json.dumps(data, indent=1, sort_keys=True))
+
     def _build_features(self, run_id: str) -> dict[str, str]:
+        return cast(dict[str, str], self._build_file(run_id).get("features", {}))
+
+    def _build_file(self, run_id: str) -> dict[str, Any]:
         try:
-            return cast(dict[str, str], json.loads(self.read_run_file(run_id, "build.json"))["features"])
+            data = json.loads(self.read_run_file(run_id, BUILD_FILE))
+            if isinstance(data["features"], dict):
+                return cast(dict[str, Any], data)
         except FileNotFoundError:
             return {}
         except (ValueError, KeyError, TypeError):
-            path = f"{self.url}/runs/{run_id}/build.json"
-            raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it") from None
+            pass
+        path = f"{self.url}/runs/{run_id}/{BUILD_FILE}"
+        raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it")
 
     # Probes.
 
@@ -439,10 +581,10 @@ class Store:
         if probes:
             self.objects.write(f"probes/{run_id}.parquet", to_parquet(probes_table(probes)))
 
-    def read_probes(self) -> dict[ProbeKey, Probe]:
+    def read_probes(self) -> ProbeTable:
         """Returns all probes kept, by (uri, num_bytes, modified_ns)."""
         paths = [f"probes/{name}" for name in self.objects.names("probes")]
-        return probes_of(gather(PROBES, self._tables(paths)))
+        return ProbeTable(gather(PROBES, self._tables(paths)))
 
 
 def folder(recipe: Recipe) -> str:
@@ -454,6 +596,22 @@ def folder(recipe: Recipe) -> str:
         quoted = quote(name, safe="")[:60].replace("%", "_").replace("~", "_").lstrip(".")
         name = f"{quoted}-{digest}"
     return f"{name}-{short(recipe.fingerprint)}"
+
+
+def _newest(parts: Sequence[Sequence[Video]]) -> dict[str, Video]:
+    """Returns the newest entry of each video. `parts` are of runs, oldest first.
+
+    The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
+    """
+    found: dict[str, Video] = {}
+    for part in parts:
+        for video in part:
+            known = found.get(video.id)
+            if known is not None and known.file_digests:
+                digests = dict(known.file_digests) | dict(video.file_digests)
+                video = replace(video, file_digests=tuple(digests.items()))
+            found[video.id] = video
+    return found
 
 
 def rows_digest(rows: Rows, videos: Sequence[Span]) -> str:

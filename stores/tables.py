@@ -2,7 +2,8 @@
 
 import io
 import json
-from collections.abc import Iterable, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from itertools import accumulate
 from typing import Any
@@ -12,10 +13,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
 from clipmill.schemas.secrets import masked
-from clipmill.schemas.tables import MANIFEST, PROBES, QUARANTINE
+from clipmill.schemas.tables import HEADER, MANIFEST, PROBES, QUARANTINE
 from clipmill.schemas.task import TaskPart, TaskResult, clips_fingerprint, with_file_digest
+from clipmill.stores.key_rows import KeyRows
 
 ProbeKey = tuple[str, int, int]
 """uri, num_bytes, modified_ns: while none of the three changes, a file is not read again."""
@@ -42,16 +45,33 @@ def to_parquet(table: pa.Table) -> bytes:
     return bytes(sink.getvalue().to_pybytes())
 
 
-def from_parquet(data: bytes) -> pa.Table:
-    """Returns the table of a file made by `to_parquet`."""
+def from_parquet(data: bytes, columns: Sequence[str] | None = None) -> pa.Table:
+    """Returns the table of a file made by `to_parquet`, or those of its `columns`, in that order.
+
+    Args:
+        columns: ``passport.truncated`` is that field of the struct `passport` alone.
+    """
     # Read by this thread: one of Arrow's that lets go of Python's bytes while the interpreter ends aborts the process.
-    return pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(use_threads=False)
+    table = pq.ParquetFile(io.BytesIO(data), pre_buffer=False).read(columns, use_threads=False)
+    return table if columns is None else table.select(whole_columns(columns))
 
 
-def integers(numbers: Sequence[int], kind: pa.DataType) -> pa.Array:
+def whole_columns(columns: Iterable[str]) -> list[str]:
+    """Returns the names of the columns that `columns`, which may name fields of structs, are or lie in."""
+    return list(dict.fromkeys(name.partition(".")[0] for name in columns))
+
+
+def integers(numbers: Sequence[int] | Ints, kind: pa.DataType) -> pa.Array:
     """Returns `numbers` as an Arrow array, in a way that does not import pandas."""
     data = np.array(numbers, dtype=f"int{kind.bit_width}")
     return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
+
+
+def repeated(text: str, count: int) -> pa.Array:
+    """Returns an array of `text`, `count` times, in a way that does not import pandas."""
+    data = text.encode()
+    offsets = np.arange(count + 1, dtype=np.int32) * len(data)
+    return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data * count)])
 
 
 def take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
@@ -75,22 +95,24 @@ def gather(schema: pa.Schema, parts: Iterable[pa.Table]) -> pa.Table:
 
 def manifest_table(videos: Sequence[Video]) -> pa.Table:
     """Returns `videos` as a MANIFEST table."""
-    return pa.Table.from_pylist([_manifest_row(video) for video in videos], schema=MANIFEST)
-
-
-def _manifest_row(video: Video) -> dict[str, Any]:
-    row: dict[str, Any] = {
-        "video_id": video.id,
-        "uri": video.uri,
-        "video_fingerprint": video.fingerprint,
-        "num_bytes": video.num_bytes,
-        "label": video.label,
-        "split": video.split,
-        "segments": [asdict(segment) for segment in video.segments],
-        "stream": video.stream,
-        "file_digests": [{"recipe": recipe, "digest": digest} for recipe, digest in video.file_digests] or None,
+    # By columns, as in `manifest_videos`: a million videos take seconds, not minutes.
+    columns: dict[str, list[Any]] = {
+        "video_id": [video.id for video in videos],
+        "uri": [video.uri for video in videos],
+        "video_fingerprint": [video.fingerprint for video in videos],
+        "num_bytes": [video.num_bytes for video in videos],
+        "label": [video.label for video in videos],
+        "split": [video.split for video in videos],
+        "segments": [[asdict(segment) for segment in video.segments] for video in videos],
+        "stream": [video.stream for video in videos],
+        "file_digests": [
+            [{"recipe": recipe, "digest": digest} for recipe, digest in video.file_digests] or None for video in videos
+        ],
     }
-    return row | (asdict(video.header) if video.header is not None else {})
+    headers = [video.header for video in videos]
+    for name in (field.name for field in fields(VideoHeader)):
+        columns[name] = [None if header is None else getattr(header, name) for header in headers]
+    return pa.Table.from_arrays([pa.array(columns[field.name], field.type) for field in MANIFEST], schema=MANIFEST)
 
 
 def manifest_videos(table: pa.Table) -> list[Video]:
@@ -142,6 +164,8 @@ def in_force(table: pa.Table) -> pa.Table:
     lists only those it still holds for. Within one run a failure outweighs a release (a build that puts videos back
     and meets the same failure again).
     """
+    if not table.num_rows:
+        return table  # Arrow imports pandas to join no chunks, which takes longer than a status
     table = table.combine_chunks()
     keys = [
         table.column(name).to_pylist() for name in ("video_id", "video_fingerprint", "run_id", "released", "recipes")
@@ -166,6 +190,20 @@ def in_force(table: pa.Table) -> pa.Table:
     return take(table, kept).set_column(column, QUARANTINE.field(column), lists)
 
 
+COUNTING_COLUMNS = (
+    "video_id",
+    "video_fingerprint",
+    "clips_fingerprint",
+    "recipe_fingerprint",
+    "shard",
+    "row_start",
+)
+"""Of COMMITS: what decides whether a row counts."""
+
+TRUNCATED_AND_JOINED_COLUMNS = ("video_id", "passport.truncated", "passport.num_joined_parts")
+"""Of COMMITS: what `truncated_and_joined` looks at."""
+
+
 def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     """Returns the COMMITS rows that count, by shard and row: one per video at most.
 
@@ -174,27 +212,23 @@ def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     do hold the same values (a video committed by two plans that cut the work differently); the first by shard path is
     taken.
     """
-    wanted = {(video_id, video.fingerprint): clips_fingerprint(video) for video_id, video in manifest.items()}
-    digests = {
-        (video_id, recipe): digest for video_id, video in manifest.items() for recipe, digest in video.file_digests
-    }
-    names = ("video_id", "video_fingerprint", "clips_fingerprint", "recipe_fingerprint", "shard", "row_start")
-    columns = [commits.column(name).to_pylist() for name in names]
+    columns = [commits.column(name).to_pylist() for name in COUNTING_COLUMNS]
 
-    def counts(video_id: str, video: str, clips: str, recipe: str) -> bool:
-        if (video_id, video) not in wanted:
+    def counts(video_id: str, fingerprint: str, clips: str, recipe: str) -> bool:
+        video = manifest.get(video_id)
+        if video is None or video.fingerprint != fingerprint:
             return False
-        digest = digests.get((video_id, recipe), "")
-        return clips in (with_file_digest("", digest), with_file_digest(wanted[video_id, video], digest))
+        digest = dict(video.file_digests).get(recipe, "") if video.file_digests else ""
+        return clips in (with_file_digest("", digest), with_file_digest(clips_fingerprint(video), digest))
 
     keyed = sorted(
-        (shard, start, number, video_id)
-        for number, (video_id, video, clips, recipe, shard, start) in enumerate(zip(*columns, strict=True))
-        if counts(video_id, video, clips, recipe)
+        (shard, start, number)
+        for number, (video_id, fingerprint, clips, recipe, shard, start) in enumerate(zip(*columns, strict=True))
+        if counts(video_id, fingerprint, clips, recipe)
     )
     taken: dict[str, int] = {}
-    for _, _, number, video_id in keyed:
-        taken.setdefault(video_id, number)
+    for _, _, number in keyed:
+        taken.setdefault(columns[0][number], number)
     return take(commits, list(taken.values()))
 
 
@@ -221,17 +255,58 @@ def probes_table(probes: Mapping[ProbeKey, Probe]) -> pa.Table:
     return pa.Table.from_pylist(rows, schema=PROBES)
 
 
-def probes_of(table: pa.Table) -> dict[ProbeKey, Probe]:
-    """Returns the probes of a PROBES table; a later row replaces an earlier one of the same file."""
-    probes = {}
-    for row in table.to_pylist():
-        failed = row["stage"] is not None
-        probes[row["uri"], row["num_bytes"], row["modified_ns"]] = Probe(
-            fingerprint=row["video_fingerprint"],
-            header=VideoHeader(**row["header"]) if row["header"] is not None else None,
-            failure=(row["stage"], row["reason"], row["message"]) if failed else None,
+class ProbeTable(Mapping[ProbeKey, Probe]):
+    """The probes of a PROBES table; a later row replaces an earlier one of the same file.
+
+    They stay in the table until they are asked for: a million take 200 MiB there, and a gigabyte as records.
+    """
+
+    def __init__(self, table: pa.Table) -> None:
+        self._rows = KeyRows(table, ("uri", "num_bytes", "modified_ns"))
+
+    def find(self, keys: Sequence[ProbeKey]) -> list[Probe | None]:
+        """Returns the probe of each of `keys`, None where there is none; many at a time are found quicker."""
+        rows = self._rows.rows(keys)
+        found = iter(_probes(self._rows.table.take(integers(rows[rows >= 0], pa.int64()))))
+        return [next(found) if row >= 0 else None for row in rows]
+
+    def without_uris(self, is_left_out: Callable[[str], bool]) -> "ProbeTable":
+        """Returns the probes of all files but those whose uri (as in their keys) `is_left_out`."""
+        table = self._rows.table
+        kept = [row for row, uri in enumerate(table.column("uri").to_pylist()) if not is_left_out(uri)]
+        return self if len(kept) == table.num_rows else ProbeTable(take(table, kept))
+
+    def __getitem__(self, key: ProbeKey) -> Probe:
+        (found,) = self.find([key])
+        if found is None:
+            raise KeyError(key)
+        return found
+
+    def __iter__(self) -> Iterator[ProbeKey]:
+        return iter(dict.fromkeys(self._rows.keys()))  # type: ignore[arg-type]
+
+    def __len__(self) -> int:
+        return sum(1 for _ in self)
+
+
+def _probes(table: pa.Table) -> list[Probe]:
+    fingerprints, *failures = (
+        table.column(name).to_pylist() for name in ("video_fingerprint", "stage", "reason", "message")
+    )
+    structs = table.column("header").combine_chunks() if table.num_rows else pa.nulls(0, HEADER)
+    parts = [pc.struct_field(structs, field.name).to_pylist() for field in fields(VideoHeader)]
+    # There are few containers and codecs, and a copy of their names with each video would be as large as the rest.
+    parts[:2] = [[None if name is None else sys.intern(name) for name in names] for names in parts[:2]]
+    return [
+        Probe(
+            fingerprint=fingerprint,
+            header=VideoHeader(*header) if header[0] is not None else None,
+            failure=failure if failure[0] is not None else None,
         )
-    return probes
+        for fingerprint, failure, header in zip(
+            fingerprints, zip(*failures, strict=True), zip(*parts, strict=True), strict=True
+        )
+    ]
 
 
 def task_result_json(result: TaskResult) -> str:

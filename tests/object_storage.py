@@ -75,8 +75,10 @@ class Faults:
     Attributes:
         share: of requests, evenly over `kinds`.
         kinds: ``busy`` (503 SlowDown), ``reset`` (the connection is cut without an answer), ``truncated`` (half of the
-            promised body), ``stalled`` (no answer for `stall_seconds`), ``lost`` (done, but the answer is cut).
+            promised body), ``stalled`` (no answer for `stall_seconds`), ``lost`` (done, but the answer is cut);
+            ``AccessDenied`` and ``InvalidAccessKeyId`` (403).
         counts: of what was done, by kind.
+        num_bytes: of bodies that were sent in answer to GET.
     """
 
     share: float = 0.0
@@ -84,6 +86,7 @@ class Faults:
     seed: int = 0
     stall_seconds: float = 6.0
     counts: Counter[str] = field(default_factory=Counter)
+    num_bytes: int = 0
 
     def __post_init__(self) -> None:
         self._random = random.Random(self.seed)
@@ -117,6 +120,10 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
             if fault == "busy":
                 text = b"<Error><Code>SlowDown</Code><Message>Reduce your request rate.</Message></Error>"
                 self._answer(503, {"Content-Type": "application/xml"}, text, len(text))
+                return
+            if fault in ("AccessDenied", "InvalidAccessKeyId"):
+                text = f"<Error><Code>{fault}</Code><Message>No.</Message></Error>".encode()
+                self._answer(403, {"Content-Type": "application/xml"}, text, len(text))
                 return
             if fault == "stalled":
                 time.sleep(faults.stall_seconds)
@@ -152,9 +159,13 @@ def faulty_proxy(endpoint: str, faults: Faults) -> Iterator[str]:
                     self.send_header(name, value)
             self.send_header("Content-Length", str(num_bytes))
             self.end_headers()
+            if self.command == "GET":
+                faults.num_bytes += len(data)
             if self.command != "HEAD":
-                self.wfile.write(data)
-                self.wfile.flush()
+                # A client that has given up, or was killed, reads no answer.
+                with contextlib.suppress(ConnectionError):
+                    self.wfile.write(data)
+                    self.wfile.flush()
 
         def _cut(self) -> None:
             self.close_connection = True

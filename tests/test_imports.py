@@ -21,6 +21,7 @@ MAY_IMPORT = {
     "pipelines.reports": {"schemas"},
     "pipelines.process_guard": set(),
     "pipelines.listening": {"schemas"},
+    "pipelines.worker_errors": {"schemas"},
     "pipelines.ray_cluster": {"schemas", "pipelines.process_guard", "pipelines.listening"},
     "pipelines.features": {
         "schemas",
@@ -30,6 +31,7 @@ MAY_IMPORT = {
         "pipelines.listening",
         "pipelines.process_guard",
         "pipelines.ray_cluster",
+        "pipelines.worker_errors",
     },
     "pipelines.training": {
         "schemas",
@@ -39,8 +41,16 @@ MAY_IMPORT = {
         "pipelines.datasets",
         "pipelines.decode",
         "pipelines.ray_cluster",
+        "pipelines.worker_errors",
     },
-    "pipelines.evaluation": {"schemas", "stores", "models", "pipelines.datasets", "pipelines.reports"},
+    "pipelines.evaluation": {
+        "schemas",
+        "stores",
+        "models",
+        "pipelines.datasets",
+        "pipelines.reports",
+        "pipelines.worker_errors",
+    },
     "pipelines.sweeps": {
         "schemas",
         "stores",
@@ -99,6 +109,7 @@ HOMES = {
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
     "onnxruntime": ("extractors/onnx_program/",),
+    "prometheus_client": ("jobs/prometheus_metrics.py",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
 

@@ -95,6 +95,7 @@ DISTRIBUTIONS = {
     "apache_beam": "apache-beam",
     "faiss": "faiss-cpu",
     "google_crc32c": "google-crc32c",
+    "prometheus_client": "prometheus-client",
 }
 """Import name -> distribution, where they differ."""
 
@@ -111,7 +112,8 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
     libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
     constants = setup_constants()
-    assert wanted == {requirement_name(item) for item in constants["RUNTIME"] + constants["ONNX"]}
+    required = constants["RUNTIME"] + constants["ONNX"] + constants["PROMETHEUS"]
+    assert wanted == {requirement_name(item) for item in required}
 
 
 def test_there_is_one_opencv() -> None:

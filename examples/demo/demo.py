@@ -27,11 +27,11 @@ The networks above have random weights: they run and are marked random(0) in eve
 video. Read the numbers as a sign that every part works, not as a result.
 
 Next, your own videos, one folder per label:
-  .venv/bin/clipmill build --config examples/demo/build.yaml \\
+  .venv/bin/clipmill build examples/demo/build.yaml \\
     --set videos.folder=PATH/TO/VIDEOS --set store.url=out/mine/store --set store.dataset=mine --dry-run
   then without --dry-run, then
-  .venv/bin/clipmill train    --config examples/demo/train.yaml --set data.store=out/mine/store --set out=out/mine/run
-  .venv/bin/clipmill evaluate --config examples/demo/evaluate.yaml --set run=out/mine/run --set out=out/mine/report
+  .venv/bin/clipmill train examples/demo/train.yaml --set data.store=out/mine/store --set out=out/mine/run
+  .venv/bin/clipmill evaluate examples/demo/evaluate.yaml --set run=out/mine/run --set out=out/mine/report
 A complete example with real weights: examples/topics70. Real weights for C3D and VGG-16: README.md, "Weights"."""
 
 

@@ -145,13 +145,15 @@ def _part_of(groups: _Groups, store: FeatureStore, part: str, split: SplitConfig
     video_ids = [owner.video_id for owner in groups.owners]
     given = {"from": "manifest"} if split is None else split
     config = given if isinstance(given, SplitConfig) else validate(SplitConfig, dict(given), "split")
+    contents = {name: entry.fingerprint for name, entry in store.videos().items()}
     if config.from_ == "none":
         parts = np.full(len(video_ids), "test")
     elif config.from_ == "manifest":
-        parts = manifest_parts(video_ids, {name: entry.split for name, entry in store.videos().items()})
+        parts = manifest_parts(video_ids, {name: entry.split for name, entry in store.videos().items()}, contents)
     else:
         labels = [owner.label or "" for owner in groups.owners]
-        parts = random_parts(video_ids, labels, config.test_fraction, config.validation_fraction, config.seed)
+        shares = config.test_fraction, config.validation_fraction
+        parts = random_parts(video_ids, labels, *shares, config.seed, contents)
     kept = np.flatnonzero(parts == part).tolist()
     if not kept:
         remedy = "see data.split in docs/training.md"

@@ -11,10 +11,12 @@ from clipmill.pipelines.datasets.provenance import source_of
 from clipmill.pipelines.datasets.rows import ItemRows, read_rows
 from clipmill.pipelines.datasets.split import manifest_parts, random_parts
 from clipmill.pipelines.datasets.text import Vocabulary, read_tokens
+from clipmill.schemas.arrays import Array, Bools, Singles
 from clipmill.schemas.config import DataConfig, SplitConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
 from clipmill.schemas.inputs import Bag, Input, InputRows, Tokens
+from clipmill.schemas.records import Video
 from clipmill.stores import ClipRows, Feature, FeatureStore
 
 _TIME_TOLERANCE_SECONDS = 0.05
@@ -38,6 +40,9 @@ class Items:
         vocabularies: of inputs that read tokens: the words of the training clips.
         store_url, dataset: where the features lie.
         num_only: by input, clips left out because they have rows of it but not of all others.
+        targets: by name, ``[n, ...]``: what a model is to find of each item.
+        word_vectors: of inputs that read tokens: ``float32[V, D]``, and ``bool[V]``, which of the V words have one.
+        notes: what to know of them.
     """
 
     inputs: Mapping[str, InputRows]
@@ -53,6 +58,9 @@ class Items:
     store_url: str = ""
     dataset: str = ""
     num_only: Mapping[str, int] = field(default_factory=dict)
+    targets: Mapping[str, Array] = field(default_factory=dict)
+    word_vectors: Mapping[str, tuple[Singles, Bools]] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.clip_ids)
@@ -92,6 +100,7 @@ class Items:
             clips=self.clips[kept],
             clip_seconds=self.clip_seconds[kept],
             part=self.part[kept],
+            targets={name: values[kept] for name, values in self.targets.items()},
         )
 
 
@@ -150,7 +159,7 @@ def read_items(
         dataset=store.store.dataset,
         num_only={name: len(rows.clips) - len(clips) for name, rows in found.items()},
     )
-    items = split_items(items, config.split, {name: entry.split for name, entry in store.videos().items()})
+    items = split_items(items, config.split, store.videos())
     if needs_labels and config.split.from_ != "none":
         _check_trained_labels(items)
     return _with_texts(items, config, inputs, vocabularies or {})
@@ -258,8 +267,11 @@ def _in_common(found: Mapping[str, ItemRows], config: DataConfig) -> list[ClipRo
     return [first.clips[key] for key in sorted(common)]
 
 
-def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str, str | None]) -> Items:
+def split_items(items: Items, config: SplitConfig, videos: Mapping[str, Video]) -> Items:
     """Returns `items` with `part` set.
+
+    Args:
+        videos: of the store, by id.
 
     Raises:
         ManifestError: the manifest's column `split` is incomplete.
@@ -267,11 +279,13 @@ def split_items(items: Items, config: SplitConfig, manifest_splits: Mapping[str,
     """
     if config.from_ == "none":
         return replace(items, part=np.full(len(items), "test", dtype="<U10"))
+    contents = {name: video.fingerprint for name, video in videos.items()}
     if config.from_ == "manifest":
-        part = manifest_parts(items.video_ids, manifest_splits)
+        part = manifest_parts(items.video_ids, {name: video.split for name, video in videos.items()}, contents)
     else:
         labels = [items.label_names[code] if items.label_names else "" for code in items.label]
-        part = random_parts(items.video_ids, labels, config.test_fraction, config.validation_fraction, config.seed)
+        shares = config.test_fraction, config.validation_fraction
+        part = random_parts(items.video_ids, labels, *shares, config.seed, contents)
     for side in ("test", "train"):
         if not (part == side).any():
             raise UsageError(
@@ -323,7 +337,7 @@ def _with_texts(
         text = config.sources[name]
         if not isinstance(kind, Tokens) or not isinstance(text, TextConfig):
             continue
-        texts = read_tokens(text, items.clip_ids, items.video_ids)
+        texts = read_tokens(text, items.clip_ids, items.video_ids, kind.tokeniser)
         if name in vocabularies:
             vocabulary = Vocabulary(vocabularies[name])
         else:

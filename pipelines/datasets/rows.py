@@ -1,12 +1,12 @@
 """What each kind of input reads of a stored feature's clips."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import chain
 
 import numpy as np
 
-from clipmill.schemas.arrays import Array, Floats, Ints, Singles
+from clipmill.schemas.arrays import Array, Bools, Floats, Ints, Singles
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Bag, Input, InputRows, Tokens, Vector
 from clipmill.schemas.inputs import Sequence as SequenceInput
@@ -62,18 +62,21 @@ class _Chosen:
             first = last
 
 
-def read_rows(feature: Feature, kind: Input) -> ItemRows:
+def read_rows(feature: Feature, kind: Input, video_ids: Collection[str] | None = None) -> ItemRows:
     """Returns what an input of the given kind reads of every clip that has a row whose mask is set.
 
     Which rows those are is decided by the narrow columns; of the values only what is used is read, shard by shard, in
     slabs of bounded size, rows that lie near each other together.
+
+    Args:
+        video_ids: videos whose clips are read; None: all.
 
     Raises:
         UsageError: the feature lacks a column that the input chooses by, or a row that was read is not finite.
     """
     if isinstance(kind, Tokens):
         raise ValueError("tokens are read from texts, not from a feature")
-    clips = feature.clips()
+    clips = [clip for clip in feature.clips() if video_ids is None or clip.video_id in video_ids]
     if kind == Vector("mean"):
         return _means(feature, clips)
     shards = list(_chosen_by_shard(feature, clips, kind))
@@ -91,7 +94,7 @@ def read_rows(feature: Feature, kind: Input) -> ItemRows:
             start_seconds[span], stop_seconds[span] = _times(columns, rows)
         _read_values(feature, shard, placed, values)
     kept = np.flatnonzero(lengths)
-    whole = np.isfinite(values).all(axis=1)
+    whole = _finite_rows(values, feature.slab_rows)
     if not whole.all():
         wrong = np.searchsorted(offsets, np.flatnonzero(~whole), side="right") - 1
         _refuse(feature, [clips[number] for number in np.unique(wrong).tolist()])
@@ -154,7 +157,7 @@ def _choose(columns: RowColumns, rows: Ints, kind: Vector | Bag | SequenceInput)
         edges = _step_edges(len(rows), kind.max_steps)
         if edges is None or kind.reduce == "mean":
             return _Chosen(0, rows, edges)
-        return _Chosen(0, rows[_middles(edges)])
+        return _Chosen(0, rows[_middles(edges) if kind.reduce == "pick" else _sampled(len(rows), kind.max_steps)])
     if kind.choose == "first":
         return _Chosen(0, rows[: kind.max_rows])
     # Of equal scores the earlier row.
@@ -202,6 +205,17 @@ def _step_edges(num_rows: int, max_steps: int) -> Ints | None:
 
 def _middles(edges: Ints) -> Ints:
     return (edges[:-1] + edges[1:]) // 2
+
+
+def _sampled(num_rows: int, num_steps: int) -> Ints:
+    """Returns ``int64[S]``, the rows nearest to i T / S; of two equally near ones the even one."""
+    return np.minimum(np.round(np.arange(num_steps) * (num_rows / num_steps)).astype(np.int64), num_rows - 1)
+
+
+def _finite_rows(values: Array, slab_rows: int) -> Bools:
+    """Returns ``bool[N]``, where all numbers of a row are finite; looks at a slab of rows at a time."""
+    parts = [np.isfinite(values[start : start + slab_rows]).all(axis=1) for start in range(0, len(values), slab_rows)]
+    return np.concatenate(parts) if parts else np.zeros(0, np.bool_)
 
 
 def _step_means(values: Array, edges: Ints) -> Singles:

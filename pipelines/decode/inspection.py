@@ -6,7 +6,8 @@ A few idle children are kept for the next file; starting one costs a fifth of a 
 import atexit
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +24,7 @@ RING_BYTES = 4096
 
 _lock = threading.Lock()
 _idle: list[ChildProcess] = []
+_max_idle = MAX_IDLE
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,10 +147,25 @@ def _borrow(memory_bytes: int) -> ChildProcess:
 def _give_back(child: ChildProcess) -> None:
     if child.num_requests < FILES_PER_CHILD:
         with _lock:
-            if len(_idle) < MAX_IDLE:
+            if len(_idle) < _max_idle:
                 _idle.append(child)
                 return
     child.close()
+
+
+@contextmanager
+def idle_children(most: int) -> Iterator[None]:
+    """Keeps up to `most` children for the next file while it lasts, where so many threads ask; then `MAX_IDLE`."""
+    global _max_idle
+    before, _max_idle = _max_idle, max(most, MAX_IDLE)
+    try:
+        yield
+    finally:
+        _max_idle = before
+        with _lock:
+            surplus, _idle[:] = _idle[before:], _idle[:before]
+        for child in surplus:
+            child.close()
 
 
 @atexit.register

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 CALLED = "clipmill.evaluate"
 """What messages about an argument begin with."""
-_SOURCES = ("file", "store", "run", "arrays")
+_SOURCES = ("file", "store", "run", "fuse", "arrays")
 """Keys of which a mapping has one where it says what to read, and is no data itself."""
 
 

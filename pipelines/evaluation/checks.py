@@ -10,6 +10,12 @@ _ID_KEYS = {"without the prefix 'v_'": "drop_prefix: v_", "without their endings
 """Hint of `match_ids` to the key of the config that does it."""
 
 
+_NUMBERS = (
+    "the predictions have class numbers: give predictions.classes, a list of names for 1, 2, ... or a file of them "
+    "(detclasslist.txt, a label map)"
+)
+
+
 def check_ids(match: IdMatch) -> tuple[str, ...]:
     """Returns a note that lists the ids that differ; none where both sides agree.
 
@@ -24,11 +30,14 @@ def check_ids(match: IdMatch) -> tuple[str, ...]:
     return () if match.complete else (f"ids of {match.left} and {match.right}: {match}",)
 
 
-def check_classes(truth: Segments, predictions: Segments) -> tuple[str, ...]:
+def check_classes(truth: Segments, predictions: Segments, least: float = 0.5) -> tuple[str, ...]:
     """Returns a note that lists predicted classes without ground truth and true classes never predicted.
 
+    Args:
+        least: smallest share of the true classes that may be predicted, where more would be if they were spelt alike.
+
     Raises:
-        FormatError: no class is on both sides.
+        FormatError: no class is on both sides, or a spelling keeps most of them apart.
     """
     sides = []
     for table in (truth, predictions):
@@ -37,8 +46,27 @@ def check_classes(truth: Segments, predictions: Segments) -> tuple[str, ...]:
     if not sides[1]:
         return ()
     match = match_ids(sides[0], sides[1], "classes of the ground truth", "classes of the predictions")
-    require_ids(match)
+    require_classes(match, least)
     return () if match.complete else (f"classes: {match}",)
+
+
+def require_classes(match: IdMatch, least: float) -> None:
+    """Refuses classes of which none is on both sides, or few are because they are spelt differently.
+
+    Raises:
+        FormatError: with the counts and examples of both sides.
+    """
+    try:
+        require_ids(match)
+    except FormatError as error:
+        are_numbers = all(name.isdecimal() for name in match.only_right)
+        raise FormatError(f"{error}" + (f"; {_NUMBERS}" if are_numbers else "")) from None
+    num_true = match.num_both + len(match.only_left)
+    if match.hint and match.num_both < least * num_true:
+        raise FormatError(
+            f"{match.left} and {match.right}: expected at least {100 * least:g} % of the {num_true} in common, got "
+            f"{match}; spell them alike, or set min_coverage: 0"
+        )
 
 
 def inverted_notes(

@@ -15,7 +15,7 @@ from clipmill.pipelines.evaluation.metrics.significance import compare
 from clipmill.pipelines.evaluation.results_file import RETRIEVAL
 from clipmill.pipelines.evaluation.tasks.result import RESULTS_VERSION
 from clipmill.schemas.errors import UsageError, describe
-from clipmill.schemas.fingerprint import short
+from clipmill.schemas.fingerprint import fingerprint, short
 
 Results = Mapping[str, Any]
 _FREE = ("cutoffs", "protocols")
@@ -54,15 +54,30 @@ def metrics_of(results: Results) -> dict[str, float | None]:
     }
 
 
-def check_comparable(ours: Results, theirs: Results, against: str, other_data: bool) -> tuple[str, ...]:
+def results_fingerprint(results: Results) -> str:
+    """Returns the fingerprint of what an evaluation found: of its results without what they were compared with."""
+    return fingerprint({key: value for key, value in results.items() if key not in ("comparison", "version")})
+
+
+def shown_metrics(run: Mapping[str, Any]) -> list[str]:
+    """Returns the metrics that a run of results prints."""
+    return list(run.get("shown") or run["intervals"])
+
+
+def check_comparable(
+    ours: Results, theirs: Results, against: str, other_data: bool, thing: str = "--against"
+) -> tuple[str, ...]:
     """Returns what differs although the two are compared (`other_data`).
+
+    Args:
+        thing: what names the other evaluation, for messages.
 
     Raises:
         UsageError: the tasks differ; or, without `other_data`, ground truth or protocol do.
     """
     if ours["task"] != theirs["task"]:
         expected = f"an evaluation of task {ours['task']}"
-        raise UsageError(describe("--against", against, expected, f"task {theirs['task']}", "name another run"))
+        raise UsageError(describe(thing, against, expected, f"task {theirs['task']}", "name another run"))
     differing = []
     prints = [side["data"]["fingerprint"] for side in (ours, theirs)]
     if prints[0] != prints[1]:
@@ -78,11 +93,11 @@ def check_comparable(ours: Results, theirs: Results, against: str, other_data: b
     if differing and not other_data:
         expected, got = differing[0]
         remedy = "evaluate both alike, or compare anyway with --other-data"
-        raise UsageError(describe("--against", against, expected, got, remedy))
+        raise UsageError(describe(thing, against, expected, got, remedy))
     return tuple(f"note: not {expected}: {got}" for expected, got in differing)
 
 
-def paired_runs(ours: Results, theirs: Results, against: str) -> dict[str, str]:
+def paired_runs(ours: Results, theirs: Results, against: str, thing: str = "--against") -> dict[str, str]:
     """Returns the name of our run to that of theirs: by name; where each side has one, it may be called anything.
 
     Spaces of retrieval are compared by name alone: two spaces of one model are two different things.
@@ -98,14 +113,14 @@ def paired_runs(ours: Results, theirs: Results, against: str) -> dict[str, str]:
     if not pairs:
         got, what = ", ".join(other), "spaces" if is_retrieval else "runs"
         expected = f"one of our {what} ({', '.join(own)})"
-        raise UsageError(describe("--against", against, expected, got, f"evaluate the same {what} by name"))
+        raise UsageError(describe(thing, against, expected, got, f"evaluate the same {what} by name"))
     return pairs
 
 
 def differences(
     ours: Results, theirs: Results, pairs: Mapping[str, str], wanted: Sequence[str] = ()
 ) -> list[Difference]:
-    """Returns the difference of each metric that our runs show, and of those that are `wanted`.
+    """Returns the difference of each metric that one of the runs shows and both have, and of those that are `wanted`.
 
     Args:
         pairs: of `paired_runs`.
@@ -114,7 +129,7 @@ def differences(
     rows = []
     for name, other in pairs.items():
         left, right = ours["runs"][name], theirs["runs"][other]
-        shown = list(left.get("shown") or left["intervals"])
+        shown = [*shown_metrics(left), *shown_metrics(right)]
         extra = [metric.partition("/")[2] for metric in wanted if metric.partition("/")[0] == name]
         for metric in dict.fromkeys([*shown, *extra]):
             if metric in left["metrics"] and metric in right["metrics"]:

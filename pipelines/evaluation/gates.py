@@ -1,6 +1,6 @@
 """Gates: comparing an evaluation with another, and failing when a number got worse.
 
-::
+``clipmill evaluate`` compares what it has just scored, ``clipmill compare`` two evaluations that lie there::
 
     --against RUN                          folder of an evaluation, or its results.json
     --fail-if "map@10 < -0.01"             fails when ours - theirs is below -0.01
@@ -25,6 +25,8 @@ from clipmill.pipelines.evaluation.comparison import (
     differences,
     metrics_of,
     paired_runs,
+    results_fingerprint,
+    shown_metrics,
 )
 from clipmill.pipelines.evaluation.results_file import read_results, upgraded
 from clipmill.schemas.errors import UsageError, describe, near
@@ -79,12 +81,14 @@ class Gates:
 
     Attributes:
         theirs: the other evaluation's results; None: absolute gates alone.
+        thing: what names the other evaluation on the command line, for messages.
     """
 
     gates: tuple[Gate, ...]
     against: str | None
     theirs: Results | None
     other_data: bool
+    thing: str = "--against"
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,12 +97,14 @@ class Judgement:
 
     Attributes:
         notes: what a reader has to know of the comparison.
+        fingerprint: of the other evaluation's results.
     """
 
     against: str | None
     notes: tuple[str, ...]
     differences: tuple[Difference, ...]
     verdicts: tuple[Verdict, ...]
+    fingerprint: str | None = None
 
     @property
     def failed(self) -> tuple[Verdict, ...]:
@@ -120,6 +126,15 @@ class Judgement:
             "gates": [asdict(verdict) for verdict in self.verdicts],
         }
 
+    def to_results(self) -> dict[str, Any]:
+        """Returns the judgement for ``results.json``, which holds no paths: the other results are their fingerprint."""
+        return {
+            "against": self.fingerprint,
+            "notes": self.notes,
+            "differences": [asdict(item) for item in self.differences],
+            "gates": [asdict(verdict) for verdict in self.verdicts],
+        }
+
 
 def read_gates(against: str | None, fail_if: Sequence[str], other_data: bool = False) -> Gates | None:
     """Returns the gates of the command line; None where there are none.
@@ -137,11 +152,25 @@ def read_gates(against: str | None, fail_if: Sequence[str], other_data: bool = F
             remedy = "give --against RUN, or write value(METRIC) for our own value"
             raise UsageError(describe("--fail-if", repr(needing[0]), "--against RUN to compare with", "none", remedy))
         return Gates(gates, None, None, False) if gates else None
-    theirs = read_results(against)
+    return gates_against(read_results(against), against, fail_if, other_data)
+
+
+def gates_against(
+    theirs: Results, against: str, fail_if: Sequence[str], other_data: bool = False, thing: str = "--against"
+) -> Gates:
+    """Returns the comparison with `theirs`, which was read from `against`, and the gates.
+
+    Args:
+        thing: what names the other evaluation on the command line.
+
+    Raises:
+        UsageError: an expression cannot be read, or `theirs` lacks a metric that is gated.
+    """
+    gates = tuple(parse_gate(text) for text in fail_if)
     for gate in gates:
         if not gate.absolute:
-            _resolve(gate.metric, metrics_of(theirs), f"{against}")
-    return Gates(gates, against, theirs, other_data)
+            _resolve(gate.metric, metrics_of(theirs), against)
+    return Gates(gates, against, theirs, other_data, thing)
 
 
 def parse_gate(text: str) -> Gate:
@@ -180,14 +209,28 @@ def judge(results: Mapping[str, Any], gates: Gates) -> Judgement:
     notes: tuple[str, ...] = ()
     rows: list[Difference] = []
     if gates.theirs is not None:
-        notes = check_comparable(ours, gates.theirs, str(gates.against), gates.other_data)
-        pairs = paired_runs(ours, gates.theirs, str(gates.against))
+        notes = check_comparable(ours, gates.theirs, str(gates.against), gates.other_data, gates.thing)
+        pairs = paired_runs(ours, gates.theirs, str(gates.against), gates.thing)
         wanted = [name for gate in gates.gates for name in _resolve(gate.metric, own, "this evaluation")]
         rows = differences(ours, gates.theirs, pairs, wanted)
         alone = ", ".join(name for name in ours["runs"] if name not in pairs)
         if alone:
             notes = (*notes, f"note: not compared, for the other run has none of this name: {alone}")
-    return Judgement(gates.against, notes, tuple(rows), tuple(_verdicts(gates, own, pairs)))
+        notes = (*notes, *_missing_notes(ours, gates.theirs, pairs))
+    fingerprint = None if gates.theirs is None else results_fingerprint(gates.theirs)
+    return Judgement(gates.against, notes, tuple(rows), tuple(_verdicts(gates, own, pairs)), fingerprint)
+
+
+def _missing_notes(ours: Results, theirs: Results, pairs: Mapping[str, str]) -> tuple[str, ...]:
+    """Returns a note for the metrics that one side shows and the other does not have."""
+    lines = []
+    for name, other in pairs.items():
+        sides = (ours["runs"][name], theirs["runs"][other])
+        for shown, lacking, where in ((*sides, "the other run"), (*reversed(sides), "this run")):
+            missing = [metric for metric in shown_metrics(shown) if metric not in lacking["metrics"]]
+            if missing:
+                lines.append(f"note: not compared, for {where} has no such metric: {', '.join(missing)}")
+    return tuple(dict.fromkeys(lines))
 
 
 def _resolve(metric: str, metrics: Mapping[str, Any], where: str) -> list[str]:

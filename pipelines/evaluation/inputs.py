@@ -2,22 +2,36 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from clipmill.pipelines.evaluation.fusion import fused
 from clipmill.pipelines.evaluation.tasks.base import Sources
 from clipmill.schemas.config_evaluate import BlockedConfig, IdsConfig, PredictionsConfig, TaskConfig, TruthConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe, near
 from clipmill.stores.formats.arrays import record_of
 from clipmill.stores.formats.charades_sta import read_charades_durations
+from clipmill.stores.formats.class_lists import names_of_numbers, read_class_list
 from clipmill.stores.formats.ids import match_ids, require_ids
 from clipmill.stores.formats.reader import Reader, ReadRequest
-from clipmill.stores.formats.records import Kind, R, Record
+from clipmill.stores.formats.records import (
+    CLASS_SCORES,
+    SEGMENTS,
+    VIDEO_CLASSES,
+    ClassScoreTable,
+    Kind,
+    R,
+    Record,
+    SegmentTable,
+)
 from clipmill.stores.formats.registry import Side, format_of, formats_of, names, reader
 from clipmill.stores.formats.sniff import looks_like, read_text
 
-_UNSET: Mapping[str, Any] = {"subset": None, "inverted": "refuse", "classes": None}
+_UNSET: Mapping[str, Any] = {"subset": None, "inverted": "refuse", "classes": None, "window_weights": None}
 """Key that only some formats read to the value it has where nobody gave one."""
+_WITH_CLASSES = (SEGMENTS.name, VIDEO_CLASSES.name, CLASS_SCORES.name)
+"""Kinds of record that name classes."""
 
 
 def read_truth(
@@ -60,7 +74,14 @@ def read_predictions(
         UsageError: it is no file, or a key of the config means nothing for this format.
     """
     source = source_of(config)
-    if config.run is not None:
+    if config.fuse is not None:
+        parts = [
+            PredictionsConfig.model_validate(part.model_dump(exclude={"weight"}, exclude_none=True))
+            for part in config.fuse
+        ]
+        each = [read_predictions(kind, part, sources, truth_path, truth) for part in parts]
+        record: R = fused(each, config, fused_names(config))
+    elif config.run is not None:
         record = _predicted(kind, config, sources)
     elif config.file is None:
         remedy = "give predictions: {file: ...}"
@@ -69,8 +90,19 @@ def read_predictions(
         record = record_of(kind, sources.arrays[config.file], config.file)
     else:
         found = chosen_reader("predictions", config.file, config.format, "predictions", (kind.name,))
-        request = ReadRequest(config.file, "predictions", classes=config.classes, truth_path=truth_path, truth=truth)
+        # A format without class numbers of its own may have them in the place of names.
+        is_own = "classes" in found.takes or kind.name not in _WITH_CLASSES
+        request = ReadRequest(
+            config.file,
+            "predictions",
+            classes=config.classes if is_own else None,
+            truth_path=truth_path,
+            truth=truth,
+            window_weights=config.window_weights,
+        )
         record = _read(kind, found, found.predictions, request)
+        if config.classes is not None and not is_own:
+            record = _with_class_names(record, config.classes, source)
     require_any(record.ids, source)
     return _renamed(record, config, source)
 
@@ -159,6 +191,18 @@ def _read(kind: Kind[R], found: Reader, side: Mapping[str, Callable[[ReadRequest
     return record
 
 
+def _with_class_names(record: R, classes: str | tuple[str, ...], source: str) -> R:
+    """Returns the record with the names that its class numbers stand for."""
+    listed = read_class_list(classes) if isinstance(classes, str) else dict(enumerate(classes, 1))
+    named: Any = record
+    if isinstance(record, ClassScoreTable):
+        named = replace(record, class_names=names_of_numbers(record.class_names, listed, source))
+    elif isinstance(record, SegmentTable):
+        labels = names_of_numbers(record.segments.label_names, listed, source)
+        named = replace(record, segments=replace(record.segments, label_names=labels))
+    return named  # type: ignore[no-any-return]
+
+
 def _predicted(kind: Kind[R], config: PredictionsConfig, sources: Sources) -> R:
     record = None if sources.predict is None else sources.predict(config)
     if not isinstance(record, kind.record):
@@ -176,7 +220,14 @@ def _renamed(record: R, config: IdsConfig, source: str) -> R:
 
 def source_of(config: PredictionsConfig) -> str:
     """Returns where predictions come from, for messages."""
+    if config.fuse is not None:
+        return " and ".join(part.file for part in config.fuse)
     return config.file or config.run or f"{config.feature} of {config.store}"
+
+
+def fused_names(config: PredictionsConfig) -> list[str]:
+    """Returns the name of each file that is fused: as given, or of the file."""
+    return [part.name or Path(part.file).stem for part in config.fuse or ()]
 
 
 def require_any(ids: Sequence[str], source: str) -> None:
@@ -205,6 +256,8 @@ def run_names(predictions: Sequence[PredictionsConfig]) -> list[str]:
 
 
 def _default_name(config: PredictionsConfig) -> str:
+    if config.fuse is not None:
+        return " + ".join(fused_names(config)).replace("/", "_")
     if config.file is not None:
         return Path(config.file).stem
     return Path(config.run).name if config.run is not None else str(config.feature)

@@ -3,7 +3,7 @@
 import json
 import os
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any
@@ -17,14 +17,15 @@ from clipmill.pipelines.features.calibration import Account, account_of, earlier
 from clipmill.pipelines.features.clips import check_annotated, check_clip_rule
 from clipmill.pipelines.features.engines.base import Engine, Observer
 from clipmill.pipelines.features.engines.cores import worker_threads
-from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.engines.registry import ENGINES, make_engine
 from clipmill.pipelines.features.forecast import seconds_by
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
+from clipmill.pipelines.features.listing import Listing, check_unlisted, listing_of
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
 from clipmill.pipelines.features.made import made
-from clipmill.pipelines.features.plan import Done, Plan, SecondsOf, make_plan, video_key
+from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, Done, Plan, SecondsOf, are_committed, make_plan
 from clipmill.pipelines.features.prepare import CHANGED_FILE
-from clipmill.pipelines.features.probing import STREAM_MARK, ProbedVideo, ProbeKey, digest_files, probe_videos
+from clipmill.pipelines.features.probing import ProbedVideo, ProbeKey, digest_files, place_of, probe_videos
 from clipmill.pipelines.features.quarantine import (
     left_out,
     passed,
@@ -32,6 +33,7 @@ from clipmill.pipelines.features.quarantine import (
     truncated_to_keep,
     with_other_files,
 )
+from clipmill.pipelines.features.remote_videos import address_of
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
@@ -40,22 +42,31 @@ from clipmill.schemas.config import BuildConfig, DecodeConfig, dump_config
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
-from clipmill.schemas.tables import QUARANTINE
+from clipmill.schemas.tables import PROBES, QUARANTINE
 from clipmill.schemas.task import RunReport, WorkerSpec
+from clipmill.stores.key_rows import KeySet
 from clipmill.stores.manifests import Manifest, read_manifest
-from clipmill.stores.storage_faults import Retries
-from clipmill.stores.store import Probe, Store
-from clipmill.stores.tables import in_force, truncated_and_joined
+from clipmill.stores.membership import Membership
+from clipmill.stores.storage_faults import RetriedCalls, Retries
+from clipmill.stores.store import BUILD_FILE, Probe, ProbeTable, Store
+from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, gather, in_force, truncated_and_joined
 
-RUN_FILE = "build.json"
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"
 PASSED_KEY = "passed"
 
+COMMITTED_KEY = ("video_id", "video_fingerprint", "clips_fingerprint")
+
+NO_PROBES = ProbeTable(gather(PROBES, []))
+
 
 @dataclass(frozen=True, slots=True)
 class Planned:
-    """A build up to the point where work would start."""
+    """A build up to the point where work would start.
+
+    Attributes:
+        listed: ids of the whole manifest; `probed` may be a share of it.
+    """
 
     config: BuildConfig
     recipes: tuple[Recipe, ...]
@@ -64,8 +75,11 @@ class Planned:
     plan: Plan
     unreadable: tuple[Quarantined, ...]
     num_unreadable_known: int
+    listed: frozenset[str]
+    listing: Listing
     learnt: Mapping[Any, Any] = field(default_factory=dict)
     released: tuple[Quarantined, ...] = ()
+    num_storage_retries: int = 0
 
     @property
     def videos_to_do(self) -> list[Video]:
@@ -78,6 +92,7 @@ class Planned:
             "dataset": self.config.store.dataset or self.manifest.dataset,
             "num_videos": self.plan.num_videos + len(self.unreadable) + self.num_unreadable_known,
             "num_left_out": dict(self.manifest.num_left_out),
+            **self.listing.as_json(),
             "recipes": {recipe.name: recipe.key for recipe in self.recipes},
             "num_complete": self.plan.num_complete,
             "num_quarantined_before": self.plan.num_quarantined + self.num_unreadable_known,
@@ -103,6 +118,7 @@ class BuildReport:
 
     Attributes:
         num_complete_before, num_complete: (video, recipe) pairs of the manifest that were, and are now, committed.
+        listing: see `clipmill.pipelines.features.listing`.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
@@ -143,6 +159,7 @@ class BuildReport:
     num_storage_retries: int
     peak_memory_bytes: int
     speed: SpeedOfLight | None
+    listing: Listing
     budgets: Mapping[str, Any] = field(default_factory=dict)
     ended_by: str | None = None
     num_videos_left: int = 0
@@ -158,8 +175,8 @@ class BuildReport:
 
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
-        data = asdict(replace(self, account=Account())) | self.account.as_json()
-        del data["account"]
+        data = asdict(replace(self, account=Account())) | self.account.as_json() | self.listing.as_json()
+        del data["account"], data["listing"]
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
@@ -181,23 +198,29 @@ def plan_build(
         MachineFaultError: too many videos cannot be read for reasons that are none of theirs, or no decoder starts.
     """
     check_clip_rule(config.clips)
+    ENGINES.get(config.engine.name).check(config.engine)
     recipes = tuple(
         resolve_recipe(name, feature, config.clip_rule, config.decode) for name, feature in config.features.items()
     )
-    manifest = read_manifest(config.videos)
+    manifest = read_manifest(config.videos, Retries(config.store.attempts))
+    listed = frozenset(video.id for video in manifest.videos)
     check_annotated(config.clips, manifest.videos)
     if shard is not None:
         manifest = replace(manifest, videos=tuple(video for video in manifest.videos if shard.holds(video.id)))
     store = _existing(config, manifest)
-    probes = store.read_probes() if store else {}
-    history = store.quarantine_history() if store else QUARANTINE.empty_table()
+    held = store.membership() if store else Membership()
+    check_unlisted(config.store, held, listed)
+    probes = store.read_probes() if store else NO_PROBES
+    history = store.quarantine_history() if store else gather(QUARANTINE, [])
     standing = in_force(history).to_pylist()
-    known = {} if recheck_bytes else _trusted(probes, standing)
+    known = NO_PROBES if recheck_bytes else _trusted(probes, standing)
     limits = InspectionLimits(
         config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
     )
-    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits)
-    _check_faults(config, probed, {uri.partition(STREAM_MARK)[0] for uri, _, _ in probes})
+    calls = RetriedCalls(Retries(config.store.attempts))
+    earlier = {**held.removed, **held.unlisted, **held.served}
+    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits, calls=calls, earlier=earlier)
+    _check_faults(config, probed, probes)
     probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
@@ -220,7 +243,18 @@ def plan_build(
         _measured_seconds(config, store, recipes),
     )
     return Planned(
-        config, recipes, manifest, tuple(probed), plan, unreadable, num_known, learnt | of_files, tuple(released)
+        config,
+        recipes,
+        manifest,
+        tuple(probed),
+        plan,
+        unreadable,
+        num_known,
+        listed,
+        listing_of(config.store, held, listed, [item.video for item in probed]),
+        learnt | of_files,
+        tuple(released),
+        calls.num_retries,
     )
 
 
@@ -260,16 +294,16 @@ def build(
         report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
         expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
         if planned.plan.tasks and not spending.is_spent:
-            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, RUN_FILE)
-            spec = spending.limited(seen)
-            spec = replace(spec, note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
+            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
+            spec = replace(spending.limited(seen), note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
                 report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
-        _release_passed(store, run_id, planned)
+        committed = {recipe.fingerprint: _committed(store, recipe) for recipe in planned.recipes}
+        _release_passed(store, run_id, planned, committed)
         store.write_catalog()
         account = account_of(expected, tasks, report, worker_threads(config.engine), config.engine, store.objects.calls)
-        result = replace(_report(config, store, run_id, planned, report, spending), account=account)
+        result = replace(_report(config, store, run_id, planned, report, spending, committed), account=account)
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result
@@ -320,37 +354,39 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     return store
 
 
-def _trusted(probes: Mapping[ProbeKey, Probe], standing: Sequence[Mapping[str, Any]]) -> dict[ProbeKey, Probe]:
+def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> ProbeTable:
     """Returns what earlier runs read of files, without those that a worker found to hold other bytes."""
     changed = {row["uri"] for row in standing if row["reason"] == CHANGED_FILE}
-    trusted = {key: probe for key, probe in probes.items() if key[0].partition(STREAM_MARK)[0] not in changed}
+    if not changed:
+        return probes
     # Of what lies beside a video the quarantine does not name the files.
-    return {key: probe for key, probe in trusted.items() if not (changed and FLOW_MARK in key[0])}
+    return probes.without_uris(lambda uri: place_of(uri) in changed or FLOW_MARK in uri)
 
 
 def _earlier_digests(store: Store | None) -> dict[tuple[str, str], str]:
     """Returns what earlier runs found beside videos, by video id and recipe fingerprint."""
-    videos = store.manifest().values() if store is not None else ()
+    videos = store.every_video().values() if store is not None else ()
     return {(video.id, recipe): digest for video in videos for recipe, digest in video.file_digests}
 
 
-def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], seen: Collection[str]) -> None:
-    faults = [
-        item.error
-        for item in probed
-        if item.error is not None
-        # A folder was listed a moment ago.
-        and is_machine_fault(item.video.uri, item.error, config.videos.folder is not None or item.video.uri in seen)
-    ]
-    check_share(faults, len(probed), config.engine.max_fault_share)
+def _check_faults(config: BuildConfig, probed: Sequence[ProbedVideo], probes: Mapping[ProbeKey, Probe]) -> None:
+    failed = [(item.video.uri, item.error) for item in probed if item.error is not None]
+    # A folder was listed a moment ago.
+    is_listed = config.videos.folder is not None
+    seen = {place_of(uri) for uri, _, _ in probes} if failed and not is_listed else set()
+    faults = [error for uri, error in failed if is_machine_fault(uri, error, is_listed or address_of(uri) in seen)]
+    check_share(faults, len(probed), config.engine.max_fault_share, are_all=True)
+
+
+def _committed(store: Store, recipe: Recipe) -> KeySet:
+    """Returns the `video_key` of every commit of `recipe`."""
+    return KeySet(store.commits(recipe.fingerprint, COMMITTED_KEY), COMMITTED_KEY)
 
 
 def _done(store: Store | None, recipe: Recipe, quarantined: Mapping[str, set[tuple[str, str]]]) -> Done:
     if store is None:
         return Done()
-    commits = store.commits(recipe.fingerprint).select(["video_id", "video_fingerprint", "clips_fingerprint"])
-    columns = [commits.column(name).to_pylist() for name in commits.column_names]
-    return Done(frozenset(zip(*columns, strict=True)), frozenset(quarantined.get(recipe.fingerprint, ())))
+    return Done(_committed(store, recipe), frozenset(quarantined.get(recipe.fingerprint, ())))
 
 
 def _unreadable(
@@ -385,36 +421,50 @@ def _record_start(store: Store, run_id: str, planned: Planned, budgets: Budgets)
     for recipe in planned.recipes:
         store.write_recipe(recipe)
     features = {recipe.name: recipe.fingerprint for recipe in planned.recipes}
-    store.write_run_file(run_id, RUN_FILE, json.dumps({"features": features}, indent=1, sort_keys=True))
-    write_start(store, run_id, planned.config.engine, budgets)
+    others = planned.listed if len(planned.listed) != len(videos) else ()
+    store.write_build(run_id, features, planned.config.store.manifest == "full", others)
+    engine = planned.config.engine
+    write_start(store, run_id, engine.name, engine.num_workers, budgets.as_json())
     store.write_quarantine(run_id, REANNOTATED_KEY, planned.released, released=True)
     if planned.unreadable:
         store.write_quarantine(run_id, PROBE_TASK_KEY, list(planned.unreadable))
 
 
-def _release_passed(store: Store, run_id: str, planned: Planned) -> None:
-    read = {item.video.id for item in planned.probed if item.error is None}
-    done = {recipe.fingerprint: _done(store, recipe, {}).committed for recipe in planned.recipes}
-    complete = {(name, *key[:2]) for name, keys in done.items() for key in keys}
-    items = list(passed(store.quarantine().to_pylist(), read, complete))
-    store.write_quarantine(run_id, PASSED_KEY, items, released=True)
+def _release_passed(store: Store, run_id: str, planned: Planned, committed: Mapping[str, KeySet]) -> None:
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    if not ids:
+        return
+    read = {item.video.id for item in planned.probed if item.error is None and item.video.id in ids}
+    complete = {(name, *key[:2]) for name, keys in committed.items() for key in keys.keys() if key[0] in ids}
+    store.write_quarantine(run_id, PASSED_KEY, list(passed(standing, read, complete)), released=True)
 
 
-def _num_complete(store: Store, planned: Planned) -> int:
-    committed = [(recipe, _done(store, recipe, {}).committed) for recipe in planned.recipes]
-    return sum(video_key(item.video, recipe) in done for recipe, done in committed for item in planned.probed)
+def _num_complete(planned: Planned, committed: Mapping[str, KeySet]) -> int:
+    videos = [item.video for item in planned.probed]
+    num_complete = 0
+    for recipe in planned.recipes:
+        for start in range(0, len(videos), VIDEOS_AT_A_TIME):
+            part = videos[start : start + VIDEOS_AT_A_TIME]
+            num_complete += sum(are_committed(part, recipe, committed[recipe.fingerprint]))
+    return num_complete
 
 
 def _counted_passports(store: Store, planned: Planned) -> tuple[int, int]:
     """Returns how many videos of the manifest have rows although they break off, and how many were joined."""
-    manifest = {item.video.id: item.video for item in planned.probed}
     truncated: set[str] = set()
     joined: set[str] = set()
     for recipe in planned.recipes:
-        commits = store.commits_in_force(recipe.fingerprint, manifest)
-        broken, parts = truncated_and_joined(commits)
-        truncated |= broken
-        joined |= parts
+        # Such videos are few: only theirs are looked up among the commits in force.
+        concerned = set[str]().union(
+            *truncated_and_joined(store.commits(recipe.fingerprint, TRUNCATED_AND_JOINED_COLUMNS))
+        )
+        if concerned:
+            manifest = {item.video.id: item.video for item in planned.probed if item.video.id in concerned}
+            commits = store.commits_in_force(recipe.fingerprint, manifest, TRUNCATED_AND_JOINED_COLUMNS)
+            broken, parts = truncated_and_joined(commits)
+            truncated |= broken
+            joined |= parts
     return len(truncated), len(joined)
 
 
@@ -427,13 +477,21 @@ def _least_batches(report: RunReport) -> dict[str, int]:
 
 
 def _report(
-    config: BuildConfig, store: Store, run_id: str, planned: Planned, report: RunReport, spending: Spending
+    config: BuildConfig,
+    store: Store,
+    run_id: str,
+    planned: Planned,
+    report: RunReport,
+    spending: Spending,
+    committed: Mapping[str, KeySet],
 ) -> BuildReport:
-    current = {(item.video.id, item.video.fingerprint) for item in planned.probed}
+    standing = store.quarantine().to_pylist()
+    ids = {row["video_id"] for row in standing}
+    current = {(item.video.id, item.video.fingerprint) for item in planned.probed if item.video.id in ids}
     wanted = {recipe.fingerprint for recipe in planned.recipes}
     reasons: Counter[str] = Counter()
     quarantined: set[str] = set()
-    for row in store.quarantine().to_pylist():
+    for row in standing:
         if (row["video_id"], row["video_fingerprint"]) in current and wanted.intersection(row["recipes"]):
             if row["video_id"] not in quarantined:
                 reasons[row["reason"]] += 1
@@ -457,7 +515,7 @@ def _report(
         num_tasks_executed=report.num_executed,
         num_rows=counted.num_rows,
         num_complete_before=planned.plan.num_complete,
-        num_complete=_num_complete(store, planned),
+        num_complete=_num_complete(planned, committed),
         num_quarantined=len(quarantined),
         reasons=dict(sorted(reasons.items())),
         num_frames_decoded=sum(result.num_frames_decoded for result in report.results),
@@ -470,9 +528,12 @@ def _report(
         num_joined=joined,
         seconds={key: round(value, 3) for key, value in sorted(seconds.items())},
         lowered_batch_windows=_least_batches(report),
-        num_storage_retries=store.objects.num_retries + sum(result.num_storage_retries for result in report.results),
+        num_storage_retries=planned.num_storage_retries
+        + store.objects.num_retries
+        + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
+        listing=planned.listing,
         budgets=spending.budgets.as_json(),
         ended_by=spending.name if num_left else None,
         num_videos_left=num_left,

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from clipmill.pipelines.features.engines.registry import ENGINES
-from clipmill.schemas.config import BuildConfig, EngineConfig, parse_mapping
+from clipmill.schemas.config import BuildConfig, EngineConfig, blamed, parse_mapping
 from clipmill.schemas.errors import ConfigError, UsageError, describe, near
 from clipmill.schemas.model import validate
 from clipmill.schemas.registry import Registry
@@ -28,7 +28,11 @@ def parse_build_config(text: str, overrides: Sequence[str] = (), source: str = "
         ConfigError: as `clipmill.schemas.config.parse_config`; or there is no such engine or shard format, or a key
             is one of another engine.
     """
-    data = parse_mapping(text, overrides, source)
+    with blamed(overrides, source):
+        return _parsed(parse_mapping(text, overrides, source), source)
+
+
+def _parsed(data: dict[str, Any], source: str) -> BuildConfig:
     problems: list[str] = []
     engine = EngineConfig()
     with _collected(problems):

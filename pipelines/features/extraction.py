@@ -35,12 +35,20 @@ def resolve_device(device: str, num_threads: int) -> str:
 
     torch.set_num_threads(num_threads)
     cv2.setNumThreads(num_threads)
-    available = torch.cuda.is_available()
     if device == "auto":
-        return "cuda" if available else "cpu"
-    if device.startswith("cuda") and not available:
-        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    check_device(device)
     return device
+
+
+def check_device(device: str) -> None:
+    """Raises a `UsageError` where `device` is a GPU and this machine has none."""
+    if not device.startswith("cuda"):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
 
 
 @dataclass(slots=True)

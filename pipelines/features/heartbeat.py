@@ -10,6 +10,7 @@ from types import TracebackType
 from clipmill.pipelines.features.run_progress import Beat, RunProgress
 from clipmill.schemas.errors import ClipmillError
 from clipmill.schemas.task import ShardTask, TaskProgress, TaskResult
+from clipmill.stores.storage_faults import Retries
 from clipmill.stores.store import Store
 
 HEARTBEAT = "heartbeat.json"
@@ -17,6 +18,9 @@ HEARTBEAT = "heartbeat.json"
 
 HEARTBEAT_SECONDS = 30.0
 """ours"""
+
+ONCE = Retries(attempts=1)
+"""What tells how far a run is must not wait for storage, nor be counted with the work."""
 
 NOTES_PER_BEAT = 2
 """ours: workers note how far they are so often between two beats, so that none is told of twice alike."""
@@ -41,7 +45,7 @@ class Heartbeat:
         listeners: Sequence[Callable[[Beat], None]] = (),
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._store, self._run_id, self._every_seconds = store, run_id, every_seconds
+        self._store, self._run_id, self._every_seconds = store.with_retries(ONCE), run_id, every_seconds
         self._listeners = tuple(listeners)
         self._progress = RunProgress(clock)
         self._lock = threading.Lock()
@@ -59,7 +63,8 @@ class Heartbeat:
         self._ended.set()
         if not self._every_seconds:
             return
-        self._thread.join()
+        # A beat that waits for storage must not hold up whoever interrupts the run.
+        self._thread.join(None if error is None else 5.0)
         if error is None:
             self._clear()
 
@@ -122,7 +127,8 @@ class TaskNotes:
     def __init__(
         self, store: Store, run_id: str, every_seconds: float | None, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._store, self._run_id, self._every_seconds, self._clock = store, run_id, every_seconds, clock
+        self._store, self._run_id = store.with_retries(ONCE), run_id
+        self._every_seconds, self._clock = every_seconds, clock
         self._last = clock()
 
     def begin_task(self) -> None:

@@ -35,6 +35,7 @@ _PAUSES: Mapping[str, Sequence[timedelta]] = {
 LEAST_FAULTS = 5
 """ours: fewer videos than this never stop a run, whatever their share."""
 
+_REFUSALS = frozenset({"access_denied", "storage_unavailable"})
 _STORAGE_REASONS = frozenset({"missing_file", "unreadable", "access_denied", "storage_unavailable", "out_of_memory"})
 
 
@@ -101,18 +102,20 @@ def is_machine_fault(uri: str, error: VideoError, is_known: bool) -> bool:
     return error.reason in _STORAGE_REASONS
 
 
-def check_share(errors: Iterable[VideoError], num_tried: int, max_share: float) -> None:
+def check_share(errors: Iterable[VideoError], num_tried: int, max_share: float, are_all: bool = False) -> None:
     """Ends a run of which too large a share of videos failed by faults of the machine.
 
     Args:
         errors: the faults.
         num_tried: videos tried, those that worked included.
+        are_all: `num_tried` are all videos of the run: that storage refuses each of them ends it, however few they are.
 
     Raises:
         MachineFaultError: at least `LEAST_FAULTS` of them, and a larger share than `max_share`.
     """
     found = list(errors)
-    if len(found) < LEAST_FAULTS or len(found) <= max_share * num_tried:
+    all_refused = are_all and len(found) == num_tried and all(error.reason in _REFUSALS for error in found)
+    if (len(found) < LEAST_FAULTS and not all_refused) or len(found) <= max_share * num_tried:
         return
     counts = ", ".join(f"{reason} {count}" for reason, count in Counter(error.reason for error in found).most_common())
     raise MachineFaultError(

@@ -5,6 +5,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from clipmill.pipelines.features.plan import video_key
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.task import ShardTask
@@ -12,6 +15,8 @@ from clipmill.stores.store import Store
 
 _PER_VIDEO = ("num_frames_substituted", "num_segments_clamped", "num_segments_emptied")
 """Counts of a video, the same whichever recipe's passport tells them."""
+
+_COLUMNS = ("video_id", "video_fingerprint", "clips_fingerprint", "row_start", "row_stop")
 
 _PER_ROWS = ("num_tail_windows_dropped", "num_tail_windows_padded")
 
@@ -39,7 +44,7 @@ def made(store: Store, recipes: Sequence[Recipe], tasks: Sequence[ShardTask]) ->
     videos: dict[tuple[str, str], dict[str, int]] = {}
     for recipe in recipes:
         wanted = {video_key(video, recipe) for task in tasks if recipe in task.recipes for video in task.videos}
-        for row in _committed(store, recipe) if wanted else ():
+        for row in _committed(store, recipe, sorted({video_id for video_id, _, _ in wanted})) if wanted else ():
             if (row["video_id"], row["video_fingerprint"], row["clips_fingerprint"]) not in wanted:
                 continue
             wanted.discard((row["video_id"], row["video_fingerprint"], row["clips_fingerprint"]))
@@ -53,7 +58,10 @@ def made(store: Store, recipes: Sequence[Recipe], tasks: Sequence[ShardTask]) ->
     return Made(num_rows=dict(rows), **{name: counts[name] for name in (*_PER_VIDEO, *_PER_ROWS)})
 
 
-def _committed(store: Store, recipe: Recipe) -> list[dict[str, Any]]:
-    columns = ["video_id", "video_fingerprint", "clips_fingerprint", "row_start", "row_stop", "passport"]
-    found: list[dict[str, Any]] = store.commits(recipe.fingerprint).select(columns).to_pylist()
+def _committed(store: Store, recipe: Recipe, video_ids: Sequence[str]) -> list[dict[str, Any]]:
+    """Returns the commit rows of these videos: a night's few, where a store has a million."""
+    passport = [f"passport.{name}" for name in (*_PER_VIDEO, *_PER_ROWS)]
+    table = store.commits(recipe.fingerprint, [*_COLUMNS, *passport])
+    of_videos = pc.is_in(table.column("video_id"), value_set=pa.array(video_ids, pa.string()))
+    found: list[dict[str, Any]] = table.filter(of_videos).to_pylist()
     return found

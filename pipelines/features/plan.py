@@ -5,7 +5,7 @@ runs measured, which sizes the tasks); it does not depend
 on the engine or on how many workers there are, so every engine runs the same tasks.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from clipmill.extractors.base import NUM_CROPS
@@ -15,6 +15,7 @@ from clipmill.pipelines.features.windows import max_ticks
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.task import ShardTask, row_clips_fingerprint
+from clipmill.stores.key_rows import KeySet
 
 DECODE_FRAMES_PER_SECOND = 400.0
 COMPUTE_GMAC_PER_SECOND = 60.0
@@ -30,6 +31,9 @@ ESTIMATED_SHOT_SECONDS = 5.0
 SHOT_GMAC_PER_FRAME = {"histogram": 0.0, "tracks": 0.5}
 """By shot detector; ours, as rough as the speeds: looking for key features takes as long as so many GMAC."""
 
+VIDEOS_AT_A_TIME = 1 << 16
+"""ours: so many are looked up among the commits together."""
+
 UNKNOWN_DURATION_SECONDS = 60.0
 UNKNOWN_FPS = 25.0
 
@@ -38,8 +42,8 @@ UNKNOWN_FPS = 25.0
 class Done:
     """What the store already knows of one recipe: keys are (video id, video fingerprint, clips fingerprint)."""
 
-    committed: frozenset[tuple[str, str, str]] = frozenset()
-    quarantined: frozenset[tuple[str, str]] = frozenset()
+    committed: Container[tuple[str, str, str]] = frozenset()
+    quarantined: Container[tuple[str, str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,16 @@ def video_key(video: Video, recipe: Recipe) -> tuple[str, str, str]:
     return video.id, video.fingerprint, row_clips_fingerprint(video, recipe)
 
 
+def are_committed(
+    videos: Sequence[Video], recipe: Recipe, committed: Container[tuple[str, str, str]]
+) -> Sequence[bool]:
+    """Returns whether each video's `video_key` under `recipe` is in `committed`."""
+    keys = [video_key(video, recipe) for video in videos]
+    if isinstance(committed, KeySet):
+        return list(map(bool, committed.holds(keys)))
+    return [key in committed for key in keys]
+
+
 SecondsOf = Callable[[Video, Sequence[Recipe]], float]
 """What a video takes under some recipes, in seconds of a worker."""
 
@@ -88,18 +102,21 @@ def make_plan(
     """
     groups: dict[tuple[int, ...], list[Video]] = {}
     num_complete = num_quarantined = 0
-    for video in videos:
-        missing = []
-        for index, recipe in enumerate(recipes):
-            known = done.get(recipe.fingerprint, Done())
-            if video_key(video, recipe) in known.committed:
-                num_complete += 1
-            elif (video.id, video.fingerprint) in known.quarantined:
-                num_quarantined += 1
-            else:
-                missing.append(index)
-        if missing:
-            groups.setdefault(tuple(missing), []).append(video)
+    known = [done.get(recipe.fingerprint, Done()) for recipe in recipes]
+    for start in range(0, len(videos), VIDEOS_AT_A_TIME):
+        part = videos[start : start + VIDEOS_AT_A_TIME]
+        complete = [are_committed(part, recipe, item.committed) for recipe, item in zip(recipes, known, strict=True)]
+        for video, of_recipes in zip(part, zip(*complete, strict=True), strict=True):
+            missing = []
+            for index, is_complete in enumerate(of_recipes):
+                if is_complete:
+                    num_complete += 1
+                elif (video.id, video.fingerprint) in known[index].quarantined:
+                    num_quarantined += 1
+                else:
+                    missing.append(index)
+            if missing:
+                groups.setdefault(tuple(missing), []).append(video)
     tasks: list[ShardTask] = []
     for missing_indexes, members in groups.items():
         tasks += cut([recipes[index] for index in missing_indexes], members, task_seconds, seconds_of)

@@ -11,16 +11,16 @@ from clipmill.extractors import registry
 from clipmill.extractors.flow_files import UNREADABLE, FlowFiles
 from clipmill.extractors.preprocess import geometry_key
 from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits
-from clipmill.pipelines.decode.probe import video_fingerprint
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, DecodeSummary, Failed, View
 from clipmill.pipelines.features.clips import SegmentFit, check_segment_fit, clips_of, fit_segments
 from clipmill.pipelines.features.shots import ShotPass, find_shots
-from clipmill.pipelines.features.sources import local_copy
+from clipmill.pipelines.features.sources import DEFAULT_CALLS, is_planned, local_copy
 from clipmill.pipelines.features.windows import ClipWindows, clip_windows, max_ticks, num_ticks
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe, ShotOptions
 from clipmill.schemas.records import Clip, Video
+from clipmill.stores.storage_faults import RetriedCalls
 
 
 @dataclass(slots=True)
@@ -73,6 +73,7 @@ def prepare(
     keep_truncated: bool = False,
     max_outside_share: float = 1.0,
     limits: InspectionLimits = DEFAULT_LIMITS,
+    calls: RetriedCalls = DEFAULT_CALLS,
 ) -> PreparedVideo:
     """Returns `video` with its windows and one decode request that serves all `recipes`.
 
@@ -84,14 +85,15 @@ def prepare(
         max_outside_share: of the annotated segments, or of their time, that may lie outside the video.
         keep_truncated: use what there is of a video that breaks off.
         limits: of the scan.
+        calls: to the server of a remote video.
 
     Raises:
         MachineFaultError: no child could be started to decode or scan in.
     """
     item = PreparedVideo(video)
     try:
-        path = item._files.enter_context(local_copy(video.uri))
-        _check_unchanged(video, path)
+        path = item._files.enter_context(local_copy(video.uri, calls))
+        _check_unchanged(video, path, calls)
         item.timeline = _plausible(video, scan(path, video.stream, limits))
         if not keep_truncated:
             _check_whole(video, item.timeline)
@@ -158,9 +160,9 @@ def _find_shots(
     return left
 
 
-def _check_unchanged(video: Video, path: str) -> None:
+def _check_unchanged(video: Video, path: str, calls: RetriedCalls) -> None:
     """Rows of other bytes must never stand under the planned fingerprint: they would be taken for complete for ever."""
-    if video_fingerprint(path, video.stream) != video.fingerprint:
+    if not is_planned(video, path, calls):
         raise VideoError(
             "scan",
             CHANGED_FILE,

@@ -119,7 +119,7 @@ class RunProgress:
     def _share_of(self, progress: TaskProgress) -> float:
         """Returns how much of a task under way is done: by its windows, where a worker noted any, as videos differ."""
         task = self._tasks[progress.key]
-        if progress.num_windows and task.num_windows_estimated and progress.num_videos < len(task.videos):
+        if progress.num_windows and task.num_windows_estimated:
             return min(progress.num_windows / task.num_windows_estimated, 1.0)
         return min(progress.num_videos / len(task.videos), 1.0)
 

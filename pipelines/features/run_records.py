@@ -12,8 +12,6 @@ from datetime import UTC, datetime
 from typing import Any
 
 from clipmill import __version__
-from clipmill.pipelines.features.budgets import Budgets
-from clipmill.schemas.config import EngineConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, EXIT_RETRYABLE, ClipmillError, StorageUnavailableError
 from clipmill.schemas.secrets import masked
 from clipmill.stores.store import Store
@@ -36,8 +34,10 @@ class Ending:
     message: str | None = None
 
 
-def write_start(store: Store, run_id: str, engine: EngineConfig, budgets: Budgets) -> None:
-    """Writes ``runs/<run-id>/run.json``: who runs a build, where, on what, and within which budgets.
+def write_start(
+    store: Store, run_id: str, engine: str, num_workers: int = 1, limits: Mapping[str, Any] | None = None
+) -> None:
+    """Writes ``runs/<run-id>/run.json``: who runs something, where, on what, and within which limits.
 
     A run with a shard was given a share of a dataset's videos: of what its manifest does not name nothing follows.
     """
@@ -45,10 +45,10 @@ def write_start(store: Store, run_id: str, engine: EngineConfig, budgets: Budget
         "user": _user(),
         "host": socket.gethostname(),
         "process": os.getpid(),
-        "engine": engine.name,
-        "workers": engine.num_workers,
+        "engine": engine,
+        "workers": num_workers,
         "version": __version__,
-        **budgets.as_json(),
+        **(limits or {}),
     }
     store.write_run_file(run_id, START, json.dumps(data, ensure_ascii=False, indent=1, sort_keys=True))
 

@@ -2,18 +2,17 @@
 
 import contextlib
 import os
-import shutil
 import tempfile
 from collections.abc import Iterator
-from urllib.parse import urlsplit
 
-import fsspec
-
+from clipmill.pipelines.decode.probe import video_fingerprint
+from clipmill.pipelines.features.remote_videos import fetched_copy, remote_fingerprint, remote_state
 from clipmill.schemas.errors import VideoError, describe
+from clipmill.schemas.records import Video
 from clipmill.stores.file_names import is_text, path_of, quoted_name
-from clipmill.stores.storage_faults import RetriedCalls, Retries, fault_of, status_of
+from clipmill.stores.storage_faults import RetriedCalls, Retries
 
-COPY_CHUNK_BYTES = 4 << 20
+DEFAULT_CALLS = RetriedCalls(Retries())
 
 
 def is_local(uri: str) -> bool:
@@ -27,10 +26,13 @@ def local_path(uri: str) -> str:
 
 
 @contextlib.contextmanager
-def local_copy(uri: str) -> Iterator[str]:
+def local_copy(uri: str, calls: RetriedCalls = DEFAULT_CALLS) -> Iterator[str]:
     """Yields a path that holds the bytes of `uri`: its own when local, else a temporary file deleted on leaving.
 
     The path is UTF-8, as decoders want it: a local file of another name is given by a temporary link to it.
+
+    Args:
+        calls: to a remote file's server, and how often they are tried.
 
     Raises:
         VideoError: ``missing_file`` or ``unreadable``.
@@ -56,44 +58,24 @@ def local_copy(uri: str) -> Iterator[str]:
             os.symlink(os.path.abspath(path), link)
             yield link
         return
-    with tempfile.TemporaryDirectory(prefix="clipmill-") as folder:
-        path = os.path.join(folder, "video" + os.path.splitext(urlsplit(uri).path)[1])
-
-        def fetch() -> None:
-            with fsspec.open(uri, "rb") as source, open(path, "wb") as target:
-                shutil.copyfileobj(source, target, COPY_CHUNK_BYTES)
-
-        try:
-            RetriedCalls(Retries())(fetch)
-        except Exception as error:
-            raise _fetch_error(uri, error) from None
+    with fetched_copy(uri, calls) as path:
         yield path
 
 
-def _fetch_error(uri: str, error: Exception) -> VideoError:
-    """Returns why a remote video could not be fetched.
+def is_planned(video: Video, path: str, calls: RetriedCalls = DEFAULT_CALLS) -> bool:
+    """Returns whether the bytes at `path`, the local copy of `video`, are those it was planned with.
 
-    Every driver has errors of its own, and one for an unknown protocol or a package that is not installed.
+    Raises:
+        VideoError: its server cannot be asked.
     """
-    fault = fault_of(error)
-    got = (str(error).strip() or type(error).__name__).splitlines()[0]
-    if fault == "absent":
-        return VideoError(
-            "probe", "missing_file", describe("video", uri, "an object", "nothing at that URL", "correct the URL")
-        )
-    if fault == "passing":
-        remedy = "run the same command again when its server answers"
-        return VideoError("probe", "storage_unavailable", describe("video", uri, "a server that answers", got, remedy))
-    if fault == "credentials" or (fault == "refused" and _is_denied(error)):
-        return VideoError(
-            "probe",
-            "access_denied",
-            describe("video", uri, "access to its bytes", got, "set the credentials of its server"),
-        )
-    return VideoError(
-        "probe", "unreadable", describe("video", uri, "readable bytes", got, "check access and run again")
+    if video_fingerprint(path, video.stream) == video.fingerprint:
+        return True
+    if is_local(video.uri):
+        return False
+    # Asked after the bytes were fetched: what was replaced meanwhile has another state by now.
+    state = remote_state(video.uri, calls)
+    return (
+        state is not None
+        and state.num_bytes == os.stat(path).st_size
+        and remote_fingerprint(video.uri, state, video.stream) == video.fingerprint
     )
-
-
-def _is_denied(error: Exception) -> bool:
-    return isinstance(error, PermissionError) or status_of(error) in (401, 403)

@@ -18,12 +18,14 @@ from clipmill.pipelines.decode.session import (
 from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.sources import DEFAULT_CALLS
 from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.tally import Tally
 from clipmill.schemas.errors import VideoError
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.task import ShardTask, TaskProgress, WorkerSpec
+from clipmill.stores.storage_faults import RetriedCalls
 
 logger = logging.getLogger("clipmill.worker")
 
@@ -67,6 +69,7 @@ class TaskPass:
         sessions: to decode in, and to find shots in.
         num_done: videos of the task that were done before, for the notes.
         clock: seconds; it never goes back.
+        calls: to the servers of remote videos.
     """
 
     def __init__(
@@ -78,7 +81,9 @@ class TaskPass:
         watch: Watch,
         num_done: int = 0,
         clock: Callable[[], float] = time.monotonic,
+        calls: RetriedCalls = DEFAULT_CALLS,
     ) -> None:
+        self._calls = calls
         self._task, self._extractions, self._spec, self._watch = task, extractions, spec, watch
         self._session, self._shot_session = sessions
         self._clock = clock
@@ -163,7 +168,9 @@ class TaskPass:
             started = self._clock()
             if self._watch.stop.refuses_video(video, recipes):
                 return
-            item = prepare(video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits)
+            item = prepare(
+                video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits, self._calls
+            )
             self._tally.seconds["scan"] += self._clock() - started - item.shot_seconds
             self._tally.count_shots(item)
             if item.request is None:

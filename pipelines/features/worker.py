@@ -36,6 +36,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import concatenate
 from clipmill.schemas.task import ShardTask, TaskPart, TaskResult, WorkerSpec, merged
+from clipmill.stores.storage_faults import RetriedCalls, Retries
 from clipmill.stores.store import Store
 
 logger = logging.getLogger("clipmill.worker")
@@ -61,6 +62,7 @@ class Worker:
         self._store: Store | None = None
         self._stop: StopRule | None = None
         self._notes: TaskNotes | None = None
+        self._calls = RetriedCalls(Retries(spec.storage_attempts))
         self._num_tried = 0
         self._faults: list[VideoError] = []
         self._task_key = ""
@@ -117,7 +119,8 @@ class Worker:
         if stop.refuses_task():
             # Without a word to the store: thousands of tasks may be left, and the time is up.
             return TaskResult(task.key, executed=False, num_videos=0, num_videos_left=len(task.videos))
-        retries_before, calls_before = store.objects.num_retries, replace(store.objects.calls)
+        retries_before = store.objects.num_retries + self._calls.num_retries
+        calls_before = replace(store.objects.calls)
         recipes = [recipe for recipe in task.recipes if not store.has_commit(recipe, task.key)]
         if not recipes:
             # An earlier try of this run that came so far, and was lost, may have told what it did.
@@ -137,7 +140,7 @@ class Worker:
             merged(task.key, progress.results),
             num_videos=len(progress.done),
             num_videos_left=len(task.videos) - len(progress.done),
-            num_storage_retries=store.objects.num_retries - retries_before,
+            num_storage_retries=store.objects.num_retries + self._calls.num_retries - retries_before,
             num_reads=calls.num_reads,
             num_writes=calls.num_writes,
             num_bytes_written=calls.num_bytes_written,
@@ -161,7 +164,7 @@ class Worker:
             load_seconds = self._clock() - loading
             part = replace(task, videos=videos, recipes=tuple(recipes))
             num_done = len(progress.done - _ids(videos))
-            running = TaskPass(part, extractions, sessions, self._spec, watch, num_done, self._clock)
+            running = TaskPass(part, extractions, sessions, self._spec, watch, num_done, self._clock, self._calls)
             running.count_loading(load_seconds)
             made: set[str] = set()
             try:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from clipmill.pipelines.reports.blocks_images import ClipList, PointMap, QueryCards
-from clipmill.pipelines.reports.charts import NUM_STYLES, swatch
+from clipmill.pipelines.reports.charts import look_of, swatch
 from clipmill.pipelines.reports.page import ImageSheets, render, score_text
 
 
@@ -26,7 +26,7 @@ class Row:
     """A line of a table.
 
     Attributes:
-        style: index of colour, as of the chart's line; -1: a floor; None: plain.
+        style: index of colour, as of the chart's line; -1, -2, ...: baselines; None: plain.
         note: small, under the name.
     """
 
@@ -39,7 +39,7 @@ class Row:
     @property
     def css(self) -> str:
         """The row's classes."""
-        tint = "" if self.style is None else "chance" if self.style < 0 else f"s{self.style % NUM_STYLES}"
+        tint = "" if self.style is None else look_of(self.style)[0]
         return " ".join(part for part in (tint, "main" if self.is_main else "") if part)
 
 

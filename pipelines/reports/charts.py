@@ -11,7 +11,10 @@ from html import escape
 WIDTH, HEIGHT = 440.0, 310.0
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 14.0, 12.0, 48.0
 DASHES = ("", "7 3", "2 3", "9 3 2 3", "4 4", "1 4")
-NUM_STYLES = len(DASHES)
+NUM_STYLES = 48
+"""Colours that differ: six chosen ones, then hues as far from each other as may be (`style.html`)."""
+BASELINE_DASHES = ("3 4", "8 4", "1 3", "10 3 1 3")
+"""Of lines for baselines, whose styles are -1, -2, ...: each has a colour of its own too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,7 +25,7 @@ class Series:
         name: for the legend and the screen reader.
         points: (x, y) in data units, x ascending.
         marks: the x values that carry a marker and a tooltip; a subset of the points' x.
-        style: index of colour, dash and marker; -1: the thin line of the chance floor.
+        style: index of colour, dash and marker; -1, -2, ...: the thin lines of baselines, chance first.
         spans: x to (low, high): a vertical line there, such as mean less and plus a spread.
         is_scatter: points alone, no line between them.
     """
@@ -80,18 +83,25 @@ def line_chart(series: Sequence[Series], axes: Axes) -> str:
 def swatch(style: int) -> str:
     """Returns a legend's sample of a line: an inline ``<svg>``."""
     mark = "" if style < 0 else _marker(style, 15, 7)
-    name, dash = _look(style)
+    name, dash = look_of(style)
     return (
         f'<svg class="swatch" viewBox="0 0 30 14" aria-hidden="true"><g class="{name}">'
         f'<path class="line" d="M1 7H29" {dash}/>{mark}</g></svg>'
     )
 
 
-def _look(style: int) -> tuple[str, str]:
+def look_of(style: int) -> tuple[str, str]:
+    """Returns the classes that give a style its colour, and the attribute with its dashes."""
     if style < 0:
-        return "chance", 'stroke-dasharray="3 4"'
-    dash = DASHES[style % NUM_STYLES]
+        place = (-style - 1) % len(BASELINE_DASHES)
+        return f"chance b{place}" if place else "chance", f'stroke-dasharray="{BASELINE_DASHES[place]}"'
+    dash = dash_of(style)
     return f"s{style % NUM_STYLES}", f'stroke-dasharray="{dash}"' if dash else ""
+
+
+def dash_of(style: int) -> str:
+    """Returns the dashes of a line, as ``stroke-dasharray`` has them; empty for a solid one."""
+    return DASHES[style % len(DASHES)]
 
 
 def _x(value: float, axes: Axes) -> float:
@@ -134,7 +144,7 @@ def _grid(axes: Axes, ticks: Sequence[float]) -> str:
 
 
 def _line(line: Series, axes: Axes, ticks: Sequence[float]) -> str:
-    name, dash = _look(line.style)
+    name, dash = look_of(line.style)
     steps = [f"{_x(x, axes):.1f} {_y(y, ticks):.1f}" for x, y in line.points]
     path = f'<path class="line" d="M{"L".join(steps)}" {dash}/>' if steps and not line.is_scatter else ""
     for x, (low, high) in line.spans.items():
@@ -154,7 +164,8 @@ def _line(line: Series, axes: Axes, ticks: Sequence[float]) -> str:
 
 
 def _marker(style: int, x: float, y: float) -> str:
-    kind = style % NUM_STYLES
+    # Not in step with the dashes, so that both together differ for longer.
+    kind = (style + style // len(DASHES)) % len(DASHES)
     if kind == 0:
         return f'<circle class="mark" cx="{x:.1f}" cy="{y:.1f}" r="4"/>'
     if kind == 1:

@@ -10,7 +10,7 @@ from html import escape
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.reports.charts import BOTTOM, DASHES, HEIGHT, NUM_STYLES, RIGHT, TOP, WIDTH
+from clipmill.pipelines.reports.charts import BOTTOM, HEIGHT, NUM_STYLES, RIGHT, TOP, WIDTH, dash_of
 
 LEFT = 70.0
 """Wider than a line chart's: percents and the axis' name must not touch on a narrow screen."""
@@ -50,7 +50,7 @@ def histogram_chart(
     for line in series:
         heights = [_height(share, top) for share in line.shares]
         path = "".join(f"V{y:.1f}H{LEFT + (n + 1) * width:.1f}" for n, y in enumerate(heights))
-        dash = DASHES[line.style % NUM_STYLES]
+        dash = dash_of(line.style)
         dashed = f' stroke-dasharray="{dash}"' if dash else ""
         base = HEIGHT - BOTTOM
         tint = f"s{line.style % NUM_STYLES}"
@@ -67,7 +67,7 @@ def histogram_chart(
 
 def step_swatch(style: int) -> str:
     """Returns a legend's sample of a histogram."""
-    dash = DASHES[style % NUM_STYLES]
+    dash = dash_of(style)
     dashed = f' stroke-dasharray="{dash}"' if dash else ""
     return (
         f'<svg class="swatch" viewBox="0 0 30 14" aria-hidden="true"><g class="s{style % NUM_STYLES}">'

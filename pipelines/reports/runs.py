@@ -186,6 +186,9 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     # Reports of earlier versions do not count these.
     kept = ("truncated videos kept", f"{report.get('num_truncated_kept', 0):,}")
     joined = ("joined end to end", f"{report.get('num_joined', 0):,} videos, laid one after the other")
+    unlisted = f"{report.get('num_unlisted', 0):,} of the store, {report.get('num_renamed', 0):,} of them renamed"
+    groups = "; ".join(" = ".join(group) for group in report.get("copies", ()))
+    copies = f"{report.get('num_copies', 0):,} videos whose bytes another id has{': ' if groups else ''}{groups}"
     facts = Facts(
         "What did not work as asked",
         (
@@ -195,6 +198,8 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
             joined,
             ("annotated segments", outside),
             ("files left out", left_out or "none"),
+            ("videos no longer in the manifest", unlisted),
+            ("copies", copies),
         ),
     )
     if not rows:

@@ -30,7 +30,7 @@ class SearchedQuery:
     Attributes:
         name: as given: a path, or ``<video>@<seconds> s``.
         sha256: of the file's bytes.
-        image: JPEG of the query as it was read.
+        image: JPEG of the query as it was read; empty of a sentence.
         hits: clips by space.
     """
 
@@ -51,6 +51,7 @@ class SearchPage:
         primary: the space shown first; the others are folded away.
         thumbnails: moving ones, by clip id.
         provenance: (name, value) pairs.
+        searched: what `num_clips` counts.
     """
 
     title: str
@@ -64,6 +65,7 @@ class SearchPage:
     lineage: Mapping[str, ClipLineage] = field(default_factory=dict)
     provenance: tuple[tuple[str, str], ...] = ()
     config: str = ""
+    searched: str = "clips"
 
 
 def render_search(page: SearchPage) -> str:
@@ -83,7 +85,7 @@ def render_search(page: SearchPage) -> str:
     if page.config:
         run.append(Code("Resolved config", page.config))
     sections.append(Section("run", "Run", tuple(run)))
-    subtitle = f"{_counted(page.num_queries)}, {page.num_clips:,} clips searched"
+    subtitle = f"{_counted(page.num_queries)}, {page.num_clips:,} {page.searched} searched"
     notes = list(page.warnings)
     if page.failed:
         notes.append(f"⚠ {_counted(len(page.failed))} could not be used; the reasons stand below the others.")
@@ -101,10 +103,16 @@ def _queries(page: SearchPage, anchors: Mapping[str, str]) -> Section:
     if len(page.queries) < page.num_queries:
         text = f"The first {len(page.queries)} of {page.num_queries:,}; all are in results.json. {text}"
     cards = tuple(
-        QueryCard("query", query.name, Thumbnail(query.image), tuple(_lists(page, query, anchors)))
+        QueryCard(
+            "query", query.name, Thumbnail(query.image) if query.image else None, tuple(_lists(page, query, anchors))
+        )
         for query in page.queries
     )
     return Section("queries", "Queries", (QueryCards(cards, "large"),), text)
+
+
+def _image(query: SearchedQuery) -> Thumbnail | None:
+    return Thumbnail(query.image) if query.image else None
 
 
 def _lists(page: SearchPage, query: SearchedQuery, anchors: Mapping[str, str]) -> Iterator[HitList]:

@@ -27,7 +27,7 @@ from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.evaluation.tasks.retrieval.task import TASK
 from clipmill.pipelines.sweeps.points import Point, with_settings
 from clipmill.pipelines.training.run_folder import identity
-from clipmill.pipelines.training.train import resolve, train
+from clipmill.pipelines.training.train import items_for, resolve, train
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.config_sweep import TrialsConfig
@@ -120,7 +120,7 @@ class Planner:
         kinds = {name: repr(kind) for name, kind in card.inputs.items()}
         name = json.dumps([config.data.model_dump(mode="json"), kinds, card.needs_labels], sort_keys=True)
         if name not in self._items:
-            self._items[name] = read_items(config.data, card.inputs, card.needs_labels)
+            self._items[name] = items_for(config.data, card)
         return self._items[name]
 
     def trials(
@@ -292,7 +292,7 @@ def _backwards(folder: Path, config: RetrievalConfig) -> dict[str, float]:
     data = validate(TrainConfig, {**trained.origin.config, "out": str(folder)}, "run").data
     items = read_items(data, trained.card.inputs, vocabularies=trained.origin.vocabularies).of("test")
     images, videos = (embed(trained, side, items.inputs) for side in ("query", "gallery"))
-    labels = [items.label_names[code] for code in items.label]
+    labels = [items.label_names[code] for code in items.label] if items.label_names else None
     sides: list[dict[str, Any]] = [
         {
             "vectors": {name: _as_vectors(arrays, space, place) for name, space in kept.items()},

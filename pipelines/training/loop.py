@@ -6,7 +6,7 @@ the whole of both and takes its share, so the numbers of a global batch do not d
 
 import hashlib
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -16,23 +16,28 @@ from clipmill.models.base import ALONE, Batch, Step, Values
 from clipmill.pipelines.training.optimiser import Optimiser, autocast, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel, share
 from clipmill.pipelines.training.phases import PlannedPhase
-from clipmill.schemas.arrays import Ints
+from clipmill.schemas.arrays import Array, Ints
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.inputs import InputRows
 
 
 @dataclass(frozen=True, slots=True)
 class DeviceRows:
-    """One input of all items on the device: rows one item after the other, and where each item's begin."""
+    """One input of all items on the device: rows one entry after the other, and where each entry's begin.
+
+    Attributes:
+        entry: ``int64[n]``, the entry of each item, where items share rows; None: item i has those of entry i.
+    """
 
     values: Tensor
     offsets: Tensor | None
+    entry: Tensor | None = None
 
     def take(self, items: Tensor, length: int) -> Values:
         """Returns the rows of the items `items` ``int64[B]``, filled up to `length` where items have several."""
         if self.offsets is None:
             return Values(self.values[items])
-        first, lengths = self.offsets[items], self.offsets[items + 1] - self.offsets[items]
+        first, lengths = self._extent(self.offsets, items)
         place = torch.arange(length, device=items.device)
         mask = place < lengths[:, None]
         rows = torch.where(mask, first[:, None] + place, 0)
@@ -43,32 +48,51 @@ class DeviceRows:
         """Returns the number of rows of the longest of `items`, at least 1."""
         if self.offsets is None:
             return 1
-        return max(1, int((self.offsets[items + 1] - self.offsets[items]).max()))
+        _, lengths = self._extent(self.offsets, items)
+        return max(1, int(lengths.max()))
+
+    def _extent(self, offsets: Tensor, items: Tensor) -> tuple[Tensor, Tensor]:
+        """Returns where the rows of each of `items` begin, and how many they are."""
+        entries = items if self.entry is None else self.entry[items]
+        return offsets[entries], offsets[entries + 1] - offsets[entries]
 
 
 @dataclass(frozen=True, slots=True)
 class TrainingItems:
-    """Items on the device, scaled: their inputs by name, and ``int64[n]`` labels, or None where there are none."""
+    """Items on the device, scaled: their inputs by name, and ``int64[n]`` labels, or None where there are none.
+
+    Attributes:
+        targets: ``[n, ...]`` by name.
+    """
 
     inputs: Mapping[str, DeviceRows]
     label: Tensor | None
     num_items: int
+    targets: Mapping[str, Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.num_items
 
     @classmethod
-    def on_device(cls, inputs: Mapping[str, InputRows], label: Ints | None, device: torch.device) -> "TrainingItems":
+    def on_device(
+        cls,
+        inputs: Mapping[str, InputRows],
+        label: Ints | None,
+        device: torch.device,
+        targets: Mapping[str, Array] | None = None,
+    ) -> "TrainingItems":
         """Returns the items as tensors on `device`."""
+
+        def there(values: Array | None) -> Tensor | None:
+            return None if values is None else torch.from_numpy(values).to(device)
+
         rows = {
-            name: DeviceRows(
-                torch.from_numpy(item.values).to(device),
-                None if item.offsets is None else torch.from_numpy(item.offsets).to(device),
-            )
+            name: DeviceRows(torch.from_numpy(item.values).to(device), there(item.offsets), there(item.entry))
             for name, item in inputs.items()
         }
         num_items = len(next(iter(inputs.values())))
-        return cls(rows, None if label is None else torch.from_numpy(label).to(device), num_items)
+        wanted = {name: torch.from_numpy(values).to(device) for name, values in (targets or {}).items()}
+        return cls(rows, there(label), num_items, wanted)
 
     def lengths(self, items: Tensor) -> dict[str, int]:
         """Returns, by input, the rows of the longest of `items`."""
@@ -77,7 +101,8 @@ class TrainingItems:
     def batch(self, items: Tensor, lengths: Mapping[str, int], **rest: Any) -> Batch:
         """Returns the items at `items` ``int64[B]``, their inputs filled up to `lengths`."""
         inputs = {name: rows.take(items, lengths[name]) for name, rows in self.inputs.items()}
-        return Batch(inputs, None if self.label is None else self.label[items], **rest)
+        targets = {name: values[items] for name, values in self.targets.items()}
+        return Batch(inputs, None if self.label is None else self.label[items], targets=targets, **rest)
 
 
 @dataclass(frozen=True, slots=True)

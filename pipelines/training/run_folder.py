@@ -10,13 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints, load
 from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.datasets.provenance import all_rows_changed
 from clipmill.pipelines.training.event_files import remove_event_files
+from clipmill.schemas.arrays import Array
 from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
+from clipmill.schemas.inputs import InputRows
 
 CONFIG, METRICS, REPORT = "config.yaml", "metrics.jsonl", "report.json"
 
@@ -50,13 +54,29 @@ def data_fingerprint(items: Items, select: str = "last") -> str:
     if select != "last":
         parts.append(items.of("validation"))
     for part in parts:
-        columns = [column for rows in part.inputs.values() for column in (rows.values, rows.offsets)]
-        for values in (*columns, part.label, part.part == "test"):
-            if values is not None:
-                digest.update(f"{values.dtype.str} {values.shape}\n".encode())
-                digest.update(values.tobytes())
+        for rows in part.inputs.values():
+            for values in (rows.values, rows.offsets) if rows.entry is None else _shared(rows):
+                _add(digest, values)
+        for values in (part.label, part.part == "test", *(part.targets[name] for name in sorted(part.targets))):
+            _add(digest, values)
         digest.update(json.dumps([part.label_names, part.clip_ids]).encode())
     return digest.hexdigest()
+
+
+def _add(digest: Any, values: Array | None) -> None:
+    if values is not None:
+        digest.update(f"{values.dtype.str} {values.shape}\n".encode())
+        # Without a copy: what videos have of rows is most of a training's memory.
+        digest.update(np.ascontiguousarray(values).data)
+
+
+def _shared(rows: InputRows) -> Iterator[Array]:
+    """Yields the rows that items share, those of one entry at a time, and which item has which."""
+    entries, places = np.unique(np.asarray(rows.entry), return_inverse=True)
+    offsets = np.asarray(rows.offsets)
+    for entry in entries.tolist():
+        yield rows.values[offsets[entry] : offsets[entry + 1]]
+    yield places.astype(np.int64)
 
 
 def identity(config: TrainConfig, options: Mapping[str, Any], items: Items) -> dict[str, Any]:

@@ -15,6 +15,7 @@ from clipmill.models import registry
 from clipmill.models.base import ModelCard, resolved_loop
 from clipmill.models.checkpoints import TrainedModel, checkpoint_path
 from clipmill.pipelines.datasets.items import Items, read_items
+from clipmill.pipelines.datasets.queries import read_query_items
 from clipmill.pipelines.training.event_files import check_installed
 from clipmill.pipelines.training.interruption import Interruption
 from clipmill.pipelines.training.parallel import OneProcess
@@ -22,7 +23,7 @@ from clipmill.pipelines.training.phases import planned_phases
 from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, identity
 from clipmill.pipelines.training.solve import check_config, solve
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
-from clipmill.schemas.config import LoopConfig, TrainConfig
+from clipmill.schemas.config import DataConfig, LoopConfig, TrainConfig
 from clipmill.schemas.errors import UsageError, describe
 
 EpochObserver = Callable[[EpochDone], None]
@@ -91,7 +92,21 @@ def train(config: TrainConfig, observers: Sequence[EpochObserver] = ()) -> Train
     """
     config = resolve(config)
     card = registry.card(config.model.name, registry.resolve_options(config.model.name, config.model.options))
-    return train_items(config, read_items(config.data, card.inputs, card.needs_labels), observers)
+    return train_items(config, items_for(config.data, card), observers)
+
+
+def items_for(data: DataConfig, card: ModelCard) -> Items:
+    """Returns what the model of `card` is trained on: clips, or, of one that localises, queries.
+
+    Raises:
+        UsageError: `data` does not serve the model; see `read_items` and `read_query_items`.
+    """
+    if card.task == "moments":
+        return read_query_items(data, card.inputs)
+    if data.queries is not None:
+        expected = f"none, as {card.name} is no model of moments"
+        raise UsageError(describe("data", "queries", expected, data.queries.train.file, "leave it out"))
+    return read_items(data, card.inputs, card.needs_labels)
 
 
 def resolve(config: TrainConfig) -> TrainConfig:
@@ -173,7 +188,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
         num_validation=int((items.part == "validation").sum()),
         selected_epoch=epoch if best is None else best.epoch,
         stopped_early=stopped_early,
-        notes=_notes(card, config, items, stopped_early),
+        notes=(*items.notes, *_notes(card, config, items, stopped_early)),
     )
     folder.write_report(report.to_plain())
     if not (card.closed_form or stopped_early) and epoch < config.loop.epochs:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from clipmill.models import registry, scaling
-from clipmill.models.base import ModelCard, Sizes
+from clipmill.models.base import BeginsWithWords, ModelCard, Prepares, Sizes
 from clipmill.models.checkpoints import Origin, TrainedModel, checkpoint_path, checkpoints, load, save
 from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.training.event_files import event_files
@@ -20,7 +20,7 @@ from clipmill.pipelines.training.phases import planned_phases
 from clipmill.pipelines.training.run_folder import RunFolder, better, data_fingerprint, has_run_out
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.errors import UsageError, describe
-from clipmill.schemas.inputs import Tokens
+from clipmill.schemas.inputs import InputRows, Tokens
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +74,20 @@ def start(job: TrainJob) -> TrainedModel:
     sizes = Sizes({name: source.dim for name, source in items.sources.items()}, len(items.label_names))
     model = registry.build(config.model.name, options, sizes, config.loop.seed)
     training = items.of("train")
+    if isinstance(model, Prepares):
+        model.prepare(training.inputs, items.vocabularies)
     kind: scaling.Kind = getattr(model, "scaling", "none")
+    for name, (vectors, known) in items.word_vectors.items():
+        if not isinstance(model, BeginsWithWords):
+            raise ValueError(f"model {config.model.name}: expected begin_with_words, as its tokens have vector_dim")
+        model.begin_with_words(name, torch.from_numpy(vectors), torch.from_numpy(known))
     floats = [name for name, given in job.card.inputs.items() if not isinstance(given, Tokens)]
     return TrainedModel(
         name=config.model.name,
         options=options.model_dump(mode="json"),
         sizes=sizes,
         model=model,
-        scalings={name: scaling.fit(kind, training.inputs[name].values) for name in floats},
+        scalings={name: _fitted(kind, training.inputs[name]) for name in floats},
         origin=Origin(
             store_url=items.store_url,
             dataset=items.dataset,
@@ -96,6 +102,11 @@ def start(job: TrainJob) -> TrainedModel:
     )
 
 
+def _fitted(kind: scaling.Kind, rows: InputRows) -> scaling.Scaling:
+    # Rows that items share may be others' than theirs, too; only one kind looks at them.
+    return scaling.fit(kind, rows.unshared().values if kind == "min_max" else rows.values)
+
+
 def scaled_inputs(trained: TrainedModel, items: Items) -> dict[str, Any]:
     """Returns the inputs of `items` as the model takes them."""
     return {name: trained.scaled(name, rows) for name, rows in items.inputs.items()}
@@ -104,7 +115,7 @@ def scaled_inputs(trained: TrainedModel, items: Items) -> dict[str, Any]:
 def placed(trained: TrainedModel, items: Items, device: torch.device) -> TrainingItems:
     """Returns `items` on the device, scaled as the model takes them."""
     label = items.label if items.label_names else None
-    return TrainingItems.on_device(scaled_inputs(trained, items), label, device)
+    return TrainingItems.on_device(scaled_inputs(trained, items), label, device, items.targets)
 
 
 def work(

@@ -11,6 +11,7 @@ Source: the ActivityNet challenge; THUMOS14, HACS and FineAction are passed arou
 """
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +23,8 @@ from clipmill.stores.formats.reader import Reader, ReadRequest
 from clipmill.stores.formats.records import SegmentTable
 from clipmill.stores.formats.sniff import keys_of, read_json_object, seconds
 
+ALL_SUBSETS = "all"
+"""Value of `subset` that keeps every video."""
 _DATABASE = "an ActivityNet annotation file: a JSON object with the key 'database'"
 _RESULTS = "an ActivityNet prediction file: a JSON object with the key 'results'"
 
@@ -35,6 +38,7 @@ class ActivityNetDatabase:
         duration_seconds: video id to duration, where the file has one.
         subset: video id to ``training``, ``validation``, ``testing``.
         taxonomy: as in the file.
+        left_out: videos of the file's other subsets, to their subset.
     """
 
     segments: Segments
@@ -42,6 +46,7 @@ class ActivityNetDatabase:
     subset: Mapping[str, str]
     version: str = ""
     taxonomy: tuple[Mapping[str, Any], ...] = ()
+    left_out: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,14 @@ class ActivityNetResults:
     external_data: Mapping[str, Any] = field(default_factory=dict)
 
 
-def read_activitynet_database(path: str | Path, subset: str | None = None) -> ActivityNetDatabase:
+def read_activitynet_database(
+    path: str | Path, subset: str | None = None, prefer: str | None = None
+) -> ActivityNetDatabase:
     """Returns the annotations in `path`.
 
     Args:
-        subset: keep the videos of this subset alone.
+        subset: keep the videos of this subset alone; ``all`` or None: of every one.
+        prefer: without `subset`: keep those of this subset, in any case of letters, where there is one.
 
     Raises:
         FormatError: the file is something else, has no video of `subset`, or an annotation is malformed.
@@ -67,6 +75,10 @@ def read_activitynet_database(path: str | Path, subset: str | None = None) -> Ac
     if not isinstance(database, dict):
         raise FormatError(describe("file", str(path), _DATABASE, _seen(data), _other_kind(data, "results")))
     subsets = {name: str(_entry(path, name, video).get("subset", "")) for name, video in database.items()}
+    if subset == ALL_SUBSETS and subset not in subsets.values():
+        subset = None
+    elif subset is None and prefer is not None:
+        subset = next((name for name in sorted(set(subsets.values())) if name.lower() == prefer), None)
     if subset is not None and subset not in subsets.values():
         known = ", ".join(sorted(set(subsets.values())))
         raise FormatError(
@@ -86,6 +98,7 @@ def read_activitynet_database(path: str | Path, subset: str | None = None) -> Ac
         {name: subsets[name] for name in kept},
         str(data.get("version", "")),
         _taxonomy(data.get("taxonomy")),
+        {name: part for name, part in subsets.items() if subset is not None and part != subset},
     )
 
 
@@ -191,8 +204,29 @@ def _other_kind(data: dict[str, Any], key: str) -> str:
 
 
 def _annotations(request: ReadRequest) -> SegmentTable:
-    database = read_activitynet_database(request.path, request.subset)
-    return SegmentTable(database.segments, None, database.duration_seconds)
+    """Returns the annotations of the subset that is asked for, else of the one that such a file is read for.
+
+    Scores are those of the validation videos, as long as the annotations of the test are kept back; what a baseline is
+    tuned on are the training videos.
+    """
+    prefer = "training" if request.thing == "training" else "validation"
+    database = read_activitynet_database(request.path, request.subset, prefer)
+    notes = _subset_notes(request, database) if request.subset is None else ()
+    parts = sorted(set(database.subset.values()))
+    part = parts[0] if len(parts) == 1 and parts[0] else None
+    return SegmentTable(database.segments, None, database.duration_seconds, part, database.left_out, notes)
+
+
+def _subset_notes(request: ReadRequest, database: ActivityNetDatabase) -> tuple[str, ...]:
+    counts = Counter([*database.subset.values(), *database.left_out.values()])
+    if len(counts) < 2:
+        return ()
+    every = ", ".join(f"{name or '(none)'} {num:,}" for name, num in sorted(counts.items()))
+    thing = request.thing.replace("_", " ")
+    if not database.left_out:
+        return (f"{thing}: all its subsets are read ({every} videos); give {request.thing}.subset for one of them",)
+    taken = next(iter(database.subset.values()))
+    return (f"{thing}: subset {taken}, of {every} videos; give {request.thing}.subset for another, or all",)
 
 
 def _predicted(request: ReadRequest) -> SegmentTable:
@@ -210,4 +244,5 @@ READER = Reader(
     truth={"segments": _annotations},
     predictions={"segments": _predicted, "windows": _predicted, "video_classes": _video_classes},
     takes=frozenset({"subset"}),
+    layout="JSON: results: {video: [{segment, label, score}]}",
 )

@@ -4,8 +4,9 @@
 
     {"v_uqiMw7tQ1Cc": {"duration": 55.15, "timestamps": [[0.28, 55.15], ...], "sentences": ["...", ...]}, ...}
 
-Three protocols are in use and differ by up to six points: testing on val_1, on val_2, or on both together; always print
-which. Source: R. Krishna et al., Dense-Captioning Events in Videos, ICCV 2017.
+Three protocols are in use and differ by up to six points: testing on val_1 (VSLNet), on val_2 (2D-TAN), or on both
+together (LGI); always print which. A folder of ``train.json``, ``val_1.json`` and ``val_2.json`` is read by the names
+in `SUBSETS`. Source: R. Krishna et al., Dense-Captioning Events in Videos, ICCV 2017.
 """
 
 import json
@@ -24,12 +25,59 @@ from clipmill.stores.formats.sniff import read_json_object, seconds, wrong_forma
 _CAPTIONS = "ActivityNet Captions: a JSON object of videos with 'duration', 'timestamps' and 'sentences'"
 
 
-def read_activitynet_captions(path: str | Path) -> MomentQueries:
+SUBSETS = {
+    "train": ("train",),
+    "val_1": ("val_1",),
+    "val_2": ("val_2",),
+    "vslnet_validation": ("val_2",),
+    "vslnet_test": ("val_1",),
+    "2d_tan_validation": ("val_1",),
+    "2d_tan_test": ("val_2",),
+    "lgi_test": ("val_1", "val_2"),
+}
+"""Files of the folder by the name of a part, or of a protocol's part. All protocols train on ``train``."""
+
+
+def read_activitynet_captions(path: str | Path, subset: str | None = None) -> MomentQueries:
     """Returns the queries in `path`, in its order; a query's id is ``<video>#<number of the sentence>``, from 0.
 
+    Both of LGI's files have sentences about the same videos, so a query's id has the file's name before it there.
+
+    Args:
+        path: a file, or a folder with all three.
+        subset: of a folder, one of `SUBSETS`.
+
     Raises:
-        FormatError: the file is something else, or a video's lists do not fit together.
+        FormatError: the file is something else, a video's lists do not fit together, or `subset` is none of them.
     """
+    if not Path(path).is_dir():
+        if subset is not None:
+            got = f"{subset} of a file"
+            raise FormatError(describe("file", str(path), "a folder, to have subsets", got, "leave subset out"))
+        return _read_file(path)
+    if subset not in SUBSETS:
+        got, expected = str(subset), f"one of {', '.join(SUBSETS)}"
+        raise FormatError(describe("file", f"{path} subset", expected, got, "say which part of the folder is meant"))
+    names = SUBSETS[subset]
+    parts = [_read_file(Path(path) / f"{name}.json") for name in names]
+    if len(parts) == 1:
+        return parts[0]
+    ids = tuple(f"{name}:{query}" for name, part in zip(names, parts, strict=True) for query in part.query_ids)
+    first = np.cumsum([0, *map(len, parts)])[:-1].tolist()
+    query = np.concatenate([part.windows.video + start for part, start in zip(parts, first, strict=True)])
+    start, stop = (
+        np.concatenate([getattr(part.windows, f"{name}_seconds") for part in parts]) for name in ("start", "stop")
+    )
+    return MomentQueries(
+        ids,
+        tuple(name for part in parts for name in part.video_ids),
+        tuple(text for part in parts for text in part.sentences),
+        np.concatenate([part.duration_seconds for part in parts]),
+        segments_from_columns([ids[row] for row in query.tolist()], start, stop, video_ids=ids),
+    )
+
+
+def _read_file(path: str | Path) -> MomentQueries:
     data = read_json_object(path, _CAPTIONS)
     rows = []
     for number, (video, item) in enumerate(data.items()):
@@ -70,6 +118,8 @@ def _bad(path: str | Path, video: str, expected: str, got: Any) -> FormatError:
 
 
 def _looks_like(head: Head) -> bool:
+    if head.names:
+        return {"train.json", "val_1.json"} <= head.names
     if "qid" in head.first_json_object:
         return False
     first = next(iter(head.json_object.values()), None)
@@ -77,7 +127,13 @@ def _looks_like(head: Head) -> bool:
 
 
 def _queries(request: ReadRequest) -> AnnotatedQueries:
-    return AnnotatedQueries(read_activitynet_captions(request.path))
+    return AnnotatedQueries(read_activitynet_captions(request.path, request.subset))
 
 
-READER = Reader("activitynet_captions", "ActivityNet Captions JSON", _looks_like, truth={"queries": _queries})
+READER = Reader(
+    "activitynet_captions",
+    "ActivityNet Captions JSON",
+    _looks_like,
+    truth={"queries": _queries},
+    takes=frozenset({"subset"}),
+)

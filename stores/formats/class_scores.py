@@ -151,4 +151,5 @@ READER = Reader(
     "a CSV or Parquet table of class scores with the column id",
     lambda head: "id" in head.columns and not _are_labels(head),
     predictions={"class_scores": lambda request: read_class_scores(request.path), "video_classes": _video_classes},
+    layout="id and a column per class, or id,label,score",
 )

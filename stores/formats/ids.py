@@ -59,16 +59,30 @@ def require_ids(match: IdMatch, every: bool = False) -> None:
 _REMEDY = "check that both files belong to the same dataset and split"
 
 
+def unchanged(name: str) -> str:
+    """Returns `name` itself."""
+    return name
+
+
+def _bare(name: str) -> str:
+    return "".join(letter for letter in name.casefold() if letter.isalnum())
+
+
+ID_CHANGES: tuple[tuple[str, Callable[[str], str]], ...] = (
+    ("without the prefix 'v_'", lambda name: name.removeprefix("v_")),
+    ("without their endings (such as .mp4)", lambda name: name.rsplit(".", 1)[0]),
+    ("without their folders", lambda name: name.rsplit("/", 1)[-1]),
+    ("without leading zeros", lambda name: name.lstrip("0")),
+    ("in lower case", str.lower),
+    ("without case, spaces and punctuation", _bare),
+)
+"""How two files call the same things differently: in words, and what makes both alike."""
+
+
 def _hint(left_ids: tuple[str, ...], right_ids: tuple[str, ...], left: str, right: str) -> str:
-    changes: tuple[tuple[str, Callable[[str], str]], ...] = (
-        ("without the prefix 'v_'", lambda name: name.removeprefix("v_")),
-        ("without their endings (such as .mp4)", lambda name: name.rsplit(".", 1)[0]),
-        ("without their folders", lambda name: name.rsplit("/", 1)[-1]),
-        ("without leading zeros", lambda name: name.lstrip("0")),
-        ("in lower case", str.lower),
-    )
-    for name, change in changes:
+    most, words = 0, ""
+    for name, change in ID_CHANGES:
         num_more = len({change(item) for item in left_ids} & {change(item) for item in right_ids})
-        if num_more:
-            return f"{num_more} more of {left} and {right} would match {name}"
-    return ""
+        if num_more > most:
+            most, words = num_more, name
+    return f"{most} more of {left} and {right} would match {words}" if most else ""

@@ -99,4 +99,5 @@ READER = Reader(
     lambda head: head.is_parquet and head.columns >= {"video_id", "start_seconds", "stop_seconds"},
     truth={"segments": _segments},
     predictions=dict.fromkeys(("segments", "windows", "video_classes"), _segments),
+    layout="the same columns: pandas' to_parquet",
 )

@@ -226,4 +226,5 @@ READER = Reader(
     lambda head: "qid" in head.first_json_object,
     truth={"queries": _annotated, "saliency": _annotated_saliency},
     predictions={"windows": _predicted_windows, "saliency": _predicted_saliency},
+    layout="JSON lines: qid, pred_relevant_windows, pred_saliency_scores",
 )

@@ -11,6 +11,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
+from clipmill.stores.formats.sniff import is_pickle
+
 HEAD_BYTES = 1 << 16
 
 
@@ -26,6 +28,7 @@ class ReadRequest:
         classes: names of the class numbers 1, 2, ..., or the path of a list of them; None: not given.
         truth_path: beside predictions: the file or folder of the ground truth.
         truth: beside predictions: the ground truth's record, for positions that are into its lists.
+        window_weights: file of weights that scores are multiplied by (S-CNN); None: not given.
     """
 
     path: str
@@ -35,6 +38,7 @@ class ReadRequest:
     classes: str | tuple[str, ...] | None = None
     truth_path: str | None = None
     truth: Any = None
+    window_weights: str | None = None
 
 
 class Head:
@@ -58,8 +62,8 @@ class Head:
 
     @cached_property
     def text(self) -> str:
-        """`data` as text without a byte-order mark; empty for Parquet, NumPy and pickled data."""
-        binary = (b"PAR1", b"\x93NUMPY", b"\x80")
+        """`data` as text without a byte-order mark; empty for Parquet, NumPy, MATLAB and pickled data."""
+        binary = (b"PAR1", b"\x93NUMPY", b"MATLAB", b"\x80")
         return "" if self.data.startswith(binary) else self.data.decode("utf-8", "replace").lstrip("\ufeff")
 
     @cached_property
@@ -114,6 +118,11 @@ class Head:
         return frozenset(name.strip().strip('"') for name in self.first_line.split(","))
 
     @cached_property
+    def is_pickle(self) -> bool:
+        """Whether it seems to be pickled data, of any protocol."""
+        return is_pickle(self.data)
+
+    @cached_property
     def is_parquet(self) -> bool:
         """Whether it is a Parquet file."""
         return self.data.startswith(b"PAR1")
@@ -129,7 +138,9 @@ class Reader:
         looks_like: whether a file or folder is of this format, by its content.
         truth, predictions: kind of record (see `records`) to what reads a ground truth, or predictions, into it. What
             the format cannot carry is left out. Each raises FormatError for a file that is something else.
-        takes: keys of the config that mean something for this format: ``subset``, ``inverted``, ``classes``.
+        takes: keys of the config that mean something for this format: ``subset``, ``inverted``, ``classes``,
+            ``window_weights``.
+        layout: how one writes such a file oneself, in a few words; empty where nobody does.
     """
 
     format: str
@@ -138,6 +149,7 @@ class Reader:
     truth: Mapping[str, Callable[[ReadRequest], Any]] = field(default_factory=dict)
     predictions: Mapping[str, Callable[[ReadRequest], Any]] = field(default_factory=dict)
     takes: frozenset[str] = frozenset()
+    layout: str = ""
 
 
 def is_number(text: str) -> bool:

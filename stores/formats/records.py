@@ -58,11 +58,17 @@ class SegmentTable:
         segments: each with class and score where there are such; every video that was looked at is listed.
         ambiguous: intervals that are neither correct nor incorrect (THUMOS14); None: there are none.
         duration_seconds: video id to duration, as far as known.
+        subset: part of the file that these are, where it has parts.
+        elsewhere: ids of its other videos, to their part.
+        notes: what a reader of a score has to know of how the file was read.
     """
 
     segments: Segments
     ambiguous: Segments | None = None
     duration_seconds: Mapping[str, float] = field(default_factory=dict)
+    subset: str | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def ids(self) -> Sequence[str]:
@@ -75,7 +81,13 @@ class SegmentTable:
         if ambiguous is not None:
             ambiguous = replace(ambiguous, video_ids=tuple(rename(ambiguous.video_ids)))
         segments = replace(self.segments, video_ids=tuple(rename(self.segments.video_ids)))
-        return SegmentTable(segments, ambiguous, _renamed(self.duration_seconds, rename))
+        return replace(
+            self,
+            segments=segments,
+            ambiguous=ambiguous,
+            duration_seconds=_renamed(self.duration_seconds, rename),
+            elsewhere=_renamed(self.elsewhere, rename),
+        )
 
     def without_classes(self) -> "SegmentTable":
         """Returns the same segments, all of one class without a name."""

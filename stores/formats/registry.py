@@ -19,6 +19,7 @@ _FORMATS = "clipmill.stores.formats"
 BUILT_IN = {
     "activitynet": f"{_FORMATS}.activitynet:READER",
     "thumos14": f"{_FORMATS}.thumos14:READER",
+    "scnn": f"{_FORMATS}.scnn:READER",
     "csv": f"{_FORMATS}.segments_csv:READER",
     "parquet": f"{_FORMATS}.parquet:READER",
     "charades_sta": f"{_FORMATS}.charades_sta:READER",
@@ -71,10 +72,15 @@ def format_of(path: str | Path, expected: Sequence[str] = ()) -> str:
     if not file.exists():
         raise FormatError(describe("file", str(path), "a file or folder", "nothing there", "check the path"))
     head = Head(file)
-    order = (*expected, *(name for name in names() if name not in expected))
+    # Of pickles only what is expected is looked for: to call one by another format would not say what to do about it.
+    others = [] if head.is_pickle and expected else [name for name in names() if name not in expected]
+    order: list[str] = [*expected, *others]
     for name in order:
         if reader(name).looks_like(head):
             return name
     known = ", ".join(expected or names())
     remedy = "check the path and the kind of file"
+    if head.is_pickle:
+        layouts = [f"{name} ({reader(name).layout})" for name in expected if reader(name).layout]
+        remedy = "a pickle can run code and is never opened here; write it as " + (" or ".join(layouts) or "text")
     raise FormatError(describe("file", str(path), f"a known format ({known})", looks_like(path), remedy))

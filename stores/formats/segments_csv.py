@@ -104,4 +104,5 @@ READER = Reader(
     _looks_like,
     truth={"segments": _segments},
     predictions=dict.fromkeys(("segments", "windows", "video_classes"), _segments),
+    layout="video_id,start_seconds,stop_seconds,label,score",
 )

@@ -2,6 +2,7 @@
 
 import codecs
 import json
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,14 +18,19 @@ _MAGIC = (
     (b"PAR1", "a Parquet file"),
     (b"\x93NUMPY", "a NumPy .npy file"),
     (b"MATLAB 5.0", "a MATLAB .mat file"),
+    (b"MATLAB 7.3", "a MATLAB 7.3 .mat file, to be saved again with -v7"),
     (b"\x89PNG", "a PNG image"),
     (b"\xff\xd8\xff", "a JPEG image"),
     (b"%PDF", "a PDF"),
-    (b"\x80\x02", "a Python pickle"),
-    (b"\x80\x03", "a Python pickle"),
-    (b"\x80\x04", "a Python pickle"),
-    (b"\x80\x05", "a Python pickle"),
 )
+
+
+_PICKLE = re.compile(rb"\x80[\x02-\x05]|\([dlt]p\d+\n|c[\w.]+\n[\w.]+\n")
+
+
+def is_pickle(head: bytes) -> bool:
+    """Returns whether data begins as a Python pickle of any protocol does."""
+    return _PICKLE.match(head) is not None
 
 
 def looks_like(path: str | Path) -> str:
@@ -42,6 +48,8 @@ def looks_like(path: str | Path) -> str:
     for magic, name in _MAGIC:
         if head.startswith(magic):
             return name
+    if is_pickle(head):
+        return "a Python pickle"
     if b"\0" in head[:1024]:
         return "binary data"
     try:

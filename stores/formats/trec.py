@@ -109,4 +109,5 @@ READER = Reader(
     _looks_like,
     truth={"judgements": lambda request: Judgements(read_trec_qrels(request.path))},
     predictions={"rankings": lambda request: Rankings(read_trec_run(request.path).scores)},
+    layout="query Q0 document rank score run",
 )

@@ -60,7 +60,8 @@ def test_items_without_predictions_are_wrong_and_unknown_ones_left_out(tmp_path:
         "cutoffs": [1, 3],
     }
     done = evaluate(tmp_path, config)
-    assert done.run()["metrics"] == {"mean_class_accuracy": pytest.approx(1 / 6), "top1": 0.25, "top3": 0.75}
+    accuracy = pytest.approx(1 / 6)
+    assert done.run()["metrics"] == {"mean_class_accuracy": accuracy, "top1": 0.25, "top3": 0.75, "coverage": 0.75}
     counts = done.run()["counts"]
     assert (counts["num_items"], counts["num_missing"], counts["num_unknown"]) == (4, 1, 1)
     assert "4 items (1 without predictions)" in done.out
@@ -112,7 +113,7 @@ def test_errors_are_told(tmp_path: Path) -> None:
     (tmp_path / "scores.csv").write_text(scores.replace("v1,", "v1,x", 1))
     refused(evaluate(tmp_path, config), "scores.csv line", "a number for each class")
     (tmp_path / "scores.csv").write_text("id,swim,run\nv1,0.1,0.2\n")
-    refused(evaluate(tmp_path, config), "classes", "'archery'", "'run', 'swim'")
+    refused(evaluate(tmp_path, config | {"min_coverage": 0}), "classes", "'archery'", "'run', 'swim'")
     (tmp_path / "scores.csv").write_text("id,archery,run\nclip1,0.1,0.2\n")
     refused(evaluate(tmp_path, config), "60 only in the ground truth", "'clip1'")
     refused(evaluate(tmp_path, config | {"protocol": "activitynet"}), "protocol", "labels", "leave it out")

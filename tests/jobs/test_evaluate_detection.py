@@ -108,6 +108,27 @@ def test_reproduces_the_map_of_scnn_on_thumos14_to_four_digits(shared_data: Path
     assert max(done.run()["baselines"][name]["map@0.1"] for name in ("chance", "blind")) < 0.05
 
 
+def test_thumos14_from_tiou_3_to_7_is_matched_as_activitynet(tmp_path: Path) -> None:
+    config = files(tmp_path)
+    preset = evaluate(tmp_path, config | {"protocol": "thumos14_0.3_to_0.7", "published": "thumos14_0.3_to_0.7"})
+    assert preset.results["protocol"]["tiou_thresholds"] == [0.3, 0.4, 0.5, 0.6, 0.7]
+    assert "TriDet (I3D)" in preset.out
+    assert "0.6927" in preset.out
+    written_out = evaluate(tmp_path, config | {"tiou_thresholds": [0.3, 0.4, 0.5, 0.6, 0.7]})
+    assert preset.run()["metrics"] == written_out.run()["metrics"]
+    # The official kit's matching, and its area below all points, give other numbers.
+    kit = evaluate(tmp_path, config | {"protocol": "thumos14", "tiou_thresholds": [0.3, 0.4, 0.5, 0.6, 0.7]})
+    assert kit.run()["metrics"] != preset.run()["metrics"]
+    refused(evaluate(tmp_path, config | {"protocol": "thumos14_0.3_to_0.7", "ties": "file_order"}), "file_order")
+
+
+def test_every_threshold_that_is_asked_for_is_printed(tmp_path: Path) -> None:
+    thresholds = [round(0.3 + 0.05 * n, 2) for n in range(14)]
+    done = evaluate(tmp_path, files(tmp_path) | {"tiou_thresholds": thresholds})
+    heads = " ".join(line for line in done.out.splitlines() if line.startswith("  run "))
+    assert [name for name in heads.split() if name.startswith("map@")] == [f"map@{value:g}" for value in thresholds]
+
+
 def test_activitynet_detections_score_as_the_metric_does_and_show_baselines_and_interval(tmp_path: Path) -> None:
     config = files(tmp_path)
     done = evaluate(tmp_path, config)
@@ -337,7 +358,7 @@ def test_class_numbers_without_names_ask_for_a_list(tmp_path: Path) -> None:
     (tmp_path / "detections.txt").write_text("one 1 10 1 0.9\none 22 33 2 0.8\n")
     path = str(tmp_path / "detections.txt")
     refused(evaluated(tmp_path, predictions=path), "predictions classes", "detclasslist.txt")
-    done = evaluated(tmp_path, predictions={"file": path, "classes": ["run", "jump"]})
+    done = evaluated(tmp_path, predictions={"file": path, "classes": ["run", "jump"]}, min_coverage=0)
     assert done.run()["counts"]["num_unknown_label"] == 0
 
 

@@ -60,6 +60,39 @@ def test_reproduces_every_highlight_number_of_moment_detr(official: Path, tmp_pa
             assert done.run()["baselines"][baseline][f"map@{level}"] < done.run()["metrics"][f"map@{level}"]
 
 
+def test_recall_and_precision_may_have_other_thresholds_in_one_run(official: Path, tmp_path: Path) -> None:
+    precise = [round(0.5 + 0.05 * n, 2) for n in range(10)]
+    asked = {"iou_thresholds": [0.3, 0.5, 0.7], "map_iou_thresholds": precise}
+    done = evaluate(tmp_path, moment_detr(official, "moments") | {"published": None} | asked)
+    expected = json.loads((official / "sample_val_preds_metrics_raw.json").read_text())["full"]
+    metrics = {name: round(100 * value, 2) for name, value in done.run()["metrics"].items() if value is not None}
+    assert (metrics["r1@0.5"], metrics["r1@0.7"]) == (expected["MR-R1"]["0.5"], expected["MR-R1"]["0.7"])
+    for threshold, value in expected["MR-mAP"].items():
+        assert metrics["map" if threshold == "average" else f"map@{float(threshold):g}"] == value
+    # Recall at 0.3 is in no official file: counted here.
+    answers = [json.loads(line) for line in (official / "sample_val_preds.jsonl").read_text().splitlines()]
+    truth = {
+        record["qid"]: record["relevant_windows"]
+        for record in map(json.loads, (official / "highlight_val_release.jsonl").read_text().splitlines())
+    }
+    found = sum(
+        max(iou(answer["pred_relevant_windows"][0], window) for window in truth[answer["qid"]]) >= 0.3
+        for answer in answers
+    )
+    assert metrics["r1@0.3"] == round(100 * found / len(truth), 2)
+    assert "map@0.3" not in metrics
+    # What was asked for is printed, all of it.
+    heads = " ".join(line for line in done.out.splitlines() if line.startswith("  run "))
+    for name in ("r1@0.3", "r1@0.5", "r1@0.7", *(f"map@{value:g}" for value in precise), "map"):
+        assert f" {name} " in f"{heads} "
+    assert done.results["protocol"]["map_iou_thresholds"] == precise
+
+
+def iou(answer: list[float], window: list[float]) -> float:
+    inside = min(answer[1], window[1]) - max(answer[0], window[0])
+    return max(inside, 0.0) / (max(answer[1], window[1]) - min(answer[0], window[0]))
+
+
 def charades(folder: Path) -> dict[str, Any]:
     (folder / "test.txt").write_text("AAAAA 0.0 10.0##one.\nAAAAA 5.0 20.0##two.\nBBBBB 0.0 4.0##three.\n")
     (folder / "durations.json").write_text('{"AAAAA": 20.0, "BBBBB": 10.0}')
@@ -116,6 +149,7 @@ def test_real_charades_baselines_are_those_of_the_metric(shared_data: Path, tmp_
         "ground_truth": {"file": str(folder / "charades_sta_test.txt"), "durations": str(folder / "charades.json")},
         "predictions": str(tmp_path / "answers.csv"),
         "published": "charades_sta",
+        "min_coverage": 0,
     }
     done = evaluate(tmp_path, config)
     assert done.run()["baselines"]["span"]["r1@0.5"] == pytest.approx(0.307, abs=0.003)

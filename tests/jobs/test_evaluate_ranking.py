@@ -38,6 +38,21 @@ def printed(path: Path) -> dict[str, dict[str, str]]:
     return values
 
 
+def test_every_measure_that_is_asked_for_is_printed(shared_data: Path, tmp_path: Path) -> None:
+    folder = shared_data / "evaluation" / "trec_eval"
+    config = {
+        "task": "ranking",
+        "ground_truth": str(folder / "qrels.test"),
+        "predictions": str(folder / "results.test"),
+        "measures": ["official", "ndcg_cut_7", "success"],
+        "resamples": 20,
+    }
+    done = evaluate(tmp_path, config)
+    printed = {name for line in done.out.splitlines() if line.startswith("  run ") for name in line.split()}
+    official = {line.split()[0] for line in (folder / "out.test").read_text().splitlines()} - {"runid"}
+    assert official | {"ndcg_cut_7", "success_1", "success_5", "success_10"} <= printed
+
+
 def test_reproduces_trec_evals_own_output_without_options(official: Path, tmp_path: Path) -> None:
     done = evaluate(tmp_path, trec(official))
     metrics = done.run()["metrics"]
@@ -179,7 +194,7 @@ def test_revisited_protocols_leave_out_junk_and_queries_without_positives(tmp_pa
     assert done.run()["counts"]["easy:num_scored"] == 1
     rectangle = evaluate(tmp_path, revisited(tmp_path) | {"ap": "rectangle", "protocols": ["easy"]}).run()["metrics"]
     assert rectangle == {"easy:map": pytest.approx(0.541667, abs=1e-6)} | {
-        name: rectangle[name] for name in ("easy:mp@1", "easy:mp@5", "easy:mp@10")
+        name: rectangle[name] for name in ("easy:mp@1", "easy:mp@5", "easy:mp@10", "coverage")
     }
     assert 0 < done.run()["baselines"]["chance"]["medium:map"] < 1
 

@@ -39,7 +39,7 @@ def test_ranked_clips_score_as_published(tmp_path: Path) -> None:
     run = done.run()
     # The repeated x.mp4 takes one place: a/01 at rank 1, b at 3, c at 5.
     query_0 = (1 + 2 / 3 + 3 / 5) / 3
-    assert run["metrics"] == {"map@100": pytest.approx(query_0 / 2), "p@1": 0.5}
+    assert run["metrics"] == {"map@100": pytest.approx(query_0 / 2), "p@1": 0.5, "coverage": 0.5}
     assert run["units"] == {
         "kind": "query", "ids": ["0", "1"], "values": {"map@100": [pytest.approx(query_0), 0.0], "p@1": [1.0, 0.0]},
     }  # fmt: skip
@@ -73,7 +73,7 @@ def test_chance_is_exact_where_the_size_of_the_collection_is_known(tmp_path: Pat
 )
 def test_seconds_score_by_their_jaccard_index(tmp_path: Path, reported: str, expected: float) -> None:
     run = scenes(tmp_path, reported, protocol="seconds").run()
-    assert run["metrics"] == {"jaccard": pytest.approx(expected / 2)}
+    assert run["metrics"] == {"jaccard": pytest.approx(expected / 2), "coverage": 0.5}
     assert run["counts"]["num_without_report"] == 1
 
 

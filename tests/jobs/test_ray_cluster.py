@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,8 @@ from tests.held_builds import LIMIT_SECONDS, MARK, build_config, environment, he
 
 pytestmark = pytest.mark.ray
 
+Done = subprocess.CompletedProcess[str]
+
 TOKEN = "0123456789abcdef" * 2
 SQUEEZENET = {"squeezenet": {"sampling": {"fps": 5}, "weights": {"random": 0}}}
 
@@ -29,18 +32,24 @@ class Head:
         self.mark, self._root = mark, root
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--node-ip-address=127.0.0.1"]
         command += ["--port=0", "--num-cpus=2", "--include-dashboard=false", "--disable-usage-stats"]
+        until = time.monotonic() + LIMIT_SECONDS
+        # Ray gives its own start half a minute, which is too little on a busy machine.
+        while (done := self._start(command)).returncode != 0:
+            assert time.monotonic() < until, done.stdout + done.stderr
+            self.kill()
+        self.address = (root / "ray_current_cluster").read_text().strip()
+
+    def _start(self, command: list[str]) -> Done:
         # Elsewhere, so that a relative path means nothing there. (Paths of sockets are short.)
-        done = subprocess.run(
-            [*command, f"--temp-dir={root}"],
+        return subprocess.run(
+            [*command, f"--temp-dir={self._root}"],
             cwd="/",
-            env=environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, **{MARK: mark}),
+            env=environment(RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN, **{MARK: self.mark}),
             capture_output=True,
             text=True,
             timeout=LIMIT_SECONDS,
             check=False,
         )
-        assert done.returncode == 0, done.stdout + done.stderr
-        self.address = (root / "ray_current_cluster").read_text().strip()
 
     def kill(self) -> None:
         """Ends every process of it at once."""
@@ -58,9 +67,6 @@ def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
         yield started
     finally:
         started.kill()
-
-
-Done = subprocess.CompletedProcess[str]
 
 
 def build(root: Path, engine: dict[str, Any], features: Any = None, **values: str) -> Done:
@@ -109,8 +115,7 @@ def test_a_node_without_a_package(head: Head, tmp_path: Path) -> None:
 def test_a_device_that_the_node_lacks(head: Head, tmp_path: Path) -> None:
     engine = {"address": head.address, "device": "cuda:7"}
     line = line_of(build(tmp_path, engine, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN), 2)
-    assert "cuda:7" in line
-    assert "dead" not in line
+    assert line == "clipmill: engine device: expected a CUDA GPU, got none on this machine; use device: auto or cpu"
 
 
 def test_a_store_that_the_node_does_not_see(head: Head, tmp_path: Path) -> None:

@@ -320,10 +320,14 @@ def test_clean_deletes_what_no_commit_names_and_nothing_else(store: Path) -> Non
     shutil.copytree(shard, orphan)
     killed = store / "commits" / shard.parent.name / ".half.parquet.0123456789ab.tmp"
     killed.write_bytes(b"a write that was killed")
-    garbage = sorted(path.relative_to(store).as_posix() for path in [killed, *orphan.rglob("*")] if path.is_file())
+    at_root = store / ".store.json.0123456789ab.tmp"
+    at_root.write_bytes(b"another")
+    paths = [killed, at_root, *orphan.rglob("*")]
+    garbage = sorted(path.relative_to(store).as_posix() for path in paths if path.is_file())
     num_bytes = sum((store / path).stat().st_size for path in garbage)
 
-    data = {"store": str(store), "num_bytes": num_bytes, "paths": garbage}
+    nothing_removed = {"num_removed_videos": 0, "num_commits_changed": 0, "problems": []}
+    data = {"store": str(store), "num_bytes": num_bytes, "paths": garbage, **nothing_removed}
     assert result("clean", str(store), "--dry-run") == data | {"dry_run": True}
     assert digests(store).keys() == before.keys() | set(garbage)
     assert result("clean", str(store)) == data | {"dry_run": False}

@@ -14,6 +14,8 @@ import yaml
 from clipmill.jobs.log_file import LogFile, LoggedStream
 from clipmill.jobs.runs import run_runs
 from clipmill.jobs.watch import watch
+from clipmill.pipelines.features.run_records import recorded_end
+from clipmill.schemas.errors import EngineError, UsageError
 from clipmill.stores.store import Store
 from tests.command_line import clipmill, refused, result
 from tests.encoded_videos import encode_video
@@ -133,15 +135,38 @@ def test_a_killed_run_an_old_one_and_one_that_failed(tmp_path: Path) -> None:
     store.write_run_file("20260101T000000000-aaaa", "report.json", json.dumps(old))
     store.write_run_file("20260102T000000000-aaaa", "run.json", json.dumps({"user": "u", "engine": "local"}))
     store.write_run_file("20260102T000000000-aaaa", "heartbeat.json", json.dumps({"number": 7, "at": "then"}))
+    features = [{"num_imported": 3}, {"num_imported": 4}]
+    imported = {"num_items": 5, "seconds": 61.5, "features": features}
+    store.write_run_file("20260101T000001000-aaaa", "import.json", json.dumps(imported))
     ended = {"exit_code": 4, "ended_by": "error", "message": "store: no answer", "seconds": 5.0}
     store.write_run_file("20260103T000000000-aaaa", "end.json", json.dumps(ended))
     outcome = run_runs(store.url, 0)
-    assert [item["exit_code"] for item in outcome.data["runs"]] == [3, None, 4]
+    assert [item["exit_code"] for item in outcome.data["runs"]] == [3, 0, None, 4]
     lines = outcome.text.splitlines()
     assert lines[2].split()[-2:] == ["01:30", "3"]
-    assert lines[3].endswith("no end recorded, last heartbeat then")
-    assert lines[4].endswith("4 error")
-    assert lines[5] == "  20260103T000000000-aaaa: store: no answer"
+    assert lines[3].split()[-7:] == ["import", "-", "5", "7", "-", "01:02", "0"]
+    assert lines[4].endswith("no end recorded, last heartbeat then")
+    assert lines[5].endswith("4 error")
+    assert lines[6] == "  20260103T000000000-aaaa: store: no answer"
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "ended_by"),
+    [
+        (EngineError("engine ray: all dead\nmore"), 4, "error"),
+        (KeyboardInterrupt(), 4, "interrupted"),
+        (UsageError("weights x: none"), 2, "error"),
+        (RuntimeError("https://user:hunter2@host/ is wrong"), 1, "error"),
+    ],
+)
+def test_a_run_records_the_error_that_ends_it(error: BaseException, code: int, ended_by: str, tmp_path: Path) -> None:
+    store = Store.create(str(tmp_path / "store"), "zarr", "d")
+    with pytest.raises(type(error)), recorded_end(store, RUN):
+        raise error
+    [run] = run_runs(store.url, 0).data["runs"]
+    assert (run["exit_code"], run["ended_by"]) == (code, ended_by)
+    assert "hunter2" not in json.dumps(run)
+    assert "more" not in json.dumps(run)
 
 
 # Following a run.

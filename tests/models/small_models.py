@@ -27,11 +27,22 @@ SMALL: dict[str, dict[str, Any]] = {
         "bimodal_dims": [6, 4],
         "greedy": False,
     },
+    "ci_mha": {"dim": 8, "num_heads": 2, "max_steps": 6, "max_words": 3, "word_dim": 6},
     "ccl": {"layer_dims": [16, 12], "correlated_dim": 12, "category_dims": [12, 12], "common_dim": 8},
     "dscmr": {"hidden_dim": 16, "common_dim": 8},
     "dspe": {"hidden_dim": 16, "embedding_dim": 8},
+    "excl": {"dim": 8, "max_steps": 6, "max_words": 3, "word_dim": 6},
     "map_ivr": {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "decoder_hidden": [16], "video_hidden": [16]},
     "sdml": {"subspace_dim": 8, "hidden": [16]},
+    "semart": {"words": "all", "min_comment_count": 1, "embedding_dim": 8},
+    "semart_cca": {"words": "all", "min_comment_count": 1, "components": 2, "ridges": [0.1]},
+    "shot_embedding": {"max_frames": 6},
+    "similarity_network": {
+        "hidden_dims": [16, 16],
+        "pairs_per_item": 4,
+        "difficult_margin": 0.2,
+        "initial_deviation": 0.3,
+    },
 }
 """Options that make a model small, where its own are not."""
 

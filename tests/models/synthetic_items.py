@@ -26,6 +26,12 @@ def synthetic_items(inputs: Mapping[str, Input], num_labels: int = 4, per_label:
         else:
             rows[name] = _vectors(kind, label, num_labels, random)
     place = np.arange(len(label)) % per_label
+    targets = {}
+    if isinstance(inputs.get("video"), Sequence) and "query" in inputs:
+        # A moment of each label's own share of its video.
+        lengths = rows["video"].lengths()
+        first = label * lengths // (2 * num_labels)
+        targets["span"] = np.stack([first, first + (lengths - first - 1) // 2], axis=1).astype(np.int64)
     video_ids = tuple(f"class {code}/video {number:03d}.mp4" for number, code in enumerate(label))
     dims = {name: len(vocabularies[name]) + 2 if name in vocabularies else DIM for name in inputs}
     return Items(
@@ -41,6 +47,7 @@ def synthetic_items(inputs: Mapping[str, Input], num_labels: int = 4, per_label:
         vocabularies=vocabularies,
         store_url="somewhere/store",
         dataset="synthetic",
+        targets=targets,
     )
 
 

@@ -41,7 +41,10 @@ FORMS: list[Form] = [
     *((name, {}) for name in registry.BUILT_IN),
     ("cmdn", {"greedy": True}),
     ("ccl", {"parts": True, "max_parts": 4, "joint_dim": 12}),
+    ("ci_mha", {"fusion": "seq"}),
     ("apivr", {"form": "released", "num_proposals": 6}),
+    ("semart", {"form": "amd"}),
+    ("shot_embedding", {"encoder": "gru", "start": "random", "embedding_dim": 8}),
 ]
 LEARNING = [form for form in FORMS if not registry.registration(form[0]).card.closed_form]
 SOLVED = [form for form in FORMS if registry.registration(form[0]).card.closed_form]

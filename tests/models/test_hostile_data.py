@@ -32,9 +32,13 @@ def keep(train: Callable[[Items, np.ndarray], np.ndarray]) -> Spoil:
 
 
 def rows(change: Callable[[np.ndarray], np.ndarray]) -> Spoil:
-    """Changes the rows of all inputs."""
+    """Changes the rows of all inputs that are numbers; words stay what they are."""
     return lambda items: replace(
-        items, inputs={name: replace(given, values=change(given.values)) for name, given in items.inputs.items()}
+        items,
+        inputs={
+            name: replace(given, values=change(given.values)) if given.values.ndim == 2 else given
+            for name, given in items.inputs.items()
+        },
     )
 
 

@@ -14,9 +14,10 @@ import pytest
 import torch
 
 from clipmill.models import registry
-from clipmill.models.base import Embeds, ModelCard, Registration, ScoresPairs, resolved_loop
+from clipmill.models.base import Embeds, Localises, ModelCard, Registration, ScoresPairs, resolved_loop
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.embedding import embed
+from clipmill.models.localising import localise
 from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.training.parallel import OneProcess
 from clipmill.pipelines.training.train import TrainReport, train_items
@@ -24,7 +25,7 @@ from clipmill.pipelines.training.worker import EpochDone, TrainJob, start
 from clipmill.schemas.config import LoopConfig, TrainConfig
 from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
-from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Hamming, PairScore
+from clipmill.schemas.spaces import BestOfSamples, Combined, Cosine, Hamming, PairScore, Reranked
 from tests.models.small_models import SMALL, as_double
 from tests.models.synthetic_items import synthetic_items
 from tests.pipelines.training.test_training_loop import training_of
@@ -82,7 +83,8 @@ def test_a_card_is_plain_data(name: str) -> None:
     assert json.dumps(dict(card.loop))
     assert card.source
     assert resolved_loop(card, LoopConfig()).model_dump().items() >= dict(card.loop).items()
-    assert set(card.sides["query"]) | set(card.sides["gallery"]) <= set(card.inputs)
+    assert {name for side in card.sides.values() for name in side} <= set(card.inputs)
+    assert bool(card.sides) == (card.task == "retrieval")
 
 
 def test_losses_are_finite_and_of_each_item_unless_they_couple_the_batch(name: str, tmp_path: Path) -> None:
@@ -129,6 +131,8 @@ def test_no_loss_depends_on_what_only_fills_up(name: str, tmp_path: Path) -> Non
 
 
 def test_an_embedding_does_not_depend_on_the_batch(name: str, tmp_path: Path) -> None:
+    if card_of(name).task != "retrieval":
+        pytest.skip("no model of retrieval")
     items = synthetic_items(card_of(name).inputs)
     model = fresh(name, items, tmp_path)
     assert isinstance(model.model, Embeds)
@@ -140,7 +144,31 @@ def test_an_embedding_does_not_depend_on_the_batch(name: str, tmp_path: Path) ->
                 np.testing.assert_allclose(values[0], whole[key][one], rtol=2e-5, atol=2e-6, err_msg=key)
 
 
+def test_what_is_localised_does_not_depend_on_the_batch(name: str, tmp_path: Path) -> None:
+    if card_of(name).task != "moments":
+        pytest.skip("no model of moments")
+    items = synthetic_items(card_of(name).inputs)
+    model = fresh(name, items, tmp_path)
+    assert isinstance(model.model, Localises)
+    steps, score = localise(model, items.inputs, num_answers=4)
+    lengths = items.inputs["video"].lengths()
+    assert steps.shape == (len(items), 4, 2)
+    there = np.isfinite(score)
+    assert there[:, 0].all()
+    assert (there.sum(axis=1) == np.minimum(4, lengths * (lengths + 1) // 2)).all()
+    assert (score[:, 0] == score.max(axis=1)).all()
+    begin, end = steps[..., 0][there], steps[..., 1][there]
+    assert ((begin >= 0) & (begin < end) & (end <= np.repeat(lengths, there.sum(axis=1)))).all()
+    for one in (0, 17):
+        alone, own = localise(model, {key: rows.take(np.array([one])) for key, rows in items.inputs.items()}, 4)
+        known = there[one]
+        np.testing.assert_array_equal(alone[0][: known.sum()], steps[one][known])
+        np.testing.assert_allclose(own[0][: known.sum()], score[one][known], rtol=2e-5)
+
+
 def test_every_space_can_be_computed(name: str, tmp_path: Path) -> None:
+    if card_of(name).task != "retrieval":
+        pytest.skip("no model of retrieval")
     items = synthetic_items(card_of(name).inputs)
     model = fresh(name, items, tmp_path)
     queries, gallery = (embed(model, side, items.inputs) for side in ("query", "gallery"))
@@ -149,8 +177,9 @@ def test_every_space_can_be_computed(name: str, tmp_path: Path) -> None:
     for space in spaces.values():
         if isinstance(space, Combined):
             assert set(space.weights) <= set(spaces)
-        elif isinstance(space, PairScore):
+        elif isinstance(space, PairScore | Reranked):
             assert isinstance(model.model, ScoresPairs)
+            assert isinstance(space, PairScore) or space.first in spaces
             sides = [{key: torch.from_numpy(value) for key, value in side.items()} for side in (queries, gallery)]
             assert model.model.score(*sides).shape == (len(items), len(items))
         else:

@@ -22,14 +22,19 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
     "acmr": [("two steps, one hinge a batch", {"projector_steps": 2, "hinge": "batch"})],
     "apivr": [("released", {"form": "released", "num_proposals": 6})],
     "ccl": [("parts", {"parts": True, "max_parts": 4, "joint_dim": 12})],
+    "ci_mha": [(fusion, {"fusion": fusion}) for fusion in ("pad", "back", "seq")]
+    + [("MHA", {"cross_attention": "one_way", "segmentation_weight": 0.0})],
     "cmdn": [("greedy", {"greedy": True})],
+    "semart": [("amd", {"form": "amd"})],
+    "shot_embedding": [("random GRU", {"encoder": "gru", "start": "random", "embedding_dim": 8})],
+    "excl": [("mlp", {"predictor": "mlp"}), ("conditioned", {"predictor": "conditioned"})],
     "dspe": [("pairs", {"positives": "pair"}), ("no dropout", {"dropout": 0.0})],
 }
 """Options of a model under which other code runs."""
 
 LEARNING = [name for name in registry.BUILT_IN if not registry.registration(name).card.closed_form]
 CASES = [(name, "", {}) for name in LEARNING] + [(name, *form) for name in LEARNING for form in VARIANTS.get(name, [])]
-EPOCHS = {"ccl": 4, "cmdn": 7}
+EPOCHS = {"ccl": 4, "cmdn": 7, "similarity_network": 5}
 """As many as there are phases; of others two."""
 
 

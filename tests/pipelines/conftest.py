@@ -1,5 +1,6 @@
 """Small stores whose rows are given by hand."""
 
+import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -20,7 +21,8 @@ WriteFeature = Callable[..., Recipe]
 
 def stored_video(video_id: str, label: str | None, split: str | None = None, *segments: Segment) -> Video:
     """A manifest entry whose bytes need not exist."""
-    return Video(video_id, f"{video_id}.mp4", fingerprint="f" * 32, label=label, split=split, segments=segments)
+    fingerprint = hashlib.blake2b(video_id.encode(), digest_size=16).hexdigest()
+    return Video(video_id, f"{video_id}.mp4", fingerprint, label=label, split=split, segments=segments)
 
 
 def rows_of(values: npt.ArrayLike, clip: npt.ArrayLike | None = None, mask: npt.ArrayLike | None = None) -> Rows:

@@ -1,5 +1,6 @@
 """Recipes: what belongs to their identity, what does not, and fingerprints that must never change."""
 
+import pickle
 from typing import Any
 
 import pytest
@@ -206,3 +207,15 @@ def test_the_options_of_shots_are_part_of_the_fingerprint(options: dict[str, Any
 def test_an_unknown_option_of_shots_names_the_near_one() -> None:
     with pytest.raises(ConfigError, match="options.treshold: unknown key; did you mean 'threshold'"):
         validate(ClipRule, {"from": "shots", "options": {"treshold": 0.3}}, "config")
+
+
+@pytest.mark.parametrize("copied", ["model_copy", "deep", "pickled"])
+def test_a_copy_with_changes_has_a_fingerprint_of_its_own(copied: str) -> None:
+    recipe = c3d()
+    before = recipe.fingerprint
+    changed = recipe.model_copy(update={"layer": "fc7"}, deep=copied == "deep")
+    if copied == "pickled":
+        changed = pickle.loads(pickle.dumps(changed))
+    assert changed.fingerprint == c3d(layer="fc7").fingerprint != before
+    assert recipe.fingerprint == before
+    assert changed == c3d(layer="fc7")

@@ -1,6 +1,7 @@
 """Exports, read back by the libraries they are meant for."""
 
 import csv
+import os
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +54,7 @@ def test_hdf5_has_a_group_per_video(exported: tuple[Feature, dict[str, Rows]], t
 
 
 def test_hdf5_groups_are_named_by_the_id_itself_wherever_that_is_clear() -> None:
-    ids = ["a/b.mp4", "a", "c/d.mp4", "e//f", "/g", "h/.", "i%", "."]
+    ids = ["a/b.mp4", "a", "c/d.mp4", "e//f", "/g", "h/.", "i%", ".", "j/../k", ".."]
     names = group_names(ids)
     assert {id for id in ids if names[id] == id} == {"a", "c/d.mp4"}
     assert names["a/b.mp4"] == "a%2Fb%2Emp4"
@@ -117,6 +118,62 @@ def test_a_feature_without_rows_exports_as_nothing(
     report = export_feature(FeatureStore(store.url)["c3d"], format, str(tmp_path / "out"))
     assert report == {"format": format, "num_videos": 0, "num_rows": 0}
     assert (tmp_path / "out").exists()
+
+
+HOSTILE = (
+    """.. ../up ../../../up.mp4 a/../../b /abs/c.mp4 //d ./e f/./g h//i j/ . ... ~ -k l\\..\\m "t" u,v .hidden
+w/.hidden %2e%2e/x index.csv values""".split()
+    + ["n\no", "p\rq", "r\ts"]
+)
+
+
+@pytest.mark.parametrize("format", ["hdf5", "npy", "parquet", "zarr"])
+def test_ids_that_look_like_paths_come_back_whole_and_nothing_lands_outside(
+    format: str, tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
+) -> None:
+    store = Store.create(str(tmp_path / "store"), "zarr", "d")
+    rows = {id: make_rows(n % 3 + 1, seed=n) for n, id in enumerate(HOSTILE)}
+    videos = {Video(id, f"/{n}", f"f{n}"): rows[id] for n, id in enumerate(HOSTILE)}
+    commit(store, make_recipe(), "k", videos)
+    store.write_manifest("r1", list(videos))
+    before = {path for path in tmp_path.rglob("*")}
+    out = tmp_path / "one" / "two" / "out"
+    export_feature(FeatureStore(store.url)["c3d"], format, str(out))
+    made = {path for path in tmp_path.rglob("*")} - before
+    assert all(path in (tmp_path / "one", out.parent, out) or out in path.parents for path in made)
+    found = _values_by_id(format, out)
+    assert found.keys() == rows.keys()
+    for video_id, expected in rows.items():
+        np.testing.assert_array_equal(found[video_id], expected.values)
+
+
+def _values_by_id(format: str, out: Path) -> dict[str, np.ndarray]:
+    found: dict[str, np.ndarray] = {}
+    if format == "hdf5":
+        with h5py.File(out) as file:
+
+            def visit(name: str, item: Any) -> None:
+                assert not {"", ".", ".."} & set(name.split("/"))
+                if "video_id" in item.attrs:
+                    found[item.attrs["video_id"]] = item["values"][...]
+
+            file.visititems(visit)
+    elif format == "npy":
+        with open(out / "index.csv", newline="", encoding="utf-8") as file:
+            for line in csv.DictReader(file):
+                assert os.path.basename(line["file"]) == line["file"]
+                found[line["video_id"]] = np.load(out / line["file"], allow_pickle=False)
+    elif format == "parquet":
+        table = pq.read_table(out)
+        values = np.array(table.column("values").to_pylist(), np.float32)
+        ids = np.array(table.column("video_id").to_pylist(), object)
+        found |= {video_id: values[ids == video_id] for video_id in ids}
+    else:
+        group = zarr.open_group(str(out), mode="r")
+        bounds = zip(group["row_start"][...], group["row_stop"][...], strict=True)
+        for video_id, (start, stop) in zip(group.attrs["video_ids"], bounds, strict=True):
+            found[video_id] = group["values"][start:stop]
+    return found
 
 
 def test_an_unknown_format_an_existing_path_and_a_url_are_refused(

@@ -255,9 +255,9 @@ def test_a_catalog_changes_nothing_but_the_number_of_objects_read(
     read: list[str] = []
     original = Store.read_table
 
-    def counting(self: Store, path: str) -> pa.Table:
+    def counting(self: Store, path: str, columns: Any = None) -> pa.Table:
         read.append(path)
-        return original(self, path)
+        return original(self, path, columns)
 
     monkeypatch.setattr(Store, "read_table", counting)
     assert store.commits().equals(before)

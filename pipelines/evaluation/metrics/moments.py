@@ -45,10 +45,11 @@ class MomentScore:
         thresholds: T IoU thresholds.
         recall: ``float64[len(at), T]``.
         mean_iou: of the best-ranked prediction.
-        average_precision: ``float64[T]``, mAP at each threshold.
+        average_precision: ``float64[P]``, mAP at each of `map_thresholds`.
         num_queries: queries scored.
         num_missing: of those, how many have no prediction.
         num_unknown: predicted queries without ground truth; left out.
+        map_thresholds: P IoU thresholds of average precision; they may be others than those of R@n.
     """
 
     at: tuple[int, ...]
@@ -60,10 +61,11 @@ class MomentScore:
     num_queries: int
     num_missing: int
     num_unknown: int
+    map_thresholds: tuple[float, ...]
 
     @property
     def average(self) -> float:
-        """mAP averaged over the thresholds."""
+        """mAP averaged over its thresholds."""
         return float(self.average_precision.mean())
 
     def recall_at(self, n: int, threshold: float) -> float:
@@ -102,13 +104,14 @@ class Moments:
 
     Attributes:
         at: n of R@n.
-        thresholds: IoU thresholds.
+        thresholds: IoU thresholds of R@n, and of average precision where `map_thresholds` is None.
         as_listed: the first n are those listed first, whatever their scores, as Moment-DETR's tool takes them; average
             precision then ranks the first `max_windows` listed by score.
         strict: count ``IoU > m`` instead of ``IoU >= m`` (R@n alone; 2D-TAN).
         max_windows: predictions of a query that average precision reads; None: all.
         length_seconds: keep the ground-truth windows that are longer than the first and at most as long as the second;
             queries left without any are not scored (QVHighlights' short, middle and long).
+        map_thresholds: IoU thresholds of average precision alone; None: those of R@n.
     """
 
     at: tuple[int, ...] = (1, 5)
@@ -117,7 +120,13 @@ class Moments:
     as_listed: bool = False
     max_windows: int | None = 10
     length_seconds: tuple[float, float] | None = None
+    map_thresholds: tuple[float, ...] | None = None
     blocks: tuple[ScoredQueries, ...] = field(default=())
+
+    @property
+    def precision_thresholds(self) -> tuple[float, ...]:
+        """IoU thresholds of average precision."""
+        return self.thresholds if self.map_thresholds is None else self.map_thresholds
 
     def update(self, ground_truth: Segments, predictions: Segments) -> "Moments":
         """Returns the state with some queries added.
@@ -159,7 +168,7 @@ class Moments:
 
     def per_query(self) -> tuple[tuple[str, ...], Floats, Floats]:
         """Returns query ids ascending, their best IoU of the first and within each n ``[Q, 1 + len(at)]`` and their
-        AP ``[Q, T]``.
+        AP ``[Q, P]``.
 
         Raises:
             UsageError: a query was given in more than one update.
@@ -170,7 +179,9 @@ class Moments:
             if names[first] == names[second]:
                 raise UsageError(f"query {names[first]}: expected it in one update, got two; cut the work by query")
         best = np.concatenate([np.zeros((0, 1 + len(self.at))), *(block.best_iou for block in self.blocks)])
-        each = np.concatenate([np.zeros((0, len(self.thresholds))), *(b.average_precision for b in self.blocks)])
+        each = np.concatenate(
+            [np.zeros((0, len(self.precision_thresholds))), *(b.average_precision for b in self.blocks)]
+        )
         return tuple(names[row] for row in order), best[order], each[order]
 
     def result(self) -> MomentScore:
@@ -195,6 +206,7 @@ class Moments:
                 len(names),
                 sum(int(block.missing.sum()) for block in self.blocks),
                 sum(block.num_unknown for block in self.blocks),
+                self.precision_thresholds,
             )
 
     def _scored(self, ground_truth: Segments) -> tuple[tuple[str, ...], Segments]:
@@ -225,8 +237,8 @@ class Moments:
         who, target, overlap = overlapping(known, last_first, query, last_first.video)
         num_positive = np.bincount(truth.video, minlength=num_queries)
         values = []
-        for threshold in self.thresholds:
+        for threshold in self.precision_thresholds:
             good = overlap >= threshold
             hit, _ = claim(who[good], target[good], len(truth))
             values.append(group_average_precision(place[hit], query[hit], num_positive))
-        return np.array(values).reshape(len(self.thresholds), num_queries).T
+        return np.array(values).reshape(len(self.precision_thresholds), num_queries).T

@@ -11,6 +11,7 @@ items stand before each. Keys (`retrieval_rank`) are unique integers made of def
 the outcome depends neither on how the work was cut nor on which worker did which part.
 """
 
+import concurrent.futures
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,8 +28,9 @@ from clipmill.pipelines.evaluation.retrieval.exclusion import Exclusion
 from clipmill.pipelines.evaluation.retrieval.relevance import Relevance
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer, Side
 from clipmill.pipelines.evaluation.retrieval.scores import BlockScores
+from clipmill.pipelines.worker_errors import first_cause, first_line
 from clipmill.schemas.arrays import Ints, Keys
-from clipmill.schemas.errors import EngineError, UsageError, describe
+from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe
 
 Ties = npt.NDArray[np.uint32]
 Scorers = Mapping[str, Scorer | Combined]
@@ -188,7 +190,34 @@ def computing(address: str | None, threads: int | None = None, connect_seconds: 
         except TimeoutError:
             remedy = f"start one with 'dask worker {address}'"
             raise EngineError(describe("dask", address, "at least one worker", "none", remedy)) from None
-        yield Computing(lambda task: client.compute(task, sync=True), sum(client.nthreads().values()))
+        yield Computing(lambda task: _computed(client, task, address), sum(client.nthreads().values()))
+
+
+def _computed(client: Any, task: Any, address: str) -> Any:
+    """Returns a Dask object's value, computed on a cluster.
+
+    Raises:
+        UsageError: the workers lack what this machine has: a package, or a store's folder.
+        EngineError: the scheduler or too many workers are lost.
+    """
+    import distributed
+
+    try:
+        return client.compute(task, sync=True)
+    except ClipmillError:
+        raise
+    except FileNotFoundError as error:
+        remedy = "let them share the store's folder, or give it as a URL"
+        raise UsageError(describe("dask", address, "workers that see the store", str(error), remedy)) from None
+    except (OSError, TimeoutError, distributed.KilledWorker, concurrent.futures.CancelledError) as error:
+        got = first_line(error)
+        remedy = "see that scheduler and workers run, and run the same command again"
+        raise EngineError(describe("dask", address, "a cluster that goes on", got, remedy)) from None
+    except Exception as error:
+        cause = first_cause(error)
+        if cause is None:
+            raise
+        raise cause from None
 
 
 def find(

@@ -43,6 +43,7 @@ from clipmill.pipelines.evaluation.retrieval.blocks import (
 )
 from clipmill.pipelines.evaluation.retrieval.exclusion import Exclude, Exclusion, RankedRelevance
 from clipmill.pipelines.evaluation.retrieval.relevance import ByLabel, Relevance, by_judgement
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked, check_reranked, rerank
 from clipmill.pipelines.evaluation.retrieval.scorers import Block, Combined, Scorer
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.errors import UsageError, describe, near
@@ -171,7 +172,7 @@ class RetrievalResult:
 def evaluate_retrieval(
     queries: Queries,
     gallery: Gallery,
-    scorers: Mapping[str, Scorer | Combined],
+    scorers: Mapping[str, Scorer | Combined | Reranked],
     cutoffs: Sequence[int] = CUTOFFS,
     *,
     prepare: Callable[[Block], Block] | None = None,
@@ -188,7 +189,8 @@ def evaluate_retrieval(
     """Returns the metrics of every space, the same bits however the work is cut (`scorers` on rounding).
 
     Args:
-        scorers: by space; a `Combined` space is made of the others' scores. Order is kept in the result.
+        scorers: by space; a `Combined` space is made of the others' scores, a `Reranked` one of another's best. The
+            result keeps their order.
         cutoffs: K of the metrics.
         prepare: turns a block of query vectors into what the scorers read, once per block: encoding, decoding samples.
         qrels: query id to gallery id to judgement; given, they decide what is relevant, not the labels.
@@ -203,8 +205,8 @@ def evaluate_retrieval(
 
     Raises:
         UsageError: nothing to search with or in, a missing label, an id twice, lengths that differ, no space, a bad
-            cut-off, judgements of other ids, full ranks of an approximate search, scores that are NaN, or videos that
-            are not known and to be excluded.
+            cut-off, judgements of other ids, full ranks or re-ranking of an approximate search, scores that are NaN, or
+            videos that are not known and to be excluded.
         EngineError: the Dask scheduler cannot be reached.
     """
     started = time.perf_counter()
@@ -215,6 +217,7 @@ def evaluate_retrieval(
     if approximate is not None and full_ranks:
         remedy = "leave full_ranks out, or search exactly"
         raise UsageError(describe("evaluation", "full_ranks", "an exact search", "an approximate one", remedy))
+    plain, reranked = _with_reranked(scorers, approximate)
     items = _gallery_chunk(queries, gallery)
     labels = _labels("queries", queries, qrels is None), _labels("gallery", gallery, qrels is None)
     relevance: Relevance
@@ -230,15 +233,23 @@ def evaluate_retrieval(
     with computing(dask_address, threads) as workers:
         if approximate is None:
             wanted = relevance if with_ranks else None
-            matches = find(
-                queries.vectors, items, wanted, scorers, cutoffs[-1], block_sizes, workers, prepare, exclusion
-            )
+            most = max([cutoffs[-1], *(space.k for space in reranked.values())])
+            matches = find(queries.vectors, items, wanted, plain, most, block_sizes, workers, prepare, exclusion)
             if with_ranks:
                 limits = {space: [_limits(keys) for keys in item.relevant] for space, item in matches.items()}
-                counts = count_before(queries.vectors, items, scorers, limits, block_sizes, workers, prepare, exclusion)
+                counts = count_before(queries.vectors, items, plain, limits, block_sizes, workers, prepare, exclusion)
+            for name, space in reranked.items():
+                before = None if counts is None else counts[space.first]
+                again, after = rerank(
+                    space, queries.vectors, items, matches[space.first], before, block_sizes, workers, prepare
+                )
+                matches[name] = again
+                if counts is not None and after is not None:
+                    counts[name] = after
+            matches = {name: Matches(item.top[:, : cutoffs[-1]], item.relevant) for name, item in matches.items()}
         else:
             matches, measured = find_approximately(
-                queries.vectors, items, scorers, cutoffs, block_sizes, workers, approximate, prepare, exclusion
+                queries.vectors, items, plain, cutoffs, block_sizes, workers, approximate, prepare, exclusion
             )
     by_tie = np.argsort(items.tie)
     spaces = tuple(
@@ -267,6 +278,24 @@ def evaluate_retrieval(
         exclude=exclude,
         own_clip_first=_own_clip_first(num_ranked, num_relevant, cutoffs) if own_first else {},
     )
+
+
+def _with_reranked(
+    scorers: Mapping[str, Scorer | Combined | Reranked], approximate: Approximate | None
+) -> tuple[dict[str, Scorer | Combined], dict[str, Reranked]]:
+    """Returns the spaces that are scored pair by pair, and those that re-rank the best of one of them."""
+    plain: dict[str, Scorer | Combined] = {}
+    reranked: dict[str, Reranked] = {}
+    for name, scorer in scorers.items():
+        if isinstance(scorer, Reranked):
+            reranked[name] = scorer
+        else:
+            plain[name] = scorer
+    check_reranked(reranked, plain)
+    if reranked and approximate is not None:
+        got = f"{next(iter(reranked))} with an index"
+        raise UsageError(describe("evaluation", "spaces", "an exact search to re-rank", got, "search exactly"))
+    return plain, reranked
 
 
 def _exclusion(queries: Queries, gallery: Gallery, exclude: Exclude) -> Exclusion | None:

@@ -7,8 +7,6 @@ from clipmill.pipelines.evaluation.tasks.result import RunScore
 from clipmill.pipelines.reports.blocks import Chart, legend, numbers
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart
 
-BASELINE_STYLES = (-1, 3)
-"""The second baseline needs a look of its own."""
 MOST_TICKS = 6
 
 
@@ -30,7 +28,7 @@ def metric_chart(
     found = [(n, run.name, run.metrics) for n, run in enumerate(runs)]
     for n, (baseline, values) in enumerate(baseline_rows(runs)):
         if all(name in values for name in metrics.values()):
-            found.append((BASELINE_STYLES[n % len(BASELINE_STYLES)], f"baseline: {baseline.replace('_', ' ')}", values))
+            found.append((-n - 1, f"baseline: {baseline.replace('_', ' ')}", values))
     series = [
         Series(name, [(x, values[m]) for x, m in metrics.items() if values[m] == values[m]], at, style)
         for style, name, values in found

@@ -5,6 +5,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from clipmill.pipelines.evaluation.fusion import what_was_fused
+from clipmill.pipelines.evaluation.gates import Judgement
+from clipmill.pipelines.evaluation.inputs import fused_names, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.measures import measures_of, with_measures
 from clipmill.pipelines.evaluation.tasks.published import PublishedScore, published_scores
@@ -36,7 +39,22 @@ def evaluate_task(task: Task[Any, Any], config: TaskConfig, sources: Sources) ->
     predict = task.predict
     if predict is not None:
         sources = replace(sources, predict=lambda item: predict(item, config))
-    return with_measures(task.evaluate(config, sources), config, measures)
+    return with_measures(_with_fusion(task.evaluate(config, sources), config), config, measures)
+
+
+def _with_fusion(evaluation: Evaluation[Any], config: TaskConfig) -> Evaluation[Any]:
+    """Returns the evaluation with what was fused among the notes and details of the runs that are of several files."""
+    given: Sequence[PredictionsConfig] = getattr(config, "predictions", ())
+    if not any(item.fuse for item in given):
+        return evaluation
+    told = {name: item for name, item in zip(run_names(given), given, strict=True) if item.fuse}
+    runs = []
+    for run in evaluation.score.runs:
+        if run.name in told:
+            note, details = what_was_fused(told[run.name], fused_names(told[run.name]))
+            run = replace(run, notes=(note, *run.notes), details={**run.details, **details})
+        runs.append(run)
+    return replace(evaluation, score=replace(evaluation.score, runs=tuple(runs)))
 
 
 def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedScore, ...]:
@@ -49,9 +67,16 @@ def published_rows(task: Task[Any, Any], config: TaskConfig) -> tuple[PublishedS
 
 
 def write_evaluation(
-    task: Task[Any, Any], evaluation: Evaluation[Any], config: TaskConfig, sources: Sources
+    task: Task[Any, Any],
+    evaluation: Evaluation[Any],
+    config: TaskConfig,
+    sources: Sources,
+    judgement: Judgement | None = None,
 ) -> Written:
     """Writes ``results.json`` and, where there is one, the page into the config's `out`.
+
+    Args:
+        judgement: how the evaluation compares with another, and what gates say: it stands in both.
 
     Raises:
         StorageUnavailableError: the folder cannot be written.
@@ -59,7 +84,9 @@ def write_evaluation(
     out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
-        (out / RESULTS).write_bytes(task_results_json(evaluation.score))
+        (out / RESULTS).write_bytes(
+            task_results_json(evaluation.score, None if judgement is None else judgement.to_results())
+        )
     except OSError as error:
         reason = error.strerror or str(error)
         raise StorageUnavailableError(
@@ -69,7 +96,12 @@ def write_evaluation(
         return Written(out / RESULTS, None)
     from clipmill.pipelines.evaluation.tasks.page import write_task_report
 
-    num_bytes = write_task_report(str(out / REPORT), task_report(task, evaluation, config, sources))
+    report = task_report(task, evaluation, config, sources)
+    if judgement is not None:
+        from clipmill.pipelines.evaluation.tasks.comparison_page import comparison_section
+
+        report = replace(report, sections=(comparison_section(judgement), *report.sections))
+    num_bytes = write_task_report(str(out / REPORT), report)
     return Written(out / RESULTS, out / REPORT, num_bytes)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from clipmill.pipelines.evaluation.tasks.page import FileLine, Lineage
 from clipmill.schemas.config import dump_config
-from clipmill.schemas.config_evaluate import BlockedConfig, PredictionsConfig, TaskConfig, TruthConfig
+from clipmill.schemas.config_evaluate import BlockedConfig, FusedConfig, PredictionsConfig, TaskConfig, TruthConfig
 from clipmill.schemas.recipe import Recipe
 
 _CHUNK = 1 << 20
@@ -39,7 +39,14 @@ def _files(config: TaskConfig) -> list[tuple[str, str]]:
     found += [
         (role, value.file) for role, value in given if isinstance(value, BlockedConfig) and value.file is not None
     ]
-    return found + [("predictions", item.file) for item in _predictions(config) if item.file is not None]
+    items: list[PredictionsConfig | FusedConfig] = []
+    for given_item in _predictions(config):
+        items += [given_item, *(given_item.fuse or ())]
+    for item in items:
+        beside = (("predictions", item.file), ("window weights", item.window_weights))
+        classes = item.classes if isinstance(item.classes, str) else None
+        found += [(role, path) for role, path in (*beside, ("classes", classes)) if path is not None]
+    return found
 
 
 def _predictions(config: TaskConfig) -> Iterator[PredictionsConfig]:

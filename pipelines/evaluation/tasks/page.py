@@ -1,21 +1,30 @@
 """What the reports of all tasks but retrieval have in common: the table of results, intervals, counts and lineage."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from clipmill.pipelines.evaluation.bootstrap import Interval
 from clipmill.pipelines.evaluation.tasks.published import PUBLISHED_SCORES, PublishedScore
 from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, Units
 from clipmill.pipelines.reports.blocks import (
+    Bars,
     Block,
     Cell,
+    Chart,
+    Charts,
+    Choice,
     Code,
     Facts,
+    Matrix,
     Page,
+    RankedLists,
     Row,
     Section,
+    Side,
+    Strips,
     Table,
     Tile,
+    Timelines,
     render_blocks,
     scored,
 )
@@ -31,6 +40,8 @@ BASELINES = {
     "shuffled": "the same documents in random order",
     "cosine": "stored vectors as they are, nothing learned",
 }
+COMPARISON = "comparison"
+"""Id of the section that compares with another evaluation."""
 MOST_TILES = 3
 """Large numbers of metrics, beside those of the baselines."""
 
@@ -122,8 +133,46 @@ def render_task_report(report: TaskReport) -> str:
     if len(run.metrics) > len(report.columns) or run.intervals:
         results.append(metrics_table(report))
     results += _published_elsewhere(report)
-    sections = (Section("results", "Results", tuple(results)), *report.sections, _data(report))
+    own = report.sections
+    if len(report.score.runs) > 1:
+        own = tuple(_whose(section, [each.name for each in report.score.runs], run.name) for section in own)
+    sections = (Section("results", "Results", tuple(results)), *own, _data(report))
     return render_blocks(Page(report.title, report.subtitle, _tiles(report), sections, notes))
+
+
+def _whose(section: Section, names: Sequence[str], main: str) -> Section:
+    """Returns the section with the name of the run that its parts are about, where they are not about all runs."""
+    if section.id == COMPARISON:
+        return section
+    blocks = tuple(_named(block, names, main) for block in section.blocks)
+    listing = any(isinstance(block, Timelines | Strips | RankedLists) for block in section.blocks)
+    told = f"Of {main}. {section.text}".rstrip() if listing and main not in section.text else section.text
+    return replace(section, blocks=blocks, text=told)
+
+
+def _named(block: Block, names: Sequence[str], main: str) -> Block:
+    """Returns the block with `main` in its titles, where it neither shows all runs nor says whose it is."""
+
+    def titled(title: str, shown: Sequence[str]) -> str:
+        of_all = all(any(name in text for text in shown) for name in names)
+        return title if of_all or main in title else f"{title}, {main}"
+
+    def chart_named(chart: Chart) -> Chart:
+        return replace(chart, title=titled(chart.title, [text for _, text in chart.legend]))
+
+    if isinstance(block, Side):
+        return replace(block, blocks=tuple(_named(part, names, main) for part in block.blocks))
+    if isinstance(block, Charts):
+        return replace(block, charts=tuple(chart_named(chart) for chart in block.charts))
+    if isinstance(block, Choice):
+        return replace(block, charts=tuple((name, chart_named(chart)) for name, chart in block.charts))
+    if isinstance(block, Bars):
+        return replace(block, title=titled(block.title, [text for _, text in block.legend]))
+    if isinstance(block, Matrix):
+        return replace(block, title=titled(block.title, ()))
+    if isinstance(block, Table):
+        return replace(block, title=titled(block.title, block.columns))
+    return block
 
 
 def value_text(metric: str, value: float | None) -> str:
@@ -159,7 +208,8 @@ def _tiles(report: TaskReport) -> tuple[Tile, ...]:
         tiles = [tile(each.name, each, main, title, each is run) for each in runs]
     else:
         names = [(metric, report.names.get(metric, metric)) for metric in report.tiles[:MOST_TILES]]
-        tiles = [tile(name, run, metric, "", metric == main) for metric, name in names]
+        whose = run.name if len(runs) > 1 else ""
+        tiles = [tile(name, run, metric, whose, metric == main) for metric, name in names]
     for baseline, values in run.baselines.items():
         if main in values:
             text = f"{title} of {BASELINES.get(baseline, 'a baseline')}"
@@ -181,8 +231,8 @@ def results_table(report: TaskReport) -> Table:
         )
 
     baselines = tuple(
-        Row(f"baseline: {name.replace('_', ' ')}", cells(values), -1, note=BASELINES.get(name.split(",")[0], ""))
-        for name, values in baseline_rows(runs)
+        Row(f"baseline: {name.replace('_', ' ')}", cells(values), -n - 1, note=BASELINES.get(name.split(",")[0], ""))
+        for n, (name, values) in enumerate(baseline_rows(runs))
     )
     styles = run_styles(len(runs), report.main)
     own = tuple(Row(run.name, cells(run.metrics), styles[n], is_main=n == report.main) for n, run in enumerate(runs))

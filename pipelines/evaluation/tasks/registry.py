@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from clipmill.pipelines.evaluation.tasks.base import Task
-from clipmill.schemas.config import parse_config
+from clipmill.schemas.config import blamed, parse_config
 from clipmill.schemas.config_evaluate import TaskConfig, task_of_config
 from clipmill.schemas.errors import ConfigError, near
 from clipmill.schemas.registry import Registry
@@ -52,11 +52,12 @@ def parse_task_config(
         ConfigError: as `parse_config`, or there is no such task.
         UsageError: the package that brings the task is broken.
     """
-    name = task_of_config(text, overrides, source)
-    if not isinstance(name, str) or name not in names():
-        raise ConfigError(
-            f"{source} task: expected one of {', '.join(names())}, got {name!r}; {near(str(name), names())}"
-        )
+    with blamed(overrides, source):
+        name = task_of_config(text, overrides, source)
+        if not isinstance(name, str) or name not in names():
+            raise ConfigError(
+                f"{source} task: expected one of {', '.join(names())}, got {name!r}; {near(str(name), names())}"
+            )
     found = task(name)
     config: TaskConfig = parse_config(found.config, text, overrides, source)
     return found, config

@@ -5,7 +5,8 @@
     {"version": 2, "task": "detection", "protocol": {every switch that changes a number},
      "data": {"fingerprint": "...", counts of the ground truth}, "bootstrap": {"seed", "resamples", "confidence"},
      "about": {what was evaluated, where there is more to say than the names of the runs},
-     "runs": {name: {"metrics", "baselines", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}}}
+     "runs": {name: {"metrics", "baselines", "intervals", "counts", "per_class", "units", "resampled", "notes", ...}},
+     "comparison": {with ``--against`` or gates: "against", "notes", "differences", "gates"}}
 
 A run is a set of predictions, or a space of retrieval. Metrics are flat names (``map@0.5``); those of several runs are
 kept apart as ``<run>/map@0.5``. Files of version 1 are read by `results_file`.
@@ -115,8 +116,12 @@ class TaskScore:
         return found[0]
 
 
-def task_results_json(score: TaskScore) -> bytes:
-    """Returns the score as UTF-8 JSON: sorted keys, floats of fixed precision, no times, no paths."""
+def task_results_json(score: TaskScore, comparison: Mapping[str, Any] | None = None) -> bytes:
+    """Returns the score as UTF-8 JSON: sorted keys, floats of fixed precision, no times, no paths.
+
+    Args:
+        comparison: with another evaluation, and what gates say of it (`gates.Judgement`).
+    """
     data = {
         "version": RESULTS_VERSION,
         "task": score.task,
@@ -127,6 +132,8 @@ def task_results_json(score: TaskScore) -> bytes:
     }
     if score.about:
         data["about"] = score.about
+    if comparison is not None:
+        data["comparison"] = comparison
     text = json.dumps(fixed(data), sort_keys=True, ensure_ascii=False, allow_nan=False, indent=1)
     return (text + "\n").encode()
 

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from typing import Any
 
-from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.coverage import Answered, Asked, annotated, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of
 from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, RunScore, TaskScore, segments_fingerprint
 from clipmill.pipelines.evaluation.tasks.segment_truth import SegmentTruth
 from clipmill.schemas.config_detection import SegmentTaskConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
-from clipmill.stores.formats.ids import match_ids
 
 
 def segments_score(
@@ -40,17 +39,22 @@ def _num_without_duration(truth: SegmentTruth) -> int:
     return sum(name not in (truth.training_durations or {}) for name in names)
 
 
-def check_videos(truth: SegmentTruth, predictions: Segments, blocked: frozenset[str]) -> tuple[str, ...]:
-    """Returns a note that lists the videos that differ; raises FormatError where none is on both sides."""
-    predicted = [name for name in predictions.video_ids if name not in blocked]
-    return check_ids(match_ids(truth.segments.video_ids, predicted, "the ground truth", "the predictions"))
+def check_videos(
+    config: SegmentTaskConfig, truth: SegmentTruth, predictions: Segments, blocked: frozenset[str], name: str
+) -> Answered:
+    """Returns how many of the annotated videos have predictions; raises FormatError where too few have."""
+    asked = Asked(
+        annotated(truth.segments), "annotated videos", names=truth.segments.video_ids, elsewhere=truth.elsewhere
+    )
+    kept = predictions.of_videos(set(predictions.video_ids) - blocked)
+    return check_answers(asked, annotated(kept), config.min_coverage, listed_ids=kept.video_ids, name=name)
 
 
-def baseline_notes(truth: SegmentTruth, config: SegmentTaskConfig) -> tuple[str, ...]:
-    """Returns what a reader has to know about the baselines: what they were tuned on, and what is not known."""
+def truth_notes(truth: SegmentTruth, config: SegmentTaskConfig) -> tuple[str, ...]:
+    """Returns what a reader has to know of the annotations, and of the baselines: what they were tuned on."""
     if not config.baselines:
-        return ()
-    notes = []
+        return truth.notes
+    notes = [*truth.notes]
     _, num_unknown = truth.baseline_durations
     if num_unknown:
         notes.append(
@@ -70,6 +74,7 @@ def baseline_notes(truth: SegmentTruth, config: SegmentTaskConfig) -> tuple[str,
 def _data(truth: SegmentTruth) -> dict[str, Any]:
     tables = [truth.segments] if truth.ambiguous is None else [truth.segments, truth.ambiguous]
     return {
+        **({} if truth.subset is None else {"subset": truth.subset}),
         "fingerprint": segments_fingerprint(*tables),
         "num_videos": len(truth.segments.video_ids),
         "num_ground_truths": len(truth.segments),

@@ -1,7 +1,7 @@
 """Annotations of videos as the detection and proposal tasks take them, in an order that no file decides."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,9 @@ class SegmentTruth:
         durations: video id to seconds, as far as known; baselines need them.
         training, training_durations: annotations that the blind baseline is tuned on; None: `segments` themselves.
         blocked: ids of videos that were in the annotations and have been left out.
+        subset: part of the file that is scored, where it has parts.
+        elsewhere: ids of its other videos, to their part.
+        notes: what a reader of the score has to know of how the files were read.
     """
 
     segments: Segments
@@ -27,6 +30,9 @@ class SegmentTruth:
     training: Segments | None = None
     training_durations: Mapping[str, float] | None = None
     blocked: frozenset[str] = frozenset()
+    subset: str | None = None
+    elsewhere: Mapping[str, str] = field(default_factory=dict)
+    notes: tuple[str, ...] = ()
 
     @property
     def baseline_durations(self) -> tuple[Mapping[str, float], int]:

@@ -44,8 +44,10 @@ class EngineCard:
         name: what ``engine.name`` says.
         config: the model of its options: `EngineConfig`, or one made from it that adds keys.
         make: returns the engine, not yet started, given its options.
+        check: raises a `UsageError` where this machine can tell from the options alone that the engine would fail.
     """
 
     name: str
     config: type[EngineConfig]
     make: Callable[[Any], Engine]
+    check: Callable[[Any], None] = lambda config: None

@@ -13,6 +13,7 @@ _NAMES_OF = {
     "dask": ("daskrunner",),
     "dataflow": ("dataflowrunner",),
 }
+_LOG_LEVEL = "--default_sdk_harness_log_level"
 _ELSEWHERE = "start its job service and set runner: portable with its address; docs/engines.md says how"
 _RUNNERS = {
     "flink": _ELSEWHERE,
@@ -91,4 +92,7 @@ def beam_flags(config: BeamConfig) -> list[str]:
         # The Python direct runner; the default "Prism" would need a binary that is downloaded.
         mode = {"in_process": "in_memory"}.get(config.runner, config.runner)
         flags += [f"--direct_running_mode={mode}", f"--direct_num_workers={config.workers}"]
+        if config.runner == "multi_processing" and not any(flag.startswith(_LOG_LEVEL) for flag in flags):
+            # Their standard error is ours, where the worker's own line shall stand once and without Beam's tracebacks.
+            flags.append(f"{_LOG_LEVEL}=CRITICAL")
     return flags

@@ -1,6 +1,7 @@
 """Apache Beam: Create, Reshuffle, ParDo; on the direct runner, a job service, a Dask cluster or Dataflow."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -13,13 +14,15 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from clipmill.pipelines.features.engines.base import Observer
 from clipmill.pipelines.features.engines.beam_config import BeamConfig
 from clipmill.pipelines.features.engines.beam_options import checked_options
-from clipmill.pipelines.features.engines.worker_errors import first_cause, plain
 from clipmill.pipelines.features.worker import Worker
 from clipmill.pipelines.listening import wait_until_listening
 from clipmill.pipelines.process_guard import guarded
+from clipmill.pipelines.worker_errors import first_cause, plain
 from clipmill.schemas.errors import EngineError, UsageError, describe
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 from clipmill.stores.store import Store
+
+logger = logging.getLogger("clipmill.engine")
 
 POLL_SECONDS = 1.0
 
@@ -76,7 +79,7 @@ class BeamEngine:
         watch = _Watch(store, worker.run_id, observers)
         watch.start()
         try:
-            with guarded():
+            with guarded(), _quiet():
                 _finish(lambda: _run_pipeline(tasks, worker, self._config.runner, self._options))
         finally:
             watch.stop()
@@ -92,6 +95,18 @@ class BeamEngine:
                 f"engine beam: expected {len(tasks)} results, got {len(found)}; run the same command again"
             )
         return RunReport("beam", len(tasks), tuple(found[task.key] for task in tasks), time.monotonic() - started)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keeps Beam from logging the traceback of what is raised here in one line."""
+    beams = logging.getLogger("apache_beam")
+    before = beams.level
+    beams.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        beams.setLevel(before)
 
 
 def _reach(config: BeamConfig, address: str) -> None:
@@ -158,6 +173,7 @@ def _finish(run: Callable[[], None]) -> None:
     cause = first_cause(error)
     if cause is not None:
         raise cause from None
+    logger.error("%s", plain(str(error)).strip())
     raise EngineError(
         f"engine beam: expected a finished pipeline, got {type(error).__name__}: {_last_line(error)}; "
         "what is committed stands, run the same command again"

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from clipmill.pipelines.features.attempts import Attempts
 from clipmill.pipelines.features.engines.base import EngineCard, Observer
 from clipmill.pipelines.features.engines.worker_process import WorkerDiedError, WorkerProcess
+from clipmill.pipelines.features.extraction import check_device
 from clipmill.pipelines.features.machine_faults import FORWARD_DEADLINE, WORKER_DIED
 from clipmill.pipelines.features.run_records import END, START, run_file
 from clipmill.pipelines.features.worker import Worker
@@ -94,4 +95,4 @@ def _told(result: TaskResult, observers: Sequence[Observer]) -> TaskResult:
     return result
 
 
-ENGINE = EngineCard("local", EngineConfig, lambda config: LocalEngine())
+ENGINE = EngineCard("local", EngineConfig, lambda config: LocalEngine(), lambda config: check_device(config.device))

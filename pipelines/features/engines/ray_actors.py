@@ -17,7 +17,7 @@ from ray.exceptions import RayActorError, RayTaskError
 from clipmill.pipelines.features.attempts import TASK_ATTEMPTS, Attempts
 from clipmill.pipelines.features.engines import ray_place
 from clipmill.pipelines.features.engines.base import Observer
-from clipmill.pipelines.features.engines.worker_errors import Told, error_of, first_cause, plain
+from clipmill.pipelines.worker_errors import Told, error_of, first_cause, plain
 from clipmill.schemas.errors import EngineError
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec
 

@@ -8,8 +8,8 @@ import sys
 from multiprocessing.connection import Connection
 
 from clipmill.pipelines.decode.child import die_with_parent
-from clipmill.pipelines.features.engines.worker_errors import tell
 from clipmill.pipelines.features.worker import Worker
+from clipmill.pipelines.worker_errors import tell
 from clipmill.schemas.secrets import MaskedStream
 
 

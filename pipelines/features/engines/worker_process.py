@@ -8,7 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Pipe
 
 from clipmill.pipelines.decode.process import python_path
-from clipmill.pipelines.features.engines.worker_errors import Told, error_of
+from clipmill.pipelines.worker_errors import Told, error_of
 from clipmill.schemas.errors import EXIT_RETRYABLE
 from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
 

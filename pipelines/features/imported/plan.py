@@ -16,10 +16,10 @@ from clipmill.pipelines.features.imported.recipe import (
 )
 from clipmill.pipelines.features.imported.rows import ItemRows, RowReader, check_dtype
 from clipmill.schemas.config_import import ImportConfig, ImportedFeatureConfig
-from clipmill.schemas.fingerprint import fingerprint
-from clipmill.schemas.recipe import IMPORTED, Recipe
+from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
+from clipmill.schemas.task import imported_fingerprint
 from clipmill.stores.item_manifests import Item, ItemManifest
 from clipmill.stores.reader import Feature
 from clipmill.stores.store import Store
@@ -57,7 +57,7 @@ def known_items(manifest: ItemManifest, known: Mapping[str, Video]) -> tuple[Ite
 
 
 def _known_item(item: Item, known: Video | None, columns: frozenset[str]) -> Item:
-    fresh = replace(item.video, fingerprint=fingerprint({IMPORTED: item.video.id}))
+    fresh = replace(item.video, fingerprint=imported_fingerprint(item.video.id))
     if known is None:
         return replace(item, video=fresh)
     is_read = bool(known.fingerprint and known.num_bytes)

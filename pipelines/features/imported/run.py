@@ -15,6 +15,7 @@ from clipmill.pipelines.features.imported.places import check_names
 from clipmill.pipelines.features.imported.plan import FeaturePlan, known_items, plan_feature
 from clipmill.pipelines.features.imported.recipe import imported_passport
 from clipmill.pipelines.features.imported.rows import ItemRows
+from clipmill.pipelines.features.run_records import recorded_end, write_start
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_import import ImportConfig
 from clipmill.schemas.recipe import Recipe
@@ -93,7 +94,7 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
         check_names(name, feature, manifest)
     dataset = config.store.dataset or manifest.name
     existing = _existing(config, dataset)
-    items = known_items(manifest, existing.manifest() if existing is not None else {})
+    items = known_items(manifest, existing.every_video() if existing is not None else {})
     with ExitStack() as stack:
         plans = []
         for name, feature in config.features.items():
@@ -101,19 +102,21 @@ def import_features(config: ImportConfig, on_imported: Callable[[str, int, int],
             plans.append(plan_feature(name, config, manifest, items, files, existing))
         store = Store.create(config.store.url, config.store.format, dataset, Retries(config.store.attempts))
         run_id = store.new_run_id()
-        _record_start(store, run_id, config, items, plans)
-        done = tuple(_write_feature(store, plan, on_imported) for plan in plans)
-    store.write_catalog()
-    report = ImportReport(
-        run_id,
-        config.store.url,
-        dataset,
-        len(items),
-        len({item.video.label for item in items} - {None}),
-        done,
-        round(time.monotonic() - started, 3),
-    )
-    store.write_run_file(run_id, REPORT, json.dumps(report.as_json(), ensure_ascii=False, indent=1, sort_keys=True))
+        with recorded_end(store, run_id):
+            _record_start(store, run_id, config, items, plans)
+            done = tuple(_write_feature(store, plan, on_imported) for plan in plans)
+            store.write_catalog()
+            report = ImportReport(
+                run_id,
+                config.store.url,
+                dataset,
+                len(items),
+                len({item.video.label for item in items} - {None}),
+                done,
+                round(time.monotonic() - started, 3),
+            )
+            text = json.dumps(report.as_json(), ensure_ascii=False, indent=1, sort_keys=True)
+            store.write_run_file(run_id, REPORT, text)
     return report
 
 
@@ -129,6 +132,7 @@ def _existing(config: ImportConfig, dataset: str) -> Store | None:
 def _record_start(
     store: Store, run_id: str, config: ImportConfig, items: Sequence[Item], plans: Sequence[FeaturePlan]
 ) -> None:
+    write_start(store, run_id, "import")
     store.write_manifest(run_id, [item.video for item in items])
     store.write_run_file(run_id, "config.yaml", dump_config(config))
     for plan in plans:

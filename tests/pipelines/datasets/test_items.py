@@ -1,5 +1,6 @@
 """Pairs read from a real store: which rows, which clips, which side; one clear line where there are none."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -7,9 +8,9 @@ import pytest
 
 from clipmill.models.map_ivr import REGISTRATION
 from clipmill.pipelines.datasets.items import Items, read_items
-from clipmill.pipelines.datasets.split import random_parts
+from clipmill.pipelines.datasets.split import manifest_parts, random_parts
 from clipmill.schemas.config import DataConfig
-from clipmill.schemas.errors import ManifestError, StoreError, UsageError
+from clipmill.schemas.errors import CopiesAcrossSplitWarning, ManifestError, StoreError, UsageError
 from clipmill.schemas.model import validate
 from clipmill.schemas.records import Segment, Video
 from clipmill.stores import Store
@@ -51,6 +52,41 @@ def videos_of(num_labels: int = 2, per_label: int = 4, split: str | None = None)
 def write_both(write_feature: WriteFeature, videos: list[Video]) -> None:
     write_feature("frame", {video: rows_of([[i, 0, 0]]) for i, video in enumerate(videos)})
     write_feature("clip", {video: rows_of([[i, 1], [i, 3]]) for i, video in enumerate(videos)})
+
+
+def test_copies_of_a_video_stand_on_one_side_and_other_splits_stay_as_they_are() -> None:
+    ids = [f"v{number}" for number in range(40)]
+    labels = ["a"] * 20 + ["b"] * 20
+    alone = {video_id: f"bytes of {video_id}" for video_id in ids}
+    for seed in range(8):
+        plain = random_parts(ids, labels, 0.3, 0.2, seed)
+        np.testing.assert_array_equal(random_parts(ids, labels, 0.3, 0.2, seed, alone), plain)
+        # Each of the first ten is there again, as z..., under another label too.
+        copies = [f"z{number}" for number in range(10)]
+        contents = alone | {name: f"bytes of v{name[1:]}" for name in copies}
+        parts = random_parts([*ids, *copies], [*labels, *"ab" * 5], 0.3, 0.2, seed, contents)
+        of = dict(zip([*ids, *copies], parts.tolist(), strict=True))
+        assert [of[name] for name in copies] == [of[f"v{name[1:]}"] for name in copies]
+        assert [of[name] for name in ids] == plain.tolist()
+
+
+def test_copies_across_a_manifests_split_are_warned_of_and_stay() -> None:
+    splits = {"a": "train", "b": "test", "c": "test"}
+    with pytest.warns(CopiesAcrossSplitWarning, match=r"1 videos hold .* 'b' \(test\) and 'a' \(train\)"):
+        parts = manifest_parts(["a", "b", "b", "c"], splits, {"a": "1", "b": "1", "c": "2"})
+    assert parts.tolist() == ["train", "test", "test", "test"]
+    assert manifest_parts(["a", "b"], splits, {"a": "1", "b": "2"}).tolist() == ["train", "test"]
+
+
+def test_a_store_with_copies_is_split_by_their_bytes(store: Store, write_feature: WriteFeature) -> None:
+    videos = videos_of(per_label=6)
+    again = [replace(video, id=f"copies/{video.id}", label=video.label) for video in videos]
+    write_both(write_feature, [*videos, *again])
+    for seed in range(4):
+        items = read(store, split={"test_fraction": 0.5, "seed": seed})
+        of = dict(zip(items.video_ids, items.part.tolist(), strict=True))
+        assert set(of.values()) == {"train", "test"}
+        assert all(of[video.id] == of[f"copies/{video.id}"] for video in videos)
 
 
 def test_a_pair_is_the_first_row_and_the_mean_of_the_kept_rows(store: Store, write_feature: WriteFeature) -> None:

@@ -11,7 +11,8 @@ import pytest
 
 from clipmill.pipelines.datasets.items import read_items
 from clipmill.pipelines.datasets.rows import read_rows
-from clipmill.pipelines.datasets.text import Vocabulary, read_tokens, words_of
+from clipmill.pipelines.datasets.text import Vocabulary, read_tokens
+from clipmill.pipelines.datasets.tokenisers import words_of
 from clipmill.schemas.config import DataConfig, TextConfig
 from clipmill.schemas.errors import ManifestError, UsageError
 from clipmill.schemas.inputs import Bag, Input, InputRows, Sequence, Tokens, Vector, from_padded

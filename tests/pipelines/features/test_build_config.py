@@ -91,9 +91,9 @@ def test_keys_of_another_engine_are_refused_and_say_whose_they_are() -> None:
         f"b.yaml engine.workers_per_gpu: expected a key of engine local, got one of ray; {remove} ray",
     ]
     assert _refused(MINIMAL, "engine.name=beam", "engine.workers_per_gpu=1") == [
-        f"b.yaml engine.workers_per_gpu: expected a key of engine beam, got one of ray; {remove} ray"
+        f"--set engine.workers_per_gpu: expected a key of engine beam, got one of ray; {remove} ray"
     ]
-    assert _refused(MINIMAL, "engine.workers=1")[0].startswith("b.yaml engine.workers: expected a key of engine local")
+    assert _refused(MINIMAL, "engine.workers=1")[0].startswith("--set engine.workers: expected a key of engine local")
 
 
 BAD = [
@@ -126,7 +126,7 @@ def test_an_engine_that_is_no_mapping_is_refused(value: str) -> None:
 
 def test_an_unknown_shard_format_lists_the_near_ones_and_every_problem_is_listed() -> None:
     assert _refused(MINIMAL, "store.format=parqet") == [
-        "b.yaml store.format: expected a registered shard format, got 'parqet'; did you mean 'parquet'?"
+        "--set store.format: expected a registered shard format, got 'parqet'; did you mean 'parquet'?"
     ]
     assert _refused("videos: {folder: v}\nfeatures: {c3d: {}}\nengine: {name: rai}\n") == [
         "b.yaml engine.name: expected a registered engine, got 'rai'; did you mean 'ray'?",
@@ -177,6 +177,7 @@ def test_flags_of_beam() -> None:
     assert beam_flags(BeamConfig(runner="multi_processing", workers=2)) == [
         "--direct_running_mode=multi_processing",
         "--direct_num_workers=2",
+        "--default_sdk_harness_log_level=CRITICAL",
     ]
     portable = BeamConfig(runner="portable", address="h:1")
     assert beam_flags(portable) == [

@@ -19,6 +19,7 @@ from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import StorageUnavailableError
 from clipmill.schemas.records import Quarantined, Video
 from clipmill.schemas.task import RunReport, ShardTask, TaskProgress, TaskResult, WorkerSpec
+from clipmill.stores.objects import Objects
 from clipmill.stores.store import Store
 from tests.command_line import ROOT
 from tests.encoded_videos import encode_video
@@ -135,7 +136,7 @@ def test_storage_that_does_not_answer_ends_no_run_by_its_heartbeat(
         raise StorageUnavailableError("store: down")
 
     for name in ("write", "names", "read"):
-        monkeypatch.setattr(store.objects, name, refuse)
+        monkeypatch.setattr(Objects, name, refuse)
     heard: list[Beat] = []
     Heartbeat(store, "run", 30, [heard.append]).beat()
     TaskNotes(store, "run", 15).write(TaskProgress("key"))

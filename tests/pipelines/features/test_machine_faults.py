@@ -119,6 +119,22 @@ def test_a_share_of_one_goes_on_all_the_same(root: Path) -> None:
     assert build(_config(root, max_fault_share=1)).reasons == {"missing_file": NUM_VIDEOS}
 
 
+@pytest.mark.parametrize("recheck_bytes", [False, True])
+@pytest.mark.parametrize("stream", [None, "0"])
+def test_files_that_were_seen_and_have_vanished_end_the_run(
+    root: Path, stream: str | None, recheck_bytes: bool
+) -> None:
+    data = _data(root)
+    data["videos"]["stream"] = stream
+    config = BuildConfig.model_validate(data)
+    assert build(config).num_complete == NUM_VIDEOS
+    for path in (root / "mount").iterdir():
+        path.unlink()
+    with pytest.raises(MachineFaultError, match="7 of 7: .*missing_file 7"):
+        build(config, recheck_bytes=recheck_bytes)
+    assert Store.open(str(root / "store")).quarantine_history().num_rows == 0
+
+
 @pytest.fixture
 def unreadable(root: Path) -> Iterator[Path]:
     if os.geteuid() == 0:

@@ -46,6 +46,29 @@ def _rows(num: int) -> list[dict[str, Any]]:
     return [row | {"video_id": f"video {number:03d}"} for number in range(num)]
 
 
+def test_a_build_has_its_forecast_beside_what_it_cost_and_says_what_limited_it() -> None:
+    costs = {"source": "by the last run with these features", "num_videos": 3, "video_hours": 1.0, "num_windows": 90}
+    costs |= {"num_bytes": 5000, "wall_hours": 0.5, "cpu_hours": 2.0, "gpu_hours": 0.0, "num_reads": 4, "num_writes": 8}
+    line = "limited by device: 80% of the workers' time in the networks"
+    limits = {"stage": "device", "seconds": {"device": 80.0, "decode": 20.0, "idle": 0.0}, "line": line}
+    did = costs | {"wall_hours": 0.4, "num_windows": 100}
+    html = render_build(BUILD | {"forecast": costs, "actual": did, "limits": limits}, RECIPES, [], "")
+    for words in (
+        "Forecast by the last run",
+        "30 min",
+        "24 min",
+        "1.25",
+        "0.90",
+        "CPU-hours held",
+        "80% of the workers",
+    ):
+        assert words in html
+    assert "GPU-hours" not in html
+    # Of a run that did nothing, and of reports of earlier versions.
+    assert "forecast / actual" not in render_build(BUILD | {"forecast": None, "actual": None}, RECIPES, [], "")
+    assert "forecast / actual" not in render_build(BUILD, RECIPES, [], "")
+
+
 def test_a_build_says_what_was_made_and_what_was_not() -> None:
     html = render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
     for words in (

@@ -43,7 +43,7 @@ def mean_average_precision_at_10(trained: TrainedModel, pairs: Items, space: str
 def training_of(model: Any, items: Items, config: LoopConfig, parallel: Any = None) -> Training:
     """What an epoch needs, of the items as they are."""
     phases = planned_phases(model, config)
-    placed = TrainingItems.on_device(items.inputs, items.label, torch.device("cpu"))
+    placed = TrainingItems.on_device(items.inputs, items.label, torch.device("cpu"), items.targets)
     return Training(model, Optimiser(model, config, phases), placed, config, phases, parallel or OneProcess())
 
 

@@ -14,6 +14,7 @@ from clipmill.stores.formats.records import (
     SEGMENTS,
     VIDEO_CLASSES,
     ClassScoreTable,
+    SegmentTable,
 )
 from clipmill.stores.formats.registry import formats_of
 
@@ -54,16 +55,16 @@ def read_item_scores(config: PredictionsConfig, sources: Sources) -> ClassScoreT
     return read_predictions(CLASS_SCORES, config, sources)
 
 
-def read_annotated_classes(config: TruthConfig, sources: Sources) -> Segments:
+def read_annotated_classes(config: TruthConfig, sources: Sources) -> SegmentTable:
     """Returns annotations, whose classes are those of their videos.
 
     Raises:
         FormatError: the file is something else, or holds no annotation.
     """
-    segments = read_truth(SEGMENTS, config, sources).segments
-    if not len(segments):
+    table = read_truth(SEGMENTS, config, sources)
+    if not len(table.segments):
         raise FormatError(describe("ground_truth file", config.file, "annotations", "none", "check the subset"))
-    return segments
+    return table
 
 
 def read_video_classes(config: PredictionsConfig, sources: Sources) -> Segments:

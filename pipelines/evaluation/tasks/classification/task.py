@@ -4,7 +4,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_classes, check_ids
+from clipmill.pipelines.evaluation.checks import check_classes, require_classes
+from clipmill.pipelines.evaluation.coverage import Asked, annotated, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_blocked, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.classification.inputs import (
@@ -24,7 +25,7 @@ from clipmill.pipelines.evaluation.tasks.result import SCORE_RESAMPLES, TaskScor
 from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
 from clipmill.schemas.config_classification import ClassificationConfig
 from clipmill.schemas.fingerprint import fingerprint
-from clipmill.stores.formats.ids import match_ids, require_ids
+from clipmill.stores.formats.ids import match_ids
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -52,15 +53,14 @@ def _items(config: ClassificationConfig, sources: Sources) -> Evaluation[Classif
     for name, item in zip(names, config.predictions, strict=True):
         scores = read_item_scores(item, sources)
         known = [item_id for item_id in scores.ids if item_id not in blocked]
-        notes = check_ids(match_ids(labels, known, "the ground truth", "the predictions"))
+        answered = check_answers(Asked(list(labels), "items"), known, config.min_coverage, name=name)
         classes = match_ids(labels.values(), scores.class_names, "the ground truth's classes", "the predictions'")
-        require_ids(classes)
+        require_classes(classes, config.min_coverage)
         found = evaluate_items(
             name, labels, scores, at, config.baselines, config.resamples, config.confidence, config.seed
         )
-        if classes.only_left:
-            notes += (f"classes: {classes}",)
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        notes = (f"classes: {classes}",) if classes.only_left else ()
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
     data = {
         "fingerprint": fingerprint(sorted(labels.items())),
         "num_items": len(labels),
@@ -73,21 +73,21 @@ def _items(config: ClassificationConfig, sources: Sources) -> Evaluation[Classif
 def _videos(config: ClassificationConfig, sources: Sources) -> Evaluation[Classified]:
     names, at = run_names(config.predictions), tuple(sorted(set(config.cutoffs or (1, 3))))
     blocked = read_blocked(config.blocked)
-    truth = read_annotated_classes(config.ground_truth, sources)
-    truth = in_order(truth.of_videos(set(truth.video_ids) - blocked))
+    table = read_annotated_classes(config.ground_truth, sources)
+    truth = in_order(table.segments.of_videos(set(table.ids) - blocked))
+    asked = Asked(annotated(truth), "annotated videos", names=truth.video_ids, elsewhere=table.elsewhere)
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_video_classes(item, sources)
-        known = [video for video in predictions.video_ids if video not in blocked]
-        notes = (
-            *check_ids(match_ids(truth.video_ids, known, "the ground truth", "the predictions")),
-            *check_classes(truth, predictions),
-        )
+        known = predictions.of_videos(set(predictions.video_ids) - blocked)
+        answered = check_answers(asked, annotated(known), config.min_coverage, listed_ids=known.video_ids, name=name)
+        notes = (*table.notes, *check_classes(truth, predictions, config.min_coverage))
         found = evaluate_video_classes(
             name, truth, predictions, at, blocked, config.baselines, config.resamples, config.confidence, config.seed
         )
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
     data = {
+        **({} if table.subset is None else {"subset": table.subset}),
         "fingerprint": segments_fingerprint(truth),
         "num_videos": len(truth.video_ids),
         "num_classes": len(truth.label_names),

@@ -36,11 +36,16 @@ def read_segment_truth(config: TruthConfig, training: TruthConfig | None, source
         FormatError: a file is something else, or its ids share nothing with those of its durations.
     """
     table = _annotations("ground_truth", config, sources)
-    if training is None:
-        return SegmentTruth(table.segments, table.ambiguous, table.duration_seconds)
-    others = _annotations("training", training, sources)
+    others = None if training is None else _annotations("training", training, sources)
     return SegmentTruth(
-        table.segments, table.ambiguous, table.duration_seconds, others.segments, others.duration_seconds
+        table.segments,
+        table.ambiguous,
+        table.duration_seconds,
+        None if others is None else others.segments,
+        None if others is None else others.duration_seconds,
+        subset=table.subset,
+        elsewhere=table.elsewhere,
+        notes=(*table.notes, *(() if others is None else others.notes)),
     )
 
 

@@ -33,10 +33,21 @@ from clipmill.schemas.config_detection import DetectionConfig, NmsConfig
 from clipmill.schemas.config_evaluate import Overlap, Ties
 from clipmill.schemas.segments import Segments
 
+_THRESHOLDS = {
+    "activitynet": ACTIVITYNET_THRESHOLDS,
+    "thumos14": THUMOS14_THRESHOLDS,
+    # Source: happyharrycn/actionformer_release, libs/utils/metrics.py and configs/thumos_i3d.yaml.
+    "thumos14_0.3_to_0.7": (0.3, 0.4, 0.5, 0.6, 0.7),
+}
+
 
 @dataclass(frozen=True, slots=True)
 class DetectionProtocol:
-    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_detection.DetectionConfig`."""
+    """Everything that decides a detection score, resolved: see `clipmill.schemas.config_detection.DetectionConfig`.
+
+    Attributes:
+        are_asked: the config itself names the thresholds: all are printed.
+    """
 
     protocol: str
     tiou_thresholds: tuple[float, ...]
@@ -50,14 +61,15 @@ class DetectionProtocol:
     nms: NmsConfig | None
     time_decimals: int | None
     score_digits: int | None
+    are_asked: bool = False
 
     @staticmethod
     def of(config: DetectionConfig, blocked: Iterable[str] = ()) -> "DetectionProtocol":
         """Returns the settings of `config`, with the protocol's for what it leaves out."""
-        official = config.protocol == "activitynet"
+        official = config.protocol != "thumos14"
         return DetectionProtocol(
             protocol=config.protocol,
-            tiou_thresholds=config.tiou_thresholds or (ACTIVITYNET_THRESHOLDS if official else THUMOS14_THRESHOLDS),
+            tiou_thresholds=config.tiou_thresholds or _THRESHOLDS[config.protocol],
             interpolated=official if config.interpolated is None else config.interpolated,
             overlap=config.overlap or (">=" if official else ">"),
             ties=config.ties or ("time" if official else "file_order"),
@@ -68,6 +80,7 @@ class DetectionProtocol:
             nms=config.nms,
             time_decimals=config.time_decimals,
             score_digits=config.score_digits,
+            are_asked=config.tiou_thresholds is not None,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -204,7 +217,7 @@ def detection_metrics(score: DetectionScore) -> dict[str, float]:
 def _shown(protocol: DetectionProtocol) -> tuple[str, ...]:
     few = (
         [t for t in protocol.tiou_thresholds if round(t, 6) in (0.5, 0.75, 0.95)]
-        if len(protocol.tiou_thresholds) > 6
+        if len(protocol.tiou_thresholds) > 6 and not protocol.are_asked
         else protocol.tiou_thresholds
     )
     return (*(threshold_name("map", t) for t in few), "average")
@@ -277,7 +290,7 @@ def _printed(values: Floats, style: str) -> Floats:
 
 
 def _at(truth: SegmentTruth, kept: Segments, protocol: DetectionProtocol, tious: tuple[float, ...]) -> _Scored:
-    if protocol.protocol == "activitynet":
+    if protocol.protocol != "thumos14":
         # `>=` is what the metric computes; `overlap > t` is the same as `overlap >= the next number after t`.
         limits = tious if protocol.overlap == ">=" else tuple(float(np.nextafter(t, 2)) for t in tious)
         state = DetectionMap(limits, drop_duplicates=protocol.drop_duplicates).update(truth.segments, kept)

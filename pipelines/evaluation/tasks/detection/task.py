@@ -15,11 +15,11 @@ from clipmill.pipelines.evaluation.tasks.detection.score import (
     ordered_truth,
 )
 from clipmill.pipelines.evaluation.tasks.segment_checks import (
-    baseline_notes,
     check_not_empty,
     check_training,
     check_videos,
     segments_score,
+    truth_notes,
 )
 from clipmill.schemas.config_detection import DetectionConfig
 
@@ -45,16 +45,16 @@ def evaluate(config: DetectionConfig, sources: Sources) -> Evaluation[DetectionE
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_segment_predictions(item, config.ground_truth, with_classes=True, sources=sources)
+        answered = check_videos(config, truth, predictions, protocol.blocked, name)
         notes = (
-            *check_videos(truth, predictions, protocol.blocked),
-            *check_classes(truth.segments, predictions),
+            *check_classes(truth.segments, predictions, config.min_coverage),
             *inverted_notes(truth.segments, predictions, swapped=protocol.protocol == "thumos14"),
-            *baseline_notes(truth, config),
+            *truth_notes(truth, config),
         )
         found = evaluate_detection(
             name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
         )
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
     score = segments_score(config, protocol.to_plain(), truth, [item.run for item in evaluations])
     return Evaluation(score, tuple(evaluations))
 

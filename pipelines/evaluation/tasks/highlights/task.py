@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.coverage import Asked, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.highlights.inputs import read_clip_scores, read_saliency
@@ -16,7 +16,6 @@ from clipmill.pipelines.evaluation.tasks.highlights.score import (
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.schemas.config_moments import HighlightsConfig
 from clipmill.schemas.fingerprint import fingerprint
-from clipmill.stores.formats.ids import match_ids
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -34,9 +33,10 @@ def evaluate(config: HighlightsConfig, sources: Sources) -> Evaluation[Highlight
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predicted = read_clip_scores(item, sources)
-        notes = check_ids(match_ids(saliency, predicted, "the ground truth", "the predictions"))
+        given = {query for query, scores in predicted.items() if len(scores)}
+        answered = check_answers(Asked(list(saliency)), given, config.min_coverage, listed_ids=predicted, name=name)
         found = evaluate_highlights(name, saliency, predicted, config, baselines)
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        evaluations.append(replace(found, run=answered.told(found.run)))
     plain = [[name, saliency[name].tolist()] for name in sorted(saliency)]
     data = {"fingerprint": fingerprint(plain), "num_queries": len(saliency)}
     runs = tuple(item.run for item in evaluations)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.coverage import Asked, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.landmarks.inputs import read_landmark_rankings, read_landmark_truth
@@ -38,12 +38,14 @@ def evaluate(config: LandmarksConfig, sources: Sources) -> Evaluation[LandmarksE
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         rankings = read_landmark_rankings(item, truth, config, sources)
-        notes = check_ids(match_ids(truth.query_images, rankings, "the ground truth", "the rankings"))
+        given = {query for query, images in rankings.items() if images}
+        asked = Asked(list(truth.query_images))
+        answered = check_answers(asked, given, config.min_coverage, "the rankings", rankings, name)
         positives = {image for table in truth.positives.values() for images in table.values() for image in images}
         ranked = {image for images in rankings.values() for image in images}
         require_ids(match_ids(positives, ranked, "images of the ground truth", "images of the rankings"))
         found = evaluate_landmarks(name, truth, rankings, config)
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        evaluations.append(replace(found, run=answered.told(found.run)))
     data = {
         "fingerprint": truth.to_fingerprint(),
         "num_queries": len(truth.query_images),

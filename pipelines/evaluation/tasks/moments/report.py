@@ -65,7 +65,7 @@ def moments_report(
         )
         for n in protocol.cutoffs
     ]
-    precision = {round(t, 6): threshold_name("map", t) for t in protocol.iou_thresholds}
+    precision = {round(t, 6): threshold_name("map", t) for t in protocol.map_iou_thresholds}
     charts.append(metric_chart("mAP against IoU", "IoU", "mAP", runs, precision))
     curves.append(Charts(tuple(charts)))
     curves += _length_ranges(first)

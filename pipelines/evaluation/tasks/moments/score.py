@@ -24,32 +24,45 @@ from clipmill.schemas.segments import Segments
 
 @dataclass(frozen=True, slots=True)
 class MomentsProtocol:
-    """Everything that decides a moment score, resolved: see `clipmill.schemas.config_moments.MomentsConfig`."""
+    """Everything that decides a moment score, resolved: see `clipmill.schemas.config_moments.MomentsConfig`.
+
+    Attributes:
+        map_iou_thresholds: of mAP; `iou_thresholds` are those of R@n.
+        asked: keys of thresholds that the config gives: all of what was asked for is printed.
+    """
 
     protocol: str
     cutoffs: tuple[int, ...]
     iou_thresholds: tuple[float, ...]
+    map_iou_thresholds: tuple[float, ...]
     overlap: Overlap
     order: Literal["score", "file_order"]
     max_windows: int | None
     lengths: bool
+    asked: frozenset[str] = frozenset()
 
     @staticmethod
     def of(config: MomentsConfig, protocol: Literal["charades", "qvhighlights"]) -> "MomentsProtocol":
         """Returns the settings of `config`, with those of `protocol` for what it leaves out."""
         qvhighlights = protocol == "qvhighlights"
+        thresholds = config.iou_thresholds or (QVHIGHLIGHTS_THRESHOLDS if qvhighlights else MOMENT_THRESHOLDS)
+        keys = ("iou_thresholds", "map_iou_thresholds", "lengths")
         return MomentsProtocol(
             protocol=protocol,
             cutoffs=config.cutoffs or ((1,) if qvhighlights else (1, 5)),
-            iou_thresholds=config.iou_thresholds or (QVHIGHLIGHTS_THRESHOLDS if qvhighlights else MOMENT_THRESHOLDS),
+            iou_thresholds=thresholds,
+            map_iou_thresholds=config.map_iou_thresholds or thresholds,
             overlap=config.overlap,
             order=config.order or ("file_order" if qvhighlights else "score"),
             max_windows=None if config.max_windows == "all" else int(config.max_windows),
             lengths=qvhighlights if config.lengths is None else config.lengths,
+            asked=frozenset(key for key in keys if getattr(config, key)),
         )
 
     def to_plain(self) -> dict[str, Any]:
         """Returns the settings for ``results.json``."""
+        # The thresholds of mAP only where they differ, so that older results are compared as ever.
+        own = {} if self.map_iou_thresholds == self.iou_thresholds else {"map_iou_thresholds": self.map_iou_thresholds}
         return {
             "protocol": self.protocol,
             "cutoffs": list(self.cutoffs),
@@ -58,6 +71,7 @@ class MomentsProtocol:
             "order": self.order,
             "max_windows": "all" if self.max_windows is None else self.max_windows,
             "lengths": self.lengths,
+            **{key: list(values) for key, values in own.items()},
         }
 
     def state(self, length_seconds: tuple[float, float] | None = None) -> Moments:
@@ -69,6 +83,7 @@ class MomentsProtocol:
             self.order == "file_order",
             self.max_windows,
             length_seconds,
+            None if self.map_iou_thresholds == self.iou_thresholds else self.map_iou_thresholds,
         )
 
 
@@ -183,19 +198,21 @@ def moment_metrics(score: MomentScore) -> dict[str, float]:
         for column, t in enumerate(score.thresholds)
     }
     values["miou"] = score.mean_iou
-    each = zip(score.thresholds, score.average_precision.tolist(), strict=True)
+    each = zip(score.map_thresholds, score.average_precision.tolist(), strict=True)
     return values | {threshold_name("map", t): v for t, v in each} | {"map": score.average}
 
 
 def _shown(protocol: MomentsProtocol) -> tuple[str, ...]:
-    few = (
-        protocol.iou_thresholds
-        if len(protocol.iou_thresholds) <= 4
-        else [t for t in protocol.iou_thresholds if t in (0.3, 0.5, 0.7)]
-    )
+    few = [t for t in protocol.iou_thresholds if t in (0.3, 0.5, 0.7)]
+    if len(protocol.iou_thresholds) <= 4 or "iou_thresholds" in protocol.asked:
+        few = list(protocol.iou_thresholds)
     recalls = [threshold_name(f"r{n}", t) for n in protocol.cutoffs for t in few]
-    each = [threshold_name("map", t) for t in (0.5, 0.75) if t in protocol.iou_thresholds]
-    return (*recalls, "miou", *each, "map")
+    precise = [t for t in (0.5, 0.75) if t in protocol.map_iou_thresholds]
+    if {"iou_thresholds", "map_iou_thresholds"} & protocol.asked:
+        precise = list(protocol.map_iou_thresholds)
+    each = [threshold_name("map", t) for t in precise]
+    lengths = [f"{name}:map" for name in QVHIGHLIGHTS_LENGTHS if name != "full"] if "lengths" in protocol.asked else []
+    return (*recalls, "miou", *each, "map", *lengths)
 
 
 def _units(state: Moments, protocol: MomentsProtocol) -> Units:
@@ -207,7 +224,7 @@ def _units(state: Moments, protocol: MomentsProtocol) -> Units:
             found = within > threshold if protocol.overlap == ">" else within >= threshold
             values[threshold_name(f"r{n}", threshold)] = found.astype(np.float64)
     values["miou"] = best[:, 0]
-    for column, threshold in enumerate(protocol.iou_thresholds):
+    for column, threshold in enumerate(protocol.map_iou_thresholds):
         values[threshold_name("map", threshold)] = precision[:, column]
     values["map"] = precision.mean(axis=1)
     return Units("query", names, values)

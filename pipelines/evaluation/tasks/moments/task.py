@@ -1,12 +1,13 @@
 """``task: moments``: R@n at IoU m, mIoU and mAP of moments found for language queries."""
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids, inverted_notes
+from clipmill.pipelines.evaluation.checks import inverted_notes
+from clipmill.pipelines.evaluation.coverage import Asked, annotated, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_predictions, read_moment_truth
@@ -18,10 +19,11 @@ from clipmill.pipelines.evaluation.tasks.moments.score import (
     moment_baseline_scores,
 )
 from clipmill.pipelines.evaluation.tasks.result import TaskScore, segments_fingerprint
+from clipmill.schemas.config_evaluate import PredictionsConfig
 from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
-from clipmill.stores.formats.ids import match_ids
+from clipmill.stores.formats.records import SegmentTable
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -40,15 +42,24 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
     if config.baselines:
         _check_training(truth)
     baselines = moment_baseline_scores(truth, protocol) if config.baselines else None
+    with_window = set(annotated(truth.windows))
+    scored = [(query, video) for query, video in zip(truth.windows.video_ids, truth.video_ids, strict=True)]
+    queries = [row for row in scored if row[0] in with_window]
+    asked = Asked(
+        [query for query, _ in queries], names=truth.windows.video_ids, videos=[video for _, video in queries]
+    )
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_moment_predictions(item, sources)
-        match = match_ids(truth.windows.video_ids, predictions.video_ids, "the ground truth", "the predictions")
-        notes = [*check_ids(match), *inverted_notes(truth.windows, predictions, one_of="query")]
+        answered = check_answers(
+            asked, annotated(predictions), config.min_coverage, listed_ids=predictions.video_ids, name=name
+        )
+        notes = [*inverted_notes(truth.windows, predictions, one_of="query")]
         if protocol.order == "score" and _without_scores(predictions):
             notes.append(
                 "all scores are equal, so answers rank by start; write order: file_order to take them in order"
             )
+        notes += _run_notes(item, truth)
         if config.baselines and baselines is None:
             notes.append("no baselines: no video has a duration (give ground_truth.durations)")
         elif baselines is not None and baselines.tuned_on_scored:
@@ -56,8 +67,9 @@ def evaluate(config: MomentsConfig, sources: Sources) -> Evaluation[MomentsEvalu
         found = evaluate_moments(
             name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
         )
-        evaluations.append(replace(found, run=replace(found.run, notes=tuple(notes))))
-    data = {
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
+    data: dict[str, Any] = {} if config.ground_truth.subset is None else {"subset": config.ground_truth.subset}
+    data |= {
         "fingerprint": segments_fingerprint(truth.windows),
         "num_queries": len(truth.windows.video_ids),
         "num_windows": len(truth.windows),
@@ -89,4 +101,19 @@ def report(evaluation: Evaluation[MomentsEvaluation], config: MomentsConfig, sou
     return moments_report(evaluation.score, evaluation.evaluated, seed=config.seed)
 
 
-TASK = Task("moments", "R@n at IoU m, mIoU and mAP of moment retrieval", MomentsConfig, evaluate, report)
+def predict(item: PredictionsConfig, config: MomentsConfig) -> SegmentTable:
+    """Returns what a trained run answers; torch is loaded here."""
+    from clipmill.pipelines.evaluation.tasks.moments import trained
+
+    return trained.predict(item, config)
+
+
+def _run_notes(item: PredictionsConfig, truth: MomentTruth) -> tuple[str, ...]:
+    if item.run is None:
+        return ()
+    from clipmill.pipelines.evaluation.tasks.moments.trained import run_notes
+
+    return run_notes(item, truth)
+
+
+TASK = Task("moments", "R@n at IoU m, mIoU and mAP of moment retrieval", MomentsConfig, evaluate, report, predict)

@@ -7,7 +7,7 @@ import numpy as np
 
 from clipmill.pipelines.evaluation.metrics.detection_hits import Hits, hits_at
 from clipmill.pipelines.evaluation.metrics.proposals import ProposalScore
-from clipmill.pipelines.evaluation.tasks.curves import BASELINE_STYLES, metric_chart
+from clipmill.pipelines.evaluation.tasks.curves import metric_chart
 from clipmill.pipelines.evaluation.tasks.detection.lengths import length_table
 from clipmill.pipelines.evaluation.tasks.detection.report import chosen_thresholds
 from clipmill.pipelines.evaluation.tasks.detection.timelines import NUM_TIMELINES, detection_timelines, timelines_text
@@ -86,8 +86,7 @@ def _recall_chart(evaluations: Sequence[ProposalsEvaluation]) -> Chart:
         for n, threshold in enumerate(chosen_thresholds(first.score.thresholds), start=1):
             row = first.score.thresholds.index(threshold)
             values = first.score.recall[row].tolist()
-            style = n if n < BASELINE_STYLES[1] else n + 1
-            lines.append((style, f"tIoU {threshold:g}", first.score.average_number.tolist(), values))
+            lines.append((n, f"tIoU {threshold:g}", first.score.average_number.tolist(), values))
     lines += _baseline_lines(first.baselines)
     lines = [line for line in lines if not np.isnan(line[2]).any()]
     stop = max((line[2][-1] for line in lines), default=1.0)
@@ -111,7 +110,7 @@ def _recall_chart(evaluations: Sequence[ProposalsEvaluation]) -> Chart:
 def _baseline_lines(baselines: Mapping[str, ProposalScore]) -> list[tuple[int, str, Sequence[float], Sequence[float]]]:
     return [
         (
-            BASELINE_STYLES[n % len(BASELINE_STYLES)],
+            -n - 1,
             f"baseline: {name}",
             baseline.average_number.tolist(),
             baseline.average_recall.tolist(),

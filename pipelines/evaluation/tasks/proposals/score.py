@@ -30,19 +30,28 @@ SPAN_STEPS = 20
 
 @dataclass(frozen=True, slots=True)
 class ProposalsProtocol:
-    """Everything that decides a proposal score, resolved."""
+    """Everything that decides a proposal score, resolved.
+
+    Attributes:
+        are_asked: the config itself names the thresholds: recall at each is printed.
+    """
 
     tiou_thresholds: tuple[float, ...]
     max_avg_num_proposals: float | None
     cutoffs: tuple[float, ...]
     blocked: frozenset[str]
+    are_asked: bool = False
 
     @staticmethod
     def of(config: ProposalsConfig, blocked: Iterable[str] = ()) -> "ProposalsProtocol":
         """Returns the settings of `config`, with the challenge's for what it leaves out."""
         most = None if config.max_avg_num_proposals == "all" else float(config.max_avg_num_proposals)
         return ProposalsProtocol(
-            config.tiou_thresholds or ACTIVITYNET_THRESHOLDS, most, config.cutoffs, frozenset(blocked)
+            config.tiou_thresholds or ACTIVITYNET_THRESHOLDS,
+            most,
+            config.cutoffs,
+            frozenset(blocked),
+            config.tiou_thresholds is not None,
         )
 
     def to_plain(self) -> dict[str, Any]:
@@ -143,7 +152,7 @@ def evaluate_proposals(
     run = RunScore(
         name=name,
         headline="area",
-        shown=tuple(key for key in metrics if not key.startswith("recall@")),
+        shown=tuple(key for key in metrics if protocol.are_asked or not key.startswith("recall@")),
         metrics=metrics,
         baselines={key: proposal_metrics(value, protocol) for key, value in (baselines or {}).items()},
         intervals=resampled_intervals(metrics, resampled, confidence),

@@ -15,11 +15,11 @@ from clipmill.pipelines.evaluation.tasks.proposals.score import (
     proposals_truth,
 )
 from clipmill.pipelines.evaluation.tasks.segment_checks import (
-    baseline_notes,
     check_not_empty,
     check_training,
     check_videos,
     segments_score,
+    truth_notes,
 )
 from clipmill.schemas.config_detection import ProposalsConfig
 
@@ -45,15 +45,15 @@ def evaluate(config: ProposalsConfig, sources: Sources) -> Evaluation[ProposalsE
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         predictions = read_segment_predictions(item, config.ground_truth, with_classes=False, sources=sources)
+        answered = check_videos(config, truth, predictions, protocol.blocked, name)
         notes = (
-            *check_videos(truth, predictions, protocol.blocked),
             *inverted_notes(truth.segments, predictions),
-            *baseline_notes(truth, config),
+            *truth_notes(truth, config),
         )
         found = evaluate_proposals(
             name, truth, predictions, protocol, baselines, config.resamples, config.confidence, config.seed
         )
-        evaluations.append(replace(found, run=replace(found.run, notes=notes)))
+        evaluations.append(replace(found, run=answered.told(found.run, notes)))
     score = segments_score(config, protocol.to_plain(), truth, [item.run for item in evaluations])
     return Evaluation(score, tuple(evaluations))
 

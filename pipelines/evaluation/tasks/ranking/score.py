@@ -45,7 +45,9 @@ def evaluate_ranking(name: str, qrels: Qrels, documents: Run, config: RankingCon
     score = _score(qrels, documents, config, measures)
     baselines = {"shuffled": _shuffled(qrels, documents, config, measures)} if config.baselines else {}
     means = {key: column for key, column in score.per_query.items() if not key.startswith("num_")}
-    shown = [key for key in _SHOWN if key in score.summary]
+    # What the config itself names was asked for, and is printed whole.
+    is_asked = "measures" in config.model_fields_set
+    shown = list(score.summary) if is_asked else [key for key in _SHOWN if key in score.summary]
     headline = HEADLINE if HEADLINE in score.summary else next(iter(score.summary))
     run = RunScore(
         name=name,

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.coverage import Asked, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.ranking.inputs import read_qrels, read_run
@@ -33,12 +33,14 @@ def evaluate(config: RankingConfig, sources: Sources) -> Evaluation[RankingEvalu
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         documents = read_run(item, sources)
-        notes = check_ids(match_ids(qrels, documents, "the qrels", "the run"))
+        found = {query for query, items in documents.items() if items}
+        asked = Asked(list(qrels), "judged queries", "the qrels")
+        answered = check_answers(asked, found, config.min_coverage, "the run", documents, name)
         judged = {document for query in qrels.values() for document in query}
-        found = {document for query in documents.values() for document in query}
-        require_ids(match_ids(judged, found, "documents of the qrels", "documents of the run"))
+        listed = {document for query in documents.values() for document in query}
+        require_ids(match_ids(judged, listed, "documents of the qrels", "documents of the run"))
         evaluation = evaluate_ranking(name, qrels, documents, config)
-        evaluations.append(replace(evaluation, run=replace(evaluation.run, notes=notes)))
+        evaluations.append(replace(evaluation, run=answered.told(evaluation.run)))
     data = {
         "fingerprint": qrels_fingerprint(qrels),
         "num_queries": len(qrels),

@@ -105,13 +105,13 @@ def _run(
     order = np.argsort(np.asarray(result.query_ids, dtype=object), kind="stable")
     values = {name: space.per_query[name] for name in shown}
     metrics = dict(space.metrics)
-    if result.approximate is not None:
-        metrics |= result.approximate.recall[space.space]
+    recall = {} if result.approximate is None else result.approximate.recall[space.space]
+    metrics |= recall
     headline = result.headline
     return RunScore(
         name=space.space,
         headline=headline,
-        shown=shown,
+        shown=(*shown, *recall),
         metrics=metrics,
         baselines=baselines,
         intervals=mean_intervals(values, resampling.seed, resampling.resamples, resampling.confidence),

@@ -167,7 +167,7 @@ def _embedding(store: FeatureStore, retrieved: RetrievedClips, seed: int, views:
     drawn = views.stills(store, places.values(), middles, MAP_WIDTH) if layouts and views is not None else {}
     return EmbeddingMap(
         ids=shown.clip_ids,
-        labels=tuple(shown.label_names[code] for code in shown.label),
+        labels=tuple(shown.label_names[code] if shown.label_names else "" for code in shown.label),
         layouts=layouts,
         explained=explained,
         vectors=named,

@@ -1,7 +1,9 @@
 """Which spaces a retrieval scores: a model's, and plain cosine where the vectors come from one network."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
 from clipmill.pipelines.evaluation.retrieval.scorers import Combined, Scorer
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Input, Vector
@@ -13,7 +15,7 @@ COSINE = "cosine"
 COSINE_INPUTS: dict[str, Input] = {"image": Vector("first"), "video": Vector("mean")}
 """What is compared where there is no model."""
 
-Spaces = dict[str, Scorer | Combined]
+Spaces = dict[str, Scorer | Combined | Reranked]
 
 
 def comparable(image: Recipe, video: Recipe) -> bool:
@@ -31,7 +33,7 @@ def _weights(recipe: Recipe) -> Weights:
 
 
 def chosen_spaces(scorers: Spaces, names: Sequence[str], thing: str = "evaluation") -> Spaces:
-    """Returns the named spaces, and those a combined one among them is made of.
+    """Returns the named spaces, and those a combined or re-ranked one among them is made of.
 
     Raises:
         UsageError: there is no space of that name.
@@ -41,8 +43,9 @@ def chosen_spaces(scorers: Spaces, names: Sequence[str], thing: str = "evaluatio
             raise UsageError(describe(thing, "spaces", ", ".join(scorers) or "none here", name, "correct the name"))
     chosen = {name: scorers[name] for name in names}
     for scorer in list(chosen.values()):
-        if isinstance(scorer, Combined):
-            chosen = {name: scorers[name] for name in scorer.weights if name not in chosen} | chosen
+        if isinstance(scorer, Combined | Reranked):
+            parts = scorer.weights if isinstance(scorer, Combined) else [scorer.first]
+            chosen = {name: scorers[name] for name in parts if name not in chosen} | chosen
     return chosen
 
 
@@ -62,3 +65,17 @@ def check_recipe_trained_on(run: str, role: str, name: str, trained_on: str, now
                 "train again, or evaluate with the old recipe's key as the feature name",
             )
         )
+
+
+def with_rerank(scorers: Spaces, k: int | None, thing: str = "evaluation") -> Spaces:
+    """Returns the spaces with `k` items of each re-ranked one scored again; None: as many as the model says.
+
+    Raises:
+        UsageError: `k` is given and nothing is re-ranked.
+    """
+    if k is None:
+        return scorers
+    if not any(isinstance(scorer, Reranked) for scorer in scorers.values()):
+        got, remedy = ", ".join(scorers) or "none", "leave rerank out"
+        raise UsageError(describe(thing, "rerank", "a model with a re-ranked space", got, remedy))
+    return {name: replace(scorer, k=k) if isinstance(scorer, Reranked) else scorer for name, scorer in scorers.items()}

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
 from clipmill.pipelines.evaluation.retrieval.scorers import Cosine
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.retrieval.arrays import gallery_of, has_ids, queries_of, shared_spaces
@@ -17,6 +18,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     Spaces,
     chosen_spaces,
     comparable,
+    with_rerank,
 )
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import UsageError, describe
@@ -67,7 +69,7 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
             next_steps=(
                 f"clipmill status {url}",
                 f"clipmill verify {url}",
-                "clipmill build --config YOURS.yaml   # see examples/topics70",
+                "clipmill build YOURS.yaml   # see examples/topics70",
             ),
         )
     return retrieval_report(score, found.result, shown, lineage)
@@ -84,7 +86,7 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run is not None else None
     trained = load(checkpoint) if checkpoint is not None else None
     sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
-    items = items_of(config.data, trained, config.run or "")
+    items = items_of(config.data, trained, config.run or "", needs_labels=config.relevant == "label")
     test = items.of("test")
     notes: list[str] = []
     scorers: Spaces = {}
@@ -106,7 +108,13 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
         else:
             scorers[COSINE] = plain
             gallery |= arrays_of({sides["gallery"][0]: test.inputs[sides["gallery"][0]]})
-    labels = [test.label_names[code] for code in test.label]
+    scorers = with_rerank(scorers, config.rerank)
+    notes += [
+        f"{name}: the {scorer.k} best by {scorer.first}, in the order of the model's score."
+        for name, scorer in scorers.items()
+        if isinstance(scorer, Reranked) and (not config.spaces or name in config.spaces)
+    ]
+    labels = _labels_of(config, test)
     result = _retrieve(
         config,
         Queries(test.clip_ids, labels, queries, test.video_ids),
@@ -122,6 +130,13 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     }
     clips = RetrievedClips(result, items, test, trained, config.run)
     return _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
+
+
+def _labels_of(config: RetrievalConfig, test: "Items") -> list[str]:
+    """Returns what makes one clip relevant to another: their label, or that they are one."""
+    if config.relevant == "own_clip":
+        return list(test.clip_ids)
+    return [test.label_names[code] for code in test.label]
 
 
 def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[Any, tuple[str, ...]]) -> Cosine | None:
@@ -143,6 +158,11 @@ def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieva
     sides = [_in_memory("queries", config.queries, sources), _in_memory("gallery", config.gallery, sources)]
     queries, gallery = queries_of(sides[0]), gallery_of(sides[1])
     known = all(map(has_ids, sides))
+    if config.relevant == "own_clip":
+        if not known:
+            remedy = "give both sides ids"
+            raise UsageError(describe("evaluation", "relevant", "ids that say which items are one", "none", remedy))
+        queries, gallery = replace(queries, labels=queries.ids), replace(gallery, labels=gallery.ids)
     if config.exclude == "own_clip" and not known:
         remedy = "give both sides ids"
         raise UsageError(describe("evaluation", "exclude", "ids that say which items are one clip", "none", remedy))
@@ -192,6 +212,8 @@ def _evaluation(
         about,
         tuple(notes),
     )
+    if config.relevant == "own_clip":
+        score = replace(score, protocol={**score.protocol, "relevance": "the own clip"})
     return Evaluation(score, (found,))
 
 

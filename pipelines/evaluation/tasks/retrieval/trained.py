@@ -15,6 +15,7 @@ from clipmill.models.checkpoints import TrainedModel, load
 from clipmill.models.embedding import embed, inputs_of
 from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.datasets.provenance import all_rows_changed
+from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
 from clipmill.pipelines.evaluation.retrieval.scorers import (
     BestOfSamples,
     Block,
@@ -32,8 +33,11 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.model import validate
 
 
-def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) -> Items:
+def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str, needs_labels: bool = True) -> Items:
     """Returns the clips of `data`, or of what the run was trained on, split as there.
+
+    Args:
+        needs_labels: whether each clip must have one.
 
     Raises:
         UsageError: there is neither, the features are no longer those the run was trained on, or its training clips
@@ -44,8 +48,8 @@ def items_of(data: DataConfig | None, trained: TrainedModel | None, run: str) ->
             raise UsageError("evaluation data: expected data or run, got neither; see docs/evaluation.md")
         data = validate(DataConfig, trained.origin.config["data"], "the run's data")
     if trained is None:
-        return read_items(data, COSINE_INPUTS)
-    items = read_items(data, dict(trained.card.inputs), vocabularies=trained.origin.vocabularies)
+        return read_items(data, COSINE_INPUTS, needs_labels)
+    items = read_items(data, dict(trained.card.inputs), needs_labels, trained.origin.vocabularies)
     _check_same_data(trained, items, run)
     return items
 
@@ -66,7 +70,7 @@ def model_spaces(trained: TrainedModel, checkpoint: Path) -> Spaces:
     return {name: scorer_of(space, checkpoint) for name, space in trained.model.spaces().items()}
 
 
-def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
+def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined | Reranked:
     """Returns what scores `space`.
 
     Args:
@@ -80,7 +84,8 @@ def scorer_of(space: spaces.Space, checkpoint: Path) -> Scorer | Combined:
         return Hamming(space.query, space.gallery)
     if isinstance(space, spaces.Combined):
         return Combined(dict(space.weights))
-    return ModelScore(os.path.abspath(checkpoint))
+    score = ModelScore(os.path.abspath(checkpoint))
+    return Reranked(space.first, score, space.k) if isinstance(space, spaces.Reranked) else score
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
-from clipmill.pipelines.evaluation.checks import check_ids
+from clipmill.pipelines.evaluation.coverage import Asked, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_predictions, read_truth, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
@@ -36,15 +36,18 @@ def evaluate(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[Scene
         if config.protocol == "scenes":
             ranked = read_predictions(RANKINGS, item, sources).ordered("ascending")
             listed = {clip for order in ranked.values() for clip in order}
-            notes = check_ids(match_ids(truth.shown, ranked, "the ground truth", "the lists"))
+            given, side = {query: bool(order) for query, order in ranked.items()}, "the lists"
             evaluation = evaluate_scenes(name, truth, ranked, config)
         else:
             reported = read_predictions(REPORTED_SECONDS, item, sources)
             listed = {clip for order in reported.seconds.values() for clip in order}
-            notes = check_ids(match_ids(truth.shown, reported.seconds, "the ground truth", "the reports"))
+            given, side = {query: any(clips.values()) for query, clips in reported.seconds.items()}, "the reports"
             evaluation = evaluate_seconds(name, truth, reported, config)
+        answered = check_answers(
+            Asked(list(truth.shown)), {query for query in given if given[query]}, config.min_coverage, side, given, name
+        )
         require_ids(match_ids(clips, listed, "clips of the ground truth", f"clips of {name}"))
-        evaluations.append(replace(evaluation, run=replace(evaluation.run, notes=notes)))
+        evaluations.append(replace(evaluation, run=answered.told(evaluation.run)))
     data = {
         "fingerprint": truth.to_fingerprint(),
         "num_queries": len(truth.shown),

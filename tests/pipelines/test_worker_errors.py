@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-from clipmill.pipelines.features.engines.worker_errors import (
+from clipmill.pipelines.worker_errors import (
     Told,
     WorkerError,
     error_of,
@@ -64,6 +64,7 @@ def test_the_text_of_a_traceback_from_another_process() -> None:
 
 
 def test_a_chain_of_causes() -> None:
+    assert str(first_cause(WeightsError(f"{LINE} [while running 'Run']"))) == LINE
     wrapped = RuntimeError("the pipeline failed")
     wrapped.__cause__ = WeightsError(LINE)
     assert str(first_cause(wrapped)) == LINE

@@ -88,7 +88,8 @@ def first_cause(error: BaseException) -> Exception | None:
     """Returns the worker's own error behind `error`: in its chain of causes, or in their text."""
     for item in _chain(error):
         if isinstance(item, ClipmillError):
-            return item
+            # Beam makes the error anew, with the name of its step behind the message.
+            return error_of(Told(type(item).__name__, _STEP.sub("", str(item)))) if _STEP.search(str(item)) else item
     for item in _chain(error):
         found = found_in(str(item)) or (found_in(f"{type(item).__name__}: {item}") if _is_import(item) else None)
         if found is not None:
@@ -115,6 +116,11 @@ def _is_import(error: BaseException) -> bool:
 
 def _name(match: re.Match[str]) -> str:
     return match[1].rpartition(".")[2]
+
+
+def first_line(error: BaseException) -> str:
+    """Returns what `error` says first, or its name."""
+    return _first_line(str(error)) or type(error).__name__
 
 
 def _first_line(text: str) -> str:

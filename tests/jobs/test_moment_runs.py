@@ -1,0 +1,166 @@
+"""A model of moments from a config to a score, as a user runs it: in fresh processes, alone and killed and resumed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import yaml
+
+from tests.command_line import clipmill, refused, result
+from tests.pipelines.datasets.moment_stores import write_moment_store
+
+WORDS = ("jump", "run", "sit", "wave", "fall")
+DIM = 8
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A store of 30 videos, in each of which two of five things happen for 4 s each; 24 train, 6 are tested."""
+    folder = tmp_path_factory.mktemp("moments")
+    random = np.random.default_rng(0)
+    directions = np.linalg.qr(random.normal(size=(DIM, DIM)))[0]
+    values, lines = {}, {"train": list[str](), "test": list[str]()}
+    for number in range(30):
+        name, steps = f"video{number:02d}", 0.1 * random.normal(size=(12, DIM))
+        begins = [int(random.integers(0, 3)), int(random.integers(6, 9))]
+        for begin, code in zip(begins, random.permutation(len(WORDS))[:2], strict=True):
+            steps[begin : begin + 4] += directions[code]
+            part = "train" if number < 24 else "test"
+            lines[part].append(f"{name} {begin}.0 {begin + 4}.0##a person starts to {WORDS[code]}.")
+        values[name] = steps.astype(np.float32)
+    write_moment_store(folder, values)
+    for part, found in lines.items():
+        (folder / f"{part}.txt").write_text("\n".join(found) + "\n", "utf-8")
+    return folder
+
+
+def train(folder: Path, out: Path, **changes: Any) -> str:
+    config: dict[str, Any] = {
+        "data": {
+            "store": str(folder / "store"),
+            "video": "steps",
+            "queries": {"train": str(folder / "train.txt"), "validation_fraction": 0.1},
+        },
+        "model": {"name": "ci_mha", "options": {"dim": 16, "word_dim": 16, "max_words": 8, "dropout": 0.0}},
+        "loop": {"epochs": 40, "batch": 16, "learning_rate": 0.005, "device": "cpu", "threads": 1},
+        "out": str(out),
+    }
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config | changes), "utf-8")
+    return str(path)
+
+
+def evaluation(folder: Path, run: Path, out: Path, **changes: Any) -> str:
+    config: dict[str, Any] = {
+        "task": "moments",
+        "ground_truth": str(folder / "test.txt"),
+        "predictions": {"run": str(run)},
+        "baselines": False,
+        "resamples": 20,
+        "out": str(out),
+    }
+    path = out.with_suffix(".yaml")
+    path.write_text(yaml.safe_dump(config | changes), "utf-8")
+    return str(path)
+
+
+def test_a_run_is_trained_and_scored(made: Path, tmp_path: Path) -> None:
+    report = result("train", "--config", train(made, tmp_path / "run"))
+    assert report["num_train"] + report["num_validation"] == 48
+    assert report["losses"][-1]["total"] < 0.5 * report["losses"][0]["total"]
+    assert any("6 videos of steps have no query" in note for note in report["notes"])
+    scored = result("evaluate", "--config", evaluation(made, tmp_path / "run", tmp_path / "scored"))
+    run = scored["runs"]["run"]
+    # A span in the middle of the video would be right for none of them.
+    assert run["metrics"]["r1@0.7"] > 0.8
+    assert run["counts"]["num_missing"] == 0
+    assert run["counts"]["num_queries"] == 12
+    assert not any("no test" in note for note in run["notes"])
+    page = (tmp_path / "scored" / "report.html").read_text("utf-8")
+    assert "a person starts to" in page
+    # On its own training queries the score says so.
+    seen = evaluation(made, tmp_path / "run", tmp_path / "seen", ground_truth=str(made / "train.txt"))
+    notes = result("evaluate", "--config", seen)["runs"]["run"]["notes"]
+    assert any("24 of 24 videos scored are among those it was trained" in note for note in notes)
+
+
+def test_queries_that_cannot_be_answered_score_nothing_and_are_listed(made: Path, tmp_path: Path) -> None:
+    result("train", "--config", train(made, tmp_path / "run", loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    lines = (made / "test.txt").read_text("utf-8") + "elsewhere 0.0 1.0##a person runs\nvideo25 0.0 1.0##...\n"
+    path = tmp_path / "more.txt"
+    path.write_text(lines, "utf-8")
+    found = result(
+        "evaluate", "--config", evaluation(made, tmp_path / "run", tmp_path / "scored", ground_truth=str(path))
+    )
+    assert found["runs"]["run"]["counts"]["num_missing"] == 2
+    assert found["runs"]["run"]["counts"]["num_queries"] == 14
+    assert any("elsewhere#13" in note for note in found["runs"]["run"]["notes"])
+
+
+def test_two_workers_under_ray_train_end_as_one_does(made: Path, tmp_path: Path) -> None:
+    loop = {"epochs": 3, "batch": 15, "device": "cpu", "threads": 1}
+    one = result("train", "--config", train(made, tmp_path / "one", loop=loop))
+    two = result("train", "--config", train(made, tmp_path / "two", loop=loop, trainer={"name": "ray", "workers": 2}))
+    assert two["num_workers"] == 2
+    for left, right in zip(one["losses"], two["losses"], strict=True):
+        assert left == pytest.approx(right, rel=1e-4)
+
+
+def test_what_a_run_cannot_do_is_one_line(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    ranked = tmp_path / "ranked.yaml"
+    ranked.write_text(yaml.safe_dump({"run": str(run), "out": str(tmp_path / "r")}), "utf-8")
+    refused(clipmill("evaluate", "--config", str(ranked)), "task: moments")
+    bad = train(made, tmp_path / "bad", data={"store": str(made / "store"), "video": "steps"})
+    refused(clipmill("train", "--config", bad), "data queries")
+    wrong = train(made, tmp_path / "wrong", model={"name": "sdml"})
+    refused(clipmill("train", "--config", wrong), "no model of moments")
+
+
+def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result("train", "--config", train(made, run))
+    config = {
+        "run": str(run),
+        "queries": {"texts": ["a person starts to jump", "xyzzy plugh", "someone will JUMP!"]},
+        "k": 5,
+        "out": str(tmp_path / "found"),
+    }
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(config), "utf-8")
+    found = result("search", "--config", str(path), code=3)
+    (jump, also), (failed,) = found["queries"], found["failed"]
+    assert failed["query"] == "xyzzy plugh"
+    assert "xyzzy" in failed["message"]
+    assert jump["unknown_words"] == []
+    assert also["unknown_words"] == ["someone", "will"]
+    truth = {}
+    for part in ("train", "test"):
+        for line in (made / f"{part}.txt").read_text("utf-8").splitlines():
+            head, _, sentence = line.partition("##")
+            if "jump" in sentence:
+                video, start, stop = head.split()
+                truth[video] = (float(start), float(stop))
+    assert [moment["rank"] for moment in jump["moments"]] == [1, 2, 3, 4, 5]
+    right = [
+        moment
+        for moment in jump["moments"]
+        if moment["video"] in truth and abs(moment["start_seconds"] - truth[moment["video"]][0]) <= 1
+    ]
+    assert len(right) >= 3
+    page = (tmp_path / "found" / "report.html").read_text("utf-8")
+    assert "a person starts to jump" in page
+    assert "30 videos searched" in page
+    one = {**config, "videos": ["video03"], "queries": {"texts": ["a person starts to run"]}}
+    path.write_text(yaml.safe_dump(one), "utf-8")
+    moments = result("search", "--config", str(path))["queries"][0]["moments"]
+    assert {moment["video"] for moment in moments} == {"video03"}
+    # Answers that overlap much with a better one are left out.
+    spans = [(moment["start_seconds"], moment["stop_seconds"]) for moment in moments]
+    for place, (start, stop) in enumerate(spans):
+        for begin, end in spans[:place]:
+            assert min(stop, end) - max(start, begin) <= 0.5 * (max(stop, end) - min(start, begin)) + 1e-6
+    refused(clipmill("search", "--config", str(path), "--set", "videos=[video99]"), "video99")
+    refused(clipmill("search", "--config", str(path), "--set", "run=null", "--set", "data={store: x, video: y}"), "run")

@@ -1,0 +1,60 @@
+"""A build, in the process this file is run in, that prints what it decoded, loaded and read.
+
+``python tests/pipelines/features/counted_build.py CONFIG``
+"""
+
+import json
+import sys
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from clipmill.extractors import registry
+from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, Event
+from clipmill.pipelines.features import probing
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.schemas.recipe import Recipe
+
+
+def main(path: str) -> None:
+    decoded: Counter[str] = Counter()
+    read: Counter[str] = Counter()
+    loaded: list[str] = []
+    run, make, fingerprint = DecodeSession.run, registry.build, probing.video_fingerprint
+
+    def counted_run(self: DecodeSession, requests: Iterable[DecodeRequest]) -> Iterator[Event]:
+        def counted() -> Iterator[DecodeRequest]:
+            for request in requests:
+                decoded[Path(request.path).name] += 1
+                yield request
+
+        return run(self, counted())
+
+    def counted_make(recipe: Recipe, *rest: Any) -> Any:
+        loaded.append(recipe.name)
+        return make(recipe, *rest)
+
+    def counted_fingerprint(path: str, stream: str | None) -> str:
+        read[Path(path).name] += 1
+        return fingerprint(path, stream)
+
+    DecodeSession.run = counted_run  # type: ignore[method-assign,assignment]
+    registry.build = counted_make
+    probing.video_fingerprint = counted_fingerprint
+    report = build(parse_build_config(Path(path).read_text()))
+    found = {
+        "decoded": dict(decoded),
+        "loaded": sorted(loaded),
+        "read": dict(read),
+        "num_rows": sum(report.num_rows.values()),
+        "exit_code": report.exit_code,
+        "torch": "torch" in sys.modules,
+        "decoders": sorted({"decord", "av"} & sys.modules.keys()),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
