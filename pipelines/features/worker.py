@@ -21,7 +21,7 @@ from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
 from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.features.attempts import write_last_words
-from clipmill.pipelines.features.device_memory import BatchTooLargeError
+from clipmill.pipelines.features.device_memory import BatchTooLargeError, is_out_of_memory
 from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
 from clipmill.pipelines.features.forward_deadline import ForwardDeadline, longest_seconds
 from clipmill.pipelines.features.heartbeat import TaskNotes
@@ -31,7 +31,7 @@ from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.task_pass import Part, TaskPass, Watch
 from clipmill.pipelines.features.task_progress import Progress, progress_of
 from clipmill.pipelines.features.visibility import open_seen_store
-from clipmill.schemas.errors import EXIT_RETRYABLE, VideoError
+from clipmill.schemas.errors import EXIT_RETRYABLE, MachineFaultError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import concatenate
@@ -192,10 +192,21 @@ class Worker:
         for recipe in recipes:
             key = recipe.fingerprint
             if key not in self._extractors:
-                self._extractors[key] = registry.build(recipe, self._device)
+                self._extractors[key] = self._built(recipe)
             batch_windows = self._batch_windows.get(key, self._spec.batch_windows)
             found[key] = RecipeExtraction(recipe, self._extractors[key], batch_windows, self._watching)
         return found
+
+    def _built(self, recipe: Recipe) -> Extractor:
+        try:
+            return registry.build(recipe, self._device)
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            got = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
+            remedy = "make room on the device, or take fewer workers or features at a time"
+            expected = f"memory for the network on {self._device}"
+            raise MachineFaultError(describe("feature", recipe.name, expected, got, remedy)) from None
 
     def _watching(self, recipe: Recipe, batch_windows: int, video_ids: Sequence[str]) -> AbstractContextManager[None]:
         """Watches one forward pass: where it hangs, nothing but the end of this process ends it."""

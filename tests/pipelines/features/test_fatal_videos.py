@@ -168,12 +168,3 @@ def test_ray_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: 
     done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, name="ray", workers=2, task_seconds=0.05)
     assert done.returncode == 3, done.stderr
     check(tmp_path, {"2.mp4": "worker_died"})
-
-
-def test_where_every_video_kills_its_worker_the_machine_is_at_fault(videos: Path, site: Path, tmp_path: Path) -> None:
-    fatal = {"FATAL_KILL": ",".join(str(number) for number in range(7))}
-    assert build(tmp_path, videos, site, fatal).returncode == -signal.SIGKILL
-    second = build(tmp_path, videos, site, fatal)
-    assert second.returncode == 4, second.stderr
-    assert "worker_died 5" in second.stdout + second.stderr
-    assert "max_fault_share" in second.stdout + second.stderr

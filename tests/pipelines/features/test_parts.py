@@ -15,6 +15,7 @@ from clipmill.pipelines.decode.probe import content_fingerprint
 from clipmill.pipelines.features.plan import estimate
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import MachineFaultError
 from clipmill.schemas.recipe import ClipRule, Recipe
 from clipmill.schemas.records import Clip, Video
 from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
@@ -258,3 +259,18 @@ def test_a_batch_of_one_that_does_not_fit_is_booked_as_passing(run: Run) -> None
     result = run.try_it(work, Clock(), max_fault_share=1.0)
     assert {(item.stage, item.reason) for item in result.quarantined} == {("extract", "out_of_memory")}
     assert {item.video_id for item in result.quarantined} == set(NAMES)
+
+
+def test_a_network_that_does_not_fit_the_device_is_the_machines_fault(
+    run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def build(recipe: Recipe, device: str) -> StandIn:
+        raise torch.cuda.OutOfMemoryError("CUDA out of memory. Tried to allocate 9.00 GiB")
+
+    monkeypatch.setattr(registry, "build", build)
+    with (
+        Worker(WorkerSpec(run.store.url, "parquet", "run", device="cpu", num_threads=1)) as worker,
+        pytest.raises(MachineFaultError, match="feature a: expected memory for the network on cpu, got CUDA out of"),
+    ):
+        worker.run(run.task)
+    assert run.store.quarantine_history().num_rows == 0
