@@ -212,3 +212,14 @@ def test_the_blind_baseline_is_tuned_on_the_training_subset(tmp_path: Path) -> N
     done = evaluate(tmp_path, config | {"training": config["ground_truth"], "predictions": results(tmp_path, "b")})
     assert "training: subset training" in done.out
     assert "an upper bound" not in done.out
+
+
+def test_items_that_are_numbered_from_0_and_not_from_1_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{n},{'xy'[n % 2]}\n" for n in range(1, 21)))
+    (tmp_path / "scores.csv").write_text("id,x,y\n" + "".join(f"{n},1,0\n" for n in range(20)))
+    paths = {"ground_truth": str(tmp_path / "labels.csv"), "predictions": str(tmp_path / "scores.csv")}
+    done = evaluate(tmp_path, FAST | {"task": "classification"} | paths)
+    refused(done, "got 19 of them and 1 others", "positions in the ground truth, from 0")
+    # One more item than was asked for is no other numbering.
+    (tmp_path / "scores.csv").write_text("id,x,y\n" + "".join(f"{n},1,0\n" for n in range(1, 22)))
+    assert evaluate(tmp_path, FAST | {"task": "classification"} | paths).run()["metrics"]["coverage"] == 1.0
