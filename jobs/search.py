@@ -14,6 +14,7 @@ from clipmill.jobs.configs import read_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.jobs.search_tracks import is_of_tracks, search_tracks
 from clipmill.models.base import RETRIEVAL_SIDES
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.embedding import array_name, arrays_of, embed
@@ -83,6 +84,12 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     """
     config = read_config(SearchConfig, path, overrides)
     print(dump_config(config).rstrip(), file=sys.stderr)
+    if config.run is None and config.data is not None and is_of_tracks(config.data):
+        found = search_tracks(config, config.data)
+        return _written(config, found.page, found.results, found.searches, found.failures, found.page.primary)
+    if config.tracks is not None:
+        remedy = "leave tracks out, or name features of the extractor tracks under data"
+        raise UsageError(describe("search", "tracks", "none (nothing here is a key feature)", "options", remedy))
     searched = _open(config)
     spaces = _spaces(searched, config)
     feature = searched.image[1]
@@ -94,8 +101,20 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     searches = _search(searched, queries, spaces, config.k) if queries else []
     primary = next(reversed(spaces))
     results = _results(searched, config, searches, failures)
-    out = Path(config.out)
     page = _page(searched, config, searches, failures, primary)
+    return _written(config, page, results, searches, failures, primary)
+
+
+def _written(
+    config: SearchConfig,
+    page: SearchPage,
+    results: dict[str, Any],
+    searches: Sequence[SearchedQuery],
+    failures: Sequence[Failure],
+    primary: str,
+) -> Outcome:
+    """Writes ``results.json`` and ``report.html``."""
+    out = Path(config.out)
     try:
         out.mkdir(parents=True, exist_ok=True)
         (out / "results.json").write_text(
@@ -113,7 +132,7 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
         "results": str(out / "results.json"),
     }
     code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(searches, failures, primary, len(searched.clips), str(out / "report.html")), code)
+    return Outcome(data, _text(searches, failures, primary, page.num_clips, str(out / "report.html")), code)
 
 
 def _open(config: SearchConfig) -> _Searched:
