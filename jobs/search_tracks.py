@@ -26,6 +26,7 @@ from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_search import SearchConfig, SearchDataConfig, TrackSearchConfig
+from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.records import Video
 from clipmill.stores import Feature, FeatureStore
 
