@@ -17,6 +17,8 @@ from clipmill.schemas.model import LocalPath, Model
 
 Overlap = Literal[">=", ">"]
 Ties = Literal["time", "file_order"]
+MIN_COVERAGE = 0.5
+"""ours: half of what was asked; predictions that answer less are refused unless the config says otherwise."""
 
 
 class FusedConfig(IdsConfig):
@@ -132,7 +134,7 @@ class PredictionTaskConfig(TaskConfig):
 
     ground_truth: TruthConfig
     predictions: tuple[PredictionsConfig, ...]
-    min_coverage: float = Field(default=0.5, ge=0, le=1)  # ours: half
+    min_coverage: float = Field(default=MIN_COVERAGE, ge=0, le=1)
 
     @field_validator("ground_truth", mode="before")
     @classmethod

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import yaml
 
+from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.stores.formats.activitynet_captions import read_activitynet_captions
 from clipmill.stores.formats.charades_sta import read_charades_sta
 from clipmill.stores.formats.moments import MomentQueries
@@ -235,3 +236,10 @@ def test_a_store_of_which_most_clips_lack_a_feature_is_refused(tmp_path: Path) -
     few = retrieval_config(tmp_path / "few", num_lacking=6) | {"task": "retrieval"}
     refused(evaluate(tmp_path, few), "at least 50 % of the 10 clips", "got 4 (40 %", "min_coverage: 0")
     assert evaluate(tmp_path, few | {"min_coverage": 0}).run()["metrics"]["coverage"] == 0.4
+
+
+def test_a_default_changes_no_key_that_finished_trials_are_known_by() -> None:
+    plain = RetrievalConfig(run="out/run").model_dump(mode="json", exclude_none=True)
+    assert "min_coverage" not in plain
+    asked = RetrievalConfig(run="out/run", min_coverage=0.0).model_dump(mode="json", exclude_none=True)
+    assert asked["min_coverage"] == 0

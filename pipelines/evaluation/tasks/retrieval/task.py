@@ -21,6 +21,7 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
     comparable,
     with_rerank,
 )
+from clipmill.schemas.config_evaluate import MIN_COVERAGE
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import Input, Vector
@@ -88,7 +89,8 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     trained = load(checkpoint) if checkpoint is not None else None
     sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
     items = items_of(config.data, trained, config.run or "", needs_labels=config.relevant == "label")
-    coverage, notes = _coverage(items, config.min_coverage)
+    least = MIN_COVERAGE if config.min_coverage is None else config.min_coverage
+    coverage, notes = _coverage(items, least)
     test = items.of("test")
     scorers: Spaces = {}
     queries = arrays_of({name: test.inputs[name] for name in sides["query"]})
