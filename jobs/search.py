@@ -17,6 +17,7 @@ from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_moments import search_moments
 from clipmill.jobs.search_output import write_search
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.jobs.search_tracks import is_of_tracks, search_tracks
 from clipmill.models.base import RETRIEVAL_SIDES
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.embedding import array_name, arrays_of, embed
@@ -87,6 +88,12 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     tell_config(config)
     if config.queries.texts:
         return search_moments(config)
+    if config.run is None and config.data is not None and is_of_tracks(config.data):
+        found = search_tracks(config, config.data)
+        return _written(config, found.page, found.results, found.searches, found.failures, found.page.primary)
+    if config.tracks is not None:
+        remedy = "leave tracks out, or name features of the extractor tracks under data"
+        raise UsageError(describe("search", "tracks", "none (nothing here is a key feature)", "options", remedy))
     searched = _open(config)
     spaces = _spaces(searched, config)
     feature = searched.image[1]
@@ -98,10 +105,23 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     searches = _search(searched, queries, spaces, config.k) if queries else []
     primary = next(reversed(spaces))
     results = _results(searched, config, searches, failures)
-    data = write_search(config.out, results, _page(searched, config, searches, failures, primary))
+    page = _page(searched, config, searches, failures, primary)
+    return _written(config, page, results, searches, failures, primary)
+
+
+def _written(
+    config: SearchConfig,
+    page: SearchPage,
+    results: dict[str, Any],
+    searches: Sequence[SearchedQuery],
+    failures: Sequence[Failure],
+    primary: str,
+) -> Outcome:
+    """Writes ``results.json``, ``report.html`` and the config."""
+    data = write_search(config.out, results, page)
     keep_config(config, config.out, "search")
     code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(searches, failures, primary, len(searched.clips), data["report"]), code)
+    return Outcome(data, _text(searches, failures, primary, page.num_clips, data["report"]), code)
 
 
 def _open(config: SearchConfig) -> _Searched:

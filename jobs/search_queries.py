@@ -16,6 +16,7 @@ from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.pipelines.features.query_images import (
     QueryError,
+    RowOf,
     frame_row,
     image_row,
     images_of,
@@ -32,12 +33,12 @@ DIGEST_CHUNK_BYTES = 4 << 20
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Query:
-    """One query: its name, the digest of its file, a JPEG of it and its row ``float32[D]``."""
+    """One query: its name, its file's digest, a JPEG of it and its row ``float32[D]`` or codes ``uint8[K, 32]``."""
 
     name: str
     sha256: str
     image: bytes
-    row: npt.NDArray[np.float32]
+    row: npt.NDArray[np.generic]
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,7 +90,9 @@ def build_extractor(recipe: Recipe, weights: str | None, device: str) -> Extract
     return registry.build(recipe, device)
 
 
-def read_queries(config: QueriesConfig, recipe: Recipe, extractor: Extractor) -> Iterator[Query | Failure]:
+def read_queries(
+    config: QueriesConfig, recipe: Recipe, extractor: Extractor, row_of: RowOf = frame_row
+) -> Iterator[Query | Failure]:
     """Yields every query, embedded, or why it cannot be: files of the folder, then files, then frames.
 
     Raises:
@@ -99,17 +102,17 @@ def read_queries(config: QueriesConfig, recipe: Recipe, extractor: Extractor) ->
     for path in [*paths, *config.files]:
         try:
             pixels = read_image(path)
-            yield Query(path, _digest(path), _jpeg(pixels), image_row(extractor, recipe, pixels, path))
+            yield Query(path, _digest(path), _jpeg(pixels), image_row(extractor, recipe, pixels, path, row_of))
         except QueryError as error:
             yield Failure(path, str(error))
     # The child that decodes starts with the first request, so this costs nothing where no frames are asked for.
     with DecodeSession() as session:
         for frames in config.frames:
-            yield from _of_video(frames, recipe, extractor, session)
+            yield from _of_video(frames, recipe, extractor, session, row_of)
 
 
 def _of_video(
-    config: VideoFramesConfig, recipe: Recipe, extractor: Extractor, session: DecodeSession
+    config: VideoFramesConfig, recipe: Recipe, extractor: Extractor, session: DecodeSession, row_of: RowOf
 ) -> Iterable[Query | Failure]:
     path = os.path.expanduser(config.file)
     names = [f"{config.file}@{seconds:g} s" for seconds in config.seconds]
@@ -123,7 +126,7 @@ def _of_video(
     queries: list[Query | Failure] = []
     for name, frame, image in zip(names, decoded, images, strict=True):
         try:
-            queries.append(Query(name, digest, image, frame_row(extractor, recipe, frame.prepared, name)))
+            queries.append(Query(name, digest, image, row_of(extractor, recipe, frame.prepared, name)))
         except QueryError as error:
             queries.append(Failure(name, str(error)))
     return queries

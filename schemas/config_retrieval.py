@@ -27,6 +27,8 @@ class RetrievalConfig(TaskConfig):
         dask: address of a ``distributed`` scheduler; None: threads.
         search: exact, or through an index whose recall is measured.
         rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
+        min_coverage: least share of a store's clips that have rows of every feature, of those that have rows of any: a
+            clip that lacks one is no query and in no gallery. 0: any will do.
         queries, gallery: names of arrays in memory, in place of `run` and `data`: for callers from Python.
         out: default: ``evaluation`` in the folder of the run, ``out/evaluation`` without one.
     """
@@ -46,6 +48,7 @@ class RetrievalConfig(TaskConfig):
     dask: str | None = None
     search: IndexConfig = IndexConfig()
     rerank: int | None = Field(default=None, ge=1)
+    min_coverage: float = Field(default=0.5, ge=0, le=1)  # ours: half, as of the other tasks
     queries: str | None = None
     gallery: str | None = None
 

@@ -14,7 +14,11 @@ class SceneRetrievalConfig(PredictionTaskConfig):
         protocol: ``scenes``: mAP and mP@1 of ranked clips; ``seconds``: temporal refinement, how well the seconds
             reported inside the clips agree with the annotated ones.
         cutoff: ``scenes``: distinct clips of a list that count.
-        num_scenes: ``scenes``: clips in the collection; chance needs it. None: no chance baseline.
+        release: of Stanford I2V; its number of clips is that of the collection, and a ground truth with other numbers
+            of queries and clips than the release's is refused. None: not checked.
+        num_scenes: ``scenes``: clips in the collection; chance needs it. None: the release's, or no chance baseline.
+        scene_separator: ``scenes``: what is ranked are frames or shots of clips, named ``<clip><separator><frame>``; a
+            clip has the place of its first, which is that of its best score. None: clips are ranked.
         max_seconds: ``seconds``: of ranked keyframes, how many of a clip count; None: all.
         tolerance_seconds: ``seconds``: by how much annotated stretches are longer on both sides.
     """
@@ -22,6 +26,8 @@ class SceneRetrievalConfig(PredictionTaskConfig):
     task: Literal["scene_retrieval"] = "scene_retrieval"
     protocol: Literal["scenes", "seconds"] = "scenes"
     cutoff: int = Field(default=100, ge=1)
+    release: Literal["full", "600k", "light"] | None = None
     num_scenes: int | None = Field(default=None, ge=1)
+    scene_separator: str | None = Field(default=None, min_length=1)
     max_seconds: int | None = Field(default=50, ge=1)
     tolerance_seconds: int = Field(default=1, ge=0)

@@ -1,5 +1,7 @@
 """``clipmill search``: the config of one's own query images against a store."""
 
+from typing import Literal
+
 from pydantic import Field, model_validator
 
 from clipmill.schemas.model import LocalPath, Model
@@ -50,6 +52,21 @@ class QueriesConfig(Model):
         return self
 
 
+class TrackSearchConfig(Model):
+    """How key features are searched (`docs/search.md`), where `data` names features of the extractor tracks.
+
+    Attributes:
+        index: ``exact`` compares with all, ``flat`` is faiss's, as exact, ``ivf`` looks into `probes` of its lists.
+        max_distance: only descriptors whose nearest key feature is at most so many bits away vote; None: all.
+        normalise: divide votes by the square root of the number of a shot's key features.
+    """
+
+    index: Literal["exact", "flat", "ivf"] = "exact"
+    probes: int = Field(default=8, ge=1)
+    max_distance: int | None = Field(default=None, ge=0, le=256)
+    normalise: bool = False
+
+
 class SearchConfig(Model):
     """``clipmill search FILE``: a trained run (`run`), or plain cosine over features of one network (`data`).
 
@@ -60,6 +77,7 @@ class SearchConfig(Model):
         spaces: of the model; default: all.
         rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
         videos: ids of those that sentences are searched in; default: all.
+        tracks: how key features are searched, where `data` names such.
         weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
         device: for the network that embeds the queries.
     """
@@ -72,6 +90,7 @@ class SearchConfig(Model):
     spaces: tuple[str, ...] = ()
     rerank: int | None = Field(default=None, ge=1)
     videos: tuple[str, ...] = ()
+    tracks: TrackSearchConfig | None = None
     weights: str | None = Field(default=None, min_length=1)
     device: str = Field(default="cpu", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     out: LocalPath = "out/search"

@@ -5,7 +5,8 @@ full manifest decides; additive ones since add to it. Items that only an import 
 `clipmill remove` takes videos out by a record of its own, which a later run that lists them outweighs.
 """
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from clipmill.schemas.records import Video
@@ -42,43 +43,62 @@ class Membership:
     removed: dict[str, str] = field(default_factory=dict)
 
 
-def membership(runs: Sequence[RunVideos], removals: Mapping[str, Iterable[str]]) -> Membership:
-    """Returns the videos of a store with these runs and removals (ids by run id)."""
-    newest_full = max((run.run_id for run in runs if run.listed is not None), default="")
+def membership(
+    runs: Iterable[RunVideos], removals: Mapping[str, Iterable[str]], newest_full: str | None = None
+) -> Membership:
+    """Returns the videos of a store with these runs and removals.
+
+    Args:
+        runs: oldest first; they are looked at one after the other, as each may be of a million videos.
+        removals: ids, by the id of the removal, which is in one order with those of runs.
+        newest_full: the newest run whose manifest is a full one, empty where there is none; None: to be found among
+            `runs`, which are then all looked at first.
+    """
+    if newest_full is None:
+        runs = list(runs)
+        newest_full = max((run.run_id for run in runs if run.listed is not None), default="")
     found = Membership()
-    given = {run.run_id: run for run in runs}
-    for run_id in sorted({*given, *removals}):
-        if run_id in given:
-            run = given[run_id]
-            found.served.update(run.fingerprints)
-            for video_id in run.fingerprints if found.removed else ():
-                found.removed.pop(video_id, None)
-            for video_id in run.fingerprints if found.unlisted else ():
-                found.unlisted.pop(video_id, None)
-            if run_id == newest_full and run.listed is not None:
-                found.unlisted.update(unlisted_by(run.listed, found.served))
-                for video_id in found.unlisted:
-                    del found.served[video_id]
-        for video_id in removals.get(run_id, ()):
-            for group in (found.served, found.unlisted):
-                if video_id in group:
-                    found.removed[video_id] = group.pop(video_id)
+    left = sorted(removals)
+    for run in runs:
+        while left and left[0] < run.run_id:
+            _remove(found, removals[left.pop(0)])
+        found.served.update(run.fingerprints)
+        for video_id in run.fingerprints if found.removed else ():
+            found.removed.pop(video_id, None)
+        for video_id in run.fingerprints if found.unlisted else ():
+            found.unlisted.pop(video_id, None)
+        if run.run_id == newest_full and run.listed is not None:
+            found.unlisted.update(unlisted_by(run.listed, found.served))
+            for video_id in found.unlisted:
+                del found.served[video_id]
+    for removal in left:
+        _remove(found, removals[removal])
     return found
+
+
+def _remove(found: Membership, ids: Iterable[str]) -> None:
+    for video_id in ids:
+        for group in (found.served, found.unlisted):
+            if video_id in group:
+                found.removed[video_id] = group.pop(video_id)
 
 
 def unlisted_by(listed: Collection[str], served: Mapping[str, str]) -> dict[str, str]:
     """Returns what of `served` a full manifest with the ids `listed` leaves out, each with its fingerprint."""
     gone = served.keys() - (listed if isinstance(listed, set | frozenset) else set(listed))
-    return {name: served[name] for name in served if name in gone and not is_imported_fingerprint(name, served[name])}
+    return {name: served[name] for name in gone if not is_imported_fingerprint(name, served[name])}
 
 
 def copies(fingerprints: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Returns the groups of ids whose videos hold the same bytes, each sorted, by their first id."""
+    if len(set(fingerprints.values())) == len(fingerprints):  # as it is nearly always, and is quickly known
+        return []
+    counts = Counter(fingerprints.values())
     groups: dict[str, list[str]] = {}
     for video_id, fingerprint in fingerprints.items():
-        if fingerprint:
+        if fingerprint and counts[fingerprint] > 1:
             groups.setdefault(fingerprint, []).append(video_id)
-    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+    return sorted(tuple(sorted(group)) for group in groups.values())
 
 
 def fingerprints_of(videos: Iterable[Video]) -> dict[str, str]:

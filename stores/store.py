@@ -3,7 +3,7 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from typing import Any, cast
@@ -11,7 +11,6 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
 from clipmill.schemas.fingerprint import short
@@ -30,7 +29,7 @@ from clipmill.schemas.tables import (
 )
 from clipmill.schemas.task import TaskPart, TaskProgress, TaskResult
 from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
-from clipmill.stores.membership import Membership, RunVideos, fingerprints_of, membership
+from clipmill.stores.membership import Membership, RunVideos, membership
 from clipmill.stores.objects import Objects
 from clipmill.stores.run_ids import next_run_id
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
@@ -70,6 +69,9 @@ BUILD_FILE = "build.json"
 _MARKER = "store.json"
 _STOP = "stop.json"
 _PROGRESS = "progress"
+_RUNS_AT_A_TIME = 4
+"""ours: so many manifests of runs are in memory at a time."""
+
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
@@ -357,50 +359,70 @@ class Store:
 
     def manifest(self) -> dict[str, Video]:
         """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
-        runs, parts = self._runs_and_videos()
-        served = self._membership_of(runs, parts).served
-        return {video_id: video for video_id, video in _newest(parts).items() if video_id in served}
+        return self._newest(self.membership().served)
 
     def every_video(self) -> dict[str, Video]:
         """Returns every video any run was given, by id; of several entries the newest run's counts.
 
         Removed ones are not among them, but those the newest full manifest does not list are.
         """
-        runs, parts = self._runs_and_videos()
-        removed = self._membership_of(runs, parts).removed
-        return {video_id: video for video_id, video in _newest(parts).items() if video_id not in removed}
+        held = self.membership()
+        return self._newest(held.served | held.unlisted)
 
     def membership(self) -> Membership:
         """Returns which videos the store serves, and which no longer: see `clipmill.stores.membership`."""
         runs = self.runs()
         full = self._newest_full(runs)
-        newest = self._run_fingerprints(full[0], None) if full is not None else None
-        # What the newest full run was given outweighs all that was said of it before: most rows of most runs.
-        given = newest.column("video_id") if newest is not None else None
+        return membership(self._listings(runs, full), self._removals(), full[0] if full is not None else "")
 
-        def one(run_id: str) -> dict[str, str]:
-            table = newest
-            if full is None or run_id != full[0]:
-                table = self._run_fingerprints(run_id, given if full is not None and run_id < full[0] else None)
-            return {} if table is None else dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+    def _listings(self, runs: Sequence[str], full: tuple[str, Collection[str]] | None) -> Iterator[RunVideos]:
+        """Yields what each run was given, a few in memory at a time: each may be a million videos."""
+        before: pa.Table | None = None
+        fingerprints: dict[str, str] = {}
+        for run_id, table in self._run_tables(runs, ("video_id", "video_fingerprint")):
+            # From night to night most manifests say the same.
+            if before is None or not table.equals(before):
+                fingerprints = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
+            before = table
+            listed = (full[1] or fingerprints) if full is not None and run_id == full[0] else None
+            yield RunVideos(run_id, fingerprints, listed)
 
-        return self._membership(runs, self.objects.each(one, runs), full)
+    def _run_tables(self, runs: Sequence[str], columns: Sequence[str] | None) -> Iterator[tuple[str, pa.Table]]:
+        """Yields each run's manifest (MANIFEST schema, or `columns` of it); runs without one are left out."""
+        schema = MANIFEST if columns is None else pa.schema([MANIFEST.field(name) for name in columns])
 
-    def _runs_and_videos(self) -> tuple[list[str], list[list[Video]]]:
-        runs = self.runs()
-        return runs, self.objects.each(self.run_manifest, runs)
+        def read(run_id: str) -> pa.Table | None:
+            try:
+                return gather(schema, [self.read_table(f"runs/{run_id}/manifest.parquet", columns)])
+            except FileNotFoundError:
+                return None
 
-    def _membership_of(self, runs: Sequence[str], parts: Sequence[Sequence[Video]]) -> Membership:
-        return self._membership(runs, [fingerprints_of(part) for part in parts], self._newest_full(runs))
+        for start in range(0, len(runs), _RUNS_AT_A_TIME):
+            part = runs[start : start + _RUNS_AT_A_TIME]
+            for run_id, table in zip(part, self.objects.each(read, part), strict=True):
+                if table is not None:
+                    yield run_id, table
 
-    def _membership(
-        self, runs: Sequence[str], given: Sequence[Mapping[str, str]], full: tuple[str, Collection[str]] | None
-    ) -> Membership:
-        listings = [
-            RunVideos(run_id, part, (full[1] or part) if full is not None and run_id == full[0] else None)
-            for run_id, part in zip(runs, given, strict=True)
-        ]
-        return membership(listings, self._removals())
+    def _newest(self, wanted: Mapping[str, str]) -> dict[str, Video]:
+        """Returns the newest entry of each video that is wanted, in the order of `wanted`.
+
+        The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
+        """
+        found: dict[str, Video] = {}
+        digests: dict[str, dict[str, str]] = {}
+        for _, table in self._run_tables(self.runs()[::-1], None):
+            ids = table.column("video_id").to_pylist()
+            # Of a video that a run lists twice the last entry counts.
+            last = {name: row for row, name in enumerate(ids) if name in wanted}
+            fresh = [row for name, row in last.items() if name not in found]
+            for video in manifest_videos(table if len(fresh) == len(ids) else take(table, fresh)):
+                found[video.id] = video
+            if table.column("file_digests").null_count < table.num_rows:
+                for video in manifest_videos(take(table, list(last.values()))):
+                    digests[video.id] = dict(video.file_digests) | digests.get(video.id, {})
+        for name, known in digests.items():
+            found[name] = replace(found[name], file_digests=tuple(known.items()))
+        return {name: found[name] for name in wanted if name in found}
 
     def _newest_full(self, runs: Sequence[str]) -> tuple[str, Collection[str]] | None:
         """Returns the newest run whose manifest is full, and the ids of that, where they are not those it was given."""
@@ -433,16 +455,6 @@ class Store:
         """
         rows = [{"video_id": name, "video_fingerprint": value} for name, value in sorted(fingerprints.items())]
         self.objects.write(f"removed/{run_id}.parquet", to_parquet(pa.Table.from_pylist(rows, schema=REMOVED)))
-
-    def _run_fingerprints(self, run_id: str, without: pa.ChunkedArray | None) -> pa.Table | None:
-        """Returns ids and fingerprints of a run's videos, without those of some ids; None where it has no manifest."""
-        try:
-            table = self.read_table(f"runs/{run_id}/manifest.parquet", ["video_id", "video_fingerprint"])
-        except FileNotFoundError:
-            return None
-        if without is None:
-            return table
-        return table.filter(pc.invert(pc.is_in(table.column("video_id"), value_set=without)))
 
     def run_manifest(self, run_id: str) -> list[Video]:
         """Returns the videos one run was given; none where it was killed before it wrote them."""
@@ -596,22 +608,6 @@ def folder(recipe: Recipe) -> str:
         quoted = quote(name, safe="")[:60].replace("%", "_").replace("~", "_").lstrip(".")
         name = f"{quoted}-{digest}"
     return f"{name}-{short(recipe.fingerprint)}"
-
-
-def _newest(parts: Sequence[Sequence[Video]]) -> dict[str, Video]:
-    """Returns the newest entry of each video. `parts` are of runs, oldest first.
-
-    The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
-    """
-    found: dict[str, Video] = {}
-    for part in parts:
-        for video in part:
-            known = found.get(video.id)
-            if known is not None and known.file_digests:
-                digests = dict(known.file_digests) | dict(video.file_digests)
-                video = replace(video, file_digests=tuple(digests.items()))
-            found[video.id] = video
-    return found
 
 
 def rows_digest(rows: Rows, videos: Sequence[Span]) -> str:

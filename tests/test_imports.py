@@ -67,6 +67,7 @@ MAY_IMPORT = {
         "models",
         "pipelines.training",
         "pipelines.evaluation",
+        "pipelines.process_guard",
         "pipelines.sweeps",
         "pipelines.reports",
     },

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clipmill.schemas.config import BuildStoreConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.records import Video
 from clipmill.stores.membership import Membership, copies, fingerprints_of, unlisted_by
+
+if TYPE_CHECKING:  # `clipmill status` reads no config, and its models take a tenth of its time
+    from clipmill.schemas.config import BuildStoreConfig
 
 LEAST_UNLISTED = 5
 """ours: a list that lacks fewer videos than this is never refused, whatever their share."""
@@ -40,7 +42,7 @@ class Listing:
         }
 
 
-def check_unlisted(config: BuildStoreConfig, held: Membership, listed: frozenset[str]) -> None:
+def check_unlisted(config: "BuildStoreConfig", held: Membership, listed: frozenset[str]) -> None:
     """Refuses a full manifest that lacks too many of the videos the store serves.
 
     Raises:
@@ -62,7 +64,9 @@ def check_unlisted(config: BuildStoreConfig, held: Membership, listed: frozenset
     )
 
 
-def listing_of(config: BuildStoreConfig, held: Membership, listed: frozenset[str], videos: Sequence[Video]) -> Listing:
+def listing_of(
+    config: "BuildStoreConfig", held: Membership, listed: frozenset[str], videos: Sequence[Video]
+) -> Listing:
     """Returns what `videos`, read by now, are beside those the store has.
 
     Args:

@@ -1,7 +1,7 @@
 """Images as queries: read from files or videos, and turned into rows by the very recipe stored rows were made by."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,14 +132,20 @@ def check_recipe(recipe: Recipe) -> None:
         )
 
 
-def image_row(extractor: Extractor, recipe: Recipe, pixels: Pixels, name: str) -> npt.NDArray[np.float32]:
-    """Returns the row ``float32[D]`` of one image ``uint8[H, W, 3]``: geometry, network, pooling as in a build.
+RowOf = Callable[[Extractor, Recipe, Pixels, str], npt.NDArray[np.generic]]
+"""Makes what is searched with of one frame that is already resized and cropped: `frame_row`, `frame_codes`."""
+
+
+def image_row(
+    extractor: Extractor, recipe: Recipe, pixels: Pixels, name: str, row_of: RowOf | None = None
+) -> npt.NDArray[np.generic]:
+    """Returns what `row_of` (`frame_row`) makes of an image ``uint8[H, W, 3]``, brought to size as in a build.
 
     Raises:
         QueryError: the extractor cannot make a row of finite numbers of it.
     """
     try:
-        return frame_row(extractor, recipe, apply_geometry(pixels, recipe.preprocess), name)
+        return (row_of or frame_row)(extractor, recipe, apply_geometry(pixels, recipe.preprocess), name)
     except VideoError as error:
         raise QueryError(describe("query", name, "an image for this recipe", error.message, "crop it")) from None
 
@@ -156,6 +162,19 @@ def frame_row(extractor: Extractor, recipe: Recipe, prepared: Pixels, name: str)
         got = "numbers that are not finite" if kept.size else "none"
         raise QueryError(describe("query", name, f"a row of {recipe.name}", got, "use another image"))
     return np.array(rows.values[kept[0]], np.float32)
+
+
+def frame_codes(extractor: Extractor, recipe: Recipe, prepared: Pixels, name: str) -> npt.NDArray[np.uint8]:
+    """Returns the descriptors ``uint8[K, 32]`` of one frame ``uint8[h, w, 1]`` of the extractor tracks.
+
+    Raises:
+        QueryError: the frame has no corner.
+    """
+    outputs = extractor.forward(prepared[np.newaxis, np.newaxis])
+    found = np.asarray(outputs["values"][0][: int(outputs["num_valid"][0])], np.uint8)
+    if not len(found):
+        raise QueryError(describe("query", name, "an image with corners", "none", "use another image, or a larger one"))
+    return found
 
 
 @dataclass(frozen=True, slots=True, eq=False)

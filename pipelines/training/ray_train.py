@@ -30,7 +30,8 @@ from clipmill.pipelines.training.interruption import Interruption  # noqa: E402
 from clipmill.pipelines.training.parallel import ProcessGroup  # noqa: E402
 from clipmill.pipelines.training.run_folder import RunFolder  # noqa: E402
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
-from clipmill.schemas.errors import ClipmillError, EngineError, UsageError, describe  # noqa: E402
+from clipmill.pipelines.worker_errors import first_cause, plain  # noqa: E402
+from clipmill.schemas.errors import EngineError, UsageError, describe  # noqa: E402
 
 STOP_FILE = ".stop-requested"
 _STATE = ".ray"
@@ -226,12 +227,13 @@ def _cause(error: BaseException) -> BaseException:
     failures = getattr(error, "worker_failures", {})
     for failure in [*failures.values(), error]:
         cause = getattr(failure, "cause", None) or failure
-        if isinstance(cause, ClipmillError):
-            return cause
+        own = first_cause(cause)
+        if own is not None:
+            return own
     is_loss = all(_is_loss(failure) for failure in failures.values())
     # Of a lost worker's companions the message only says that they lost it.
     shown = sorted(failures.values(), key=lambda failure: _is_collective(failure) and not is_loss) or [error]
-    first = next(iter(str(shown[0]).strip().splitlines()[-1:]), type(shown[0]).__name__)
+    first = next(iter(plain(str(shown[0])).strip().splitlines()[-1:]), type(shown[0]).__name__)
     if is_loss:
         ranks = ", ".join(str(rank) for rank, failure in failures.items() if not _is_collective(failure))
         first = f"worker {ranks} lost" if ranks else first

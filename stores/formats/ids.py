@@ -1,5 +1,6 @@
 """Do the ids of two files mean the same things? The commonest reason for a score near zero."""
 
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -68,11 +69,12 @@ def _bare(name: str) -> str:
     return "".join(letter for letter in name.casefold() if letter.isalnum())
 
 
+_ZEROS = re.compile(r"(?<!\d)0+(?=\d)")
 ID_CHANGES: tuple[tuple[str, Callable[[str], str]], ...] = (
     ("without the prefix 'v_'", lambda name: name.removeprefix("v_")),
     ("without their endings (such as .mp4)", lambda name: name.rsplit(".", 1)[0]),
     ("without their folders", lambda name: name.rsplit("/", 1)[-1]),
-    ("without leading zeros", lambda name: name.lstrip("0")),
+    ("without leading zeros", lambda name: _ZEROS.sub("", name)),
     ("in lower case", str.lower),
     ("without case, spaces and punctuation", _bare),
 )

@@ -14,8 +14,12 @@ from tests.jobs.stored_rows import write_store
 LABELS = ("jump", "run")
 
 
-def retrieval_config(folder: Path) -> dict[str, Any]:
-    """A retrieval config over a store of ten videos of two labels; rows of one label are alike."""
+def retrieval_config(folder: Path, num_lacking: int = 0) -> dict[str, Any]:
+    """A retrieval config over a store of ten videos of two labels; rows of one label are alike.
+
+    Args:
+        num_lacking: videos that have no row to be found by.
+    """
     rng = np.random.default_rng(0)
     labels = {f"{number}.mp4": LABELS[number % 2] for number in range(10)}
 
@@ -27,7 +31,8 @@ def retrieval_config(folder: Path) -> dict[str, Any]:
     for name, sampling in (("query", Sampling(random_frames=1)), ("gallery", Sampling(fps=1))):
         feature = FeatureConfig(extractor="squeezenet", sampling=sampling, weights=WeightsConfig(random=0))
         recipe = resolve_recipe(name, feature, ClipRule(), DecodeConfig())
-        features.append((recipe, {video: rows(label, recipe.dim) for video, label in labels.items()}))
+        with_rows = list(labels.items())[num_lacking if name == "gallery" else 0 :]
+        features.append((recipe, {video: rows(label, recipe.dim) for video, label in with_rows}))
     url = write_store(folder, features, labels)
     data = {"store": url, "image": "query", "video": "gallery", "split": {"test_fraction": 0.6}}
     return {"data": data, "cutoffs": [1, 2], "examples": 0}

@@ -14,6 +14,7 @@ from clipmill.stores.formats.activitynet_captions import read_activitynet_captio
 from clipmill.stores.formats.charades_sta import read_charades_sta
 from clipmill.stores.formats.moments import MomentQueries
 from tests.jobs.evaluation_command import Done, evaluate, refused
+from tests.jobs.retrieval_store import retrieval_config
 
 FAST = {"resamples": 20, "baselines": False}
 HEAD = "video_id,start_seconds,stop_seconds,score"
@@ -212,3 +213,25 @@ def test_the_blind_baseline_is_tuned_on_the_training_subset(tmp_path: Path) -> N
     done = evaluate(tmp_path, config | {"training": config["ground_truth"], "predictions": results(tmp_path, "b")})
     assert "training: subset training" in done.out
     assert "an upper bound" not in done.out
+
+
+def test_items_that_are_numbered_from_0_and_not_from_1_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "labels.csv").write_text("id,label\n" + "".join(f"{n},{'xy'[n % 2]}\n" for n in range(1, 21)))
+    (tmp_path / "scores.csv").write_text("id,x,y\n" + "".join(f"{n},1,0\n" for n in range(20)))
+    paths = {"ground_truth": str(tmp_path / "labels.csv"), "predictions": str(tmp_path / "scores.csv")}
+    done = evaluate(tmp_path, FAST | {"task": "classification"} | paths)
+    refused(done, "got 19 of them and 1 others", "positions in the ground truth, from 0")
+    # One more item than was asked for is no other numbering.
+    (tmp_path / "scores.csv").write_text("id,x,y\n" + "".join(f"{n},1,0\n" for n in range(1, 22)))
+    assert evaluate(tmp_path, FAST | {"task": "classification"} | paths).run()["metrics"]["coverage"] == 1.0
+
+
+def test_a_store_of_which_most_clips_lack_a_feature_is_refused(tmp_path: Path) -> None:
+    whole = retrieval_config(tmp_path / "whole") | {"task": "retrieval"}
+    assert evaluate(tmp_path, whole).run()["metrics"]["coverage"] == 1.0
+    some = evaluate(tmp_path, retrieval_config(tmp_path / "some", num_lacking=4) | {"task": "retrieval"})
+    assert some.run()["metrics"]["coverage"] == 0.6
+    assert "4 of 10 clips lack a feature" in some.out
+    few = retrieval_config(tmp_path / "few", num_lacking=6) | {"task": "retrieval"}
+    refused(evaluate(tmp_path, few), "at least 50 % of the 10 clips", "got 4 (40 %", "min_coverage: 0")
+    assert evaluate(tmp_path, few | {"min_coverage": 0}).run()["metrics"]["coverage"] == 0.4

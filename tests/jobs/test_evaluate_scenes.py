@@ -52,6 +52,39 @@ def test_ranked_clips_score_as_published(tmp_path: Path) -> None:
     assert short["baselines"] == {}
 
 
+def test_of_ranked_frames_a_clip_has_the_place_of_its_best(tmp_path: Path) -> None:
+    # Best scores of query 0: a/01 0.9, x 0.8, b 0.7, y 0.6, c 0.5; each clip has worse frames as well.
+    best = {"a/01.mp4": 0.9, "x.mp4": 0.8, "b.mp4": 0.7, "y.mp4": 0.6, "c.mp4": 0.5}
+    lines = [f"0 Q0 {clip}#{k} 0 {value - k / 4} tag" for clip, value in best.items() for k in range(3)]
+    run = "".join(f"{line}\n" for line in reversed(lines))
+    frames = scenes(tmp_path, run, scene_separator="#")
+    clips = scenes(tmp_path)
+    assert frames.run()["metrics"] == clips.run()["metrics"]
+    assert frames.results["protocol"]["scene_separator"] == "#"
+    assert scenes(tmp_path, run, scene_separator="#", cutoff=2).run()["metrics"]["map@2"] == pytest.approx(1 / 3 / 2)
+    refused(scenes(tmp_path, scene_separator="#"), "names <clip>#<frame>", "'a/01.mp4'")
+
+
+def test_a_release_is_checked_and_brings_its_number_of_clips(tmp_path: Path) -> None:
+    refused(
+        scenes(tmp_path, release="full"), "229 queries, 1,280 pairs and 1,188 clips", "2 queries, 4 pairs and 4 clips"
+    )
+    # As many queries, pairs and clips as the full release has: clips 0 to 1187 once, and 92 of them for a second query.
+    pairs = [(n % 229, n) for n in range(1188)] + [((n + 1) % 229, n) for n in range(92)]
+    rows: dict[int, list[str]] = {}
+    for query, clip in pairs:
+        rows.setdefault(query, []).append(f"{clip}.mp4 0:01 0:02")
+    truth = written(tmp_path / "full.txt", "".join(f"{query} {' '.join(spans)}\n" for query, spans in rows.items()))
+    lists = "".join(f"Query {query}\n{spans[0].split()[0]}\n" for query, spans in rows.items())
+    for release, size in (("full", 84_443), ("600k", 3_401)):
+        done = scenes(tmp_path, lists, ground_truth=truth, release=release)
+        assert done.exit_code == 0, done.err
+        assert (done.results["protocol"]["num_scenes"], done.results["protocol"]["release"]) == (size, release)
+        chance = sum(len(spans) / size for spans in rows.values()) / 229
+        assert done.run()["baselines"]["chance"]["p@1"] == pytest.approx(chance)
+    refused(scenes(tmp_path, lists, ground_truth=truth, release="light"), "78 queries, 493 pairs and 454 clips")
+
+
 def test_chance_is_exact_where_the_size_of_the_collection_is_known(tmp_path: Path) -> None:
     found = scenes(tmp_path, num_scenes=4, cutoff=4).run()["baselines"]["chance"]
     # Of 4 clips, 3 to find: the miss is at rank 1, 2, 3 or 4. Of 1 to find: (1 + 1/2 + 1/3 + 1/4) / 4.

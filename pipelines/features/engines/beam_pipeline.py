@@ -99,14 +99,16 @@ class BeamEngine:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keeps Beam from logging the traceback of what is raised here in one line."""
-    beams = logging.getLogger("apache_beam")
-    before = beams.level
-    beams.setLevel(logging.CRITICAL)
+    """Keeps Beam and Dask from logging the traceback of what is raised here in one line."""
+    loggers = [logging.getLogger(name) for name in ("apache_beam", "distributed")]
+    before = [each.level for each in loggers]
+    for each in loggers:
+        each.setLevel(logging.CRITICAL)
     try:
         yield
     finally:
-        beams.setLevel(before)
+        for each, level in zip(loggers, before, strict=True):
+            each.setLevel(level)
 
 
 def _reach(config: BeamConfig, address: str) -> None:
@@ -164,8 +166,9 @@ def _finish(run: Callable[[], None]) -> None:
     finally:
         if raised or not ended.is_set():
             for child in set(psutil.Process().children(recursive=True)) - before:
-                with contextlib.suppress(psutil.NoSuchProcess):
-                    child.kill()
+                with contextlib.suppress(psutil.Error):
+                    if not any("resource_tracker" in word for word in child.cmdline()):  # of this process, not of Beam
+                        child.kill()
         threading.excepthook = hook
     if not raised:
         return

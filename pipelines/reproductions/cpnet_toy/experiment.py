@@ -18,6 +18,7 @@ import torch.nn.functional as functional
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from clipmill.pipelines.process_guard import guarded
 from clipmill.pipelines.reproductions.cpnet_toy.data import CLASSES, VARIANTS, Clips, border_leak, draw
 from clipmill.pipelines.reproductions.cpnet_toy.networks import NETS, NetName, ToyNet, make_net
 from clipmill.schemas.model import LocalPath, Model
@@ -113,7 +114,7 @@ def reproduce(config: CPNetToyConfig, num_workers: int, progress: Progress) -> d
     else:
         # Leaving the pool kills its processes, so that an interrupted user does not wait for runs that are at work.
         try:
-            with get_context("spawn").Pool(min(num_workers, len(wanted)), initializer=_start) as pool:
+            with guarded(), get_context("spawn").Pool(min(num_workers, len(wanted)), initializer=_start) as pool:
                 for run in pool.imap_unordered(_run, wanted):
                     tell(run)
         except KeyboardInterrupt:

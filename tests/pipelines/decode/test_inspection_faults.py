@@ -278,3 +278,16 @@ def test_fork_that_is_refused_is_a_fault_of_the_machine(video: str, monkeypatch:
 )
 def test_what_counts_as_lack_of_memory(error: Exception, expected: bool) -> None:
     assert _is_lack_of_memory(error) == expected
+
+
+def test_as_many_children_are_kept_as_threads_ask_and_the_surplus_ends() -> None:
+    inspection._close_idle()
+    with inspection.idle_children(3):
+        children = [inspection._start(4 << 30) for _ in range(4)]
+        for child in children:
+            inspection._give_back(child)
+        assert inspection._idle == children[:3]
+        assert not children[3].is_alive
+    assert inspection._idle == children[: inspection.MAX_IDLE]
+    assert [child.is_alive for child in children] == [True, True, False, False]
+    inspection._close_idle()

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from clipmill.pipelines.evaluation.coverage import COVERAGE
 from clipmill.pipelines.evaluation.retrieval.approximate import Approximate
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries, RetrievalResult, evaluate_retrieval
 from clipmill.pipelines.evaluation.retrieval.rerank import Reranked
@@ -87,8 +88,8 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     trained = load(checkpoint) if checkpoint is not None else None
     sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
     items = items_of(config.data, trained, config.run or "", needs_labels=config.relevant == "label")
+    coverage, notes = _coverage(items, config.min_coverage)
     test = items.of("test")
-    notes: list[str] = []
     scorers: Spaces = {}
     queries = arrays_of({name: test.inputs[name] for name in sides["query"]})
     gallery: dict[str, Any] = {}
@@ -129,7 +130,29 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
         "epoch": trained.epoch if trained is not None else None,
     }
     clips = RetrievedClips(result, items, test, trained, config.run)
-    return _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
+    found = _evaluation(config, Retrieval(result, clips), (COSINE,), about, notes)
+    runs = tuple(replace(run, metrics={**run.metrics, COVERAGE: coverage}) for run in found.score.runs)
+    return replace(found, score=replace(found.score, runs=runs))
+
+
+def _coverage(items: "Items", least: float) -> tuple[float, list[str]]:
+    """Returns the share of the clips with a row that have one of every feature, and a note where some have not.
+
+    Raises:
+        UsageError: fewer than `least` have.
+    """
+    num_lacking = max(items.num_only.values(), default=0)
+    num_clips = len(items) + num_lacking
+    share = len(items) / num_clips if num_clips else 1.0
+    if not num_lacking:
+        return share, []
+    each = ", ".join(f"{count:,} with {name} alone or not with all" for name, count in items.num_only.items() if count)
+    if share < least:
+        expected = f"at least {100 * least:g} % of the {num_clips:,} clips with rows of every feature"
+        got = f"{len(items):,} ({100 * share:.3g} %; {each})"
+        remedy = "build the features over the same videos, see clipmill status, or set min_coverage: 0"
+        raise UsageError(describe("store", items.store_url, expected, got, remedy))
+    return share, [f"{num_lacking:,} of {num_clips:,} clips lack a feature, and are neither asked nor found ({each})."]
 
 
 def _labels_of(config: RetrievalConfig, test: "Items") -> list[str]:

@@ -11,7 +11,7 @@ from clipmill.pipelines.evaluation.metrics.retrieval_scenes import SceneMap, ref
 from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, mean_intervals
 from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
-from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.errors import FormatError, UsageError, describe
 from clipmill.stores.formats.records import ReportedSeconds, ShownScenes
 
 
@@ -29,14 +29,81 @@ class SceneEvaluation:
     run: RunScore
 
 
+@dataclass(frozen=True, slots=True)
+class Release:
+    """What a release of Stanford I2V holds.
+
+    Attributes:
+        num_scenes: clips in the collection; None: not known.
+        num_pairs: distinct (query, clip) of which the clip shows the query. num_clips: clips that show any.
+    """
+
+    num_scenes: int | None
+    num_queries: int
+    num_pairs: int
+    num_clips: int
+
+
+# Counted in the ground-truth files; clips of the collections as published (A. Araujo et al., MMSys 2015, and MTEB).
+RELEASES = {
+    "full": Release(84_443, 229, 1_280, 1_188),
+    "600k": Release(3_401, 229, 1_280, 1_188),
+    "light": Release(None, 78, 493, 454),
+}
+
+
+def check_release(truth: ShownScenes, name: str, path: str) -> None:
+    """Refuses a ground truth that is not the whole of a release's.
+
+    Raises:
+        FormatError: it has other numbers of queries, pairs or clips.
+    """
+    release = RELEASES[name]
+    pairs = {(query, clip) for query in truth.shown for clip in truth.clips(query)}
+    got = (len(truth.shown), len(pairs), len({clip for _, clip in pairs}))
+    wanted = (release.num_queries, release.num_pairs, release.num_clips)
+    if got != wanted:
+        texts = [f"{queries:,} queries, {num:,} pairs and {clips:,} clips" for queries, num, clips in (wanted, got)]
+        remedy = "give that release's ground truth, or leave release out"
+        raise FormatError(describe("ground_truth file", path, f"release {name}: {texts[0]}", texts[1], remedy))
+
+
+def num_scenes_of(config: SceneRetrievalConfig) -> int | None:
+    """Returns the number of clips in the collection, as far as the config or its release tells."""
+    if config.num_scenes is not None or config.release is None:
+        return config.num_scenes
+    return RELEASES[config.release].num_scenes
+
+
+def scenes_of_frames(ranked: Mapping[str, Sequence[str]], separator: str, name: str) -> dict[str, list[str]]:
+    """Returns query to distinct clips, each at the place of its first frame or shot.
+
+    Raises:
+        FormatError: a ranked name has no separator.
+    """
+    found = {}
+    for query, names in ranked.items():
+        bare = next((item for item in names if separator not in item), None)
+        if bare is not None:
+            expected = f"names <clip>{separator}<frame>"
+            remedy = "correct scene_separator, or leave it out where clips are ranked"
+            raise FormatError(describe("predictions", name, expected, repr(bare), remedy))
+        found[query] = list(dict.fromkeys(item.rpartition(separator)[0] for item in names))
+    return found
+
+
 def scene_protocol(config: SceneRetrievalConfig) -> dict[str, Any]:
-    """Returns every switch that changes a number."""
+    """Returns every switch that changes a number; later ones only where they are set."""
+    more: dict[str, Any] = {} if config.release is None else {"release": config.release}
     if config.protocol == "scenes":
-        return {"protocol": "scenes", "cutoff": config.cutoff, "num_scenes": config.num_scenes}
+        if config.scene_separator is not None:
+            more["scene_separator"] = config.scene_separator
+        return {"protocol": "scenes", "cutoff": config.cutoff, "num_scenes": num_scenes_of(config), **more}
     return {
         "protocol": "seconds",
         "max_seconds": config.max_seconds,
         "tolerance_seconds": config.tolerance_seconds,
+        **more,
     }
 
 
@@ -56,7 +123,8 @@ def evaluate_scenes(
         metric: np.array([state.values[query][place] for query in score.query_ids])
         for place, metric in enumerate((headline, "p@1"))
     }
-    chance = {} if config.num_scenes is None or not config.baselines else {"chance": _chance(clips, config)}
+    num_scenes = num_scenes_of(config)
+    chance = {} if num_scenes is None or not config.baselines else {"chance": _chance(clips, num_scenes, config)}
     run = RunScore(
         name=name,
         headline=headline,
@@ -114,9 +182,8 @@ def evaluate_seconds(
     return SceneEvaluation(name, truth, {}, run)
 
 
-def _chance(clips: Mapping[str, Sequence[str]], config: SceneRetrievalConfig) -> dict[str, float]:
+def _chance(clips: Mapping[str, Sequence[str]], num_scenes: int, config: SceneRetrievalConfig) -> dict[str, float]:
     """Returns the exact expectation of a random order of the whole collection."""
-    num_scenes = config.num_scenes or 0
     largest = max(len(names) for names in clips.values())
     if num_scenes < largest:
         expected = f"at least the {largest} clips that one query has to find"

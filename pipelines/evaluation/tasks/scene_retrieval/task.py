@@ -10,9 +10,11 @@ from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
 from clipmill.pipelines.evaluation.tasks.scene_retrieval.score import (
     SceneEvaluation,
+    check_release,
     evaluate_scenes,
     evaluate_seconds,
     scene_protocol,
+    scenes_of_frames,
 )
 from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
 from clipmill.stores.formats.ids import match_ids, require_ids
@@ -30,11 +32,17 @@ def evaluate(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[Scene
     """
     names = run_names(config.predictions)
     truth = read_truth(SCENES, config.ground_truth, sources)
+    if config.release is not None:
+        check_release(truth, config.release, config.ground_truth.file)
     clips = {item.clip for items in truth.shown.values() for item in items}
     evaluations = []
     for name, item in zip(names, config.predictions, strict=True):
         if config.protocol == "scenes":
             ranked = read_predictions(RANKINGS, item, sources).ordered("ascending")
+            if config.scene_separator is not None:
+                ranked = {
+                    key: [*order] for key, order in scenes_of_frames(ranked, config.scene_separator, name).items()
+                }
             listed = {clip for order in ranked.values() for clip in order}
             given, side = {query: bool(order) for query, order in ranked.items()}, "the lists"
             evaluation = evaluate_scenes(name, truth, ranked, config)

@@ -1,0 +1,138 @@
+"""Photographs of a screen, found by key-feature tracks: real encoded videos with cuts at known frames."""
+
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import yaml
+
+from clipmill.jobs.build import run_build
+from clipmill.pipelines.evaluation.retrieval.key_features import (
+    Shot,
+    best_frame,
+    hamming_distances,
+    read_frames,
+    read_key_features,
+    track_score,
+)
+from clipmill.stores import FeatureStore
+from tests.command_line import clipmill, refused, result
+from tests.shot_videos import encode_frames, shots
+
+FPS, LENGTHS = 12.5, (14, 12, 16)
+QUERIES = [(video, frame) for video in range(3) for frame in (4, 19, 33)]
+"""Frames well inside each shot, none at a multiple of what is built."""
+
+
+def photographed(frame: np.ndarray, seed: int) -> np.ndarray:
+    """Returns a frame as a camera sees it: turned a little in space, blurred, darker, with noise, its border lost."""
+    random = np.random.default_rng(seed)
+    height, width = frame.shape[:2]
+    corners = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    moved = corners + random.uniform(-0.008, 0.008, (4, 2)).astype(np.float32) * width
+    warped = cv2.warpPerspective(frame, cv2.getPerspectiveTransform(corners, moved), (width, height))
+    blurred = cv2.GaussianBlur(warped, (3, 3), 0.6).astype(np.float64) / 255
+    seen = 255 * blurred**1.2 + random.normal(0, 3, frame.shape)
+    return np.clip(seen, 0, 255).astype(np.uint8)[6:-6, 10:-10]
+
+
+@pytest.fixture(scope="module")
+def filmed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with three videos of three shots, a store of their tracks, and photographs of some of their frames."""
+    folder = tmp_path_factory.mktemp("tracks")
+    for name in ("videos", "photographs"):
+        (folder / name).mkdir()
+    for number in range(3):
+        frames = list(shots(LENGTHS, height=360, width=640, pan=3, seed=number))
+        encode_frames(folder / "videos" / f"film {number}.mp4", iter(frames), FPS)
+        for video, frame in QUERIES:
+            if video == number:
+                picture = photographed(frames[frame], 100 * video + frame)
+                cv2.imwrite(str(folder / "photographs" / f"{video} {frame:02d}.png"), picture[:, :, ::-1])
+    config = {
+        "store": {"url": str(folder / "store"), "dataset": "films"},
+        "videos": {"folder": str(folder / "videos")},
+        "features": {"tracks": {}, "frames": {"extractor": "tracks", "layer": "frame_descriptors"}},
+        "engine": {"device": "cpu", "threads": 1},
+    }
+    (folder / "build.yaml").write_text(yaml.safe_dump(config))
+    assert run_build(str(folder / "build.yaml"), []).exit_code == 0
+    return folder
+
+
+def search(folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
+    config = {
+        "data": {"store": str(folder / "store"), "image": "frames", "video": "tracks"},
+        "queries": {"folder": str(folder / "photographs")},
+        "k": 3,
+        "out": str(out),
+    }
+    path = out.parent / "search.yaml"
+    path.write_text(yaml.safe_dump(config | changes))
+    return result("search", "--config", str(path))
+
+
+def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Path) -> None:
+    found = search(filmed, tmp_path / "out")
+    store = FeatureStore(str(filmed / "store"))
+    features, frames = read_key_features(store["tracks"]), store["frames"]
+    assert found["num_shots"] == len(features.shots) == 9
+    assert found["about"]["index_bytes"] == 32 * found["about"]["num_key_features"]
+    truth = [(f"film {video}.mp4", frame / FPS) for video, frame in QUERIES]
+    best = [item["shots"][0] for item in found["queries"]]
+    keys = ("video", "clip", "shot", "start_seconds", "stop_seconds")
+    score = track_score(truth, [(Shot(*(item[key] for key in keys)), item["frame_seconds"]) for item in best])
+    assert (score.video_at_1, score.shot_at_1) == (1, 1)
+    for item in found["queries"]:
+        votes = [shot["votes"] for shot in item["shots"]]
+        assert votes == sorted(votes, reverse=True)
+    # What an index of all frames would hold: of a shot of some frames nearly as many times more.
+    num_descriptors = sum(int(frames.stored(video).mask.sum()) for video in frames.video_ids)
+    assert num_descriptors / len(features.shot) > 8
+    # Against all frames of all videos, compared one by one: no photograph is lost by the index.
+    per_frame = []
+    for item in found["queries"]:
+        codes = np.asarray(query_codes(item["query"], frames.recipe))
+        ranked = [(best_frame(codes, read_frames(frames, shot)), shot) for shot in features.shots]
+        (seconds, num), shot = max(ranked, key=lambda answer: answer[0][1])
+        assert num > 0
+        per_frame.append((shot, seconds))
+    direct = track_score(truth, per_frame)
+    assert direct.shot_at_1 == 1
+    assert score.recall[0.5] >= direct.recall[0.5] > 0.7
+    report = (tmp_path / "out" / "report.html").read_text()
+    assert "film 0.mp4" in report
+    assert "queries a second" in report
+
+
+def query_codes(path: str, recipe: Any) -> np.ndarray:
+    from clipmill.extractors import registry
+    from clipmill.pipelines.features.query_images import frame_codes, image_row, read_image
+
+    return np.asarray(image_row(registry.build(recipe, "cpu"), recipe, read_image(path), path, frame_codes), np.uint8)
+
+
+def test_faiss_finds_the_same(filmed: Path, tmp_path: Path) -> None:
+    exact, flat = (
+        search(filmed, tmp_path / kind, tracks={"index": kind, "max_distance": 60}) for kind in ("exact", "flat")
+    )
+    assert [item["shots"] for item in exact["queries"]] == [item["shots"] for item in flat["queries"]]
+
+
+def test_a_frame_is_as_near_as_it_was_described(filmed: Path) -> None:
+    """The photographs are no copies: most of their descriptors are no frame's."""
+    frames = FeatureStore(str(filmed / "store"))["frames"]
+    rows = np.asarray(frames.stored("film 0.mp4").values, np.uint8)
+    codes = query_codes(str(filmed / "photographs" / "0 04.png"), frames.recipe)
+    nearest = hamming_distances(codes, rows).min(axis=1)
+    assert (nearest == 0).mean() < 0.05
+
+
+def test_what_cannot_be_searched_is_refused_in_one_line(filmed: Path, tmp_path: Path) -> None:
+    path = tmp_path / "search.yaml"
+    data = {"store": str(filmed / "store"), "image": "tracks", "video": "tracks"}
+    config = {"data": data, "queries": {"folder": str(filmed / "photographs")}, "out": str(tmp_path / "out")}
+    path.write_text(yaml.safe_dump(config))
+    refused(clipmill("search", "--config", str(path)), "expected tracks frame_descriptors, got tracks key_features")
