@@ -42,7 +42,9 @@ class ForwardDeadline:
         with self._changed:
             self._closed = True
             self._changed.notify()
-        self._thread.join()
+        # A worker that could not be entered has not started it.
+        if self._thread.is_alive():
+            self._thread.join()
 
     @contextmanager
     def watching(self, what: str, seconds: float) -> Iterator[None]:
