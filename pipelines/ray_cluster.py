@@ -9,6 +9,7 @@ import contextlib
 import logging
 import os
 import secrets
+import signal
 import sys
 import threading
 import time
@@ -205,11 +206,22 @@ def _session(wanted: _Wanted, name: str, options: dict[str, Any]) -> Iterator[No
         if not (is_begun and is_local and time.monotonic() < until) or not _may_pass(session.error):
             raise _refusal(wanted, name, session.error if is_begun else None, is_local)
         session.ended.wait(_END_SECONDS)
+    _take_signals_back()
     try:
         yield
     finally:
         session.leave.set()
         session.ended.wait(_END_SECONDS)
+
+
+def _take_signals_back() -> None:
+    """Undoes what Ray's C++ does to signals: it would print its stack at SIGTERM, and abort."""
+    if threading.current_thread() is not threading.main_thread():
+        return
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        handler = signal.getsignal(number)
+        if handler is not None:
+            signal.signal(number, handler)
 
 
 class _Session(threading.Thread):
