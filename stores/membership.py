@@ -90,11 +90,16 @@ def unlisted_by(listed: Collection[str], served: Mapping[str, str]) -> dict[str,
 
 def copies(fingerprints: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Returns the groups of ids whose videos hold the same bytes, each sorted, by their first id."""
-    groups: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    several: set[str] = set()
+    for fingerprint in fingerprints.values():
+        (several if fingerprint in seen else seen).add(fingerprint)
+    # A list for each of a million videos, of which nearly all hold one id, would be as large as their records.
+    groups: dict[str, list[str]] = {fingerprint: [] for fingerprint in several if fingerprint}
     for video_id, fingerprint in fingerprints.items():
-        if fingerprint:
-            groups.setdefault(fingerprint, []).append(video_id)
-    return sorted(tuple(sorted(group)) for group in groups.values() if len(group) > 1)
+        if fingerprint in groups:
+            groups[fingerprint].append(video_id)
+    return sorted(tuple(sorted(group)) for group in groups.values())
 
 
 def fingerprints_of(videos: Iterable[Video]) -> dict[str, str]:
