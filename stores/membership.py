@@ -5,7 +5,6 @@ full manifest decides; additive ones since add to it. Items that only an import 
 `clipmill remove` takes videos out by a record of its own, which a later run that lists them outweighs.
 """
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -91,13 +90,15 @@ def unlisted_by(listed: Collection[str], served: Mapping[str, str]) -> dict[str,
 
 def copies(fingerprints: Mapping[str, str]) -> list[tuple[str, ...]]:
     """Returns the groups of ids whose videos hold the same bytes, each sorted, by their first id."""
-    if len(set(fingerprints.values())) == len(fingerprints):  # as it is nearly always, and is quickly known
-        return []
-    counts = Counter(fingerprints.values())
-    groups: dict[str, list[str]] = {}
+    seen: set[str] = set()
+    several: set[str] = set()
+    for fingerprint in fingerprints.values():
+        (several if fingerprint in seen else seen).add(fingerprint)
+    # A list for each of a million videos, of which nearly all hold one id, would be as large as their records.
+    groups: dict[str, list[str]] = {fingerprint: [] for fingerprint in several if fingerprint}
     for video_id, fingerprint in fingerprints.items():
-        if fingerprint and counts[fingerprint] > 1:
-            groups.setdefault(fingerprint, []).append(video_id)
+        if fingerprint in groups:
+            groups[fingerprint].append(video_id)
     return sorted(tuple(sorted(group)) for group in groups.values())
 
 

@@ -210,18 +210,11 @@ def plan_build(
     store = _existing(config, manifest)
     held = store.membership() if store else Membership()
     check_unlisted(config.store, held, listed)
-    probes = store.read_probes() if store else NO_PROBES
     history = store.quarantine_history() if store else gather(QUARANTINE, [])
     standing = in_force(history).to_pylist()
-    known = NO_PROBES if recheck_bytes else _trusted(probes, standing)
-    limits = InspectionLimits(
-        config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
-    )
     calls = RetriedCalls(Retries(config.store.attempts))
     earlier = {**held.removed, **held.unlisted, **held.served}
-    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits, calls=calls, earlier=earlier)
-    _check_faults(config, probed, probes)
-    probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
+    probed, learnt = _probed(config, recipes, manifest, store, standing, recheck_bytes, on_probed, calls, earlier)
     readable = [item.video for item in probed if item.error is None]
     for recipe in recipes:
         card = registry.card_of(recipe)
@@ -252,7 +245,7 @@ def plan_build(
         num_known,
         listed,
         listing_of(config.store, held, listed, [item.video for item in probed]),
-        learnt | of_files,
+        learnt,
         tuple(released),
         calls.num_retries,
     )
@@ -352,6 +345,37 @@ def _existing(config: BuildConfig, manifest: Manifest) -> Store | None:
     store = Store.open(config.store.url, retries)
     store.require(config.store.format, config.store.dataset or manifest.dataset)
     return store
+
+
+def _probed(
+    config: BuildConfig,
+    recipes: Sequence[Recipe],
+    manifest: Manifest,
+    store: Store | None,
+    standing: Sequence[Mapping[str, Any]],
+    recheck_bytes: bool,
+    on_probed: Callable[[int, int], None] | None,
+    calls: RetriedCalls,
+    earlier: Mapping[str, str],
+) -> tuple[list[ProbedVideo], dict[ProbeKey, Probe]]:
+    """Returns the videos as planning has read them, and what was newly learnt.
+
+    What earlier runs learnt takes as much memory as the rest of a plan's tables; it goes when this returns.
+
+    Args:
+        standing: rows of the quarantine in force.
+        calls: to storage, which are counted.
+        earlier: fingerprints by video id, of all that the store knows.
+    """
+    probes = store.read_probes() if store else NO_PROBES
+    known = NO_PROBES if recheck_bytes else _trusted(probes, standing)
+    limits = InspectionLimits(
+        config.decode.deadline_seconds, _decode_memory_bytes(config.decode), config.engine.max_attempts
+    )
+    probed, learnt = probe_videos(manifest.videos, known, on_probed, limits, calls=calls, earlier=earlier)
+    _check_faults(config, probed, probes)
+    probed, of_files = digest_files(probed, recipes, known, lambda: _earlier_digests(store))
+    return probed, learnt | of_files
 
 
 def _trusted(probes: ProbeTable, standing: Sequence[Mapping[str, Any]]) -> ProbeTable:
