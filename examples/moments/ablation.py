@@ -1,10 +1,10 @@
 """Trains CI-MHA, its ablations and baselines on planted features, and scores all on the same test queries.
 
-    python examples/moments/ablation.py [--epochs 25] [--only full_pool mha] [--seeds 0 1]
+    python examples/moments/ablation.py [--epochs 12] [--only full_pool mha] [--seeds 0 1]
 
-First run glove.py, planted.py and ``clipmill import examples/moments/import.yaml``. Each row is what ``clipmill
-train examples/moments/ci_mha.yaml`` does with the options below; a row that is trained already is not trained
-again. The last column is the score on sentences that belong to other lines.
+First run glove.py, planted.py and ``clipmill import examples/moments/import.yaml``. Each row is what
+``clipmill train examples/moments/ci_mha.yaml`` does with the options below; a row that is trained already is
+not trained again. The last numbers are those of sentences that belong to other lines.
 """
 
 import argparse

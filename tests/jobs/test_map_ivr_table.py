@@ -144,4 +144,5 @@ def test_published_values_undone_are_those_worked_by_hand() -> None:
 
 
 def test_every_registered_system_has_a_row() -> None:
-    assert {row.model for row in ROWS} == set(registry.BUILT_IN)
+    retrieving = {name for name in registry.BUILT_IN if registry.registration(name).card.task == "retrieval"}
+    assert {row.model for row in ROWS} == retrieving
