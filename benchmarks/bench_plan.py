@@ -33,8 +33,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import yaml
 
-from clipmill.pipelines.features.build import plan_build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.probing import probe_videos
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video

@@ -12,11 +12,13 @@ from clipmill.jobs.output import Outcome
 from clipmill.jobs.progress import Progress
 from clipmill.jobs.run_reports import write_build_report
 from clipmill.pipelines.features.budgets import Budgets, JobShard, parse_deadline, parse_max_quarantine, parse_shard
-from clipmill.pipelines.features.build import BuildReport, Planned, build, plan_build, worker_spec
+from clipmill.pipelines.features.build import build, worker_spec
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.pipelines.features.calibration import foresee
 from clipmill.pipelines.features.forecast import forecast_lines, parse_prices
 from clipmill.pipelines.features.listing import Listing
+from clipmill.pipelines.features.planning import Planned, plan_build
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.store import Store

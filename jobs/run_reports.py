@@ -11,7 +11,7 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
-    from clipmill.pipelines.features.build import BuildReport
+    from clipmill.pipelines.features.build_report import BuildReport
     from clipmill.pipelines.training.train import TrainReport
 
 REPORT = "report.html"

@@ -126,7 +126,7 @@ def render_build(
     """Returns the page of a build.
 
     Args:
-        report: as report.json holds it (`clipmill.pipelines.features.build.BuildReport`).
+        report: as report.json holds it (`clipmill.pipelines.features.build_report.BuildReport`).
         recipes: per feature of the build: ``name``, ``key``, ``network``, ``weights`` and ``fingerprint``, as text.
         quarantine: rows of the quarantine in force for the build's videos.
         config: the resolved config.

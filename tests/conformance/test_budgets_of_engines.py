@@ -10,10 +10,11 @@ import pytest
 import yaml
 
 from clipmill.pipelines.features.budgets import Budgets
-from clipmill.pipelines.features.build import build, plan_build, worker_spec
+from clipmill.pipelines.features.build import build, worker_spec
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.features.engines.base import Engine
 from clipmill.pipelines.features.engines.registry import make_engine
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.config import BuildConfig
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store

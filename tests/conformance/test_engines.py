@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from clipmill.pipelines.features.build import BuildReport, build
+from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.stores import FeatureStore
 from tests.conformance.conftest import ENGINES, POISON, digests, serving, write_config
 

@@ -16,7 +16,7 @@ from sklearn.decomposition import PCA
 from clipmill.extractors.whitening import read_whitening
 from clipmill.jobs.build import run_build, run_plan
 from clipmill.jobs.whiten import run_whiten
-from clipmill.pipelines.features.build import plan_build
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.recompute import recompute
 from clipmill.schemas.config import BuildConfig, parse_config
 from clipmill.schemas.errors import ConfigError, StoreError, UsageError

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 from command_line import result
 
-from clipmill.pipelines.features.build import build, plan_build
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import ConfigError
 from clipmill.schemas.fingerprint import fingerprint

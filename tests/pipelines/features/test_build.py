@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.pipelines.features.engines.local import LocalEngine
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.task import RunReport, ShardTask, TaskResult, WorkerSpec

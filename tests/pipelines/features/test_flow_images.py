@@ -20,8 +20,10 @@ from encoded_videos import encode_video
 from clipmill.extractors.flow import FlowOptions, make_flow
 from clipmill.extractors.i3d.network import InceptionI3D
 from clipmill.extractors.torch_extractor import seeded
-from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.build_report import BuildReport
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.errors import ClipmillError
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store

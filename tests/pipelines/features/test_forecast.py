@@ -301,7 +301,8 @@ def test_a_build_prints_its_forecast_beside_what_it_cost_and_the_next_one_learns
 
 
 def test_without_anything_measured_a_sample_is_worked_on(tmp_path: Path) -> None:
-    from clipmill.pipelines.features.build import plan_build, worker_spec
+    from clipmill.pipelines.features.build import worker_spec
+    from clipmill.pipelines.features.planning import plan_build
 
     for number in range(3):
         encode_video(tmp_path / "videos" / f"{number}.mp4", num_frames=20, fps=10)

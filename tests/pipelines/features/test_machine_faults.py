@@ -10,9 +10,10 @@ import pyarrow as pa
 import pytest
 import yaml
 
-from clipmill.pipelines.features.build import build, plan_build
+from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.engines.local import LocalEngine
 from clipmill.pipelines.features.machine_faults import failures_in_a_row, held_back, is_passing, next_try, run_time
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import MachineFaultError
 from clipmill.schemas.records import Quarantined

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from clipmill.pipelines.features.build import BuildReport, build
+from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.pipelines.features.engines.base import Observer
 from clipmill.pipelines.features.engines.local import LocalEngine
 from clipmill.pipelines.features.worker import Worker

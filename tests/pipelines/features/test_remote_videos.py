@@ -12,7 +12,9 @@ import pytest
 import yaml
 
 from clipmill.pipelines.features import remote_videos
-from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.build_report import BuildReport
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.remote_videos import RemoteState, address_of, remote_fingerprint, state_of
 from clipmill.schemas.config import BuildConfig, VideosConfig
 from clipmill.schemas.errors import MachineFaultError, StorageUnavailableError

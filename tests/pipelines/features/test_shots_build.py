@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipmill.pipelines.features.build import build, plan_build
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.recompute import recompute
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import ConfigError

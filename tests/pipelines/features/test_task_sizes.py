@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from clipmill.extractors.resolve import resolve_recipe
-from clipmill.pipelines.features.build import build, plan_build
+from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.features.forecast import Rates, seconds_by
 from clipmill.pipelines.features.plan import estimate, make_plan
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.config import DecodeConfig, FeatureConfig, WeightsConfig
 from clipmill.schemas.recipe import ClipRule, Recipe
 from clipmill.schemas.records import Video, VideoHeader

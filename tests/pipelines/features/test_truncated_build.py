@@ -10,7 +10,9 @@ import yaml
 
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.decode.probe import content_fingerprint
-from clipmill.pipelines.features.build import BuildReport, build, plan_build
+from clipmill.pipelines.features.build import build
+from clipmill.pipelines.features.build_report import BuildReport
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.prepare import prepare
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.records import Video

@@ -7,13 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from clipmill.pipelines.features.build import RUN_FILE, plan_build, worker_spec
+from clipmill.pipelines.features.build import worker_spec
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.planning import plan_build
 from clipmill.pipelines.features.visibility import MOST_VIDEOS, open_seen_store, with_witnesses
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.errors import MachineFaultError, StoreError, WeightsError
 from clipmill.schemas.task import WorkerSpec
-from clipmill.stores.store import Store
+from clipmill.stores.store import BUILD_FILE, Store
 from tests.encoded_videos import encode_video
 
 NODE = f"on node {socket.gethostname()}"
@@ -35,8 +36,8 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerSpec:
     planned = plan_build(config)
     store = Store.create("store", "zarr", "videos")
     run_id = store.new_run_id()
-    store.write_run_file(run_id, RUN_FILE, "{}")
-    return with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, RUN_FILE)
+    store.write_run_file(run_id, BUILD_FILE, "{}")
+    return with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
 
 
 def test_what_is_there_is_seen_from_any_folder(
@@ -83,5 +84,5 @@ def test_one_video_may_have_gone_but_not_all(spec: WorkerSpec, tmp_path: Path) -
 
 def test_of_many_videos_some_are_looked_for(spec: WorkerSpec, tmp_path: Path) -> None:
     planned = plan_build(parse_build_config(CONFIG))
-    many = with_witnesses(spec, (), planned.videos_to_do * 500, RUN_FILE)
+    many = with_witnesses(spec, (), planned.videos_to_do * 500, BUILD_FILE)
     assert len(many.videos) == MOST_VIDEOS
