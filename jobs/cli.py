@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from clipmill import __version__
 from clipmill.jobs.output import Outcome, run_verb
 from clipmill.jobs.weights.commands import weights_app
 from clipmill.schemas.errors import UsageError, describe
@@ -22,9 +23,7 @@ app.add_typer(weights_app, name="weights")
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        import clipmill
-
-        print(f"clipmill {clipmill.__version__}")
+        print(f"clipmill {__version__}")
         raise typer.Exit
 
 
