@@ -126,7 +126,17 @@ class CiMha(nn.Module):
     def _states(
         self, inputs: Mapping[str, Values], draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns s, h_start and h_end of the steps, ``[B, N, ...]`` each, and their mask."""
+        """Returns s, h_start and h_end of the steps, ``[B, N, ...]`` each, and their mask.
+
+        In single precision always: in bfloat16 the gradients of the positions, differences of near equals behind the
+        attentions, are mostly rounding.
+        """
+        with torch.autocast(inputs["video"].values.device.type, enabled=False):
+            return self._states_in_single(inputs, draws)
+
+    def _states_in_single(
+        self, inputs: Mapping[str, Values], draws: Mapping[str, Tensor]
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         steps, words, step_mask, word_mask = self._attended(inputs, draws)
         rate, cross = self.options.attention_dropout, draws.get("cross")
         of_steps = shared_dropout(self.to_words(steps, step_mask, words, word_mask), cross, rate)
