@@ -104,7 +104,15 @@ class CiMha(nn.Module):
         return self.query.draws() | {name: (o.dim,) for name, rate in names.items() if rate}
 
     def losses(self, batch: Batch) -> dict[str, Tensor]:
-        """Returns ``start``, ``end``, ``inside`` where it counts, and ``total``, ``[B]`` each."""
+        """Returns ``start``, ``end``, ``inside`` where it counts, and ``total``, ``[B]`` each.
+
+        In single precision always: in bfloat16 the gradients of the positions, differences of near equals, are off by
+        half of their length.
+        """
+        with torch.autocast(batch["video"].device.type, enabled=False):
+            return self._losses(batch)
+
+    def _losses(self, batch: Batch) -> dict[str, Tensor]:
         fused, begin, end, mask = self._states(batch.inputs, batch.draws if self.training else {})
         span = batch.targets["span"]
         first, last = boundary_losses(*self._logits(fused, begin, end), mask, span)
@@ -126,17 +134,7 @@ class CiMha(nn.Module):
     def _states(
         self, inputs: Mapping[str, Values], draws: Mapping[str, Tensor]
     ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Returns s, h_start and h_end of the steps, ``[B, N, ...]`` each, and their mask.
-
-        In single precision always: in bfloat16 the gradients of the positions, differences of near equals behind the
-        attentions, are mostly rounding.
-        """
-        with torch.autocast(inputs["video"].values.device.type, enabled=False):
-            return self._states_in_single(inputs, draws)
-
-    def _states_in_single(
-        self, inputs: Mapping[str, Values], draws: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Returns s, h_start and h_end of the steps, ``[B, N, ...]`` each, and their mask."""
         steps, words, step_mask, word_mask = self._attended(inputs, draws)
         rate, cross = self.options.attention_dropout, draws.get("cross")
         of_steps = shared_dropout(self.to_words(steps, step_mask, words, word_mask), cross, rate)
