@@ -10,6 +10,7 @@ import logging
 import os
 import secrets
 import signal
+import socket
 import sys
 import threading
 import time
@@ -114,16 +115,15 @@ class Connection:
             self._stopped.set()
 
     def _watch(self) -> None:
-        node = ray.get_runtime_context().get_node_id()
+        # By a socket: Ray's own questions to a head that is gone hold Python's lock, and with it this whole process.
+        host, _, port = ray.get_runtime_context().gcs_address.rpartition(":")
         while not self._stopped.wait(_POLL_SECONDS):
             self._gone = self._gone or self._ended_here()
             try:
-                alive = {item["NodeID"]: item["Alive"] for item in ray.nodes()}  # waits while the head is gone
-            except Exception:
+                socket.create_connection((host.strip("[]"), int(port)), timeout=_POLL_SECONDS).close()
+            except OSError:
                 continue
             self._answered_at = time.monotonic()
-            if not alive.get(node, False) and not self._stopped.is_set():
-                self._gone = self._gone or "the end of its raylet on this machine"
 
     def _ended_here(self) -> str:
         started: Any = worker._global_node if self.is_started_here else None
