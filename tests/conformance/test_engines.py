@@ -14,6 +14,7 @@ from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.stores import FeatureStore
+from clipmill.stores.store import Store
 from tests.conformance.conftest import ENGINES, POISON, digests, serving, write_config
 
 MARKS = {"ray": pytest.mark.ray, "local": ()}
@@ -124,6 +125,13 @@ def _run(config: Path, plugin: Path, marker: Path) -> "subprocess.CompletedProce
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
 
 
+def _passports(store: Path) -> list[tuple[str, str]]:
+    """Each committed video with the digest of its values, as often as it is committed."""
+    opened = Store.open(str(store))
+    rows = [row for path in opened.commit_paths() for row in opened.read_table(path).to_pylist()]
+    return sorted((row["video_id"], row["passport"]["values_sha256"]) for row in rows)
+
+
 # Each of Ray's actors wants every core, so only one of the two finds a place: the other must not be given a task.
 KILLED: dict[str, dict[str, Any]] = {
     name: ENGINES[name] | {"threads": os.cpu_count()} for name in ("local", "ray", "beam-multi-processing")
@@ -153,5 +161,6 @@ def test_a_task_killed_on_its_first_attempt_changes_nothing(
         assert first.returncode in (-signal.SIGKILL, 4), first.stderr
         second = _run(config, killer_path, marker)
         assert second.returncode == 3, second.stderr
-    assert digests(tmp_path / "killed") == digests(tmp_path / "clean")
+    # A task whose worker died within a run goes on video by video: its commits are cut otherwise, and hold the same.
+    assert _passports(tmp_path / "killed") == _passports(tmp_path / "clean")
     assert json.loads(_run(config, killer_path, marker).stdout)["num_tasks"] == 0
