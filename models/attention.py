@@ -31,7 +31,7 @@ class Attention(nn.Module):
         return attended
 
     def _split(self, values: Tensor) -> Tensor:
-        return values.view(*values.shape[:2], self.num_heads, -1).transpose(1, 2)
+        return values.view(*values.shape[:2], self.num_heads, values.shape[2] // self.num_heads).transpose(1, 2)
 
 
 def attention_pool(values: Tensor, mask: Tensor, scorer: nn.Module) -> Tensor:

@@ -94,6 +94,17 @@ class Connection:
             remedy = f"what is done stands; {seen}run the same command again"
             raise self._wanted.error(f"{self._name} to go on", gone, remedy)
 
+    def wait_until_answered(self) -> None:
+        """Returns once the cluster has answered after this call.
+
+        Raises:
+            EngineError: the cluster is lost, see `check`.
+        """
+        asked_at = time.monotonic()
+        while self._answered_at < asked_at:
+            self.check()
+            time.sleep(_POLL_SECONDS / 10)
+
     def wait(self, references: list[Any]) -> Any:
         """Returns the first of Ray's `references` that is ready.
 

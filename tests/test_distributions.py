@@ -135,7 +135,7 @@ def test_an_installed_wheel_runs_in_any_folder(site: Path, tmp_path: Path) -> No
         str(site / "clipmill" / "stores" / "__init__.py"),
         clipmill.__version__,
     ]
-    assert "Usage: python -m clipmill" in run_installed(site, tmp_path, "-m", "clipmill", "--help")
+    assert "Usage: clipmill" in run_installed(site, tmp_path, "-m", "clipmill", "--help")
 
 
 def test_an_editable_install_is_a_path_that_type_checkers_can_follow(sources: Path, tmp_path: Path) -> None:

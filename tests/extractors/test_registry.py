@@ -82,6 +82,10 @@ NAMES_ELSEWHERE = {
     ("schemas/recipe.py", "tracks"): "a detector of shots",
     ("pipelines/features/shots.py", "tracks"): "a detector of shots",
     ("pipelines/features/plan.py", "tracks"): "a detector of shots",
+    ("pipelines/features/device_memory.py", "torch"): "the library, asked whether it is loaded",
+    ("pipelines/evaluation/retrieval/key_features.py", "tracks"): "whose layers this search reads",
+    ("jobs/search.py", "tracks"): "a key of the search's config",
+    ("jobs/search_tracks.py", "tracks"): "whose layers this search reads",
 }
 """Generic files that have the name of an extractor in quotes -> what it names there."""
 

@@ -347,7 +347,11 @@ def test_settings_that_contradict_each_other_are_refused(tmp_path: Path) -> None
     path = files(tmp_path)["ground_truth"]
     refused(evaluated(tmp_path, ground_truth={"file": path, "subset": "test"}), "ground_truth subset", "csv")
     path = files(tmp_path)["predictions"]
-    refused(evaluated(tmp_path, predictions={"file": path, "classes": ["x"]}), "predictions classes", "csv")
+    refused(
+        evaluated(tmp_path, predictions={"file": path, "classes": ["x"]}),
+        "classes of",
+        "give the list that the numbers count by",
+    )
     refused(
         evaluated(tmp_path, predictions={"file": "a", "store": "b", "feature": "c"}),
         "exactly one of file, store and run",

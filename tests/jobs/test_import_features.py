@@ -278,7 +278,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("mixed")
     (folder / "videos").mkdir()
     for number in range(4):
-        encode_video(folder / "videos" / f"{number}.mp4", num_frames=4)
+        encode_video(folder / "videos" / f"{number}.mp4", num_frames=4 + number)
     squeezenet = {"extractor": "squeezenet", "weights": {"random": 0}, "sampling": {"random_frames": 1}}
     build = {
         "store": {"url": str(folder / "store"), "dataset": "mixed"},

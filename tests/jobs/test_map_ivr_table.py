@@ -145,4 +145,6 @@ def test_published_values_undone_are_those_worked_by_hand() -> None:
 
 def test_every_registered_system_has_a_row() -> None:
     retrieving = {name for name in registry.BUILT_IN if registry.registration(name).card.task == "retrieval"}
-    assert {row.model for row in ROWS} == retrieving
+    # Those of other publications, on other inputs.
+    others = {"semart", "semart_cca", "shot_embedding", "similarity_network"}
+    assert {row.model for row in ROWS} == retrieving - others

@@ -36,7 +36,7 @@ def test_a_small_toy_experiment_end_to_end(tmp_path: Path) -> None:
     result: dict[str, Any] = json.loads(done.stdout)
     saved = json.loads((out / "results.json").read_text())
     assert {key: value for key, value in result.items() if key not in ("out", "seconds")} == saved
-    assert list(out.iterdir()) == [out / "results.json"]
+    assert sorted(out.iterdir()) == [out / "reproduce.yaml", out / "results.json"]
     assert saved["variants"]["leak-free"]["nets"]["C2D"]["found"] == "chance"
     assert saved["config"]["num_train"] == 100
     events = [json.loads(line) for line in done.stderr.splitlines() if line.startswith("{")]
@@ -59,7 +59,7 @@ def test_an_unknown_name_is_told_its_near_ones() -> None:
 
 
 def test_a_setting_that_is_none_is_refused() -> None:
-    with pytest.raises(UsageError, match="reproduce cpnet-toy epoch: unknown key; did you mean 'epochs'"):
+    with pytest.raises(UsageError, match="--set epoch: unknown key; did you mean 'epochs'"):
         run_reproduce("cpnet-toy", None, ["epoch=1"])
 
 
@@ -70,5 +70,5 @@ def test_an_out_folder_that_cannot_be_made_is_refused_before_any_run(tmp_path: P
 
 
 def test_a_list_of_one_unknown_name_is_told_in_one_line() -> None:
-    with pytest.raises(UsageError, match=r"^reproduce cpnet-toy nets\.0: Input should be [^\n]*; got 'C4D'$"):
+    with pytest.raises(UsageError, match=r"^--set nets\.0: Input should be [^\n]*; got 'C4D'$"):
         run_reproduce("cpnet-toy", None, ["nets=[C4D]"])

@@ -242,7 +242,7 @@ def test_a_folder_without_images(search: Search, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"queries": {}}, "queries: expected folder, files or frames"),
+        ({"queries": {}}, "queries: expected folder, files, frames or texts"),
         ({"queries": {"frames": [{"file": "a.mp4", "seconds": [-1]}]}}, "expected times of zero or more"),
         ({"k": 0}, "k: Input should be greater than or equal to 1"),
         ({"data": None}, "expected run .* or data"),

@@ -15,7 +15,8 @@ from clipmill.models.base import Batch, Sizes, Values, resolved_loop
 from clipmill.models.registry import build, card, resolve_options
 from clipmill.models.semart import drawn_pairs
 from clipmill.models.tf_idf import STOP_WORDS, TfIdf
-from clipmill.pipelines.datasets.text import Vocabulary, words_of
+from clipmill.pipelines.datasets.text import Vocabulary
+from clipmill.pipelines.datasets.tokenisers import words_of
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import pessimistic_first_rank
 from clipmill.pipelines.training.loop import train_epoch
 from clipmill.schemas.config import LoopConfig

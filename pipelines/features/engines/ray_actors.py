@@ -84,7 +84,7 @@ class RayEngine:
                 try:
                     _answer(done)
                 except RayActorError as error:
-                    connection.check()
+                    connection.wait_until_answered()
                     failed_starts += 1
                     if failed_starts >= TASK_ATTEMPTS:
                         raise EngineError(
@@ -99,7 +99,8 @@ class RayEngine:
             try:
                 result = _answer(done)
             except RayActorError as error:
-                connection.check()
+                # It may have died with its cluster; a question to a head that is gone would never come back.
+                connection.wait_until_answered()
                 attempts.died(task, f"a dead worker ({_reason(error)})")
                 waiting.append(task)
                 starting |= dict([self._start(spec)])

@@ -36,7 +36,7 @@ def spec(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> WorkerSpec:
     planned = plan_build(config)
     store = Store.create("store", "zarr", "videos")
     run_id = store.new_run_id()
-    store.write_run_file(run_id, BUILD_FILE, "{}")
+    store.write_build(run_id, {}, is_full=True, listed=())
     return with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
 
 

@@ -87,6 +87,9 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
 
     checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run is not None else None
     trained = load(checkpoint) if checkpoint is not None else None
+    if trained is not None and trained.card.task != "retrieval":
+        remedy = f"write task: {trained.card.task} and predictions: {{run: {config.run}}}"
+        raise UsageError(describe("evaluate", "run", "a model of retrieval", trained.name, remedy))
     sides = trained.card.sides if trained is not None else RETRIEVAL_SIDES
     items = items_of(config.data, trained, config.run or "", needs_labels=config.relevant == "label")
     least = MIN_COVERAGE if config.min_coverage is None else config.min_coverage
