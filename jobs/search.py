@@ -11,11 +11,11 @@ from typing import Any
 
 import numpy as np
 
-from clipmill.jobs.configs import keep_config, read_config, tell_config
+from clipmill.jobs.configs import read_config, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_moments import search_moments
-from clipmill.jobs.search_output import write_search
+from clipmill.jobs.search_output import search_outcome
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
 from clipmill.jobs.search_tracks import is_of_tracks, search_tracks
 from clipmill.models.base import RETRIEVAL_SIDES
@@ -40,7 +40,7 @@ from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_search import SearchConfig
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe
+from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import InputRows, Vector
 from clipmill.stores import ClipRows, Feature, FeatureStore
 
@@ -90,7 +90,8 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
         return search_moments(config)
     if config.run is None and config.data is not None and is_of_tracks(config.data):
         found = search_tracks(config, config.data)
-        return _written(config, found.page, found.results, found.searches, found.failures, found.page.primary)
+        what = f"{len(found.searches)} queries against {found.page.num_clips} clips, by {found.page.primary}"
+        return search_outcome(config, what, found.page, found.results, found.searches, found.failures)
     if config.tracks is not None:
         remedy = "leave tracks out, or name features of the extractor tracks under data"
         raise UsageError(describe("search", "tracks", "none (nothing here is a key feature)", "options", remedy))
@@ -106,22 +107,8 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     primary = next(reversed(spaces))
     results = _results(searched, config, searches, failures)
     page = _page(searched, config, searches, failures, primary)
-    return _written(config, page, results, searches, failures, primary)
-
-
-def _written(
-    config: SearchConfig,
-    page: SearchPage,
-    results: dict[str, Any],
-    searches: Sequence[SearchedQuery],
-    failures: Sequence[Failure],
-    primary: str,
-) -> Outcome:
-    """Writes ``results.json``, ``report.html`` and the config."""
-    data = write_search(config.out, results, page)
-    keep_config(config, config.out, "search")
-    code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(searches, failures, primary, page.num_clips, data["report"]), code)
+    what = f"{len(searches)} queries against {page.num_clips} clips, by {primary}"
+    return search_outcome(config, what, page, results, searches, failures)
 
 
 def _open(config: SearchConfig) -> _Searched:
@@ -343,19 +330,3 @@ def _provenance(searched: _Searched) -> tuple[tuple[str, str], ...]:
     if trained is not None:
         lines.append(("model", f"{trained.name}, epoch {trained.epoch}, trained on {trained.origin.fingerprint}"))
     return tuple(lines)
-
-
-def _text(
-    searches: Sequence[SearchedQuery], failures: Sequence[Failure], primary: str, num_clips: int, report: str
-) -> str:
-    lines = [f"{len(searches)} queries against {num_clips} clips, by {primary}:"]
-    for query in searches:
-        lines.append(f"  {query.name}")
-        for rank, clip in enumerate(query.hits[primary][:3], start=1):
-            span = f"{clip.start_seconds:.1f} to {clip.stop_seconds:.1f} s"
-            lines.append(f"    {rank}. {clip.score:.4f}  {clip.video_id}  {span}")
-    if failures:
-        lines.append(f"{len(failures)} queries could not be used:")
-        lines += [f"  {failure.message}" for failure in failures]
-    lines.append(f"report: {report}")
-    return "\n".join(lines)

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from clipmill.jobs.configs import keep_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import moving
-from clipmill.jobs.search_output import write_search
+from clipmill.jobs.search_output import search_outcome
 from clipmill.jobs.search_queries import Failure
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.localising import localise
@@ -21,7 +20,7 @@ from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config import dump_config
 from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.config_search import SearchConfig
-from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, UsageError, describe, near
+from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.stores import Feature, FeatureStore
 
 _ANSWERS = 50
@@ -70,10 +69,8 @@ def search_moments(config: SearchConfig) -> Outcome:
         ],
         "failed": [{"query": failure.name, "message": failure.message} for failure in failures],
     }
-    data = write_search(config.out, results, _page(searched, config, searches, failures))
-    keep_config(config, config.out, "search")
-    code = EXIT_QUARANTINED if failures else EXIT_COMPLETE
-    return Outcome(data, _text(searches, failures, len(searched.videos), data["report"]), code)
+    what = f"{len(searches)} sentences against {len(searched.videos)} videos"
+    return search_outcome(config, what, _page(searched, config, searches, failures), results, searches, failures)
 
 
 def _open(config: SearchConfig) -> _Searched:
@@ -207,17 +204,3 @@ def _page(
         config=dump_config(config),
         searched="videos",
     )
-
-
-def _text(searches: Sequence[SearchedQuery], failures: Sequence[Failure], num_videos: int, report: str) -> str:
-    lines = [f"{len(searches)} sentences against {num_videos} videos:"]
-    for query in searches:
-        lines.append(f"  {query.name}")
-        for rank, found in enumerate(query.hits[SPACE][:3], start=1):
-            span = f"{found.start_seconds:.1f} to {found.stop_seconds:.1f} s"
-            lines.append(f"    {rank}. {found.score:.4f}  {found.video_id}  {span}")
-    if failures:
-        lines.append(f"{len(failures)} queries could not be used:")
-        lines += [f"  {failure.message}" for failure in failures]
-    lines.append(f"report: {report}")
-    return "\n".join(lines)

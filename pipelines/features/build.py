@@ -65,9 +65,10 @@ def build(
     with recorded_end(store, run_id) as ending:
         spending = Spending(budgets, store, run_id, len(planned.probed), [item.video_id for item in planned.unreadable])
         report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
-        expected = foresee(store, tasks, worker_spec(config, run_id), config.engine)
+        spec = worker_spec(config, run_id)
+        expected = foresee(store, tasks, spec, config.engine)
         if planned.plan.tasks and not spending.is_spent:
-            seen = with_witnesses(worker_spec(config, run_id), planned.recipes, planned.videos_to_do, BUILD_FILE)
+            seen = with_witnesses(spec, planned.recipes, planned.videos_to_do, BUILD_FILE)
             spec = replace(spending.limited(seen), note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
