@@ -59,6 +59,4 @@ def read_text_of(path: str) -> str:
             return file.read()
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(
-            describe("config", path, "a readable YAML file", reason, "give its path to --config")
-        ) from None
+        raise ConfigError(describe("config", path, "a readable YAML file", reason, "check its path")) from None
