@@ -110,6 +110,11 @@ PROMETHEUS = [
     "prometheus-client>=0.20",
 ]
 
+# Formats of export, and rows as a pandas frame.
+WEBDATASET = ["webdataset>=0.2.100"]
+LANCE = ["pylance>=0.20"]
+PANDAS = ["pandas>=2"]
+
 DEVELOPMENT = [
     "hypothesis>=6.100",
     "mypy>=1.11",
@@ -130,6 +135,10 @@ DEVELOPMENT = [
     "s3fs>=2024.9",
     # Reads the event files of a training back.
     "tensorboard>=2.15",
+    # Runs the notebook of the examples.
+    "ipykernel>=6",
+    "nbclient>=0.8",
+    "nbformat>=5.9",
 ]
 
 OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
@@ -162,10 +171,13 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX + PROMETHEUS,
+            "dev": DEVELOPMENT + ONNX + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
+            "lance": LANCE,
             "onnx": ONNX,
+            "pandas": PANDAS,
             "prometheus": PROMETHEUS,
             "tensorboard": ["tensorboard>=2.15"],
+            "webdataset": WEBDATASET,
             **OBJECT_STORES,
         },
         options={"build": {"build_base": build_folder}},

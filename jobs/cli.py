@@ -307,7 +307,7 @@ def export(
     store: StoreUrl,
     feature: Annotated[str, typer.Option(help="Name of the feature.")],
     out: Annotated[str, typer.Option(help="Where to write.")],
-    format: Annotated[str, typer.Option(help="hdf5, npy, parquet or zarr.")] = "hdf5",
+    format: Annotated[str, typer.Option(help="hdf5, npy, parquet, arrow, zarr, webdataset or lance.")] = "hdf5",
     as_json: AsJson = False,
 ) -> None:
     """Write one feature in a format other tools read."""

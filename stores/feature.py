@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.arrays import Ints
 from clipmill.schemas.errors import StoreError, near
@@ -80,8 +81,8 @@ class Feature:
     @cached_property
     def _index(self) -> pa.Table:
         table = self._committed
-        num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
-        first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
+        num_rows = pc.subtract(table.column("row_stop"), table.column("row_start"))
+        first_row = pc.subtract(pc.cumulative_sum(num_rows), num_rows)
         labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
         table = table.append_column("label", pa.array(labels, pa.string()))
         return table.append_column("num_rows", num_rows).append_column("first_row", first_row)

@@ -105,6 +105,8 @@ HOMES = {
     "dask": ("pipelines/evaluation/", "stores/dask_rows.py", "stores/feature.py"),
     "distributed": ("pipelines/evaluation/",),
     "zarr": ("stores/",),
+    "lance": ("stores/",),
+    "webdataset": ("stores/",),
     # The others read weights published as HDF5: extractors read their weights, and may not import stores.
     "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
@@ -302,7 +304,22 @@ def test_what_the_plan_allows_is_allowed(path: str, source: str) -> None:
     assert violations(path, source) == []
 
 
-HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"} | {
+HEAVY = {
+    "torch",
+    "lance",
+    "webdataset",
+    "pandas",
+    "ray",
+    "apache_beam",
+    "dask",
+    "distributed",
+    "zarr",
+    "h5py",
+    "decord",
+    "av",
+    "cv2",
+    "matplotlib",
+} | {
     "onnx",
     "onnxruntime",
     "safetensors",

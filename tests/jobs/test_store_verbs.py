@@ -197,6 +197,14 @@ def test_export_writes_the_bytes_of_the_shard(built: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(np.load(out / f"{row['video_id'].replace('/', '%2F')}.npy"), values)
 
 
+@pytest.mark.parametrize("format", ["hdf5", "npy", "parquet", "arrow", "zarr", "webdataset", "lance"])
+def test_each_format_is_written_by_a_fresh_process(built: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / "out"
+    arguments = [str(built / "store"), "--feature", "squeezenet", "--format", format, "--out", str(out)]
+    assert result("export", *arguments)["num_rows"] == 10
+    assert out.exists()
+
+
 def test_export_refuses_what_it_cannot_do(built: Path, tmp_path: Path) -> None:
     def run(feature: str, *options: str) -> Any:
         return clipmill("export", str(built / "store"), "--feature", feature, *options)
