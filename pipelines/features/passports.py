@@ -1,7 +1,8 @@
 """Passports: the provenance every committed video carries. Nothing here depends on when, where or on which try."""
 
+import functools
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
@@ -14,6 +15,12 @@ from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import row_clips_fingerprint
 from clipmill.stores.verify import values_sha256
+
+
+@functools.cache
+def version(distribution: str) -> str:
+    """Returns the installed version; its metadata is read once."""
+    return metadata.version(distribution)
 
 
 def passport(
