@@ -52,7 +52,8 @@ def interval_iou(windows: np.ndarray, start: float, stop: float) -> np.ndarray:
     """Returns the temporal intersection over union of windows (float64[N, 2]) with one interval: float64[N]."""
     shared = np.minimum(windows[:, 1], stop) - np.maximum(windows[:, 0], start)
     covered = np.maximum(windows[:, 1], stop) - np.minimum(windows[:, 0], start)
-    return np.clip(shared, 0, None) / covered
+    iou: np.ndarray = np.clip(shared, 0, None) / covered
+    return iou
 
 
 if __name__ == "__main__":
