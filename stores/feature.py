@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -47,8 +47,7 @@ class ClipRows:
         return self.video_id, self.clip
 
 
-@dataclass(frozen=True, slots=True)
-class _Place:
+class _Place(NamedTuple):
     shard: str
     start: int
     stop: int
@@ -89,8 +88,8 @@ class Feature:
 
     @cached_property
     def _places(self) -> dict[str, _Place]:
-        columns = (self._committed.column(name).to_pylist() for name in ("video_id", "shard", "row_start", "row_stop"))
-        places = {name: _Place(shard, start, stop) for name, shard, start, stop in zip(*columns, strict=True)}
+        columns = (self._committed.column(name).to_pylist() for name in ("shard", "row_start", "row_stop"))
+        places = dict(zip(self._committed.column("video_id").to_pylist(), map(_Place, *columns), strict=True))
         return {name: places[name] for name in sorted(places)}
 
     @property

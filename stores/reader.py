@@ -1,5 +1,6 @@
 """Opening a store to read it: `FeatureStore`. What counts is decided by commits and the manifest, nothing else."""
 
+from collections.abc import Mapping
 from functools import cached_property
 
 from clipmill.schemas.errors import StoreError, near
@@ -44,7 +45,7 @@ class FeatureStore:
         return self.store.current_features()
 
     @cached_property
-    def _manifest(self) -> dict[str, Video]:
+    def _manifest(self) -> Mapping[str, Video]:
         return self.store.manifest()
 
     def videos(self) -> dict[str, Video]:

@@ -29,17 +29,6 @@ from clipmill.stores.storage_faults import Retries
 from clipmill.stores.stored_tables import problem
 from clipmill.stores.stored_videos import StoredVideos
 from clipmill.stores.tables import (
-    COUNTING_COLUMNS,
-    counting_rows,
-    gather,
-    in_force,
-    probes_table,
-    quarantine_table,
-    take,
-    to_parquet,
-    whole_columns,
-)
-from clipmill.stores.tables import (
     Probe as Probe,
 )
 from clipmill.stores.tables import (
@@ -48,6 +37,16 @@ from clipmill.stores.tables import (
 from clipmill.stores.tables import (
     ProbeTable as ProbeTable,
 )
+from clipmill.stores.tables import (
+    gather,
+    in_force,
+    probes_table,
+    quarantine_table,
+    take,
+    to_parquet,
+    whole_columns,
+)
+from clipmill.stores.video_table import COUNTING_COLUMNS, counting_rows
 
 _MARKER = "store.json"
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")

@@ -1,15 +1,14 @@
 """The videos a store serves: the newest entry of each that `clipmill.stores.membership` says is served."""
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
 
 import pyarrow as pa
 
-from clipmill.schemas.records import Video
 from clipmill.schemas.tables import MANIFEST, REMOVED, VIDEO_IDS
 from clipmill.stores.membership import Membership, RunVideos, membership
 from clipmill.stores.stored_runs import StoredRuns
 from clipmill.stores.tables import gather, manifest_videos, take, to_parquet
+from clipmill.stores.video_table import VideoTable
 
 _RUNS_AT_A_TIME = 4
 """ours: so many manifests of runs are in memory at a time."""
@@ -18,11 +17,11 @@ _RUNS_AT_A_TIME = 4
 class StoredVideos(StoredRuns):
     """Which videos a store has, of all its runs and removals."""
 
-    def manifest(self) -> dict[str, Video]:
+    def manifest(self) -> VideoTable:
         """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
         return self._newest(self.membership().served)
 
-    def every_video(self) -> dict[str, Video]:
+    def every_video(self) -> VideoTable:
         """Returns every video any run was given, by id; of several entries the newest run's counts.
 
         Removed ones are not among them, but those the newest full manifest does not list are.
@@ -64,26 +63,27 @@ class StoredVideos(StoredRuns):
                 if table is not None:
                     yield run_id, table
 
-    def _newest(self, wanted: Mapping[str, str]) -> dict[str, Video]:
+    def _newest(self, wanted: Mapping[str, str]) -> VideoTable:
         """Returns the newest entry of each video that is wanted, in the order of `wanted`.
 
         The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
         """
-        found: dict[str, Video] = {}
+        tables: list[pa.Table] = []
+        rows: dict[str, int] = {}
         digests: dict[str, dict[str, str]] = {}
         for _, table in self._run_tables(self.runs()[::-1], None):
             ids = table.column("video_id").to_pylist()
             # Of a video that a run lists twice the last entry counts.
             last = {name: row for row, name in enumerate(ids) if name in wanted}
-            fresh = [row for name, row in last.items() if name not in found]
-            for video in manifest_videos(table if len(fresh) == len(ids) else take(table, fresh)):
-                found[video.id] = video
+            fresh = {name: row for name, row in last.items() if name not in rows}
+            if fresh:
+                before = sum(found.num_rows for found in tables)
+                rows.update((name, before + number) for number, name in enumerate(fresh))
+                tables.append(table if len(fresh) == len(ids) else take(table, list(fresh.values())))
             if table.column("file_digests").null_count < table.num_rows:
                 for video in manifest_videos(take(table, list(last.values()))):
                     digests[video.id] = dict(video.file_digests) | digests.get(video.id, {})
-        for name, known in digests.items():
-            found[name] = replace(found[name], file_digests=tuple(known.items()))
-        return {name: found[name] for name in wanted if name in found}
+        return VideoTable(tables, {name: rows[name] for name in wanted if name in rows}, digests)
 
     def _newest_full(self, runs: Sequence[str]) -> tuple[str, Collection[str]] | None:
         """Returns the newest run whose manifest is full, and the ids of that, where they are not those it was given."""
