@@ -53,6 +53,7 @@ PACKAGES = [
     "clipmill.stores",
     "clipmill.stores.feature_files",
     "clipmill.stores.formats",
+    "clipmill.stores.loaders",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 

@@ -61,15 +61,8 @@ def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
         *most, last = _WRITERS
         expected = f"{', '.join(most)} or {last}"
         raise UsageError(describe("export", "format", expected, repr(format), near(format, _WRITERS)))
-    if "://" in out:
-        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
-    if os.path.lexists(out):
-        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
-    try:
-        with _whole(out) as temporary:
-            _WRITERS[format](feature, temporary)
-    except OSError as error:
-        raise storage_error(out, "cannot write", error, "export") from None
+    with new_local_path(out) as path:
+        _WRITERS[format](feature, path)
     return {"format": format, "num_videos": len(feature), "num_rows": _num_rows(feature)}
 
 
@@ -78,19 +71,29 @@ def _num_rows(feature: Feature) -> int:
 
 
 @contextmanager
-def _whole(out: str) -> Iterator[str]:
-    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all."""
+def new_local_path(out: str) -> Iterator[str]:
+    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all.
+
+    Raises:
+        UsageError: `out` is a URL, or exists.
+        StorageUnavailableError: it cannot be written.
+    """
+    if "://" in out:
+        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
+    if os.path.lexists(out):
+        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
     folder, name = os.path.split(os.path.abspath(out))
-    os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        os.makedirs(folder, exist_ok=True)
         yield temporary
         os.replace(temporary, out)
-    except BaseException:
+    except OSError as error:
+        raise storage_error(out, "cannot write", error, "export") from None
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             os.unlink(temporary)
-        raise
 
 
 def safe_name(video_id: str) -> str:
