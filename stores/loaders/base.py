@@ -122,7 +122,7 @@ def rounded(number: float) -> float | int:
 
 
 def detection_database(exported: Exported, more: Callable[[ExportedVideo], Mapping[str, Any]]) -> dict[str, Any]:
-    """Returns the annotations as ActivityNet's JSON, with `label_id` of each segment and `more` of videos with features.
+    """Returns the annotations as ActivityNet's JSON, with `label_id` of segments and `more` of videos with features.
 
     Args:
         exported: its annotations are those of segments.

@@ -1,10 +1,10 @@
 """BSN, github.com/wzmsltw/BSN-boundary-sensitive-network.pytorch at e50d129, which JJBOY's is a copy of.
 
 ``dataset.py`` reads ``<feature_path>csv_mean_100/<video>.csv``, a line of names and 100 rows, for every video that
-`video_info` lists. The rows are taken to cover ``feature_frame / duration_frame`` of the video, by `video_anno`; those of
-an export cover all of it, so both are equal in the files that are written. A row is the mean of three points of its
-hundredth, between which rows are interpolated linearly, as ``data/activitynet_feature_cuhk/data_process.py`` does;
-where that writes zeros, before the first row's centre and after the last one's, the nearest row stands.
+`video_info` lists. The rows are taken to cover ``feature_frame / duration_frame`` of the video, by `video_anno`;
+those of an export cover all of it, so both are equal in the files that are written. A row is the mean of three points
+of its hundredth, between which rows are interpolated linearly, as ``data/activitynet_feature_cuhk/data_process.py``
+does; where that writes zeros, before the first row's centre and after the last one's, the nearest row stands.
 """
 
 import csv

@@ -1,9 +1,9 @@
 """LGI, github.com/JonghwanMun/LGI4temporalgrounding at 199e7ab.
 
 ``src/dataset/anet.py`` takes ``file[video]["c3d_features"]`` ``[T, C]`` of the HDF5 file `video_feature_path`;
-``src/dataset/charades.py`` loads ``video_feature_path.format(video)`` and squeezes it, so that a video of one row would
-lose its first axis: that row is written twice. Both spread the rows evenly over the annotated duration, of which they
-keep labels in ``<data_dir>/preprocess``.
+``src/dataset/charades.py`` loads ``video_feature_path.format(video)`` and squeezes it, so that a video of one row
+would lose its first axis: that row is written twice. Both spread the rows evenly over the annotated duration, of
+which they keep labels in ``<data_dir>/preprocess``.
 """
 
 import numpy as np

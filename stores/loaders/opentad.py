@@ -1,9 +1,9 @@
 """OpenTAD, github.com/sming256/OpenTAD at 3dd7b03.
 
-``LoadFeats`` of ``opentad/datasets/transforms/loading.py`` loads ``<data_path>/<prefix><video><suffix>.npy`` ``[T, C]``, and ends
-the program where there is none, so videos without features belong into the file `block_list`. The padding and sliding
-data sets take row i to be centred on frame ``i * feature_stride + offset_frames``, at the `frame` / `duration` of the
-annotations, which are ActivityNet's JSON; subsets are told apart by the case of letters.
+``LoadFeats`` of ``opentad/datasets/transforms/loading.py`` loads ``<data_path>/<prefix><video><suffix>.npy`` ``[T,
+C]``, and ends the program where there is none, so videos without features belong into the file `block_list`. The
+padding and sliding data sets take row i to be centred on frame ``i * feature_stride + offset_frames``, at the `frame`
+/ `duration` of the annotations, which are ActivityNet's JSON; subsets are told apart by the case of letters.
 """
 
 import json

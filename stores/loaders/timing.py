@@ -57,7 +57,7 @@ class Timing:
         notes = []
         if self.num_uneven:
             notes.append(
-                f"rows of {self.num_uneven} videos are not one step apart; the loader spreads them evenly over the video"
+                f"rows of {self.num_uneven} videos are not one step apart, and the loader spreads them evenly"
             )
         if self.most_uncovered > _MOST_UNCOVERED:
             share = f"{100 * self.most_uncovered:.0f} %"

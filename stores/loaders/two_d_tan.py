@@ -1,9 +1,10 @@
 """2D-TAN, github.com/microsoft/2D-TAN at 2f7410f.
 
-``lib/datasets/activitynet.py`` opens ``<DATA_DIR>/sub_activitynet_v1-3.c3d.hdf5`` and takes ``file[video]["c3d_features"]``
-``[T, C]``; ``lib/datasets/charades.py`` takes ``file[video]`` of ``<DATA_DIR>/<VIS_INPUT_TYPE>_features.hdf5``, and
-``lib/datasets/tacos.py`` that of ``<DATA_DIR>/tall_c3d_features.hdf5``, where names end in ``.avi``. All spread the rows
-evenly over the annotated duration and average them into NUM_SAMPLE_CLIPS.
+``lib/datasets/activitynet.py`` opens ``<DATA_DIR>/sub_activitynet_v1-3.c3d.hdf5`` and takes
+``file[video]["c3d_features"]`` ``[T, C]``; ``lib/datasets/charades.py`` takes ``file[video]`` of
+``<DATA_DIR>/<VIS_INPUT_TYPE>_features.hdf5``, and ``lib/datasets/tacos.py`` that of
+``<DATA_DIR>/tall_c3d_features.hdf5``, where names end in ``.avi``. All spread the rows evenly over the annotated
+duration and average them into NUM_SAMPLE_CLIPS.
 """
 
 from clipmill.stores.loaders.base import DatasetLoader, Exported, Loader, evenly_read

@@ -1,8 +1,9 @@
 """UMT, github.com/TencentARC/UMT at bde05e3.
 
-``datasets/qvhighlights.py`` joins ``features`` ``[T, C]`` of ``<vid>.npz`` in the two folders of `video_path`, and takes a row
-as 2 s; ``datasets/charades.py`` loads ``<video_path>/<vid>.npy``, of which `unit` of the head ``models/blocks/head.py`` says
-how many seconds a row is. Both want audio (or optical flow) of as many rows beside them. TVSum and YouTube Highlights, which want two files of a video by fixed names, are not written.
+``datasets/qvhighlights.py`` joins ``features`` ``[T, C]`` of ``<vid>.npz`` in the two folders of `video_path`, and
+takes a row as 2 s; ``datasets/charades.py`` loads ``<video_path>/<vid>.npy``, of which `unit` of the head
+``models/blocks/head.py`` says how many seconds a row is. Both want audio (or optical flow) of as many rows beside
+them. TVSum and YouTube Highlights, which want two files of a video by fixed names, are not written.
 """
 
 from clipmill.stores.loaders.base import DatasetLoader, Exported, Loader, rounded
