@@ -56,9 +56,7 @@ class Timing:
         """Returns what a loader is misled by that spreads the rows evenly over the whole video."""
         notes = []
         if self.num_uneven:
-            notes.append(
-                f"rows of {self.num_uneven} videos are not one step apart, and the loader spreads them evenly"
-            )
+            notes.append(f"rows of {self.num_uneven} videos are not one step apart, and the loader spreads them evenly")
         if self.most_uncovered > _MOST_UNCOVERED:
             share = f"{100 * self.most_uncovered:.0f} %"
             notes.append(
