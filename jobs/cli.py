@@ -201,10 +201,11 @@ def status(
 ) -> None:
     """Show what is complete, missing and in quarantine, per recipe."""
     from clipmill.jobs.status import run_status
-    from clipmill.jobs.watch import watch as watch_run
 
     def verb() -> Outcome:
         if watch:
+            from clipmill.jobs.watch import watch as watch_run
+
             watch_run(store, every)
         return run_status(store)
 

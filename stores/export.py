@@ -23,8 +23,8 @@ import pyarrow.parquet as pq
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.rows import Rows, concatenate
 from clipmill.schemas.tables import STANDARD_ROW_COLUMNS, rows_schema
+from clipmill.stores.feature import Feature
 from clipmill.stores.objects import storage_error
-from clipmill.stores.reader import Feature
 from clipmill.stores.shards import Span, chunk_rows
 from clipmill.stores.shards_parquet import rows_table
 

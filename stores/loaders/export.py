@@ -11,13 +11,13 @@ from clipmill.schemas.arrays import Singles
 from clipmill.schemas.errors import ClipmillError, UsageError, describe, near
 from clipmill.schemas.rows import Rows
 from clipmill.stores.export import new_local_path
+from clipmill.stores.feature import Feature
 from clipmill.stores.formats.annotated_videos import AnnotatedVideo, Annotations, read_annotated_videos
 from clipmill.stores.formats.ids import match_ids
 from clipmill.stores.loaders.base import DatasetLoader, Exported, ExportedVideo, Loader
 from clipmill.stores.loaders.names import Names, names_of
 from clipmill.stores.loaders.registry import LOADERS
 from clipmill.stores.loaders.timing import VideoTiming, timing_of, video_timing
-from clipmill.stores.reader import Feature
 
 PREFIX = "v_"
 """What names of ActivityNet's videos begin with, and its ids do not."""

@@ -79,7 +79,7 @@ def test_clips_are_looked_up_alike_after_the_travel_to_another_process(
 def test_a_clip_longer_than_a_slab_has_the_mean_of_one_sum(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_bytes)
     store = Store.create(str(tmp_path), shard_format, "d")
     rows = make_rows(500, dim=6)
     rows = replace(rows, values=(rows.values * np.float32(1e4)).astype(np.float32))

@@ -255,7 +255,7 @@ def test_dask_index_and_clips_agree_with_the_rows(
 def test_clip_means_are_masked_means_in_the_order_asked(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_bytes)
     store = Store.create(str(tmp_path), shard_format, "d")
     videos = {Video(f"v{n}", "/", f"f{n}"): make_rows(30, seed=n, clips=4) for n in range(4)}
     videos[Video("empty", "/", "e")] = make_rows(0)
