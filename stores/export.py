@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import importlib
 import os
 import shutil
 import sys
@@ -10,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -204,19 +202,25 @@ def _write_arrow(feature: Feature, path: str) -> None:
 
 
 def _write_lance(feature: Feature, path: str) -> None:
-    lance = _library("lance", "lance")
+    try:
+        import lance
+    except ImportError as error:
+        raise _no_library("lance", error) from None
     schema, tables = _tables(feature)
     batches = (batch for table in tables for batch in table.to_batches())
     lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), path, schema=schema)
 
 
 def _write_webdataset(feature: Feature, path: str) -> None:
-    wds = _library("webdataset", "webdataset")
+    try:
+        import webdataset
+    except ImportError as error:
+        raise _no_library("webdataset", error) from None
     os.mkdir(path)
     labels = dict(zip(*(feature.index().column(name).to_pylist() for name in ("video_id", "label")), strict=True))
     # The pattern is formatted by %; times of now would make equal exports differ.
     pattern = os.path.join(path.replace("%", "%%"), "%06d.tar")
-    with wds.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
+    with webdataset.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
         for video_id in feature.video_ids:
             columns = _columns(feature.stored(video_id))
             values = columns.pop("values")
@@ -227,12 +231,9 @@ def _write_webdataset(feature: Feature, path: str) -> None:
             writer.write({"__key__": key, "npy": values, "json": about})
 
 
-def _library(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        remedy = f"pip install 'clipmill[{extra}]'"
-        raise UsageError(describe("export", f"format {extra}", f"the library {module}", str(error), remedy)) from None
+def _no_library(name: str, error: ImportError) -> UsageError:
+    remedy = f"pip install 'clipmill[{name}]'"
+    return UsageError(describe("export", f"format {name}", f"the library {name}", str(error), remedy))
 
 
 def _write_zarr(feature: Feature, path: str) -> None:
