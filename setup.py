@@ -53,6 +53,7 @@ PACKAGES = [
     "clipmill.stores",
     "clipmill.stores.feature_files",
     "clipmill.stores.formats",
+    "clipmill.stores.loaders",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 
@@ -62,6 +63,8 @@ RUNTIME = [
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
+    # Defaults of type variables.
+    "typing-extensions>=4.12",
     # Decoding. decord2 is the maintained fork of decord, under its import name; decord 0.6.0, its last release, can be
     # put in its place (docs/decoding.md), but not beside it: both would write the same folder.
     "decord2==3.4.0",

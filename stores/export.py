@@ -2,7 +2,6 @@
 
 import csv
 import hashlib
-import importlib
 import os
 import shutil
 import sys
@@ -10,7 +9,6 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import chain
-from types import ModuleType
 from typing import Any
 from urllib.parse import quote
 
@@ -61,15 +59,8 @@ def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
         *most, last = _WRITERS
         expected = f"{', '.join(most)} or {last}"
         raise UsageError(describe("export", "format", expected, repr(format), near(format, _WRITERS)))
-    if "://" in out:
-        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
-    if os.path.lexists(out):
-        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
-    try:
-        with _whole(out) as temporary:
-            _WRITERS[format](feature, temporary)
-    except OSError as error:
-        raise storage_error(out, "cannot write", error, "export") from None
+    with new_local_path(out) as path:
+        _WRITERS[format](feature, path)
     return {"format": format, "num_videos": len(feature), "num_rows": _num_rows(feature)}
 
 
@@ -78,19 +69,29 @@ def _num_rows(feature: Feature) -> int:
 
 
 @contextmanager
-def _whole(out: str) -> Iterator[str]:
-    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all."""
+def new_local_path(out: str) -> Iterator[str]:
+    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all.
+
+    Raises:
+        UsageError: `out` is a URL, or exists.
+        StorageUnavailableError: it cannot be written.
+    """
+    if "://" in out:
+        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
+    if os.path.lexists(out):
+        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
     folder, name = os.path.split(os.path.abspath(out))
-    os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        os.makedirs(folder, exist_ok=True)
         yield temporary
         os.replace(temporary, out)
-    except BaseException:
+    except OSError as error:
+        raise storage_error(out, "cannot write", error, "export") from None
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             os.unlink(temporary)
-        raise
 
 
 def safe_name(video_id: str) -> str:
@@ -201,19 +202,25 @@ def _write_arrow(feature: Feature, path: str) -> None:
 
 
 def _write_lance(feature: Feature, path: str) -> None:
-    lance = _library("lance", "lance")
+    try:
+        import lance
+    except ImportError as error:
+        raise _no_library("lance", error) from None
     schema, tables = _tables(feature)
     batches = (batch for table in tables for batch in table.to_batches())
     lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), path, schema=schema)
 
 
 def _write_webdataset(feature: Feature, path: str) -> None:
-    wds = _library("webdataset", "webdataset")
+    try:
+        import webdataset
+    except ImportError as error:
+        raise _no_library("webdataset", error) from None
     os.mkdir(path)
     labels = dict(zip(*(feature.index().column(name).to_pylist() for name in ("video_id", "label")), strict=True))
     # The pattern is formatted by %; times of now would make equal exports differ.
     pattern = os.path.join(path.replace("%", "%%"), "%06d.tar")
-    with wds.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
+    with webdataset.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
         for video_id in feature.video_ids:
             columns = _columns(feature.stored(video_id))
             values = columns.pop("values")
@@ -224,12 +231,9 @@ def _write_webdataset(feature: Feature, path: str) -> None:
             writer.write({"__key__": key, "npy": values, "json": about})
 
 
-def _library(module: str, extra: str) -> ModuleType:
-    try:
-        return importlib.import_module(module)
-    except ImportError as error:
-        remedy = f"pip install 'clipmill[{extra}]'"
-        raise UsageError(describe("export", f"format {extra}", f"the library {module}", str(error), remedy)) from None
+def _no_library(name: str, error: ImportError) -> UsageError:
+    remedy = f"pip install 'clipmill[{name}]'"
+    return UsageError(describe("export", f"format {name}", f"the library {name}", str(error), remedy))
 
 
 def _write_zarr(feature: Feature, path: str) -> None:

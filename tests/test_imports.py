@@ -127,7 +127,7 @@ WITHOUT_TORCH = (
     "pipelines/features/clips",
 )
 
-SCHEMAS_LIBRARIES = {"numpy", "pyarrow", "pydantic", "yaml"}
+SCHEMAS_LIBRARIES = {"numpy", "pyarrow", "pydantic", "typing_extensions", "yaml"}
 
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 
