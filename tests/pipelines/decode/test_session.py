@@ -192,7 +192,7 @@ def test_requests_come_back_in_order_and_children_are_replaced(videos: dict[str,
         pids = []
         for event in session.run([request(videos["plain.mp4"], [number]) for number in range(5)]):
             if isinstance(event, Finished):
-                pids.append(session._child.pid if session._child else None)
+                pids.append(session.pids[0] if session.pids else None)
         assert len({pid for pid in pids if pid}) == 3
 
 
