@@ -105,6 +105,11 @@ ONNX = [
     "onnxruntime>=1.20,<2",
 ]
 
+OPENVINO = [
+    # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
+    "openvino>=2025.0",
+]
+
 PROMETHEUS = [
     # Metrics of a build; since 0.20 its server can be shut down.
     "prometheus-client>=0.20",
@@ -162,8 +167,9 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX + PROMETHEUS,
+            "dev": DEVELOPMENT + ONNX + OPENVINO + PROMETHEUS,
             "onnx": ONNX,
+            "openvino": OPENVINO,
             "prometheus": PROMETHEUS,
             "tensorboard": ["tensorboard>=2.15"],
             **OBJECT_STORES,

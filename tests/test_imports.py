@@ -109,7 +109,8 @@ HOMES = {
     "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
-    "onnxruntime": ("extractors/onnx_program/",),
+    "onnxruntime": ("extractors/onnx_program/", "extractors/compiled_network.py"),
+    "openvino": ("extractors/compiled_network.py",),
     "prometheus_client": ("jobs/prometheus_metrics.py",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
@@ -305,6 +306,7 @@ def test_what_the_plan_allows_is_allowed(path: str, source: str) -> None:
 HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"} | {
     "onnx",
     "onnxruntime",
+    "openvino",
     "safetensors",
 }
 
