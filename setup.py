@@ -108,6 +108,11 @@ ONNX = [
     "onnxruntime>=1.20,<2",
 ]
 
+OPENVINO = [
+    # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
+    "openvino>=2025.0",
+]
+
 PROMETHEUS = [
     # Metrics of a build; since 0.20 its server can be shut down.
     "prometheus-client>=0.20",
@@ -174,9 +179,10 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
+            "dev": DEVELOPMENT + ONNX + OPENVINO + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
             "lance": LANCE,
             "onnx": ONNX,
+            "openvino": OPENVINO,
             "pandas": PANDAS,
             "prometheus": PROMETHEUS,
             "tensorboard": ["tensorboard>=2.15"],

@@ -28,6 +28,9 @@ PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
 NUM_CROPS = {"ten": 10, "six": 6}
 """Forward passes of a window, by `Preprocess.crops`."""
 
+RUNTIMES = frozenset({"openvino", "onnxruntime"})
+"""Of networks that both take: plain convolutions, pools and products."""
+
 
 class NoOptions(Model):
     """The options of an extractor that has none."""
@@ -186,6 +189,7 @@ class ExtractorCard:
         program: of an extractor whose weights file is the network itself.
         pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
             over crops means something, the second where it reads frames with `preprocess.values_of`.
+        runtimes: what else than PyTorch its network can be run by (`Recipe.runtime`).
     """
 
     name: str
@@ -210,6 +214,7 @@ class ExtractorCard:
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None
     pixel_options: frozenset[str] = frozenset()
+    runtimes: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.

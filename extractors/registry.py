@@ -22,6 +22,7 @@ from typing import Any
 
 from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
 from clipmill.extractors.precision import warn_if_slow
+from clipmill.extractors.runtime import check_device, check_runtime
 from clipmill.extractors.weights import check_digest, digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
@@ -140,10 +141,13 @@ def build(recipe: Recipe, device: str) -> Extractor:
 
     Raises:
         WeightsError: the weights file is not the one the recipe was resolved with.
+        UsageError: the recipe's runtime is not installed, is not for this device, or is too far off on this machine.
     """
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
         program = card(recipe.extractor).program
         check_digest(recipe.weights.file, recipe.weights.sha256, program.digest if program is not None else digest)
+    check_runtime(recipe, card_of(recipe).runtimes)
+    check_device(recipe, device)
     warn_if_slow(recipe.name, recipe.precision, device)
     if device != "cpu":
         from clipmill.extractors.torch_extractor import make_arithmetic_exact

@@ -9,7 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
+from clipmill.extractors.runtime import RuntimeUse
 from clipmill.schemas.recipe import Preprocess, Recipe
 from clipmill.schemas.records import Clip
 
@@ -17,6 +19,11 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 
 PROBABILITIES = "probabilities"
 """The layer that is the softmax of logits."""
+
+
+def torch_dtype(recipe: Recipe) -> torch.dtype:
+    """Returns what PyTorch holds a recipe's network in: another runtime brings it to the precision itself."""
+    return PRECISIONS[recipe.precision] if recipe.runtime is None else torch.float32
 
 
 def network_layer(layer: str) -> str:
@@ -61,16 +68,21 @@ class TorchExtractor:
             reverse_input_channels(first_conv)
         self._recipe = recipe
         self._device = torch.device(device)
-        self._dtype = PRECISIONS[recipe.precision]
+        self._dtype = torch_dtype(recipe)
         self._single_frames = single_frames
         # Channels last is how frames lie in memory, and the faster layout on a CPU (docs/extractors: 1.1 to 1.6 times).
         layout: Any = torch.channels_last if single_frames else torch.channels_last_3d
         move: Any = network.to
-        self._network: nn.Module = move(self._device, self._dtype, memory_format=layout).eval()
+        self._module: nn.Module = move(self._device, self._dtype, memory_format=layout).eval()
+        self._network: Callable[[Tensor], Tensor] = self._module
+        self.runtime_use: RuntimeUse | None = None
         scale, shift = affine(preprocess, 4 if single_frames else 5)
         if mean is not None:
             shift = -mean * scale / preprocess.scale
         self._scale, self._shift = scale.to(self._device), shift.to(self._device)
+        if recipe.runtime is not None:
+            compiled = CompiledNetwork(self._module, recipe, self.prepare(sample_frames(recipe)))
+            self._network, self.runtime_use = compiled, compiled.use
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
@@ -91,8 +103,8 @@ class TorchExtractor:
 
     @property
     def network(self) -> nn.Module:
-        """The network as it runs: its weights, device, precision and memory layout."""
-        return self._network
+        """The network as PyTorch runs it: its weights, device, precision and memory layout."""
+        return self._module
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""

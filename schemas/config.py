@@ -113,6 +113,7 @@ class FeatureConfig(Model):
     Attributes:
         preset: a published feature set whose keys are meant (`clipmill.extractors.presets`); those written beside it
             override them.
+        runtime: what runs the network; ``torch`` leaves a recipe's fingerprint as it was before there were others.
         sampling: what is written in it stands in place of the extractor's; see `clipmill.extractors.resolve`.
     """
 
@@ -126,6 +127,7 @@ class FeatureConfig(Model):
     pooling: Pooling = "none"
     dtype: Literal["float32", "float16", "uint8"] | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    runtime: Literal["torch", "openvino", "onnxruntime"] = "torch"
 
     @field_serializer("sampling")
     def _sampling_as_written(self, sampling: Sampling | None) -> dict[str, Any] | None:

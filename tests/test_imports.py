@@ -111,7 +111,8 @@ HOMES = {
     "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
-    "onnxruntime": ("extractors/onnx_program/",),
+    "onnxruntime": ("extractors/onnx_program/", "extractors/compiled_network.py"),
+    "openvino": ("extractors/compiled_network.py",),
     "prometheus_client": ("jobs/prometheus_metrics.py",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
@@ -322,6 +323,7 @@ HEAVY = {
 } | {
     "onnx",
     "onnxruntime",
+    "openvino",
     "safetensors",
 }
 

@@ -1,5 +1,6 @@
 """R-C3D as an extractor: a buffer of frames to scored segments with their features."""
 
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -8,15 +9,17 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import Outputs, Reducer, card_for, options_of
+from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts
-from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, Slab, first_slab, run_trunk
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
 from clipmill.extractors.rc3d.segments import decode, nms, propose
-from clipmill.extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
+from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, seeded, torch_dtype
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -49,12 +52,28 @@ class RC3DExtractor:
         if recipe.preprocess.colour == "bgr":
             reverse_input_channels(network.first_conv)
         self._device = torch.device(device)
-        self._dtype = PRECISIONS[recipe.precision]
+        self._dtype = torch_dtype(recipe)
         self._network = network.to(self._device, self._dtype).eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._recipe = recipe
         self._options = options
         self._release: Release = network.release
+        self._trunk = network.trunk
+        self.runtime_use: RuntimeUse | None = None
+        if recipe.runtime is not None:
+            self._compile_trunk(network)
+
+    def _compile_trunk(self, network: RC3D) -> None:
+        """Has the recipe's runtime run the trunk, on a sample of one slab; heads are PyTorch's."""
+        parts = network.trunk_parts()
+        maps = self._prepare(sample_frames(self._recipe)[0, :SLAB_FRAMES])
+        runs = []
+        with torch.inference_mode():
+            for part in parts:
+                runs.append(CompiledNetwork(part, self._recipe, first_slab(maps) if isinstance(part, Slab) else maps))
+                maps = run_trunk([part], maps)
+        self._trunk = partial(run_trunk, parts, runs=runs)
+        self.runtime_use = max((item.use for item in runs), key=lambda use: use.error)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns, for ``uint8[N, L, H, W, 3]`` buffers, M segments each, best first, of which `num_valid` are real.
@@ -74,7 +93,7 @@ class RC3DExtractor:
         return outputs
 
     def _buffer(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        maps = self._network.trunk(self._prepare(frames))
+        maps = self._trunk(self._prepare(frames))
         scores, offsets = self._network.propose(maps)
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),

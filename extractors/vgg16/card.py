@@ -1,6 +1,6 @@
 """VGG-16 (Simonyan and Zisserman, ICLR 2015): one row per frame."""
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import CNNIMAGERETRIEVAL, CNNIMAGERETRIEVAL_URL, TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -171,4 +171,5 @@ CARD = ExtractorCard(
     resolve_files=_with_row_length,
     check=_check,
     pixel_options=PIXEL_OPTIONS,
+    runtimes=RUNTIMES,
 )
