@@ -114,7 +114,7 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
     libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
     constants = setup_constants()
-    extras = ("ONNX", "PROMETHEUS", "WEBDATASET", "LANCE", "PANDAS")
+    extras = ("ONNX", "OPENVINO", "PROMETHEUS", "WEBDATASET", "LANCE", "PANDAS")
     required = constants["RUNTIME"] + [item for name in extras for item in constants[name]]
     assert wanted == {requirement_name(item) for item in required}
 
