@@ -13,6 +13,7 @@ One from outside the project is such a folder, or a `Registration` in any module
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -20,9 +21,10 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
+from clipmill.extractors.base import Extractor, ExtractorCard, Registration, SharingExtractor, card_for
 from clipmill.extractors.precision import warn_if_slow
 from clipmill.extractors.runtime import check_device, check_runtime
+from clipmill.extractors.shared_pass import sharing_groups
 from clipmill.extractors.weights import check_digest, digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
@@ -132,6 +134,29 @@ def class_names(recipe: Recipe) -> tuple[str, ...]:
         return ()
     of_recipe = card(recipe.extractor).class_names
     return of_recipe(recipe) if of_recipe is not None else ()
+
+
+def groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Returns recipes in groups that `build_group` gives one network: they differ only in their layer."""
+    return sharing_groups(recipes, _shared_layers)
+
+
+def build_group(group: Sequence[Recipe], device: str) -> list[Extractor]:
+    """Returns an extractor of each recipe of one of the `groups`; they share a network and its passes.
+
+    Raises:
+        WeightsError, UsageError: as `build`.
+    """
+    owner = build(group[0], device)
+    if len(group) > 1 and isinstance(owner, SharingExtractor):
+        return owner.of_layers(group)
+    return [owner, *(build(recipe, device) for recipe in group[1:])]
+
+
+def _shared_layers(recipe: Recipe) -> tuple[str, ...]:
+    # What another library gives of two layers at once need not be what it gives of each.
+    alone = recipe.runtime is not None or recipe.preprocess.crops is not None
+    return () if alone else card_of(recipe).shared_layers
 
 
 def build(recipe: Recipe, device: str) -> Extractor:

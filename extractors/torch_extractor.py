@@ -1,6 +1,6 @@
 """What every torch network shares: from ``uint8`` windows to rows, on a device, in a precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,10 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.extractors.base import EachWindow, Extractor, Outputs, Reducer
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.shared_pass import LastPass
 from clipmill.schemas.recipe import Preprocess, Recipe
 from clipmill.schemas.records import Clip
 
@@ -87,10 +88,20 @@ class TorchExtractor:
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
         with torch.inference_mode():
-            values = self._network(self.prepare(frames)).flatten(1).float()
-            if self._recipe.layer == PROBABILITIES:
-                values = values.softmax(dim=1)
-        return {"values": values.cpu().numpy()}
+            return _outputs(self._network(self.prepare(frames)), self._recipe)
+
+    def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
+        """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
+        layers = frozenset(network_layer(recipe.layer) for recipe in recipes)
+        network: Any = self._module
+
+        def run(frames: npt.NDArray[np.uint8]) -> Mapping[str, Tensor]:
+            with torch.inference_mode():
+                found: Mapping[str, Tensor] = network.layers(self.prepare(frames), layers)
+                return found
+
+        shared = LastPass(run)
+        return [LayerReader(recipe, shared) for recipe in recipes]
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
@@ -109,6 +120,29 @@ class TorchExtractor:
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
+
+
+class LayerReader:
+    """The extractor of a recipe that takes its layer of a pass that others read too."""
+
+    def __init__(self, recipe: Recipe, shared: LastPass[Mapping[str, Tensor]]) -> None:
+        self._recipe, self._shared = recipe, shared
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns what the recipe's own network would, bit for bit: ``{"values": float32[N, D]}``."""
+        with torch.inference_mode():
+            return _outputs(self._shared(frames)[network_layer(self._recipe.layer)], self._recipe)
+
+    def reducer(self, clip: Clip) -> Reducer:
+        """Returns a reducer that makes one row per window."""
+        return EachWindow(clip, self._recipe.dtype)
+
+
+def _outputs(found: Tensor, recipe: Recipe) -> Outputs:
+    values = found.flatten(1).float()
+    if recipe.layer == PROBABILITIES:
+        values = values.softmax(dim=1)
+    return {"values": values.cpu().numpy()}
 
 
 def make_arithmetic_exact() -> None:

@@ -180,5 +180,6 @@ CARD = ExtractorCard(
     resolve_files=_resolve_files,
     check=_check,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
     runtimes=RUNTIMES,
 )

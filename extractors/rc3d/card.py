@@ -96,6 +96,7 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         check=_check,
         class_names=_class_names,
         pixel_options=frozenset({"resize_precision"}),
+        shared_layers=tuple(widths),
         runtimes=RUNTIMES,
     )
 

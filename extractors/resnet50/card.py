@@ -96,5 +96,6 @@ CARD = ExtractorCard(
     gmac_per_window=4.09,
     batch_windows=16,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("features", "logits", "probabilities"),
     runtimes=RUNTIMES,
 )

@@ -68,5 +68,6 @@ CARD = ExtractorCard(
     gmac_per_window=0.82,
     batch_windows=16,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("features", "logits", "probabilities"),
     runtimes=RUNTIMES,
 )

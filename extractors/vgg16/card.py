@@ -171,5 +171,6 @@ CARD = ExtractorCard(
     resolve_files=_with_row_length,
     check=_check,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("conv5_3", "pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
     runtimes=RUNTIMES,
 )
