@@ -19,11 +19,11 @@ from clipmill.schemas.recipe import ClipRule, Recipe
 from clipmill.schemas.records import Segment, Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import rows_schema
-from clipmill.stores import ClipRows, FeatureStore, Store
+from clipmill.stores import ClipRows, FeatureStore, Store, shards_zarr
 from clipmill.stores import shards as shards_module
 from clipmill.stores.objects import Objects
 from clipmill.stores.shard_formats import SHARD_FORMATS, open_shard, write_shard
-from clipmill.stores.shards import CHUNK_BYTES
+from clipmill.stores.zarr_chunks import CHUNK_BYTES
 
 AWKWARD_IDS = [
     "a/b/c.mp4",
@@ -95,6 +95,7 @@ def test_any_rows_come_back_bit_for_bit_in_every_format(rows: Rows, cut: tuple[i
     objects = Objects("memory://property")
     patch = pytest.MonkeyPatch()
     patch.setattr(shards_module, "CHUNK_BYTES", chunk_bytes)
+    patch.setattr(shards_zarr, "CHUNK_BYTES", chunk_bytes)
     paths = [f"x.{name}" for name in SHARD_FORMATS.names]
     try:
         for path in paths:
