@@ -12,7 +12,7 @@ from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, Reducer, WindowExtractor
 from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.runtime import runtime_use_of
-from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
+from clipmill.pipelines.features.assemble import MOST_SHAPES, Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, empty_cache, is_out_of_memory
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
@@ -86,6 +86,7 @@ class RecipeExtraction:
 
     Args:
         watching: makes what each forward pass runs in, of the recipe, the batch size and the names of the videos.
+        num_decoders: so many videos come at a time.
 
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
     its first attempt still has in a batch is thrown away. `add_frame` and `flush` raise BatchTooLargeError where the
@@ -98,6 +99,7 @@ class RecipeExtraction:
         extractor: Extractor,
         batch_windows: int | None,
         watching: Callable[[Recipe, int, Sequence[str]], AbstractContextManager[None]] | None = None,
+        num_decoders: int = 1,
     ) -> None:
         self.recipe = recipe
         self.seconds = 0.0
@@ -108,7 +110,7 @@ class RecipeExtraction:
         self._watching = watching
         self._extractor = extractor
         self.runtime_use = runtime_use_of(extractor)
-        self._batcher = Batcher(self.batch_windows)
+        self._batcher = Batcher(self.batch_windows, MOST_SHAPES + num_decoders - 1)
         self._videos: dict[int, _VideoState] = {}
 
     def start_video(

@@ -1,24 +1,28 @@
 """The speed-of-light line: how close a build came to the raw decoder and to the bare model on the same machine."""
 
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 
 from clipmill.pipelines.decode.rate import raw_decode_rate
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.sources import is_local, local_copy
 from clipmill.schemas.errors import VideoError
+from clipmill.schemas.records import Video
 from clipmill.schemas.task import RunReport, ShardTask
 
 SAMPLE_VIDEOS = 3
-SAMPLE_SECONDS = (0.1, 2.0)
-"""Least and most time of one video's measurement."""
-SAMPLE_SHARE = 0.1
-"""Of a run's time, for all measurements: a small nightly build shall not spend most of its time on them."""
+SAMPLE_SECONDS = (0.1, 1.0)
+"""Least and most time of the raw decoder's measurement."""
+SAMPLE_SHARE = 0.02
+"""Of a run's time, for that: a small nightly build shall not spend its time on it."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedOfLight:
-    """Rates of one build. The raw decoder is measured after the run on a few of its videos; the bare model's rate is
-    that of the windows over the time spent inside the networks' forward passes.
+    """Rates of one build. The raw decoder is measured after the run, with all cores, on a few of its videos; the bare
+    model's rate is that of the windows over the time spent inside the networks' forward passes.
     """
 
     frames_per_second: float
@@ -47,26 +51,30 @@ def speed_of_light(report: RunReport, tasks: Sequence[ShardTask]) -> SpeedOfLigh
     if not num_windows or report.seconds <= 0:
         return None
     forward_seconds = sum(result.seconds.get("forward", 0.0) for result in done)
-    decode_seconds = sum(result.seconds.get("decode", 0.0) for result in done)
+    wait_seconds = sum(result.seconds.get("decode_wait", 0.0) for result in done)
     return SpeedOfLight(
         frames_per_second=num_frames / report.seconds,
         raw_decoder_frames_per_second=_raw_rate(tasks, report.seconds),
         windows_per_second=num_windows / report.seconds,
         bare_model_windows_per_second=num_windows / forward_seconds if forward_seconds else 0.0,
-        limit="model" if forward_seconds >= decode_seconds else "decoder",
+        limit="model" if forward_seconds >= wait_seconds else "decoder",
     )
 
 
 def _raw_rate(tasks: Sequence[ShardTask], run_seconds: float) -> float | None:
+    """Returns the raw decoder's rate with all cores: one thread on each, on a few of the videos at a time."""
     least, most = SAMPLE_SECONDS
-    seconds = min(max(run_seconds * SAMPLE_SHARE / SAMPLE_VIDEOS, least), most)
+    seconds = min(max(run_seconds * SAMPLE_SHARE, least), most)
     local = [video for task in tasks for video in task.videos if is_local(video.uri)]
-    step = max(len(local) // SAMPLE_VIDEOS, 1)
-    rates = []
-    for video in local[::step][:SAMPLE_VIDEOS]:
+    samples = local[:: max(len(local) // SAMPLE_VIDEOS, 1)][:SAMPLE_VIDEOS]
+
+    def rate(video: Video) -> float | None:
         try:
             with local_copy(video.uri) as path:
-                rates.append(raw_decode_rate(path, seconds, video.stream))
+                return raw_decode_rate(path, seconds, video.stream, num_threads=1)
         except VideoError:
-            continue
-    return sum(rates) / len(rates) if rates else None
+            return None
+
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="sample") as pool:
+        rates = [found for found in pool.map(rate, islice(cycle(samples), num_cores())) if found is not None]
+    return num_cores() * sum(rates) / len(rates) if rates else None
