@@ -1,4 +1,4 @@
-"""The whole path on rendered videos: render, build features, train MAP-IVR, evaluate, report.
+"""The whole path on rendered videos: render, build features, train, evaluate, report.
 
     python -m examples.demo.demo
 
@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Final
 
+from examples.demo import clips
 from examples.demo.render import plan, render
 from examples.demo.scenes import CLASSES
 
@@ -23,16 +24,10 @@ REPORT: Final = Path("out/demo/report/report.html")
 COMPLETE: Final = 0
 
 NEXT: Final = """\
-The networks above have random weights: they run and are marked random(0) in every passport, but they have never seen a
-video. Read the numbers as a sign that every part works, not as a result.
+The networks have random weights, and every passport says so: what they see of a frame is colours, edges and coarse
+movement. That is enough for the scenes drawn here and for no others.
 
-Next, your own videos, one folder per label:
-  .venv/bin/clipmill build examples/demo/build.yaml \\
-    --set videos.folder=PATH/TO/VIDEOS --set store.url=out/mine/store --set store.dataset=mine --dry-run
-  then without --dry-run, then
-  .venv/bin/clipmill train examples/demo/train.yaml --set data.store=out/mine/store --set out=out/mine/run
-  .venv/bin/clipmill evaluate examples/demo/evaluate.yaml --set run=out/mine/run --set out=out/mine/report
-A complete example with real weights: examples/topics70. Real weights for C3D and VGG-16: README.md, "Weights"."""
+Next, your own videos with a network that was trained: examples/own_videos."""
 
 
 def run_step(verb: str) -> int:
@@ -58,6 +53,8 @@ def main() -> int:
         if code != COMPLETE:
             print(f"demo: clipmill {verb} ended with exit code {code}; its last lines say why", file=sys.stderr)
             return code
+    print("\n== python -m examples.demo.clips", flush=True)
+    clips.main()
     peak_gib = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 2**20
     minutes = (time.monotonic() - started) / 60
     print(f"\nDone in {minutes:.1f} minutes; the largest process used {peak_gib:.1f} GiB.")

@@ -71,7 +71,7 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
             next_steps=(
                 f"clipmill status {url}",
                 f"clipmill verify {url}",
-                "clipmill build YOURS.yaml   # see examples/topics70",
+                "clipmill build YOURS.yaml   # see examples/own_videos",
             ),
         )
     return retrieval_report(score, found.result, shown, lineage)
