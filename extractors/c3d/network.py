@@ -48,13 +48,17 @@ class C3D(nn.Module):
         for name in NOT_NEEDED[self._layer.removesuffix("_before_relu")]:
             delattr(self, name)
 
-    def forward(self, clips: Tensor) -> Tensor:
+    def pooled(self, clips: Tensor) -> Tensor:
+        """Returns ``[N, 8192]``, the values of pool5."""
         x = F.max_pool3d(F.relu_(self.conv1a(clips)), (1, 2, 2))
         x = F.max_pool3d(F.relu_(self.conv2a(x)), 2)
         x = F.max_pool3d(F.relu_(self.conv3b(F.relu_(self.conv3a(x)))), 2)
         x = F.max_pool3d(F.relu_(self.conv4b(F.relu_(self.conv4a(x)))), 2)
         x = F.relu_(self.conv5b(F.relu_(self.conv5a(x))))
-        x = torch.flatten(pool5(x, self._pool5), 1)
+        return torch.flatten(pool5(x, self._pool5), 1)
+
+    def forward(self, clips: Tensor) -> Tensor:
+        x = self.pooled(clips)
         if self._layer == "pool5":
             return x
         x = cast(Tensor, self.fc6(x))
