@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.flow_files import FlowFiles
+from clipmill.extractors.learner import Learner
 from clipmill.extractors.published_sample import PublishedSample
 from clipmill.extractors.weights import Layout
 from clipmill.schemas.model import Model
@@ -319,6 +320,7 @@ class Registration:
         layouts: returns the published layouts its weights files may have; None: it reads no weights files.
         sample: returns the published sample its weights can be checked with; None: nothing is published.
         join: writes several weights files into the one path, for a network that takes its parts in one file.
+        learner: returns how it is trained on videos; None: it is not.
     """
 
     card: ExtractorCard
@@ -326,6 +328,7 @@ class Registration:
     layouts: Callable[[], Sequence[Layout]] | None = None
     sample: Callable[[], PublishedSample] | None = None
     join: Callable[[Sequence[str], str], None] | None = None
+    learner: Callable[[], Learner] | None = None
 
 
 def options_of(card: ExtractorCard, recipe: Recipe) -> Any:

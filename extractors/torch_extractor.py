@@ -173,6 +173,20 @@ def affine(preprocess: Preprocess, num_axes: int) -> tuple[Tensor, Tensor]:
     return scale.float().reshape(shape), (-mean_tensor / std_tensor).float().reshape(shape)
 
 
+def network_input(frames: npt.NDArray[np.uint8], preprocess: Preprocess, scale_and_shift: Sequence[Tensor]) -> Tensor:
+    """Returns ``float32[..., C]`` of prepared frames ``uint8[..., C]``, channels in the order of the weights.
+
+    An extractor turns weights that expect BGR round; what is trained, and saved again, stays as it is.
+
+    Args:
+        scale_and_shift: of `affine`, channels second.
+    """
+    values = values_of(frames, preprocess)
+    scale, shift = (tensor.flatten() for tensor in scale_and_shift)
+    found = torch.from_numpy(np.ascontiguousarray(values)).to(scale.device).float() * scale + shift
+    return found.flip(-1) if preprocess.colour == "bgr" else found
+
+
 def reverse_input_channels(convolution: nn.Module) -> None:
     """Reverses the input channels of a convolution in place: BGR weights become RGB weights."""
     weight: Any = convolution.weight

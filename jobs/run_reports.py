@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from clipmill.pipelines.reports.page import write_page
 from clipmill.pipelines.reports.runs import render_build, render_training
 from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.recipe import Recipe
 from clipmill.stores.store import Store
 
@@ -48,7 +49,7 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def write_training_report(report: "TrainReport", config: TrainConfig) -> str:
+def write_training_report(report: "TrainReport", config: TrainConfig | VideoTrainConfig) -> str:
     """Writes ``report.html`` into the run's folder and returns where it is.
 
     Raises:

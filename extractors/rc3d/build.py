@@ -15,7 +15,7 @@ from clipmill.extractors.base import Extractor, Outputs, Reducer, card_for, opti
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
-from clipmill.extractors.rc3d.layouts import layout_name, layouts
+from clipmill.extractors.rc3d.layouts import layout_name, layouts, trained_layout_name
 from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, Slab, first_slab, run_trunk
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
@@ -40,12 +40,12 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     if recipe.weights.file is not None:
         network = empty(lambda: RC3D(release, options.pooled))
         unused = card_for(CARD, options).layer(recipe.layer).unused
-        load_network(network, recipe.weights.file, layouts(), unused, layout_name(release))
+        name = recipe.weights.layout or layout_name(release)
+        if name == trained_layout_name(release):
+            network.offsets_normalised = True
+        load_network(network, recipe.weights.file, layouts(), unused, name)
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: RC3D(release, options.pooled))
-        network.initialise_heads(torch.Generator().manual_seed(recipe.weights.seed or 0))
-        with torch.no_grad():
-            cast(Tensor, network.first_conv.weight).mul_(RANDOM_INPUT_SCALE)
+        network = random_network(release, options.pooled, recipe.weights.seed or 0)
     return RC3DExtractor(network, recipe, device, options)
 
 
@@ -60,6 +60,15 @@ class _Found:
     offsets: Floats
     fc6: Tensor
     last: Tensor
+
+
+def random_network(release: Release, pooled: tuple[int, int, int] | None, seed: int) -> RC3D:
+    """Returns the network with weights that are a function of `seed`."""
+    network = seeded(seed, lambda: RC3D(release, pooled))
+    network.initialise_heads(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        cast(Tensor, network.first_conv.weight).mul_(RANDOM_INPUT_SCALE)
+    return network
 
 
 class RC3DExtractor:

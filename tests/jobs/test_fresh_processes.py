@@ -1,4 +1,4 @@
-"""Every verb imports what it needs by itself: it is run in a fresh process, where no other module has done so before."""
+"""Every verb imports what it needs by itself: it is run in a fresh process, where no other has done so before."""
 
 import re
 
