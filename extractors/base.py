@@ -278,6 +278,15 @@ class FilesExtractor(Extractor, Protocol):
 
 
 @runtime_checkable
+class ReadyExtractor(Extractor, Protocol):
+    """An extractor whose network can be run by itself, for the ceiling of a machine."""
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on `frames` that are on the device and normalised."""
+        ...
+
+
+@runtime_checkable
 class SharingExtractor(Extractor, Protocol):
     """An extractor whose one pass gives several layers (`ExtractorCard.shared_layers`)."""
 

@@ -90,6 +90,12 @@ class TorchExtractor:
         with torch.inference_mode():
             return _outputs(self._network(self.prepare(frames)), self._recipe)
 
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on `frames` that are prepared already."""
+        with torch.inference_mode():
+            inputs = self.prepare(frames)
+        return running(lambda: self._network(inputs), self._device)
+
     def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
         """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
         layers = frozenset(network_layer(recipe.layer) for recipe in recipes)
@@ -120,6 +126,18 @@ class TorchExtractor:
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
+
+
+def running(run: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Returns what calls `run` without gradients and waits until the device is done."""
+
+    def whole() -> None:
+        with torch.inference_mode():
+            run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return whole
 
 
 class LayerReader:

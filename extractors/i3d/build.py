@@ -1,6 +1,6 @@
 """I3D as an extractor: windows of frames to rows, for either stream or both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,7 @@ from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
+    running,
     seeded,
     set_batch_norm_epsilon,
     torch_dtype,
@@ -83,6 +84,11 @@ class I3DExtractor:
         elif options.flow is not None:
             flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the networks alone, to their end, on windows whose flow is computed already."""
+        inputs = {name: self._rgb(frames) if name == "rgb" else self._flow(frames, None) for name in self._networks}
+        return running(lambda: [self._network_of(name, inputs[name], None) for name in inputs], self._device)
 
     def _compile(self, recipe: Recipe) -> None:
         """Has the recipe's runtime take the place of both streams' convolutions."""
@@ -170,8 +176,10 @@ class I3DExtractor:
 
         Or the map of ``options.maps``, ``[N, C, T', H', W']``.
         """
+        return self._network_of(name, self._rgb(frames) if name == "rgb" else self._flow(frames, sources), num_frames)
+
+    def _network_of(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
         network = self._networks[name]
-        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames, sources)
         if name in self._compiled:
             maps = self._compiled[name](inputs)
             features = maps if self._options.maps is not None else pooled_steps(maps)

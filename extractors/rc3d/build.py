@@ -23,7 +23,7 @@ from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, Propos
 from clipmill.extractors.rc3d.segments import decode, nms, propose
 from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.shared_pass import LastPass
-from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, seeded, torch_dtype
+from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, running, seeded, torch_dtype
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -122,10 +122,15 @@ class RC3DExtractor:
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> list[_Found]:
         with torch.inference_mode():
-            return [self._buffer(buffer) for buffer in frames]
+            return [self._buffer(self._prepare(buffer)) for buffer in frames]
 
-    def _buffer(self, frames: npt.NDArray[np.uint8]) -> _Found:
-        maps = self._trunk(self._prepare(frames))
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on buffers that are prepared already."""
+        buffers = [self._prepare(buffer) for buffer in frames]
+        return running(lambda: [self._buffer(buffer) for buffer in buffers], self._device)
+
+    def _buffer(self, inputs: Tensor) -> _Found:
+        maps = self._trunk(inputs)
         scores, offsets = self._network.propose(maps)
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),
@@ -138,7 +143,7 @@ class RC3DExtractor:
         class_scores, class_offsets = self._network.classify(last)
         probabilities = _array(class_scores.float().softmax(dim=1))
         moves = _array(self._network.real_offsets(class_offsets))
-        return _Found(len(frames), segments, confidence, probabilities, moves, fc6, last)
+        return _Found(inputs.shape[2], segments, confidence, probabilities, moves, fc6, last)
 
     def _of_layer(self, found: _Found) -> dict[str, npt.NDArray[Any]]:
         """Returns what the recipe reads of a pass over one buffer."""
