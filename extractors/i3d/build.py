@@ -24,6 +24,7 @@ from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
+    on_device,
     running,
     seeded,
     set_batch_norm_epsilon,
@@ -196,12 +197,12 @@ class I3DExtractor:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> Tensor:
         values = self._computed_flow(frames) if self._images is None else self._stored_flow(frames, sources)
-        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
+        tensor = on_device(values, self._device).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
     def _stored_flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> npt.NDArray[np.float32]:

@@ -23,7 +23,15 @@ from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, Propos
 from clipmill.extractors.rc3d.segments import decode, nms, propose
 from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.shared_pass import LastPass
-from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, running, seeded, torch_dtype
+from clipmill.extractors.torch_extractor import (
+    affine,
+    empty,
+    on_device,
+    reverse_input_channels,
+    running,
+    seeded,
+    torch_dtype,
+)
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -162,7 +170,7 @@ class RC3DExtractor:
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
 
