@@ -279,6 +279,29 @@ class FilesExtractor(Extractor, Protocol):
 
 
 @runtime_checkable
+class QueueingExtractor(Extractor, Protocol):
+    """An extractor on a device that works on its own: what it is given waits there while the next batch is made."""
+
+    @property
+    def queues(self) -> bool:
+        """Whether it does: not on a CPU, and not where its outputs depend on more than frames."""
+        ...
+
+    def submit(self, frames: npt.NDArray[np.uint8]) -> Callable[[], Outputs]:
+        """Begins what `forward` does; what it returns waits for the end and gives the outputs, or raises."""
+        ...
+
+
+@runtime_checkable
+class ReadyExtractor(Extractor, Protocol):
+    """An extractor whose network can be run by itself, for the ceiling of a machine."""
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on `frames` that are on the device and normalised."""
+        ...
+
+
+@runtime_checkable
 class SharingExtractor(Extractor, Protocol):
     """An extractor whose one pass gives several layers (`ExtractorCard.shared_layers`)."""
 

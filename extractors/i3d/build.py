@@ -1,6 +1,6 @@
 """I3D as an extractor: windows of frames to rows, for either stream or both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import numpy as np
@@ -24,6 +24,8 @@ from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
+    on_device,
+    running,
     seeded,
     set_batch_norm_epsilon,
     torch_dtype,
@@ -83,6 +85,11 @@ class I3DExtractor:
         elif options.flow is not None:
             flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the networks alone, to their end, on windows whose flow is computed already."""
+        inputs = {name: self._rgb(frames) if name == "rgb" else self._flow(frames, None) for name in self._networks}
+        return running(lambda: [self._network_of(name, inputs[name], None) for name in inputs], self._device)
 
     def _compile(self, recipe: Recipe) -> None:
         """Has the recipe's runtime take the place of both streams' convolutions."""
@@ -170,8 +177,10 @@ class I3DExtractor:
 
         Or the map of ``options.maps``, ``[N, C, T', H', W']``.
         """
+        return self._network_of(name, self._rgb(frames) if name == "rgb" else self._flow(frames, sources), num_frames)
+
+    def _network_of(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
         network = self._networks[name]
-        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames, sources)
         if name in self._compiled:
             maps = self._compiled[name](inputs)
             features = maps if self._options.maps is not None else pooled_steps(maps)
@@ -188,12 +197,12 @@ class I3DExtractor:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> Tensor:
         values = self._computed_flow(frames) if self._images is None else self._stored_flow(frames, sources)
-        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
+        tensor = on_device(values, self._device).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
     def _stored_flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> npt.NDArray[np.float32]:

@@ -23,7 +23,15 @@ from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, Propos
 from clipmill.extractors.rc3d.segments import decode, nms, propose
 from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.shared_pass import LastPass
-from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, seeded, torch_dtype
+from clipmill.extractors.torch_extractor import (
+    affine,
+    empty,
+    on_device,
+    reverse_input_channels,
+    running,
+    seeded,
+    torch_dtype,
+)
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -131,10 +139,15 @@ class RC3DExtractor:
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> list[_Found]:
         with torch.inference_mode():
-            return [self._buffer(buffer) for buffer in frames]
+            return [self._buffer(self._prepare(buffer)) for buffer in frames]
 
-    def _buffer(self, frames: npt.NDArray[np.uint8]) -> _Found:
-        maps = self._trunk(self._prepare(frames))
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on buffers that are prepared already."""
+        buffers = [self._prepare(buffer) for buffer in frames]
+        return running(lambda: [self._buffer(buffer) for buffer in buffers], self._device)
+
+    def _buffer(self, inputs: Tensor) -> _Found:
+        maps = self._trunk(inputs)
         scores, offsets = self._network.propose(maps)
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),
@@ -147,7 +160,7 @@ class RC3DExtractor:
         class_scores, class_offsets = self._network.classify(last)
         probabilities = _array(class_scores.float().softmax(dim=1))
         moves = _array(self._network.real_offsets(class_offsets))
-        return _Found(len(frames), segments, confidence, probabilities, moves, fc6, last)
+        return _Found(inputs.shape[2], segments, confidence, probabilities, moves, fc6, last)
 
     def _of_layer(self, found: _Found) -> dict[str, npt.NDArray[Any]]:
         """Returns what the recipe reads of a pass over one buffer."""
@@ -166,7 +179,7 @@ class RC3DExtractor:
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
 
