@@ -1,6 +1,7 @@
 """I3D as an extractor: windows of frames to rows, for either stream or both."""
 
 from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
+from clipmill.extractors.base import EachWindow, Extractor, Outputs, Reducer, options_of
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.flow_files import FlowFiles, ImageFlows, values_of_levels
@@ -21,6 +22,7 @@ from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
 from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.shared_pass import LastPass
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
@@ -75,6 +77,7 @@ class I3DExtractor:
             self._networks[name] = placed.eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._compiled: dict[str, CompiledNetwork] = {}
+        self._shared_features: LastPass[Tensor] | None = None
         self.runtime_use: RuntimeUse | None = None
         if recipe.runtime is not None:
             self._compile(recipe)
@@ -90,6 +93,22 @@ class I3DExtractor:
         """Returns what runs the networks alone, to their end, on windows whose flow is computed already."""
         inputs = {name: self._rgb(frames) if name == "rgb" else self._flow(frames, None) for name in self._networks}
         return running(lambda: [self._network_of(name, inputs[name], None) for name in inputs], self._device)
+
+    def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
+        """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
+        [(name, network)] = self._networks.items()
+
+        def run(frames: npt.NDArray[np.uint8]) -> Tensor:
+            with torch.inference_mode():
+                return network.features(self._rgb(frames).to(self._dtype))
+
+        shared = LastPass(run)
+        found: list[Extractor] = []
+        for recipe in recipes:
+            reader = copy(self)
+            reader._recipe, reader._shared_features = recipe, shared
+            found.append(reader)
+        return found
 
     def _compile(self, recipe: Recipe) -> None:
         """Has the recipe's runtime take the place of both streams' convolutions."""
@@ -177,6 +196,8 @@ class I3DExtractor:
 
         Or the map of ``options.maps``, ``[N, C, T', H', W']``.
         """
+        if self._shared_features is not None:
+            return self._read(name, self._shared_features(frames))
         return self._network_of(name, self._rgb(frames) if name == "rgb" else self._flow(frames, sources), num_frames)
 
     def _network_of(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
@@ -188,9 +209,11 @@ class I3DExtractor:
             return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
         else:
             features = network.features(inputs.to(self._dtype), num_frames)
-        wanted = network.logits(features) if self._of_classes else features
-        result: Tensor = wanted.float()
-        return result
+        return self._read(name, features)
+
+    def _read(self, name: str, features: Tensor) -> Tensor:
+        result: Tensor = self._networks[name].logits(features) if self._of_classes else features
+        return result.float()
 
     def _rgb(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         if self._options.flow is not None:
