@@ -33,6 +33,7 @@ def passport(
     header = item.video.header
     groups = item.windows[recipe.fingerprint]
     fit = item.segment_fits[recipe.fingerprint]
+    runtime = extraction.runtime_use
     return {
         "clipmill_version": __version__,
         "weights": recipe.weights.source,
@@ -63,6 +64,9 @@ def passport(
         "num_joined_parts": item.timeline.num_parts,
         "num_repeated_times": item.timeline.num_repeated_times,
         "flow_files_digest": dict(item.video.file_digests).get(recipe.fingerprint),
+        "runtime": runtime.name if runtime is not None else None,
+        "runtime_version": runtime.version if runtime is not None else None,
+        "runtime_error": runtime.error if runtime is not None else None,
     }
 
 
