@@ -3,6 +3,7 @@
     python benchmarks/bench_build_speed.py [FOLDER] [--repeats 3] [--tiny 500 2000]
 
 Prints ratios, each the median over repeats that take turns with the bare decoder in one run, and the least and most.
+Where other work is on the machine, processor time is the steadier column.
 
 * The bare decoder is decord (``get_batch``, 32 frames at a time, one thread) in one process for each core; they take
   the files from one list. Opening a file counts, starting a process does not.
@@ -15,6 +16,7 @@ Prints ratios, each the median over repeats that take turns with the bare decode
 """
 
 import argparse
+import contextlib
 import multiprocessing
 import os
 import statistics
@@ -22,6 +24,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
@@ -86,11 +89,30 @@ def decode_bare(path: str) -> int:
     return len(reader)
 
 
-def timed(work: Callable[[], int]) -> tuple[float, int]:
-    """Returns the seconds that `work` takes, and what it returns."""
-    started = time.perf_counter()
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What something took, wall and processor seconds, and how many it made."""
+
+    seconds: float
+    processor_seconds: float
+    count: int
+
+
+def timed(work: Callable[[], int]) -> Taken:
+    """Returns what `work` takes, here and in child processes, and the number it returns."""
+    started, before = time.perf_counter(), processor_seconds()
     count = work()
-    return time.perf_counter() - started, count
+    return Taken(time.perf_counter() - started, processor_seconds() - before, count)
+
+
+def processor_seconds() -> float:
+    """Returns what this process, its children that have ended, and those that live have spent on processors."""
+    ticks = 0
+    for task in Path("/proc/self/task").iterdir():
+        for pid in (task / "children").read_text().split():
+            with contextlib.suppress(OSError):
+                ticks += sum(map(int, Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[11:15]))
+    return sum(os.times()[:4]) + ticks / os.sysconf("SC_CLK_TCK")
 
 
 def build_once(folder: Path, extractor: str, decoders: int | str) -> int:
@@ -120,24 +142,29 @@ def spread(values: Sequence[float], digits: int = 2) -> str:
 def compare_rates(folder: Path, bare: Callable[[Iterable[str]], int], repeats: int) -> None:
     """Prints the rates of builds over that of the bare decoder."""
     paths = sorted((str(path) for path in folder.rglob("*") if path.suffix in MEDIA), key=os.path.getsize, reverse=True)
-    ratios: dict[str, list[float]] = {}
+    ratios: dict[str, list[tuple[float, float]]] = {}
     rates = []
     for _ in range(repeats):
-        seconds, num_frames = timed(partial(bare, paths))
-        rates.append(num_frames / seconds)
-        os.environ[SECONDS_PER_FRAME] = str(0.5 * seconds / num_frames)
+        raw = timed(partial(bare, paths))
+        rates.append(raw.count / raw.seconds)
+        os.environ[SECONDS_PER_FRAME] = str(0.5 * raw.seconds / raw.count)
         for name, extractor, decoders in (
             ("cheap, decoders: auto", "bench_cheap", "auto"),
             ("cheap, decoders: 1", "bench_cheap", 1),
             ("elsewhere, decoders: auto", "bench_elsewhere", "auto"),
         ):
-            taken, num_rows = timed(partial(build_once, folder, extractor, decoders))
-            ratios.setdefault(name, []).append(num_rows / taken / rates[-1])
+            made = timed(partial(build_once, folder, extractor, decoders))
+            if made.count != raw.count:
+                raise SystemExit(f"{name}: expected {raw.count} rows, one for each frame, got {made.count}")
+            pair = raw.seconds / made.seconds, made.processor_seconds / raw.processor_seconds
+            ratios.setdefault(name, []).append(pair)
     print(
-        f"{len(paths)} videos, bare decoder in {cores()} processes: {spread(rates, 0)} frames/s; builds, of that rate:"
+        f"{len(paths)} videos, load {os.getloadavg()[0]:.0f}, bare decoder in {cores()} processes: {spread(rates, 0)} "
+        "frames/s\nbuilds:                       of its rate           of its processor time"
     )
     for name, found in ratios.items():
-        print(f"  {name:28} {spread(found)}")
+        rate, processor = zip(*found, strict=True)
+        print(f"  {name:27} {spread(rate):21} {spread(processor)}")
 
 
 def compare_tiny(counts: Sequence[int], bare: Callable[[Iterable[str]], int], repeats: int, place: Path) -> None:
@@ -151,20 +178,25 @@ def compare_tiny(counts: Sequence[int], bare: Callable[[Iterable[str]], int], re
         folders[count].mkdir()
         for number in range(count):
             os.link(sources[number % DISTINCT_TINY], folders[count] / f"{number:06d}.mp4")
-    found: dict[int, list[float]] = {count: [] for count in counts}
+    found: dict[int, list[tuple[float, float]]] = {count: [] for count in counts}
     decoding = []
     for _ in range(repeats):
         for count, folder in folders.items():
-            bare_seconds, _ = timed(partial(bare, map(str, folder.iterdir())))
-            seconds, _ = timed(partial(build_once, folder, "bench_cheap", "auto"))
-            found[count].append(1000 * (seconds - bare_seconds) / count)
-            decoding.append(1000 * bare_seconds / count)
-    print(f"tiny videos, ms each beyond their decoding (which takes {spread(decoding, 1)} with all cores):")
-    for count, milliseconds in found.items():
-        print(f"  {count:6} videos {spread(milliseconds, 1)}")
-    first, last = found[counts[0]], found[counts[-1]]
+            raw = timed(partial(bare, map(str, folder.iterdir())))
+            made = timed(partial(build_once, folder, "bench_cheap", "auto"))
+            beyond = made.seconds - raw.seconds, made.processor_seconds - raw.processor_seconds
+            found[count].append((1000 * beyond[0] / count, 1000 * beyond[1] / count))
+            decoding.append(1000 * raw.seconds / count)
+    print(
+        f"tiny videos, load {os.getloadavg()[0]:.0f}, ms each beyond their decoding, which takes {spread(decoding, 1)} "
+        "with all cores\n                 wall                  processor, all processes"
+    )
+    for count, pairs in found.items():
+        wall, processor = zip(*pairs, strict=True)
+        print(f"  {count:6} videos  {spread(wall, 1):21} {spread(processor, 1)}")
+    first, last = ([processor for _, processor in found[count]] for count in (counts[0], counts[-1]))
     ratios = [large / small for small, large in zip(first, last, strict=True)]
-    print(f"  one of {counts[-1]} over one of {counts[0]}: {spread(ratios)}")
+    print(f"  processor time of one of {counts[-1]} over that of one of {counts[0]}: {spread(ratios)}")
 
 
 def cores() -> int:

@@ -133,6 +133,8 @@ class FirstFrame:
 
     def __init__(self, stream: Any) -> None:
         self._context = stream.codec_context
+        # To start a thread for each processor, and end them, takes three times as long as one frame of a small video.
+        self._context.thread_count = 1
         self._turns = Turns(stream)
         self._left = MAX_PEEK_PACKETS
         self.orientation: Orientation | None = None

@@ -78,6 +78,9 @@ class Emitter:
 
     def flush(self) -> None:
         """Announces what is written."""
+        # Not for each frame: to ask costs a call of the system.
+        for _ in range(self._channel.freed()):
+            self._ring.free()
         if self._pending:
             self._channel.send(
                 pack(FRAMES, {"ahead": self._ring.num_batches}, {"frames": np.array(self._pending, dtype=np.int64)})
@@ -94,15 +97,17 @@ class Emitter:
         self._shapes.clear()
 
     def _place(self, pixels: Pixels) -> int:
-        for _ in range(self._channel.freed()):
-            self._ring.free()
-        while (offset := self._ring.write(pixels)) is None:
+        offset = self._ring.write(pixels)
+        if offset is None:
             self.flush()
+            offset = self._ring.write(pixels)
+        while offset is None:
             if self._ring.num_batches:
                 for _ in range(self._channel.wait_freed()):
                     self._ring.free()
             else:
                 self._ring.grow(pixels.nbytes)
+            offset = self._ring.write(pixels)
         return offset
 
 

@@ -155,6 +155,10 @@ class DecodeSession:
     ) -> None:
         self._kill()
 
+    def warm(self) -> None:
+        """Has the first child start in the background, for whoever will have work for it soon."""
+        self._slots[0].warm()
+
     @property
     def pids(self) -> list[int]:
         """Process ids of the children there are."""

@@ -211,6 +211,11 @@ class Slot:
         else:
             self.send_all()
 
+    def warm(self) -> None:
+        """Has its child start in the background."""
+        if self.child is None:
+            self._start_next()
+
     def has_started(self) -> bool:
         """Tells whether its child is there; one that has just started is sent what waits for it.
 

@@ -77,7 +77,7 @@ def probe_videos(
     """
     learnt: dict[ProbeKey, Probe] = {}
     results: list[ProbedVideo] = []
-    threads = num_threads or min(max(num_cores(), LEAST_PROBE_THREADS), MOST_PROBE_THREADS)
+    threads = num_threads or _probe_threads()
     remote = _RemoteReader(known, earlier or {}, limits, calls)
     num_done = 0
     with ThreadPoolExecutor(threads, thread_name_prefix="probe") as pool, idle_children(threads):
@@ -111,6 +111,10 @@ def probe_videos(
                 _apply(video, key, item) for video, key, item in zip(part, keys, found, strict=True) if item is not None
             ]
     return results, learnt
+
+
+def _probe_threads() -> int:
+    return min(max(num_cores(), LEAST_PROBE_THREADS), MOST_PROBE_THREADS)
 
 
 def _find(known: Mapping[ProbeKey, Probe], keys: Sequence[ProbeKey | None]) -> list[Probe | None]:
@@ -171,7 +175,7 @@ def digest_files(
             digests.append((recipe.fingerprint, digest))
         return replace(item, video=replace(item.video, file_digests=tuple(digests))) if digests else item
 
-    with ThreadPoolExecutor(LEAST_PROBE_THREADS, thread_name_prefix="digest") as pool:
+    with ThreadPoolExecutor(_probe_threads(), thread_name_prefix="digest") as pool:
         return list(pool.map(one, probed)), learnt
 
 

@@ -72,13 +72,19 @@ class Worker:
 
     def __enter__(self) -> "Worker":
         spec = self._spec
-        self._device = resolve_device(spec.device, spec.num_threads)
-        self._store = open_seen_store(spec)
+        session = self._session(spec.num_decoders)
+        # While the networks' library loads.
+        session.warm()
+        try:
+            self._device = resolve_device(spec.device, spec.num_threads)
+            self._store = open_seen_store(spec)
+        except BaseException:
+            session.__exit__(None, None, None)
+            raise
         self._stop = StopRule(spec, self._store)
         self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
-        # Those after the first one find shots while it decodes ahead; their children start when there are any to find.
-        shot_sessions = [self._session(1) for _ in range(spec.num_decoders)]
-        self._sessions = self._session(spec.num_decoders), shot_sessions
+        # The others find shots while this one decodes ahead; their children start when there are any to find.
+        self._sessions = session, [self._session(1) for _ in range(spec.num_decoders)]
         self._idle_readers.enter_context(idle_children(spec.num_decoders))
         self._deadline.__enter__()
         return self
