@@ -145,9 +145,11 @@ def main() -> None:
                 command = [sys.executable, "-m", "benchmarks.bench_usual_scripts", arguments.videos]
                 command += ["--threads", str(threads), "--script", name, f"{folder}/{name}"]
                 scripts[name].append(timed(command))
+                print(f"script {name}: {scripts[name][-1]:.1f} s", flush=True)
             for runtime in arguments.runtimes:
                 seconds, stores[runtime] = build(networks, runtime, arguments.videos, folder, threads)
                 builds[runtime].append(seconds)
+                print(f"build, runtime {runtime}: {seconds:.1f} s", flush=True)
         usual = sum(statistics.median(found) for found in scripts.values())
         each = ", ".join(f"{name} {statistics.median(found):.1f}" for name, found in scripts.items())
         print(

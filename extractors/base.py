@@ -192,6 +192,8 @@ class ExtractorCard:
             over crops means something, the second where it reads frames with `preprocess.values_of`.
         shared_layers: layers that one pass of the network gives together, each with the same bits as in a pass of its
             own; those that need more of it come later. Its extractor is a `SharingExtractor`.
+        shares_under_runtimes: whether they do so under another runtime than PyTorch too: where it runs a part of the
+            network that is the same for all of them.
         runtimes: what else than PyTorch its network can be run by (`Recipe.runtime`).
     """
 
@@ -218,6 +220,7 @@ class ExtractorCard:
     program: ProgramFile | None = None
     pixel_options: frozenset[str] = frozenset()
     shared_layers: tuple[str, ...] = ()
+    shares_under_runtimes: bool = False
     runtimes: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:

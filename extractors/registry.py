@@ -173,9 +173,10 @@ def build_group(group: Sequence[Recipe], device: str) -> list[Extractor]:
 
 
 def _shared_layers(recipe: Recipe) -> tuple[str, ...]:
+    found = card_of(recipe)
     # What another library gives of two layers at once need not be what it gives of each.
-    alone = recipe.runtime is not None or recipe.preprocess.crops is not None
-    return () if alone else card_of(recipe).shared_layers
+    alone = recipe.runtime is not None and not found.shares_under_runtimes
+    return () if alone or recipe.preprocess.crops is not None else found.shared_layers
 
 
 def build(recipe: Recipe, device: str) -> Extractor:

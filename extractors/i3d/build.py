@@ -96,11 +96,11 @@ class I3DExtractor:
 
     def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
         """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
-        [(name, network)] = self._networks.items()
+        [name] = self._networks
 
         def run(frames: npt.NDArray[np.uint8]) -> Tensor:
             with torch.inference_mode():
-                return network.features(self._rgb(frames).to(self._dtype))
+                return self._features(name, self._rgb(frames), None)
 
         shared = LastPass(run)
         found: list[Extractor] = []
@@ -201,15 +201,16 @@ class I3DExtractor:
         return self._network_of(name, self._rgb(frames) if name == "rgb" else self._flow(frames, sources), num_frames)
 
     def _network_of(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
-        network = self._networks[name]
+        if self._options.maps is None:
+            return self._read(name, self._features(name, inputs, num_frames))
         if name in self._compiled:
-            maps = self._compiled[name](inputs)
-            features = maps if self._options.maps is not None else pooled_steps(maps)
-        elif self._options.maps is not None:
-            return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
-        else:
-            features = network.features(inputs.to(self._dtype), num_frames)
-        return self._read(name, features)
+            return self._compiled[name](inputs)
+        return self._networks[name].endpoint(inputs.to(self._dtype), self._options.maps).float()
+
+    def _features(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
+        if name in self._compiled:
+            return pooled_steps(self._compiled[name](inputs))
+        return self._networks[name].features(inputs.to(self._dtype), num_frames)
 
     def _read(self, name: str, features: Tensor) -> Tensor:
         result: Tensor = self._networks[name].logits(features) if self._of_classes else features

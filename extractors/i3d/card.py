@@ -184,6 +184,7 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         shared_layers=("features", "logits", "probabilities")
         if options.stream == "rgb" and options.maps is None and not options.steps
         else (),
+        shares_under_runtimes=True,
         # Steps over a whole clip are padded as the clip is, which no compiled part knows.
         runtimes=frozenset() if options.steps else RUNTIMES,
     )

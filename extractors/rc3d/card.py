@@ -97,6 +97,7 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         class_names=_class_names,
         pixel_options=frozenset({"resize_precision"}),
         shared_layers=tuple(widths),
+        shares_under_runtimes=True,
         runtimes=RUNTIMES,
     )
 

@@ -53,6 +53,8 @@ def _one_thread() -> Any:
         ("vgg16", ["pool5", "fc6_before_relu", "fc6", "conv5_3"], {}),
         ("i3d", ["features", "probabilities", "logits"], I3D),
         ("i3d", ["logits", "features"], I3D | {"options": {"window_steps": True}}),
+        ("i3d", ["features", "logits"], I3D | {"runtime": "openvino"}),
+        ("rc3d", ["fc6", "detections"], RC3D | {"runtime": "openvino"}),
         ("rc3d", ["fc6", "detections", "fc7"], RC3D),
     ],
 )
