@@ -53,6 +53,7 @@ PACKAGES = [
     "clipmill.stores",
     "clipmill.stores.feature_files",
     "clipmill.stores.formats",
+    "clipmill.stores.loaders",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 
@@ -62,6 +63,8 @@ RUNTIME = [
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
+    # Defaults of type variables.
+    "typing-extensions>=4.12",
     # Decoding. decord2 is the maintained fork of decord, under its import name; decord 0.6.0, its last release, can be
     # put in its place (docs/decoding.md), but not beside it: both would write the same folder.
     "decord2==3.4.0",
@@ -105,10 +108,20 @@ ONNX = [
     "onnxruntime>=1.20,<2",
 ]
 
+OPENVINO = [
+    # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
+    "openvino>=2025.0",
+]
+
 PROMETHEUS = [
     # Metrics of a build; since 0.20 its server can be shut down.
     "prometheus-client>=0.20",
 ]
+
+# Formats of export, and rows as a pandas frame.
+WEBDATASET = ["webdataset>=0.2.100"]
+LANCE = ["pylance>=0.20"]
+PANDAS = ["pandas>=2"]
 
 DEVELOPMENT = [
     "hypothesis>=6.100",
@@ -130,6 +143,16 @@ DEVELOPMENT = [
     "s3fs>=2024.9",
     # Reads the event files of a training back.
     "tensorboard>=2.15",
+    # Runs the notebook of the examples.
+    "ipykernel>=6",
+    "nbclient>=0.8",
+    "nbformat>=5.9",
+]
+
+DOCUMENTATION = [
+    # The pages as a site, with the public names from their docstrings (make docs).
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.26",
 ]
 
 OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
@@ -162,10 +185,15 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX + PROMETHEUS,
+            "dev": DEVELOPMENT + ONNX + OPENVINO + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
+            "docs": DOCUMENTATION,
+            "lance": LANCE,
             "onnx": ONNX,
+            "openvino": OPENVINO,
+            "pandas": PANDAS,
             "prometheus": PROMETHEUS,
             "tensorboard": ["tensorboard>=2.15"],
+            "webdataset": WEBDATASET,
             **OBJECT_STORES,
         },
         options={"build": {"build_base": build_folder}},

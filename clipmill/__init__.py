@@ -3,7 +3,7 @@
 ```python
 import clipmill
 
-store = clipmill.open("out/topics70")    # a clipmill.FeatureStore
+store = clipmill.open("out/demo/store")  # a clipmill.FeatureStore
 rows = store["c3d"]["video id"]          # .values float32[T, D]  .start_seconds[T]  .stop_seconds[T]  .mask[T]
 ```
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.bootstrap import Interval
     from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
     from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore
+    from clipmill.schemas.recipe import Recipe
     from clipmill.schemas.segments import Segments
     from clipmill.stores import ClipRows, Feature, FeatureStore
 
@@ -95,11 +96,17 @@ def evaluate(
             reads, or ids have nothing in common.
         clipmill.schemas.errors.StorageUnavailableError: `out` cannot be written.
     """
-    from clipmill.extractors.registry import class_names
     from clipmill.pipelines.evaluation.call import evaluate as call
 
     given = {"ground_truth": ground_truth, "predictions": predictions, **keys}
-    return call(task, class_names, _clip_views, out=out, report=report, **given)
+    return call(task, _class_names, _clip_views, out=out, report=report, **given)
+
+
+def _class_names(recipe: "Recipe") -> tuple[str, ...]:
+    """Returns the names of a recipe's classes; asked for stored features alone, since it imports the extractors."""
+    from clipmill.extractors import registry
+
+    return registry.class_names(recipe)
 
 
 def _clip_views() -> "ClipViews":

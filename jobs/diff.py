@@ -6,7 +6,8 @@ from typing import Any
 
 from clipmill.jobs.output import Outcome
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_GATE, UsageError, describe
-from clipmill.stores.reader import Feature, FeatureStore
+from clipmill.stores.feature import Feature
+from clipmill.stores.reader import FeatureStore
 from clipmill.stores.row_differences import Difference, difference_of, tolerance_of
 
 ABSENT = "(absent)"

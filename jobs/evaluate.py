@@ -7,7 +7,6 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from clipmill.extractors.registry import class_names
 from clipmill.jobs.configs import keep_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.evaluation.gates import Gates, Judgement, judge, read_gates
@@ -19,6 +18,7 @@ from clipmill.pipelines.evaluation.tasks.result import task_results_json
 from clipmill.pipelines.evaluation.tasks.table import table_lines
 from clipmill.schemas.config_evaluate import TaskConfig
 from clipmill.schemas.errors import EXIT_GATE, UsageError
+from clipmill.schemas.recipe import Recipe
 
 
 def run_evaluate(
@@ -75,6 +75,13 @@ def _run(task: Task[Any, Any], config: TaskConfig, gates: Gates | None) -> Outco
         lines.append(f"report: {written.report}")
     outcome = Outcome(data, "\n".join(lines))
     return outcome if judgement is None else _judged(outcome, judgement)
+
+
+def class_names(recipe: Recipe) -> tuple[str, ...]:
+    """Returns the names of a recipe's classes; imports the registry of extractors."""
+    from clipmill.extractors import registry
+
+    return registry.class_names(recipe)
 
 
 def clip_views() -> ClipViews:

@@ -1,59 +1,19 @@
-"""Reading features: `FeatureStore` and `Feature`. What counts is decided by commits and the manifest, nothing else."""
+"""Opening a store to read it: `FeatureStore`. What counts is decided by commits and the manifest, nothing else."""
 
-import socket
-from collections.abc import Iterator, Mapping, Sequence
-from copy import copy
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import numpy as np
-import numpy.typing as npt
-import pyarrow as pa
-
-from clipmill.schemas.arrays import Ints
-from clipmill.schemas.errors import StoreError, describe, near
+from clipmill.schemas.errors import StoreError, UnknownNameError, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
-from clipmill.schemas.rows import Rows, concatenate
-from clipmill.stores.objects import Objects
-from clipmill.stores.shard_clips import ShardClips
-from clipmill.stores.shard_formats import ShardCache, open_shard
-from clipmill.stores.shards import RowColumns, columns_at, slice_rows, take_values
+from clipmill.stores.feature import Feature
+from clipmill.stores.row_frames import frame_of_videos
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:
-    import dask.array
-
-_SLAB_BYTES = 64 << 20
-"""ours: most bytes of values that are read at a time to be reduced."""
-
-_BLOCK_BYTES = 32 << 20
-"""ours: most bytes of one block of `dask`: reading in order needs little memory, however large the shards are."""
-
-
-@dataclass(frozen=True, slots=True)
-class ClipRows:
-    """One clip whose rows are stored. `clip` is its index within its video."""
-
-    video_id: str
-    clip: int
-    start_seconds: float
-    stop_seconds: float
-    label: str | None = None
-
-    @property
-    def key(self) -> tuple[str, int]:
-        """Video id and index: what tells it from all other clips of the store."""
-        return self.video_id, self.clip
-
-
-@dataclass(frozen=True, slots=True)
-class _Place:
-    shard: str
-    start: int
-    stop: int
+    import pandas
 
 
 class FeatureStore:
@@ -90,18 +50,18 @@ class FeatureStore:
         return self.store.current_features()
 
     @cached_property
-    def _manifest(self) -> dict[str, Video]:
+    def _manifest(self) -> Mapping[str, Video]:
         return self.store.manifest()
 
     def videos(self) -> dict[str, Video]:
         """Returns the manifest: every video of the dataset by id, whether or not it has rows."""
         return dict(self._manifest)
 
-    def __getitem__(self, name: str) -> "Feature":
+    def __getitem__(self, name: str) -> Feature:
         """Returns the feature `name`, or that of a recipe's key, such as ``c3d-1a2b3c4d``.
 
         Raises:
-            StoreError: there is none; the message lists near names.
+            UnknownNameError: there is none; a KeyError that lists near names.
         """
         if name not in self._opened:
             recipe = self._recipe(name)
@@ -121,7 +81,7 @@ class FeatureStore:
                 )
             known = [*self._meanings, *self.recipes]
             hint = near(name, known) if known else "the store holds none yet; run clipmill build"
-            raise StoreError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
+            raise UnknownNameError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
         found = [recipe for recipe in self.recipes.values() if recipe.fingerprint == wanted]
         if not found:
             raise StoreError(
@@ -133,397 +93,37 @@ class FeatureStore:
     def __contains__(self, name: object) -> bool:
         return name in self._meanings or name in self.recipes
 
-
-class Feature:
-    """The rows of one recipe. Build it with ``FeatureStore(url)[name]``.
-
-    A commit's rows count for a video when they were made from the bytes and the clips its newest manifest entry names.
-    `index` and `dask` share one order (by shard, as stored); `video_ids` and `clips` are sorted by video id, so that
-    they do not depend on how the work was cut.
-
-    Attributes:
-        recipe: everything that decided the values.
-        dim: length of one row's values.
-    """
-
-    def __init__(self, store: Store, recipe: Recipe, manifest: Mapping[str, Video]) -> None:
-        self._store = store
-        self._manifest = manifest
-        self._shards = ShardCache(store.objects)
-        self._clip_runs: dict[str, ShardClips] = {}
-        self.recipe = recipe
-        self.dim = recipe.dim
-
-    @cached_property
-    def _committed(self) -> pa.Table:
-        return self._store.commits_in_force(self.recipe.fingerprint, self._manifest)
-
-    @cached_property
-    def _index(self) -> pa.Table:
-        table = self._committed
-        num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
-        first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
-        labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
-        table = table.append_column("label", pa.array(labels, pa.string()))
-        return table.append_column("num_rows", num_rows).append_column("first_row", first_row)
-
-    @cached_property
-    def _places(self) -> dict[str, _Place]:
-        columns = (self._committed.column(name).to_pylist() for name in ("video_id", "shard", "row_start", "row_stop"))
-        places = {name: _Place(shard, start, stop) for name, shard, start, stop in zip(*columns, strict=True)}
-        return {name: places[name] for name in sorted(places)}
-
-    @property
-    def video_ids(self) -> list[str]:
-        """The ids of the videos that have rows (be they none, for a video too short), sorted."""
-        return list(self._places)
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.features)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self.features)
 
-    def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+    def __bool__(self) -> bool:
+        return True  # a store without features is a store
 
-    @property
-    def url(self) -> str:
-        """Where the store is."""
-        return self._store.url
+    def keys(self) -> list[str]:
+        """Returns `features`."""
+        return self.features
 
-    def index(self) -> pa.Table:
-        """Returns one row per video: the COMMITS columns with its passport, its `label`, `num_rows`, `first_row`.
+    def items(self) -> Iterator[tuple[str, Feature]]:
+        """Yields the name and the `Feature` of each feature, sorted by name; no rows are read."""
+        for name in self.features:
+            yield name, self[name]
 
-        Rows stand in the order of `dask`; a video's rows there are ``[first_row, first_row + num_rows)``.
-        """
-        return self._index
+    def values(self) -> Iterator[Feature]:
+        """Yields each `Feature`, sorted by name."""
+        for name in self.features:
+            yield self[name]
 
-    def __getitem__(self, video_id: str) -> Rows:
-        """Returns the video's rows, ``values`` as ``float32[T, D]``.
+    def get(self, name: str) -> Feature | None:
+        """Returns the feature `name`, or None where there is none."""
+        return self[name] if name in self else None
 
-        Raises:
-            StoreError: the video has no rows, or its shard is damaged.
-        """
-        return _as_float32(self.stored(video_id))
-
-    def stored(self, video_id: str) -> Rows:
-        """Returns the video's rows with ``values`` in the dtype they are stored in."""
-        place = self._place(video_id)
-        shard, columns = self._shards.opened(place.shard)
-        return slice_rows(shard, place.start, place.stop, columns)
-
-    def _place(self, video_id: str) -> _Place:
-        try:
-            return self._places[video_id]
-        except KeyError:
-            pass
-        if video_id in self._manifest:
-            raise StoreError(
-                f"video {video_id}: expected rows of {self.recipe.key}, got none yet; "
-                f"see clipmill status {self._store.url} (missing or quarantined), or run clipmill build"
-            )
-        hint = near(video_id, self._places) if len(self._places) <= 100_000 else "see video_ids"
-        raise StoreError(f"video {video_id}: expected an id of store {self._store.url}, got an unknown one; {hint}")
-
-    def clips(self) -> list[ClipRows]:
-        """Returns the clips of all videos, by video id and index, without reading a shard.
-
-        A clip's label is its own annotation's, else its video's, both from the newest manifest.
-        """
-        columns = zip(*(self._committed.column(name).to_pylist() for name in ("video_id", "clips")), strict=True)
-        found = []
-        for video_id, clips in sorted(columns, key=lambda item: item[0]):
-            video = self._manifest[video_id]
-            labels = self._labels(video, clips)
-            for index, (clip, label) in enumerate(zip(clips, labels, strict=True)):
-                start, stop = clip["start_seconds"], clip["stop_seconds"]
-                found.append(ClipRows(video_id, index, start, stop, label if label is not None else video.label))
-        return found
-
-    def _labels(self, video: Video, clips: Sequence[Mapping[str, Any]]) -> list[str | None]:
-        # Labels are not part of the fingerprint: a corrected one must show without a rebuild. Of clips that are no
-        # annotations the commit has the label that the video had then.
-        if self.recipe.clips.from_ != "annotations":
-            return [video.label for _ in clips]
-        if len(clips) == len(video.segments):
-            return [segment.label for segment in video.segments]
-        return [clip["label"] for clip in clips]
-
-    def clip_rows(self, video_id: str, clip: int) -> Rows:
-        """Returns the rows of one clip, ``values`` as ``float32[T, D]``; only the chunks they lie in are read.
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns a row for each video of the manifest, whether or not it has rows: id, uri, label, split and header.
 
         Raises:
-            StoreError: the video has no rows, or no clip of that index.
+            UsageError: pandas is not installed (extra ``[pandas]``).
         """
-        place = self._place(video_id)
-        rows = self._clips_of(place.shard).rows(place.start, place.stop, clip)
-        if isinstance(rows, slice):
-            if rows.start == rows.stop:
-                self._check_clip(video_id, clip)
-            shard, columns = self._shards.opened(place.shard)
-            return _as_float32(slice_rows(shard, rows.start, rows.stop, columns))
-        return self._at(place.shard, rows)
-
-    def _check_clip(self, video_id: str, clip: int) -> None:
-        at = self._committed.column("video_id").index(video_id).as_py()
-        num_clips = len(self._committed.column("clips")[at])
-        if not 0 <= clip < num_clips:
-            raise StoreError(
-                f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
-            )
-
-    def take(self, rows: Ints) -> Rows:
-        """Returns the rows at the positions `rows` ``int64[n]``, in that order, ``values`` as ``float32[n, D]``.
-
-        Positions are those of `index` and `dask`. Rows that lie near each other are read together, others not at all.
-
-        Raises:
-            IndexError: there is no row at one of them.
-        """
-        parts = self._placed(rows)
-        if len(parts) == 1:
-            return self._at(*parts[0][:2])
-        read = [self._at(shard, within) for shard, within, _ in parts]
-        if not read:
-            return self._none()
-        return _take(concatenate(read), np.argsort(np.concatenate([at for _, _, at in parts])))
-
-    def mask(self, rows: Ints) -> npt.NDArray[np.bool_]:
-        """Returns ``bool[n]``, whether the rows at the positions `rows` count; no values are read."""
-        found = np.zeros(len(rows), np.bool_)
-        for shard, within, at in self._placed(rows):
-            found[at] = self._shards.columns(shard).mask[within]
-        return found
-
-    def _placed(self, rows: Ints) -> list[tuple[str, Ints, Ints]]:
-        """Returns, by shard, its path, rows there ``int64[m]``, and which of `rows` these are."""
-        rows = np.asarray(rows, np.int64)
-        first_row, shards, starts = self._row_order
-        if len(rows) and not (0 <= rows.min() and rows.max() < first_row[-1]):
-            got = f"{rows.min()} to {rows.max()}"
-            raise IndexError(f"rows of {self.recipe.key}: expected 0 to {first_row[-1] - 1}, got {got}")
-        video = np.searchsorted(first_row, rows, side="right") - 1
-        within, owners = rows - first_row[video] + starts[video], shards[video]
-        numbers = np.unique(owners).tolist()
-        if len(numbers) == 1:
-            return [(self._shard_paths[numbers[0]], within, np.arange(len(rows)))]
-        found = [(number, np.flatnonzero(owners == number)) for number in numbers]
-        return [(self._shard_paths[number], within[at], at) for number, at in found]
-
-    @cached_property
-    def _shard_paths(self) -> list[str]:
-        return list(dict.fromkeys(self._committed.column("shard").to_pylist()))
-
-    @cached_property
-    def _row_order(self) -> tuple[Ints, Ints, Ints]:
-        """First row of each video in the order of `index`, and the number of rows; its shard; where it starts there."""
-        places = self._storage_order()
-        number = {path: position for position, path in enumerate(self._shard_paths)}
-        first_row = np.concatenate([[0], np.cumsum([place.stop - place.start for place in places])]).astype(np.int64)
-        shards = np.array([number[place.shard] for place in places], np.int64)
-        return first_row, shards, np.array([place.start for place in places], np.int64)
-
-    def _none(self) -> Rows:
-        empty = np.zeros(0)
-        values = np.zeros((0, self.dim), np.float32)
-        return Rows(values, empty.astype(np.int32), empty, empty.copy(), empty.astype(np.bool_))
-
-    def _at(self, shard: str, rows: Ints) -> Rows:
-        columns = columns_at(self._shards.columns(shard), rows)
-        values = self.shard_values(shard, rows)
-        return Rows(values, columns.clip, columns.start_seconds, columns.stop_seconds, columns.mask, columns.extras)
-
-    def shard_values(self, shard: str, rows: Ints) -> npt.NDArray[np.float32]:
-        """Returns ``float32[n, D]``, the values of the rows `rows` ``int64[n]`` of the shard at the path `shard`."""
-        return take_values(self._shards.shard(shard), rows).astype(np.float32, copy=False)
-
-    def _clips_of(self, shard: str) -> ShardClips:
-        if shard not in self._clip_runs:
-            starts = self._video_starts.get(shard, np.zeros(0, np.int64))
-            self._clip_runs[shard] = ShardClips.of(self._shards.columns(shard).clip, starts)
-        return self._clip_runs[shard]
-
-    @cached_property
-    def _video_starts(self) -> dict[str, Ints]:
-        starts: dict[str, list[int]] = {}
-        for place in self._places.values():
-            starts.setdefault(place.shard, []).append(place.start)
-        return {shard: np.unique(np.array(found, np.int64)) for shard, found in starts.items()}
-
-    def clip_positions(self, clips: Sequence[ClipRows]) -> list[Ints]:
-        """Returns the positions (of `index` and `take`) of all rows of each clip, whatever their mask, ascending.
-
-        Raises:
-            StoreError: a clip's video has no rows, or no clip of that index.
-        """
-        first_row = dict(
-            zip(*(self._index.column(name).to_pylist() for name in ("video_id", "first_row")), strict=True)
-        )
-        found = []
-        for clip in clips:
-            place = self._place(clip.video_id)
-            rows = self._clips_of(place.shard).rows(place.start, place.stop, clip.clip)
-            if isinstance(rows, slice):
-                if rows.start == rows.stop:
-                    self._check_clip(clip.video_id, clip.clip)
-                rows = np.arange(rows.start, rows.stop)
-            found.append(rows + (first_row[clip.video_id] - place.start))
-        return found
-
-    def reopened(self) -> "Feature":
-        """Returns the same feature over storage opened anew: for a process that was forked from one that read it."""
-        again = copy(self)
-        again._store = Store(Objects(self._store.url), self._store.format, self._store.dataset)
-        again._shards = ShardCache(again._store.objects)
-        return again
-
-    def shard_rows(self, clips: Sequence[ClipRows]) -> Iterator[tuple[str, RowColumns, list[tuple[int, Ints]]]]:
-        """Yields, shard by shard, which rows each of `clips` has there, without reading values.
-
-        Yields:
-            The shard's path, its narrow columns, and (position in `clips`, rows of the shard ``int64[n]`` whose mask
-            is set, ascending) of each clip that has any, by its first row.
-
-        Raises:
-            StoreError: a clip's video has no rows, or no clip of that index.
-        """
-        by_shard: dict[str, list[int]] = {}
-        for number, clip in enumerate(clips):
-            by_shard.setdefault(self._place(clip.video_id).shard, []).append(number)
-        for shard, numbers in sorted(by_shard.items()):
-            columns, runs = self._shards.columns(shard), self._clips_of(shard)
-            found = []
-            for number in numbers:
-                clip = clips[number]
-                place = self._place(clip.video_id)
-                rows = runs.rows(place.start, place.stop, clip.clip)
-                if isinstance(rows, slice):
-                    rows = np.arange(rows.start, rows.stop)
-                rows = rows[columns.mask[rows]]
-                if rows.size:
-                    found.append((number, rows))
-                else:
-                    self._check_clip(clip.video_id, clip.clip)
-            yield shard, columns, sorted(found, key=lambda item: int(item[1][0]))
-
-    def clip_means(self, clips: Sequence[ClipRows]) -> npt.NDArray[np.float32]:
-        """Returns ``float32[n, D]``: the mean over each clip's rows whose mask is set; NaN where it has none.
-
-        Sums run in float64 in row order, shard by shard in bounded memory, whatever the order of `clips`.
-        """
-        means = np.full((len(clips), self.dim), np.nan, dtype=np.float32)
-        for shard, _, wanted in self.shard_rows(clips):
-            self._add_means(shard, wanted, means)
-        return means
-
-    @property
-    def slab_rows(self) -> int:
-        """How many rows are read at a time, at most, where rows are reduced."""
-        return max(1, _SLAB_BYTES // max(1, self.dim * np.dtype(self.recipe.dtype).itemsize))
-
-    def _add_means(self, shard: str, wanted: list[tuple[int, Ints]], means: npt.NDArray[np.float32]) -> None:
-        most, position = self.slab_rows, 0
-        while position < len(wanted):
-            first = int(wanted[position][1][0])
-            # Clips of one slab are read in one go, so that a chunk is not decompressed once per clip.
-            until = position + 1
-            stop = int(wanted[position][1][-1]) + 1
-            if stop - first > most and self.dim > 1:
-                number, rows = wanted[position]
-                means[number] = self._long_mean(shard, rows, most)
-                position = until
-                continue
-            while until < len(wanted) and int(wanted[until][1][-1]) + 1 - first <= most:
-                stop = max(stop, int(wanted[until][1][-1]) + 1)
-                until += 1
-            values = self._shards.shard(shard).values(first, stop)
-            for number, rows in wanted[position:until]:
-                means[number] = values[rows - first].astype(np.float64).mean(axis=0)
-            position = until
-
-    def _long_mean(self, shard: str, rows: Ints, most: int) -> npt.NDArray[np.float64]:
-        """Returns the mean of more rows than are held at a time; added up one after the other, as `mean` does.
-
-        (Of vectors of one number NumPy would add pairwise, so those are never cut.)
-        """
-        parts = (rows[start : start + most] for start in range(0, len(rows), most))
-        total = np.zeros((0, self.dim))
-        for part in parts:
-            values = take_values(self._shards.shard(shard), part).astype(np.float64)
-            total = np.add.reduce(np.concatenate([total, values]), axis=0, keepdims=True)
-        return np.asarray(total[0] / len(rows))
-
-    def dask(self) -> "dask.array.Array":
-        """Returns ``float32[N, D]``, lazy, in blocks of a shard's rows or at most 32 MiB, in the order of `index`."""
-        import dask
-        import dask.array
-
-        spans: dict[str, list[tuple[int, int]]] = {}
-        for place in self._storage_order():
-            if place.stop > place.start:
-                spans.setdefault(place.shard, []).append((place.start, place.stop))
-        blocks = []
-        most = max(1, _BLOCK_BYTES // (4 * self.dim))
-        url = self._store.objects.absolute_url
-        for shard, whole in spans.items():
-            for parts in _pieces(_merged(whole), most):
-                rows: Any = dask.delayed(_block, pure=True)(url, shard, parts)  # type: ignore[attr-defined]
-                shape = (sum(stop - start for start, stop in parts), self.dim)
-                blocks.append(dask.array.from_delayed(rows, shape=shape, dtype=np.float32))  # type: ignore[no-untyped-call]
-        if not blocks:
-            blocks = [dask.array.zeros((0, self.dim), dtype=np.float32)]
-        return dask.array.concatenate(blocks, axis=0)  # type: ignore[no-untyped-call,no-any-return]
-
-    def _storage_order(self) -> list[_Place]:
-        return [self._places[video_id] for video_id in self._committed.column("video_id").to_pylist()]
-
-
-def _as_float32(rows: Rows) -> Rows:
-    if rows.values.dtype == np.float32:
-        return rows
-    return replace(rows, values=rows.values.astype(np.float32))
-
-
-def _take(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:
-    return Rows(
-        rows.values[chosen],
-        rows.clip[chosen],
-        rows.start_seconds[chosen],
-        rows.stop_seconds[chosen],
-        rows.mask[chosen],
-        {name: column[chosen] for name, column in rows.extras.items()},
-    )
-
-
-def _merged(parts: Sequence[tuple[int, int]]) -> list[tuple[int, int]]:
-    merged: list[tuple[int, int]] = []
-    for start, stop in parts:
-        if merged and merged[-1][1] == start:
-            merged[-1] = (merged[-1][0], stop)
-        else:
-            merged.append((start, stop))
-    return merged
-
-
-def _pieces(parts: Sequence[tuple[int, int]], most: int) -> list[list[tuple[int, int]]]:
-    """Returns `parts` cut into lists of at most `most` rows each, in order."""
-    pieces: list[list[tuple[int, int]]] = [[]]
-    room = most
-    for start, stop in parts:
-        while start < stop:
-            if room == 0:
-                pieces.append([])
-                room = most
-            taken = min(room, stop - start)
-            pieces[-1].append((start, start + taken))
-            start, room = start + taken, room - taken
-    return pieces
-
-
-def _block(url: str, shard: str, parts: Sequence[tuple[int, int]]) -> npt.NDArray[np.float32]:
-    objects = Objects(url)
-    if objects.is_local and objects.kind() is None:
-        # On another machine than the one that read the commits: nothing is wrong with a shard.
-        node, remedy = socket.gethostname(), "let all nodes share that folder, or give the store as a URL"
-        raise StoreError(describe("store", f"{url} on node {node}", "a clipmill store", "nothing", remedy))
-    opened = open_shard(objects, shard)
-    found = [opened.values(start, stop).astype(np.float32, copy=False) for start, stop in parts]
-    return found[0] if len(found) == 1 else np.concatenate(found)
+        return frame_of_videos(self._manifest)

@@ -92,9 +92,9 @@ class ShardFormat:
             raise ValueError(f"shard format {self.name!r}: expected letters, digits and _ in its name")
 
 
-def chunk_rows(row_bytes: int, num_rows: int) -> int:
-    """Returns how many rows of `row_bytes` one chunk holds."""
-    return max(1, min(num_rows, CHUNK_BYTES // max(1, row_bytes)))
+def chunk_rows(row_bytes: int, num_rows: int, chunk_bytes: int | None = None) -> int:
+    """Returns how many rows of `row_bytes` one chunk holds: of `CHUNK_BYTES`, or of `chunk_bytes`."""
+    return max(1, min(num_rows, (CHUNK_BYTES if chunk_bytes is None else chunk_bytes) // max(1, row_bytes)))
 
 
 def damaged(path: str, got: str) -> StoreError:

@@ -13,11 +13,12 @@ from zarr.codecs import ZstdCodec
 from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.storage import MemoryStore
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import FORMAT_VERSION, STANDARD_ROW_COLUMNS
 from clipmill.stores.objects import Objects
 from clipmill.stores.shards import ZSTD_LEVEL, RowColumns, ShardFormat, Span, chunk_rows, damaged
-from clipmill.stores.zarr_chunks import chunk_reader
+from clipmill.stores.zarr_chunks import CHUNK_BYTES, chunk_reader
 
 GROUP_OBJECT = "zarr.json"
 
@@ -38,7 +39,7 @@ def encode(rows: Rows, videos: Sequence[Span]) -> dict[str, bytes]:
 
 def _add(group: zarr.Group, name: str, column: npt.NDArray[np.generic]) -> None:
     num_rows, rest = column.shape[0], column.shape[1:]
-    inner = chunk_rows(column.itemsize * int(np.prod(rest)), num_rows)
+    inner = chunk_rows(column.itemsize * int(np.prod(rest)), num_rows, CHUNK_BYTES)
     array = group.create_array(
         name,
         shape=column.shape,
@@ -90,6 +91,15 @@ class ZarrShard:
             return self._read("values", self._values, start, stop)
         try:
             return self._chunks.values(start, stop)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise damaged(self._path, f"values that cannot be read ({type(error).__name__}: {error})") from None
+
+    def take(self, rows: Ints) -> npt.NDArray[np.generic] | None:
+        """Returns the values of the rows `rows` ``int64[n]``, ``[n, D]``; None: read spans by Zarr."""
+        if self._chunks is None:
+            return None
+        try:
+            return self._chunks.take(rows)
         except (OSError, ValueError, RuntimeError) as error:
             raise damaged(self._path, f"values that cannot be read ({type(error).__name__}: {error})") from None
 

@@ -3,16 +3,13 @@
 import hashlib
 import json
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import asdict, replace
-from datetime import UTC, datetime
-from typing import Any, cast
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
 
-from clipmill.schemas.errors import StorageUnavailableError, StoreError, describe, near
+from clipmill.schemas.errors import StorageUnavailableError, describe, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Quarantined, Video
@@ -20,39 +17,17 @@ from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import (
     COMMITS,
     FORMAT_VERSION,
-    MANIFEST,
     PROBES,
     QUARANTINE,
-    REMOVED,
     STANDARD_ROW_COLUMNS,
-    VIDEO_IDS,
 )
-from clipmill.schemas.task import TaskPart, TaskProgress, TaskResult
 from clipmill.stores.catalog import commits_schema, read_commits, write_catalog
-from clipmill.stores.membership import Membership, RunVideos, membership
 from clipmill.stores.objects import Objects
-from clipmill.stores.run_ids import next_run_id
 from clipmill.stores.shard_formats import SHARD_FORMATS, is_registered, is_written, write_shard
 from clipmill.stores.shards import Span, checked_rows
 from clipmill.stores.storage_faults import Retries
-from clipmill.stores.tables import (
-    COUNTING_COLUMNS,
-    counting_rows,
-    from_parquet,
-    gather,
-    in_force,
-    manifest_table,
-    manifest_videos,
-    probes_table,
-    quarantine_table,
-    take,
-    task_part_json,
-    task_part_of,
-    task_result_json,
-    task_result_of,
-    to_parquet,
-    whole_columns,
-)
+from clipmill.stores.stored_tables import problem
+from clipmill.stores.stored_videos import StoredVideos
 from clipmill.stores.tables import (
     Probe as Probe,
 )
@@ -62,20 +37,22 @@ from clipmill.stores.tables import (
 from clipmill.stores.tables import (
     ProbeTable as ProbeTable,
 )
-
-BUILD_FILE = "build.json"
-"""Of a run: what its feature names mean."""
+from clipmill.stores.tables import (
+    gather,
+    in_force,
+    probes_table,
+    quarantine_table,
+    take,
+    to_parquet,
+    whole_columns,
+)
+from clipmill.stores.video_table import COUNTING_COLUMNS, counting_rows
 
 _MARKER = "store.json"
-_STOP = "stop.json"
-_PROGRESS = "progress"
-_RUNS_AT_A_TIME = 4
-"""ours: so many manifests of runs are in memory at a time."""
-
 _SAFE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,79}")
 
 
-class Store:
+class Store(StoredVideos):
     """The features of one dataset at one URL. Build it with `create` or `open`.
 
     Every write is one atomic object, and nothing is ever changed in place: see docs/store.md.
@@ -88,8 +65,7 @@ class Store:
     """
 
     def __init__(self, objects: Objects, format: str, dataset: str) -> None:
-        self.objects = objects
-        self.url = objects.url
+        super().__init__(objects)
         self.format = format
         self.dataset = dataset
 
@@ -105,7 +81,7 @@ class Store:
         objects = Objects(url, retries)
         if not is_registered(format):
             remedy = near(format, SHARD_FORMATS.names)
-            raise _problem("store", "format", "a registered shard format", repr(format), remedy)
+            raise problem("store", "format", "a registered shard format", repr(format), remedy)
         if not objects.exists(_MARKER):
             _check_free(objects)
             marker = {"clipmill": FORMAT_VERSION, "dataset": dataset, "format": format}
@@ -129,20 +105,20 @@ class Store:
             version, dataset, format = int(marker["clipmill"]), str(marker["dataset"]), str(marker["format"])
         except (FileNotFoundError, NotADirectoryError):
             got = {None: "nothing", "file": "a file", "directory": "a folder without store.json"}[objects.kind()]
-            raise _problem(
+            raise problem(
                 "store", url, "a clipmill store", got, "check the path, or make one with clipmill build"
             ) from None
         except (ValueError, KeyError, TypeError):
-            raise _problem(
+            raise problem(
                 "store", url, "a readable store.json", "a damaged one", "restore it or choose another store url"
             ) from None
         if version > FORMAT_VERSION:
             expected, got = f"format version {FORMAT_VERSION} or older", f"version {version} with {format}"
-            raise _problem("store", url, expected, got, "read it with the newer clipmill that made it")
+            raise problem("store", url, expected, got, "read it with the newer clipmill that made it")
         if not is_registered(format):
             expected = f"shards of a registered format ({', '.join(SHARD_FORMATS.names)})"
             remedy = "install the package that brings it, or read it with the newer clipmill that made it"
-            raise _problem("store", url, expected, repr(format), remedy)
+            raise problem("store", url, expected, repr(format), remedy)
         return cls(objects, format, dataset)
 
     @classmethod
@@ -169,7 +145,7 @@ class Store:
             StoreError: it holds another dataset, or shards of another format.
         """
         if self.dataset != dataset:
-            raise _problem(
+            raise problem(
                 "store",
                 self.url,
                 f"dataset {dataset!r}",
@@ -177,7 +153,7 @@ class Store:
                 f"choose another store url, or set store.dataset to {self.dataset!r} to add these videos to it",
             )
         if self.format != format:
-            raise _problem(
+            raise problem(
                 "store",
                 self.url,
                 f"format {format}",
@@ -203,7 +179,7 @@ class Store:
             return Recipe.model_validate_json(self.objects.read(path))
         except ValueError:
             remedy = "restore that file, or delete it and run clipmill build again"
-            raise _problem("store", f"{self.url}/{path}", "a recipe", "a damaged file", remedy) from None
+            raise problem("store", f"{self.url}/{path}", "a recipe", "a damaged file", remedy) from None
 
     # Shards and commits.
 
@@ -314,24 +290,6 @@ class Store:
         wanted = None if columns is None else [*COUNTING_COLUMNS, *columns]
         return counting_rows(self.commits(recipe_fingerprint, wanted), manifest)
 
-    def _tables(self, paths: Sequence[str]) -> list[pa.Table]:
-        return self.objects.each(self.read_table, paths)
-
-    def read_table(self, path: str, columns: Sequence[str] | None = None) -> pa.Table:
-        """Returns one Parquet table of the store (a commit, a quarantine list), or some of its columns.
-
-        Raises:
-            StoreError: it is damaged.
-            FileNotFoundError: there is none.
-        """
-        try:
-            return from_parquet(self.objects.read(path), columns)
-        except (pa.ArrowException, OSError) as error:
-            if isinstance(error, FileNotFoundError):
-                raise
-            remedy = "restore that file, or delete it and run clipmill build again"
-            raise _problem("store", f"{self.url}/{path}", "a Parquet table", "a damaged file", remedy) from None
-
     # Quarantine.
 
     def write_quarantine(
@@ -349,198 +307,9 @@ class Store:
     def quarantine_history(self) -> pa.Table:
         """Returns every quarantine row ever written, releases included."""
         paths = [f"quarantine/{name}" for name in self.objects.names("quarantine")]
-        return gather(QUARANTINE, self._tables(paths))
+        return gather(QUARANTINE, self.read_tables(paths))
 
-    # Runs.
-
-    def write_manifest(self, run_id: str, videos: Sequence[Video]) -> None:
-        """Keeps the videos a run was given."""
-        self.objects.write(f"runs/{run_id}/manifest.parquet", to_parquet(manifest_table(videos)))
-
-    def manifest(self) -> dict[str, Video]:
-        """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
-        return self._newest(self.membership().served)
-
-    def every_video(self) -> dict[str, Video]:
-        """Returns every video any run was given, by id; of several entries the newest run's counts.
-
-        Removed ones are not among them, but those the newest full manifest does not list are.
-        """
-        held = self.membership()
-        return self._newest(held.served | held.unlisted)
-
-    def membership(self) -> Membership:
-        """Returns which videos the store serves, and which no longer: see `clipmill.stores.membership`."""
-        runs = self.runs()
-        full = self._newest_full(runs)
-        return membership(self._listings(runs, full), self._removals(), full[0] if full is not None else "")
-
-    def _listings(self, runs: Sequence[str], full: tuple[str, Collection[str]] | None) -> Iterator[RunVideos]:
-        """Yields what each run was given, a few in memory at a time: each may be a million videos."""
-        before: pa.Table | None = None
-        fingerprints: dict[str, str] = {}
-        for run_id, table in self._run_tables(runs, ("video_id", "video_fingerprint")):
-            # From night to night most manifests say the same.
-            if before is None or not table.equals(before):
-                fingerprints = dict(zip(*(column.to_pylist() for column in table.columns), strict=True))
-            before = table
-            listed = (full[1] or fingerprints) if full is not None and run_id == full[0] else None
-            yield RunVideos(run_id, fingerprints, listed)
-
-    def _run_tables(self, runs: Sequence[str], columns: Sequence[str] | None) -> Iterator[tuple[str, pa.Table]]:
-        """Yields each run's manifest (MANIFEST schema, or `columns` of it); runs without one are left out."""
-        schema = MANIFEST if columns is None else pa.schema([MANIFEST.field(name) for name in columns])
-
-        def read(run_id: str) -> pa.Table | None:
-            try:
-                return gather(schema, [self.read_table(f"runs/{run_id}/manifest.parquet", columns)])
-            except FileNotFoundError:
-                return None
-
-        for start in range(0, len(runs), _RUNS_AT_A_TIME):
-            part = runs[start : start + _RUNS_AT_A_TIME]
-            for run_id, table in zip(part, self.objects.each(read, part), strict=True):
-                if table is not None:
-                    yield run_id, table
-
-    def _newest(self, wanted: Mapping[str, str]) -> dict[str, Video]:
-        """Returns the newest entry of each video that is wanted, in the order of `wanted`.
-
-        The digests of files beside it are the newest for each recipe: a run of other recipes reads none of them.
-        """
-        found: dict[str, Video] = {}
-        digests: dict[str, dict[str, str]] = {}
-        for _, table in self._run_tables(self.runs()[::-1], None):
-            ids = table.column("video_id").to_pylist()
-            # Of a video that a run lists twice the last entry counts.
-            last = {name: row for row, name in enumerate(ids) if name in wanted}
-            fresh = [row for name, row in last.items() if name not in found]
-            for video in manifest_videos(table if len(fresh) == len(ids) else take(table, fresh)):
-                found[video.id] = video
-            if table.column("file_digests").null_count < table.num_rows:
-                for video in manifest_videos(take(table, list(last.values()))):
-                    digests[video.id] = dict(video.file_digests) | digests.get(video.id, {})
-        for name, known in digests.items():
-            found[name] = replace(found[name], file_digests=tuple(known.items()))
-        return {name: found[name] for name in wanted if name in found}
-
-    def _newest_full(self, runs: Sequence[str]) -> tuple[str, Collection[str]] | None:
-        """Returns the newest run whose manifest is full, and the ids of that, where they are not those it was given."""
-        for run_id in reversed(runs):
-            build = self._build_file(run_id)
-            if build.get("manifest") == "full":
-                if not build.get("is_share"):
-                    return run_id, ()
-                table = gather(VIDEO_IDS, [self.read_table(f"runs/{run_id}/listed.parquet")])
-                return run_id, frozenset(table.column("video_id").to_pylist())
-        return None
-
-    def _removals(self) -> dict[str, list[str]]:
-        names = self.objects.names("removed")
-        tables = self._tables([f"removed/{name}" for name in names])
-        return {
-            name.removesuffix(".parquet"): gather(REMOVED, [table]).column("video_id").to_pylist()
-            for name, table in zip(names, tables, strict=True)
-        }
-
-    def removed_bytes(self) -> set[tuple[str, str]]:
-        """Returns the (video id, video fingerprint) of all that was ever removed, whether or not it came back."""
-        table = gather(REMOVED, self._tables([f"removed/{name}" for name in self.objects.names("removed")]))
-        return set(zip(*(table.column(name).to_pylist() for name in REMOVED.names), strict=True))
-
-    def write_removal(self, run_id: str, fingerprints: Mapping[str, str]) -> None:
-        """Takes videos out of the store, by id, at once and all together: the only write it takes.
-
-        Their rows stay where they are until `clipmill clean`; nothing of other videos changes.
-        """
-        rows = [{"video_id": name, "video_fingerprint": value} for name, value in sorted(fingerprints.items())]
-        self.objects.write(f"removed/{run_id}.parquet", to_parquet(pa.Table.from_pylist(rows, schema=REMOVED)))
-
-    def run_manifest(self, run_id: str) -> list[Video]:
-        """Returns the videos one run was given; none where it was killed before it wrote them."""
-        try:
-            return manifest_videos(gather(MANIFEST, [self.read_table(f"runs/{run_id}/manifest.parquet")]))
-        except FileNotFoundError:
-            return []
-
-    def write_task_result(self, run_id: str, result: TaskResult) -> None:
-        """Keeps what a task did."""
-        self.objects.write(f"runs/{run_id}/tasks/{result.key}.json", task_result_json(result).encode())
-
-    def task_result(self, run_id: str, task_key: str) -> TaskResult | None:
-        """Returns what a task of a run did; None where no try of it has told."""
-        try:
-            return task_result_of(self.objects.read(f"runs/{run_id}/tasks/{task_key}.json"))
-        except FileNotFoundError:
-            return None
-
-    def task_results(self, run_id: str) -> list[TaskResult]:
-        """Returns what the tasks of a run did, by task key."""
-        paths = [f"runs/{run_id}/tasks/{name}" for name in self.objects.names(f"runs/{run_id}/tasks")]
-        return [task_result_of(data) for data in self.objects.each(self.objects.read, paths)]
-
-    def write_task_progress(self, run_id: str, progress: TaskProgress) -> None:
-        """Notes how far a task is."""
-        path = f"runs/{run_id}/{_PROGRESS}/{progress.key}.json"
-        self.objects.write(path, json.dumps(asdict(progress), sort_keys=True).encode())
-
-    def task_progress(self, run_id: str, keys: Collection[str]) -> list[TaskProgress]:
-        """Returns what was noted of those tasks of a run."""
-        folder = f"runs/{run_id}/{_PROGRESS}"
-        paths = [f"{folder}/{name}" for name in self.objects.names(folder) if name.removesuffix(".json") in keys]
-        return [TaskProgress(**json.loads(data)) for data in self.objects.each(self.objects.read, paths)]
-
-    def clear_task_progress(self, run_id: str) -> None:
-        """Deletes what was noted of the tasks of a run."""
-        folder = f"runs/{run_id}/{_PROGRESS}"
-        self.objects.each(self.objects.delete, [f"{folder}/{name}" for name in self.objects.names(folder)])
-
-    def write_task_part(self, run_id: str, part: TaskPart) -> None:
-        """Keeps which videos of a task are about to be committed before the rest of it."""
-        path = f"runs/{run_id}/parts/{part.task_key}/{part.key}.json"
-        self.objects.write(path, task_part_json(part).encode())
-
-    def task_parts(self, run_id: str, task_key: str) -> list[TaskPart]:
-        """Returns the parts of a task, by key, that tries of it in this run were about to commit."""
-        folder = f"runs/{run_id}/parts/{task_key}"
-        paths = [f"{folder}/{name}" for name in self.objects.names(folder)]
-        return [task_part_of(data) for data in self.objects.each(self.objects.read, paths)]
-
-    def write_run_file(self, run_id: str, name: str, data: bytes | str) -> str:
-        """Writes a file of a run and returns where it is."""
-        path = f"runs/{run_id}/{name}"
-        self.objects.write(path, data.encode() if isinstance(data, str) else data)
-        return f"{self.url.rstrip('/')}/{path}"
-
-    def read_run_file(self, run_id: str, name: str) -> bytes:
-        """Returns a file of a run.
-
-        Raises:
-            FileNotFoundError: the run has no such file.
-        """
-        return self.objects.read(f"runs/{run_id}/{name}")
-
-    def request_stop(self, run_id: str, reason: str) -> None:
-        """Asks the workers of a run, wherever they are, to begin no further video."""
-        self.write_run_file(run_id, _STOP, json.dumps({"reason": reason}, indent=1))
-
-    def stop_requested(self, run_id: str) -> bool:
-        """Returns whether the workers of a run were asked to stop."""
-        return self.objects.exists(f"runs/{run_id}/{_STOP}")
-
-    def new_run_id(self) -> str:
-        """Returns an id for a run that begins now: unique, and sorted after every run this store has seen.
-
-        It is the time of this machine's clock, or, where an earlier run was given a later one (by a clock that was
-        ahead), a millisecond after that: so order never comes from clocks alone.
-        """
-        written = [name for folder in ("quarantine", "removed") for name in self.objects.names(folder)]
-        seen = [*self.runs(), *(name.removesuffix(".parquet") for name in written)]
-        return next_run_id(seen, datetime.now(UTC))
-
-    def runs(self) -> list[str]:
-        """Returns the ids of all runs, oldest first (run ids sort by time)."""
-        return self.objects.names("runs")
+    # What feature names mean.
 
     def current_features(self) -> dict[str, str]:
         """Returns what each feature name means: the recipe fingerprint the newest build gave it.
@@ -556,36 +325,6 @@ class Store:
             features.update(part)
         return dict(sorted(features.items()))
 
-    def write_build(self, run_id: str, features: Mapping[str, str], is_full: bool, listed: Collection[str]) -> None:
-        """Keeps what a build's feature names mean, and what its manifest says of the dataset; written after that.
-
-        Args:
-            features: recipe fingerprints by name.
-            is_full: the manifest is the whole dataset: what it does not list is no longer served.
-            listed: ids of the whole manifest, where this run was given a share of it; nothing: what it was given.
-        """
-        data: dict[str, Any] = {"features": dict(features), "manifest": "full" if is_full else "additive"}
-        if listed:
-            table = pa.table({"video_id": pa.array(sorted(listed), pa.string())}, schema=VIDEO_IDS)
-            self.objects.write(f"runs/{run_id}/listed.parquet", to_parquet(table))
-            data["is_share"] = True
-        self.write_run_file(run_id, BUILD_FILE, json.dumps(data, indent=1, sort_keys=True))
-
-    def _build_features(self, run_id: str) -> dict[str, str]:
-        return cast(dict[str, str], self._build_file(run_id).get("features", {}))
-
-    def _build_file(self, run_id: str) -> dict[str, Any]:
-        try:
-            data = json.loads(self.read_run_file(run_id, BUILD_FILE))
-            if isinstance(data["features"], dict):
-                return cast(dict[str, Any], data)
-        except FileNotFoundError:
-            return {}
-        except (ValueError, KeyError, TypeError):
-            pass
-        path = f"{self.url}/runs/{run_id}/{BUILD_FILE}"
-        raise _problem("store", path, "a build's features", "a damaged file", "restore or delete it")
-
     # Probes.
 
     def write_probes(self, run_id: str, probes: Mapping[ProbeKey, Probe]) -> None:
@@ -596,7 +335,7 @@ class Store:
     def read_probes(self) -> ProbeTable:
         """Returns all probes kept, by (uri, num_bytes, modified_ns)."""
         paths = [f"probes/{name}" for name in self.objects.names("probes")]
-        return ProbeTable(gather(PROBES, self._tables(paths)))
+        return ProbeTable(gather(PROBES, self.read_tables(paths)))
 
 
 def folder(recipe: Recipe) -> str:
@@ -629,17 +368,13 @@ def _commit_path(recipe: Recipe, task_key: str) -> str:
 def _check_free(objects: Objects) -> None:
     kind = objects.kind()
     if kind == "file":
-        raise _problem("store", objects.url, "a folder or a new path", "a file", "choose another store url")
+        raise problem("store", objects.url, "a folder or a new path", "a file", "choose another store url")
     if kind == "directory" and (names := objects.names()):
         shown = ", ".join(names[:3]) + (", ..." if len(names) > 3 else "")
-        raise _problem(
+        raise problem(
             "store",
             objects.url,
             "a clipmill store, an empty folder or a new path",
             f"a folder without store.json that holds {shown}",
             "choose another store url",
         )
-
-
-def _problem(thing: str, key: str, expected: str, got: str, remedy: str) -> StoreError:
-    return StoreError(describe(thing, key, expected, got, remedy))

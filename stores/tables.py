@@ -17,7 +17,7 @@ from clipmill.schemas.arrays import Ints
 from clipmill.schemas.records import Quarantined, Segment, Video, VideoHeader
 from clipmill.schemas.secrets import masked
 from clipmill.schemas.tables import HEADER, MANIFEST, PROBES, QUARANTINE
-from clipmill.schemas.task import TaskPart, TaskResult, clips_fingerprint, with_file_digest
+from clipmill.schemas.task import TaskPart, TaskResult
 from clipmill.stores.key_rows import KeyRows
 
 ProbeKey = tuple[str, int, int]
@@ -74,7 +74,7 @@ def repeated(text: str, count: int) -> pa.Array:
     return pa.Array.from_buffers(pa.string(), count, [None, pa.py_buffer(offsets), pa.py_buffer(data * count)])
 
 
-def take(table: pa.Table, rows: Sequence[int]) -> pa.Table:
+def take(table: pa.Table, rows: Sequence[int] | Ints) -> pa.Table:
     """Returns the `rows` of `table`, in the order given."""
     return table.take(integers(rows, pa.int64()))
 
@@ -190,46 +190,8 @@ def in_force(table: pa.Table) -> pa.Table:
     return take(table, kept).set_column(column, QUARANTINE.field(column), lists)
 
 
-COUNTING_COLUMNS = (
-    "video_id",
-    "video_fingerprint",
-    "clips_fingerprint",
-    "recipe_fingerprint",
-    "shard",
-    "row_start",
-)
-"""Of COMMITS: what decides whether a row counts."""
-
 TRUNCATED_AND_JOINED_COLUMNS = ("video_id", "passport.truncated", "passport.num_joined_parts")
 """Of COMMITS: what `truncated_and_joined` looks at."""
-
-
-def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
-    """Returns the COMMITS rows that count, by shard and row: one per video at most.
-
-    A row counts when its video's bytes and clips are those of `manifest`; the clips of a row without a fingerprint of
-    them do not come from annotations. So must be the files beside the video, where the row's recipe reads any. Two that
-    do hold the same values (a video committed by two plans that cut the work differently); the first by shard path is
-    taken.
-    """
-    columns = [commits.column(name).to_pylist() for name in COUNTING_COLUMNS]
-
-    def counts(video_id: str, fingerprint: str, clips: str, recipe: str) -> bool:
-        video = manifest.get(video_id)
-        if video is None or video.fingerprint != fingerprint:
-            return False
-        digest = dict(video.file_digests).get(recipe, "") if video.file_digests else ""
-        return clips in (with_file_digest("", digest), with_file_digest(clips_fingerprint(video), digest))
-
-    keyed = sorted(
-        (shard, start, number)
-        for number, (video_id, fingerprint, clips, recipe, shard, start) in enumerate(zip(*columns, strict=True))
-        if counts(video_id, fingerprint, clips, recipe)
-    )
-    taken: dict[str, int] = {}
-    for _, _, number in keyed:
-        taken.setdefault(columns[0][number], number)
-    return take(commits, list(taken.values()))
 
 
 def truncated_and_joined(commits: pa.Table) -> tuple[set[str], set[str]]:

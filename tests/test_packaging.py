@@ -87,6 +87,8 @@ def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
 
 
 DISTRIBUTIONS = {
+    "lance": "pylance",
+    "typing_extensions": "typing-extensions",
     "decord": "decord2",
     "cv2": "opencv-contrib-python-headless",
     "PIL": "pillow",
@@ -112,7 +114,8 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
     libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
     constants = setup_constants()
-    required = constants["RUNTIME"] + constants["ONNX"] + constants["PROMETHEUS"]
+    extras = ("ONNX", "OPENVINO", "PROMETHEUS", "WEBDATASET", "LANCE", "PANDAS")
+    required = constants["RUNTIME"] + [item for name in extras for item in constants[name]]
     assert wanted == {requirement_name(item) for item in required}
 
 

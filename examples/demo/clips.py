@@ -2,8 +2,8 @@
 
     python -m examples.demo.clips [STORE]
 
-The demo's scenes are drawn so that look and motion are independent: `scenes.CLASSES` has four classes that look alike and
-three that move alike. So each feature can find only its part, and the classes need both.
+The demo's scenes are drawn so that look and motion are independent: `scenes.CLASSES` has four classes that look alike
+and three that move alike. So each feature can find only its part, and the classes need both.
 """
 
 import sys

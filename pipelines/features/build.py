@@ -24,7 +24,8 @@ from clipmill.schemas.records import Video
 from clipmill.schemas.task import RunReport, WorkerSpec
 from clipmill.stores.key_rows import KeySet
 from clipmill.stores.storage_faults import Retries
-from clipmill.stores.store import BUILD_FILE, Store
+from clipmill.stores.store import Store
+from clipmill.stores.stored_runs import BUILD_FILE
 
 PROBE_TASK_KEY = "probe"
 REANNOTATED_KEY = "reannotated"

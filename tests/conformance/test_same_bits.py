@@ -14,7 +14,7 @@ import yaml
 from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.stores import FeatureStore
-from clipmill.stores.reader import Feature
+from clipmill.stores.feature import Feature
 from tests.command_line import ROOT, clipmill, result
 from tests.encoded_videos import encode_video
 from tests.outside_packages import install

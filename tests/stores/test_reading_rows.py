@@ -12,7 +12,7 @@ import zarr
 from clipmill.schemas.errors import StoreError
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
-from clipmill.stores import FeatureStore, Store
+from clipmill.stores import FeatureStore, Store, shards_zarr, zarr_chunks
 from clipmill.stores import shards as shards_module
 from clipmill.stores.objects import Objects
 from clipmill.stores.shard_formats import open_shard, write_shard
@@ -44,6 +44,7 @@ def test_rows_by_position_are_those_of_the_index_in_the_order_asked(
     any_url: str, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shards_module, "CHUNK_BYTES", 6 * 4 * 5)
+    monkeypatch.setattr(shards_zarr, "CHUNK_BYTES", 6 * 4 * 5)
     store, every = stored(any_url, shard_format, make_recipe, make_rows, commit)
     feature, rng = store["c3d"], np.random.default_rng(0)
     assert len(every) == 200
@@ -79,7 +80,7 @@ def test_clips_are_looked_up_alike_after_the_travel_to_another_process(
 def test_a_clip_longer_than_a_slab_has_the_mean_of_one_sum(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_bytes)
     store = Store.create(str(tmp_path), shard_format, "d")
     rows = make_rows(500, dim=6)
     rows = replace(rows, values=(rows.values * np.float32(1e4)).astype(np.float32))
@@ -98,7 +99,7 @@ def test_a_clip_longer_than_a_slab_has_the_mean_of_one_sum(
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "uint8"])
 def test_chunks_hold_what_zarr_itself_reads(dtype: str, tmp_path: Path, make_rows: Any, monkeypatch: Any) -> None:
-    monkeypatch.setattr(shards_module, "CHUNK_BYTES", 7 * 6 * np.dtype(dtype).itemsize)
+    monkeypatch.setattr(shards_zarr, "CHUNK_BYTES", 7 * 6 * np.dtype(dtype).itemsize)
     rows = make_rows(100, dim=6, dtype=dtype)
     objects = Objects(str(tmp_path))
     write_shard(objects, "x.zarr", rows, [("v", 0, 100)])
@@ -111,8 +112,36 @@ def test_chunks_hold_what_zarr_itself_reads(dtype: str, tmp_path: Path, make_row
     for start, stop in [(0, 100), (99, 100), (0, 0), (6, 8), *np.sort(rng.integers(0, 101, (30, 2)), axis=1)]:
         np.testing.assert_array_equal(shard.values(int(start), int(stop)), array[start:stop])
         assert shard.values(int(start), int(stop)).flags.writeable
-    chosen = rng.integers(0, 100, 25)
-    np.testing.assert_array_equal(take_values(shard, chosen), array[:][chosen])
+    # Chunks that lie together come with one read, others by themselves; none is read twice.
+    for gap, most in [(1 << 20, 1 << 24), (0, 1 << 24), (1 << 20, 64)]:
+        monkeypatch.setattr(zarr_chunks, "_GAP_BYTES", gap)
+        monkeypatch.setattr(zarr_chunks, "_READ_BYTES", most)
+        for chosen in (rng.integers(0, 100, 25), np.arange(5, 80), np.array([99, 0, 0, 50]), np.zeros(0, np.int64)):
+            np.testing.assert_array_equal(take_values(shard, chosen), array[:][chosen])
+            assert take_values(shard, chosen).flags.writeable
+    with pytest.raises(IndexError):
+        shard.take(np.array([100]))
+
+
+def test_single_rows_come_with_few_reads_and_each_chunk_is_decoded_once(
+    tmp_path: Path, make_rows: Any, monkeypatch: Any
+) -> None:
+    monkeypatch.setattr(shards_zarr, "CHUNK_BYTES", 6 * 4 * 10)
+    rows = make_rows(100, dim=6)
+    objects = Objects(str(tmp_path))
+    write_shard(objects, "x.zarr", rows, [("v", 0, 100)])
+    shard = open_shard(objects, "x.zarr")
+    shard.values(0, 1)
+    decoded: list[int] = []
+    whole = zarr_chunks.ChunkReader._decoded
+    monkeypatch.setattr(
+        zarr_chunks.ChunkReader, "_decoded", lambda self, data: decoded.append(len(data)) or whole(self, data)
+    )
+    before = objects.calls.num_reads
+    chosen = np.array([95, 3, 4, 55, 3, 99, 51])
+    np.testing.assert_array_equal(take_values(shard, chosen), rows.values[chosen])
+    assert objects.calls.num_reads - before == 1
+    assert len(decoded) == 3
 
 
 def test_an_array_of_another_make_is_left_to_zarr(tmp_path: Path, make_rows: Any) -> None:

@@ -19,11 +19,11 @@ from clipmill.schemas.recipe import ClipRule, Recipe
 from clipmill.schemas.records import Segment, Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import rows_schema
-from clipmill.stores import ClipRows, FeatureStore, Store
+from clipmill.stores import ClipRows, FeatureStore, Store, shards_zarr
 from clipmill.stores import shards as shards_module
 from clipmill.stores.objects import Objects
 from clipmill.stores.shard_formats import SHARD_FORMATS, open_shard, write_shard
-from clipmill.stores.shards import CHUNK_BYTES
+from clipmill.stores.zarr_chunks import CHUNK_BYTES
 
 AWKWARD_IDS = [
     "a/b/c.mp4",
@@ -95,6 +95,7 @@ def test_any_rows_come_back_bit_for_bit_in_every_format(rows: Rows, cut: tuple[i
     objects = Objects("memory://property")
     patch = pytest.MonkeyPatch()
     patch.setattr(shards_module, "CHUNK_BYTES", chunk_bytes)
+    patch.setattr(shards_zarr, "CHUNK_BYTES", chunk_bytes)
     paths = [f"x.{name}" for name in SHARD_FORMATS.names]
     try:
         for path in paths:
@@ -255,7 +256,7 @@ def test_dask_index_and_clips_agree_with_the_rows(
 def test_clip_means_are_masked_means_in_the_order_asked(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_bytes)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_bytes)
     store = Store.create(str(tmp_path), shard_format, "d")
     videos = {Video(f"v{n}", "/", f"f{n}"): make_rows(30, seed=n, clips=4) for n in range(4)}
     videos[Video("empty", "/", "e")] = make_rows(0)

@@ -59,13 +59,13 @@ def _predictions(config: TaskConfig) -> Iterator[PredictionsConfig]:
 
 def _recipes(config: TaskConfig) -> list[tuple[str, Recipe]]:
     """Returns the recipes of the stored features that `config` scores, with what to call them."""
-    from clipmill.stores import FeatureStore
+    found = []
+    for item in _predictions(config):
+        if item.store is not None and item.feature is not None:
+            from clipmill.stores import FeatureStore
 
-    return [
-        (f"{item.feature} in {item.store}", FeatureStore(item.store)[item.feature].recipe)
-        for item in _predictions(config)
-        if item.store is not None and item.feature is not None
-    ]
+            found.append((f"{item.feature} in {item.store}", FeatureStore(item.store)[item.feature].recipe))
+    return found
 
 
 def _is_random(recipe: Recipe) -> bool:

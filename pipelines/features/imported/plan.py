@@ -20,8 +20,8 @@ from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.task import imported_fingerprint
+from clipmill.stores.feature import Feature
 from clipmill.stores.item_manifests import Item, ItemManifest
-from clipmill.stores.reader import Feature
 from clipmill.stores.store import Store
 
 

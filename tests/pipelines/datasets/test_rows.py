@@ -35,7 +35,7 @@ SHAPES = [(1, 3), (3, 3), (4, 3), (7, 3), (100, 7), (5, 1)]
 def test_a_long_sequence_is_shortened_to_means_of_equal_stretches(
     slab_rows: int, store: Store, write_feature: WriteFeature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_rows * 2 * 4)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_rows * 2 * 4)
     rng = np.random.default_rng(0)
     drawn = {f"v{number}": rng.normal(size=(rows, 2)).astype(np.float32) for number, (rows, _) in enumerate(SHAPES)}
     write_feature("clip", {stored_video(name, "l"): rows_of(values) for name, values in drawn.items()})
@@ -65,7 +65,7 @@ def test_a_long_sequence_is_shortened_to_means_of_equal_stretches(
 def test_what_is_read_does_not_depend_on_slabs_and_is_what_a_loop_over_videos_finds(
     kind: Input, slab_rows: int, store: Store, write_feature: WriteFeature, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("clipmill.stores.reader._SLAB_BYTES", slab_rows * 3 * 4)
+    monkeypatch.setattr("clipmill.stores.feature._SLAB_BYTES", slab_rows * 3 * 4)
     rng = np.random.default_rng(1)
     rows = {}
     for number in range(7):

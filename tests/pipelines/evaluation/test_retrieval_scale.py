@@ -25,7 +25,7 @@ def test_every_row_of_a_feature_is_an_item_with_its_videos_label(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Blocks smaller than a shard, as a large store has them.
-    monkeypatch.setattr("clipmill.stores.reader._BLOCK_BYTES", 700 * 8 * 4)
+    monkeypatch.setattr("clipmill.stores.dask_rows._BLOCK_BYTES", 700 * 8 * 4)
     url = str(tmp_path / "store")
     write(url, 2300, 8, 20)
     feature = FeatureStore(url)["c3d"]

@@ -14,7 +14,8 @@ from clipmill.pipelines.features.visibility import MOST_VIDEOS, open_seen_store,
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.errors import MachineFaultError, StoreError, WeightsError
 from clipmill.schemas.task import WorkerSpec
-from clipmill.stores.store import BUILD_FILE, Store
+from clipmill.stores.store import Store
+from clipmill.stores.stored_runs import BUILD_FILE
 from tests.encoded_videos import encode_video
 
 NODE = f"on node {socket.gethostname()}"

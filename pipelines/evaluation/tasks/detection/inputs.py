@@ -20,7 +20,6 @@ from clipmill.schemas.config_evaluate import PredictionsConfig, TruthConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.segments import Segments, segments_from_columns
-from clipmill.stores import FeatureStore
 from clipmill.stores.formats.records import SEGMENTS, SegmentTable
 from clipmill.stores.formats.sniff import listed
 from clipmill.stores.formats.thumos14 import read_thumos14_classes
@@ -91,6 +90,8 @@ def read_segment_predictions(
 
 
 def _stored(config: PredictionsConfig, with_classes: bool, sources: Sources) -> Segments:
+    from clipmill.stores import FeatureStore
+
     feature = FeatureStore(str(config.store))[str(config.feature)]
     names = _stored_classes(config, feature.recipe, sources) if with_classes else ("",)
     videos: list[str] = []
