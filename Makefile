@@ -6,13 +6,14 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help venv demo test lint bench clean
+.PHONY: help venv demo test lint docs bench clean
 
 help:
 	@echo "make demo   set up, then render videos, build features, train, evaluate, write a report"
 	@echo "make test   set up, then run the tests"
 	@echo "make venv   set up alone, in $(VENV)"
 	@echo "make lint   ruff, ruff format, mypy"
+	@echo "make docs   the pages as a site, in out/site; a link that leads nowhere fails it"
 	@echo "make bench  the benchmarks"
 	@echo "make clean  remove $(VENV), out and caches"
 
@@ -42,6 +43,11 @@ lint: venv
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+docs: venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt \
+	  --no-build-isolation --editable '.[docs]'
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 bench: venv
 	@for file in benchmarks/bench_*.py; do echo "== $$file"; $(BIN)/python "$$file" || exit 1; done

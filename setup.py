@@ -150,6 +150,12 @@ DEVELOPMENT = [
     "nbformat>=5.9",
 ]
 
+DOCUMENTATION = [
+    # The pages as a site, with the public names from their docstrings (make docs).
+    "mkdocs-material>=9.5",
+    "mkdocstrings[python]>=0.26",
+]
+
 OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
 """The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``."""
 
@@ -181,6 +187,7 @@ with TemporaryDirectory() as build_folder:
         install_requires=RUNTIME,
         extras_require={
             "dev": DEVELOPMENT + ONNX + OPENVINO + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
+            "docs": DOCUMENTATION,
             "lance": LANCE,
             "onnx": ONNX,
             "openvino": OPENVINO,

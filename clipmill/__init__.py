@@ -3,7 +3,7 @@
 ```python
 import clipmill
 
-store = clipmill.open("out/topics70")    # a clipmill.FeatureStore
+store = clipmill.open("out/demo/store")  # a clipmill.FeatureStore
 rows = store["c3d"]["video id"]          # .values float32[T, D]  .start_seconds[T]  .stop_seconds[T]  .mask[T]
 ```
 

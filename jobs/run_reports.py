@@ -1,14 +1,20 @@
 """``report.html`` of a build (beside its report.json in the store) and of a training (in its folder)."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
+from clipmill.pipelines.evaluation.tasks.histograms import histograms
+from clipmill.pipelines.reports.blocks import Chart
 from clipmill.pipelines.reports.page import write_page
 from clipmill.pipelines.reports.runs import render_build, render_training
 from clipmill.schemas.config import TrainConfig, dump_config
 from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Video
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
@@ -16,6 +22,8 @@ if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds 
     from clipmill.pipelines.training.train import TrainReport
 
 REPORT = "report.html"
+MOST_DESCRIBED = 100_000
+"""ours: the manifest of more videos is not read for the page's histograms alone."""
 
 
 def write_build_report(report: "BuildReport") -> str:
@@ -31,11 +39,30 @@ def write_build_report(report: "BuildReport") -> str:
     wanted = {recipe.fingerprint for recipe in built}
     standing = [row for row in store.quarantine().to_pylist() if wanted.intersection(row["recipes"])]
     # Of a million videos the manifest is read only where some of them are to be found in it.
-    videos = {(video.id, video.fingerprint) for video in store.run_manifest(report.run_id)} if standing else set()
-    quarantine = [row for row in standing if (row["video_id"], row["video_fingerprint"]) in videos]
+    is_read = bool(standing) or report.num_videos <= MOST_DESCRIBED
+    videos = list(store.run_manifest(report.run_id)) if is_read else []
+    found = {(video.id, video.fingerprint) for video in videos}
+    quarantine = [row for row in standing if (row["video_id"], row["video_fingerprint"]) in found]
     config = store.read_run_file(report.run_id, "config.yaml").decode()
-    html = render_build(report.as_json(), [_recipe(recipe) for recipe in built], quarantine, config)
+    recipes_shown = [_recipe(recipe) for recipe in built]
+    html = render_build(report.as_json(), recipes_shown, quarantine, config, _described(videos))
     return store.write_run_file(report.run_id, REPORT, html)
+
+
+def _described(videos: Sequence[Video]) -> list[Chart]:
+    """Returns histograms of length, size and rate of the videos whose containers state them."""
+    headers = [video.header for video in videos if video.header is not None]
+    columns: dict[str, tuple[str, list[float | None]]] = {
+        "Length": ("seconds", [header.duration_seconds for header in headers]),
+        "Size": ("pixels of the shorter side", [float(min(header.width, header.height)) for header in headers]),
+        "Rate": ("frames per second", [header.average_fps for header in headers]),
+    }
+    charts = []
+    for title, (unit, values) in columns.items():
+        known = np.array([value for value in values if value is not None], np.float64)
+        if len(known):
+            charts.append(histograms(title, unit, {"videos": known}, "share of the videos"))
+    return charts
 
 
 def _recipe(recipe: Recipe) -> dict[str, str]:
@@ -56,5 +83,13 @@ def write_training_report(report: "TrainReport", config: TrainConfig | VideoTrai
         StorageUnavailableError: the folder cannot be written.
     """
     path = str(Path(report.out) / REPORT)
-    write_page(path, render_training(report.to_plain(), dump_config(config)))
+    write_page(path, render_training(report.to_plain(), dump_config(config), _held_out(report.out)))
     return path
+
+
+def _held_out(out: str) -> list[tuple[int, dict[str, float]]]:
+    """Returns the epochs of a run with their losses on the validation split."""
+    from clipmill.pipelines.training.run_folder import RunFolder
+
+    by_epoch = {int(line["epoch"]): line["validation"] for line in RunFolder(out).metrics() if "validation" in line}
+    return sorted(by_epoch.items())

@@ -1,5 +1,6 @@
 """What a build or a training did, as a page like an evaluation's, made of what their report.json holds."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,6 +17,7 @@ from clipmill.pipelines.reports.blocks import (
     Section,
     Table,
     Tile,
+    legend,
     numbers,
     render_blocks,
 )
@@ -122,6 +124,7 @@ def render_build(
     recipes: Sequence[Mapping[str, str]],
     quarantine: Sequence[Mapping[str, Any]],
     config: str,
+    videos: Sequence[Chart] = (),
 ) -> str:
     """Returns the page of a build.
 
@@ -130,6 +133,7 @@ def render_build(
         recipes: per feature of the build: ``name``, ``key``, ``network``, ``weights`` and ``fingerprint``, as text.
         quarantine: rows of the quarantine in force for the build's videos.
         config: the resolved config.
+        videos: what the videos are like, as histograms.
     """
     quarantined = report["num_quarantined"]
     wanted = report["num_videos"] * len(recipes)
@@ -147,6 +151,7 @@ def render_build(
     speed = speed_of_light(report)
     sections = (
         Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
+        *((Section("videos", "Videos", (Charts(tuple(videos)),), "As their containers say."),) if videos else ()),
         Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
         Section("time", "Time", (stages_table(build_stages(report)), *_costs(report))),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
@@ -256,12 +261,15 @@ def _build_facts(report: Mapping[str, Any]) -> Facts:
     return Facts("Run", facts)
 
 
-def render_training(report: Mapping[str, Any], config: str) -> str:
+def render_training(
+    report: Mapping[str, Any], config: str, held_out: Sequence[tuple[int, Mapping[str, float]]] = ()
+) -> str:
     """Returns the page of a training: its losses by epoch, its data and its settings.
 
     Args:
         report: as report.json holds it (`clipmill.pipelines.training.train.TrainReport`).
         config: the resolved config.
+        held_out: epochs with their losses on the validation split, ascending.
     """
     losses = report["losses"]
     names = sorted(losses[-1], key=lambda name: (name != "total", name)) if losses else []
@@ -273,7 +281,14 @@ def render_training(report: Mapping[str, Any], config: str) -> str:
         Tile("test", f"{report['num_test']:,}", "clips kept out"),
         Tile("time", duration_text(report["seconds"]), f"of the last call, on {report['device']}"),
     )
-    curves = tuple(_curve(name, [float(line[name]) for line in losses if name in line]) for name in names)
+    curves = tuple(
+        _curve(
+            name,
+            [float(line[name]) for line in losses if name in line],
+            [(float(epoch), float(line[name])) for epoch, line in held_out if name in line],
+        )
+        for name in names
+    )
     without = [
         ("labels without a training clip", ", ".join(report["labels_without_training"]) or "none"),
         ("labels without a test clip", ", ".join(report["labels_without_test"]) or "none"),
@@ -294,10 +309,11 @@ def render_training(report: Mapping[str, Any], config: str) -> str:
     return render_blocks(Page(f"Training of {report['model']}", report["out"], tiles, sections))
 
 
-def _curve(name: str, values: Sequence[float]) -> Chart:
+def _curve(name: str, values: Sequence[float], held_out: Sequence[tuple[float, float]]) -> Chart:
     num = len(values)
     marks = _marked(num)
     points = [(float(epoch), value) for epoch, value in enumerate(values, start=1)]
+    known = [value for value in (*values, *(value for _, value in held_out)) if math.isfinite(value)]
     axes = Axes(
         f"{name} loss by epoch",
         "epoch",
@@ -305,9 +321,15 @@ def _curve(name: str, values: Sequence[float]) -> Chart:
         _ends(num),
         1,
         max(num, 2),
-        round_ticks(min(0.0, *values), max(values)),
+        round_ticks(min(0.0, *known), max(known)) if known else round_ticks(0.0, 1.0),
     )
-    return Chart(name, line_chart([Series(name, points, marks, 0)], axes))
+    lines = [Series(name, points, marks, 0)]
+    if held_out:
+        inside = [(epoch, value) for epoch, value in held_out if math.isfinite(value)]
+        shown = [epoch for epoch, _ in inside if epoch in marks]
+        lines.append(Series(f"{name}, held out", inside, shown, 1))
+        return Chart(name, line_chart(lines, axes), legend([(0, "training"), (1, "validation split")]))
+    return Chart(name, line_chart(lines, axes))
 
 
 def _marked(num: int) -> list[float]:

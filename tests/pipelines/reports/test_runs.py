@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 
+from clipmill.pipelines.evaluation.tasks.histograms import histograms
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
 from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
 
@@ -29,6 +31,27 @@ BUILD: dict[str, Any] = {
     "peak_memory_bytes": 3 << 30,
     "speed": {"frames_per_second": 9},
     "speed_of_light": "9 frames/s, limit: model",
+}
+TRAINING: dict[str, Any] = {
+    "out": "out/run",
+    "checkpoint": "c.pt",
+    "epoch": 0,
+    "start_epoch": 0,
+    "seconds": 12.0,
+    "losses": [],
+    "model": "map_ivr",
+    "options": {"latent_dim": 64},
+    "trainer": "local",
+    "num_workers": 1,
+    "device": "cpu",
+    "num_train": 10,
+    "num_test": 3,
+    "num_labels": 2,
+    "labels_without_training": ["a"],
+    "labels_without_test": [],
+    "num_only_image": 1,
+    "num_only_video": 2,
+    "num_validation": 0,
 }
 RECIPES = [
     {
@@ -106,33 +129,30 @@ def test_a_build_that_had_nothing_to_do_has_a_page() -> None:
 @pytest.mark.parametrize("num_epochs", [0, 1, 2, 500])
 def test_a_training_of_any_length_has_a_page(num_epochs: int) -> None:
     losses = [{"total": 1000.0 / (epoch + 1), "kl": -0.5 + epoch} for epoch in range(num_epochs)]
-    report = {
-        "out": "out/run",
-        "checkpoint": "c.pt",
-        "epoch": num_epochs,
-        "start_epoch": 0,
-        "seconds": 12.0,
-        "losses": losses,
-        "model": "map_ivr",
-        "options": {"latent_dim": 64},
-        "trainer": "local",
-        "num_workers": 1,
-        "device": "cpu",
-        "num_train": 10,
-        "num_test": 3,
-        "num_labels": 2,
-        "labels_without_training": ["a"],
-        "labels_without_test": [],
-        "num_only_image": 1,
-        "num_only_video": 2,
-        "num_validation": 0,
-    }
+    report = TRAINING | {"epoch": num_epochs, "losses": losses}
     html = render_training(report, "loop: {}\n")
     assert html.count('<svg class="chart"') == (2 if num_epochs else 0)
     assert html.count("<title>total: ") <= 12
     if num_epochs:
         assert f"total: {1000 / num_epochs:.4g} at epoch {num_epochs}" in html
     assert "nan" not in html
+
+
+def test_a_training_has_its_held_out_losses_beside_those_of_training() -> None:
+    losses = [{"total": 8.0}, {"total": 6.0}, {"total": 5.0}]
+    report = TRAINING | {"epoch": 3, "losses": losses, "num_validation": 4}
+    html = render_training(report, "", [(1, {"total": 9.0}), (2, {"total": 7.0}), (3, {"total": float("nan")})])
+    assert "total, held out: 7 at epoch 2" in html
+    assert "validation split" in html
+    assert "nan" not in html
+
+
+def test_a_build_says_what_its_videos_are_like() -> None:
+    lengths = histograms("Length", "seconds", {"videos": np.array([1.0, 2.0, 2.0, 4.0])}, "share of the videos")
+    html = render_build(BUILD, RECIPES, [], "", [lengths])
+    assert 'id="videos"' in html
+    assert "videos: 2 (50.0 %)" in html
+    assert 'id="videos"' not in render_build(BUILD, RECIPES, [], "")
 
 
 def test_round_ticks_cover_the_range_with_few_round_numbers() -> None:
