@@ -123,3 +123,14 @@ def test_what_dropout_leaves_out_of_an_item_is_its_own() -> None:
     assert np.array_equal(both[1:], drawn(2))
     np.testing.assert_allclose(np.unique(both), [0.0, 4 / 3])
     assert (both == 0).mean() == pytest.approx(0.25, abs=0.03)
+
+
+@pytest.mark.parametrize(("form", "flip"), [("pytorch-thumos14", "copies"), ("caffe-thumos14", "never")])
+def test_buffers_are_mirrored_as_the_release_mirrors_them(form: str, flip: str) -> None:
+    model = {"name": "rc3d", "options": {"form": form}}
+    config = resolve(
+        validate(VideoTrainConfig, {"data": {"videos": {"folder": "videos"}}, "model": model, "out": "out"}, "test")
+    )
+    learner = registry.learner("rc3d")
+    options = validate(learner.options, config.model.training, "training")
+    assert learner.augmentation(recipe_of(config, learner), options).flip == flip
