@@ -32,6 +32,8 @@ from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Recipe
 
+WITHOUT_COPIES = ("caffe-thumos14",)
+"""Releases that do not train on mirrored buffers."""
 LOSSES = ("total", "rpn_class", "rpn_offset", "head_class", "head_offset")
 
 
@@ -40,13 +42,13 @@ class RC3DTraining(Model):
 
     Attributes:
         c3d: a C3D weights file that trunk and fc6 begin with, as published; None: as `model.weights` says.
-        flip: whether each buffer is trained on mirrored, too (not in the Caffe code for THUMOS14).
+        flip: whether each buffer is trained on mirrored, too; None: as the release is, all but Caffe's for THUMOS14.
         freeze: whether the layers stand still that the release froze (conv1a and conv2a, but for Caffe's THUMOS14).
             None: where they begin with a file; layers of random weights would otherwise never learn (ours).
     """
 
     c3d: str | None = None
-    flip: bool = True
+    flip: bool | None = None
     freeze: bool | None = None
 
 
@@ -148,7 +150,8 @@ def _buffers(recipe: Recipe) -> Buffers:
 
 
 def _augmentation(recipe: Recipe, options: RC3DTraining) -> Augmentation:
-    return Augmentation(crop="random", flip="copies" if options.flip else "never")
+    flips = _release(recipe).name not in WITHOUT_COPIES if options.flip is None else options.flip
+    return Augmentation(crop="random", flip="copies" if flips else "never")
 
 
 LEARNER = Learner(

@@ -133,23 +133,8 @@ def read_video_items(
         SourceVideo(video.id, video.uri, timeline, side)
         for video, timeline, side in zip(videos, timelines, part, strict=True)
     )
-    items: list[VideoItem] = []
-    short: list[str] = []
-    for number, (source, segments) in enumerate(zip(sources, clips, strict=True)):
-        if source.part != "train":
-            continue
-        if buffers is None:
-            items += _clips(number, source, segments, code, recipe, windows_of, short)
-        else:
-            items += _buffers(number, source, segments, code, (recipe, buffers), windows_of, short)
-    if buffers is not None and short:
-        shortest = f"a feature cell of {buffers.cell_seconds:g} s"
-        notes.append(f"{len(short)} annotations are shorter than {shortest}, such as {short[0]}; they are trained on")
-    elif short:
-        notes.append(f"{len(short)} clips are shorter than a window and repeat their last frame, such as {short[0]}")
-    if not items:
-        remedy = "check the annotations' times, or lower options.buffer_frames"
-        raise UsageError(describe("data", "items", "something to train on", "no window keeps an annotation", remedy))
+    items, about = _items(sources, clips, code, (recipe, buffers), windows_of)
+    notes += about
     if mirrored_copies:
         items = [copy for item in items for copy in (item, replace(item, mirrored=True))]
     sides = [
@@ -166,6 +151,36 @@ def read_video_items(
         notes=tuple(notes),
         fingerprint=_fingerprint(sources, items, classes),
     )
+
+
+def _items(
+    sources: Sequence[SourceVideo],
+    clips: Sequence[Sequence[Segment]],
+    code: Mapping[str, int],
+    how: tuple[Recipe, Buffers | None],
+    windows_of: WindowsOf,
+) -> tuple[list[VideoItem], list[str]]:
+    """Returns the items of the training videos, and a note where some are short."""
+    recipe, buffers = how
+    items: list[VideoItem] = []
+    notes: list[str] = []
+    short: list[str] = []
+    for number, (source, segments) in enumerate(zip(sources, clips, strict=True)):
+        if source.part != "train":
+            continue
+        if buffers is None:
+            items += _clips(number, source, segments, code, recipe, windows_of, short)
+        else:
+            items += _buffers(number, source, segments, code, (recipe, buffers), windows_of, short)
+    if buffers is not None and short:
+        shortest = f"a feature cell of {buffers.cell_seconds:g} s"
+        notes.append(f"{len(short)} annotations are shorter than {shortest}, such as {short[0]}; they are trained on")
+    elif short:
+        notes.append(f"{len(short)} clips are shorter than a window, whose rest is filled up, such as {short[0]}")
+    if not items:
+        remedy = "check the annotations' times, or lower options.buffer_frames"
+        raise UsageError(describe("data", "items", "something to train on", "no window keeps an annotation", remedy))
+    return items, notes
 
 
 def _annotated(videos: Sequence[Video], truth: TruthConfig) -> tuple[list[Video], list[str]]:

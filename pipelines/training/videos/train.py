@@ -6,6 +6,7 @@ report = train_on_videos(config, clip_windows, [print])
 import time
 import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,21 @@ def feature_of(model: LearnerConfig, recipe: Recipe, learner: Learner, classes: 
     }
 
 
+def prepared(config: VideoTrainConfig, windows_of: WindowsOf) -> VideoTrainJob:
+    """Returns what workers are given, for a training from its start; see `train_on_videos`."""
+    config = resolve(config)
+    learner = registry.learner(config.model.name)
+    recipe = recipe_of(config, learner)
+    options = validate(learner.options, config.model.training, "model.training")
+    buffers = learner.buffers(recipe) if learner.buffers is not None else None
+    copies = learner.augmentation(recipe, options).flip == "copies"
+    items = read_video_items(config.data, recipe, buffers, copies, windows_of)
+    _check_batch(config, learner, items)
+    identity = _identity(config, recipe, items) | _other_weights(learner, options)
+    feature = feature_of(config.model, recipe, learner, items.classes)
+    return VideoTrainJob(config, recipe, items, feature, identity, str(RunFolder(config.out).path), 0)
+
+
 def train_on_videos(
     config: VideoTrainConfig, windows_of: WindowsOf, observers: Sequence[EpochObserver] = ()
 ) -> TrainReport:
@@ -105,24 +121,15 @@ def train_on_videos(
         AnnotationsWarning: annotations were cut or left out, before training starts.
     """
     started = time.monotonic()
-    config = resolve(config)
-    learner = registry.learner(config.model.name)
-    recipe = recipe_of(config, learner)
-    options = validate(learner.options, config.model.training, "model.training")
-    augmentation = learner.augmentation(recipe, options)
-    buffers = learner.buffers(recipe) if learner.buffers is not None else None
-    items = read_video_items(config.data, recipe, buffers, augmentation.flip == "copies", windows_of)
+    job = prepared(config, windows_of)
+    config, items, folder = job.config, job.items, RunFolder(job.folder)
     for note in items.notes:
         warnings.warn(note, AnnotationsWarning, stacklevel=2)
-    _check_batch(config, learner, items)
-    identity = _identity(config, recipe, items) | _other_weights(learner, options)
-    folder = RunFolder(config.out)
-    checkpoint = folder.open(config, identity, load)
-    feature = feature_of(config.model, recipe, learner, items.classes)
-    start_epoch = checkpoint.epoch if checkpoint else 0
-    job = VideoTrainJob(config, recipe, items, feature, identity, str(folder.path), start_epoch)
+    checkpoint = folder.open(config, job.identity, load)
+    if checkpoint is not None:
+        job = replace(job, start_epoch=checkpoint.epoch)
     on_ray = config.trainer.name == "ray"
-    epoch, device = start_epoch, "ray" if on_ray else str(resolve_device(config.loop.device))
+    epoch, device = job.start_epoch, "ray" if on_ray else str(resolve_device(config.loop.device))
 
     def tell(done: EpochDone) -> None:
         for observer in observers:
@@ -137,12 +144,12 @@ def train_on_videos(
             with Interruption() as interruption, use_threads(config.loop.threads):
                 epoch = work(job, OneProcess(), resolve_device(device), lambda: interruption.requested, tell)
     path = checkpoint_path(config.out, epoch)
-    _write_feature(folder, feature, path)
+    _write_feature(folder, job.feature, path)
     report = TrainReport(
         out=config.out,
         checkpoint=str(path),
         epoch=epoch,
-        start_epoch=start_epoch,
+        start_epoch=job.start_epoch,
         seconds=time.monotonic() - started,
         losses=tuple(line["losses"] for line in folder.metrics()),
         model=config.model.name,

@@ -1,5 +1,6 @@
 """Trainings on videos: killed and resumed with the same bits, refused where they differ, and read by the extractor."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,17 @@ from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.errors import UsageError, WeightsError
 from clipmill.schemas.model import validate
 from clipmill.schemas.recipe import ClipRule
-from tests.pipelines.training.video_runs import RC3D, assert_the_same, config_of, killed, make_videos, run, state_of
+from tests.pipelines.training.gloo_workers import run_workers
+from tests.pipelines.training.video_runs import (
+    RC3D,
+    UNEVEN,
+    assert_the_same,
+    config_of,
+    killed,
+    make_videos,
+    run,
+    state_of,
+)
 
 C3D: dict[str, Any] = {"name": "c3d"}
 CPNET: dict[str, Any] = {
@@ -44,6 +55,18 @@ def test_a_killed_training_goes_on_with_the_same_bits(videos: Path, tmp_path: Pa
     assert killed(broken, per_epoch + 1) == -9
     assert list(checkpoints(broken.out)) == [1]
     assert_the_same(run(broken), whole)
+
+
+def test_two_workers_give_the_numbers_of_one(videos: Path, tmp_path: Path) -> None:
+    alone = run(config_of(videos, tmp_path / "alone", RC3D, **UNEVEN))
+    out = tmp_path / "shared"
+    function = "tests.pipelines.training.video_runs:share_of_a_run"
+    ours, _ = run_workers(function, 2, tmp_path / "workers", videos=str(videos), out=str(out))
+    line = json.loads((out / "metrics.jsonl").read_text())
+    assert line["losses"] == pytest.approx(alone.losses[0], rel=1e-4, abs=1e-5)
+    theirs = state_of(alone)
+    for name, values in ours.items():
+        np.testing.assert_allclose(values.numpy(), theirs[name].numpy(), rtol=1e-3, atol=1e-5, err_msg=name)
 
 
 def test_a_run_of_another_kind_is_not_gone_on_with(videos: Path, tmp_path: Path) -> None:

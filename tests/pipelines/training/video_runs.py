@@ -11,10 +11,11 @@ import torch
 
 from clipmill.models.checkpoints import checkpoints
 from clipmill.pipelines.features.windows import clip_windows
+from clipmill.pipelines.training.parallel import ProcessGroup
 from clipmill.pipelines.training.train import TrainReport
 from clipmill.pipelines.training.videos import worker
 from clipmill.pipelines.training.videos.checkpoints import load
-from clipmill.pipelines.training.videos.train import train_on_videos
+from clipmill.pipelines.training.videos.train import prepared, train_on_videos
 from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.model import validate
 from tests.encoded_videos import encode_video
@@ -27,6 +28,10 @@ RC3D = {
     "training": {"flip": False},
 }
 """The smallest of the releases, on a seventh of the pixels."""
+
+
+UNEVEN: dict[str, Any] = {"epochs": 1, "batch": 3, "learning_rate": 1e-3, "max_gradient_norm": 10.0}
+"""Four buffers in batches of three: of two workers one has none of the last."""
 
 
 def make_videos(folder: Path) -> Path:
@@ -54,6 +59,14 @@ def config_of(videos: Path, out: Path, model: dict[str, Any], **loop: Any) -> Vi
 def run(config: VideoTrainConfig) -> TrainReport:
     """Trains as the command does."""
     return train_on_videos(config, clip_windows)
+
+
+def share_of_a_run(videos: str, out: str) -> dict[str, torch.Tensor]:
+    """Trains R-C3D as one of the workers of a process group; returns its weights as every worker has them."""
+    job = prepared(config_of(Path(videos), Path(out), RC3D, **UNEVEN), clip_windows)
+    Path(out).mkdir(exist_ok=True)
+    job.work(ProcessGroup(), torch.device("cpu"), lambda: False)
+    return dict(load(checkpoints(out)[UNEVEN["epochs"]]).weights) if torch.distributed.get_rank() == 0 else {}
 
 
 def killed(config: VideoTrainConfig, at_step: int) -> int:
