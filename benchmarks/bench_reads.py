@@ -6,7 +6,8 @@
 - opening a store of a million rows, until the first rows were read;
 - `clipmill export`, by format, beside copying the bytes of the shards.
 
-Times are of the process (all its threads), so that a busy machine changes little; each is the median of `--repeat` runs,
+Times are of the process (all its threads), so that a busy machine changes little; each is the median of `--repeat`
+runs,
 with the least and the greatest beside it. Files are in the page cache.
 """
 
