@@ -59,24 +59,13 @@ PACKAGES = [
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 
 RUNTIME = [
-    # Records, configs, tables.
+    # What reads stores and evaluates: records, configs, tables.
     "numpy>=2.0,<3",
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
     # Defaults of type variables.
     "typing-extensions>=4.12",
-    # Decoding. decord2 is the maintained fork of decord, under its import name; decord 0.6.0, its last release, can be
-    # put in its place (docs/decoding.md), but not beside it: both would write the same folder.
-    "decord2==3.4.0",
-    "av>=13",
-    # One OpenCV and no second one beside it: both would write the same cv2 folder. contrib has optical flow; headless
-    # needs no display libraries.
-    "opencv-contrib-python-headless>=4.10",
-    "pillow>=10",
-    # Networks and training. safetensors: weights files of that form.
-    "torch>=2.6,<3",
-    "safetensors>=0.4.3,<1",
     # Storage. zarr 3 for sharded arrays.
     "zarr>=3.0.8,<4",
     # What zarr is made of, where its chunks are read without its event loop.
@@ -86,43 +75,58 @@ RUNTIME = [
     "h5py>=3.11",
     # MATLAB's .mat of version 5; scikit-learn needs it as well.
     "scipy>=1.11",
-    # Engines and evaluation. Beam's own range is narrow; the dask extra of Beam is dask and distributed.
-    "ray>=2.40,<3",
-    "apache-beam>=2.65,<3",
+    # The exact ranking is a graph of Dask's, in threads; those of matrix products are held to one by threadpoolctl.
     "dask>=2024.9",
-    "distributed>=2024.9",
-    # Approximate and binary search; its threads beside a matrix product's are held to one by threadpoolctl.
-    "faiss-cpu>=1.9,<2",
     "threadpoolctl>=3.5",
-    # Finding the worker processes of Beam's direct runner.
-    "psutil>=5.9",
     # Command line and reports.
     "typer>=0.12,<1",
     "jinja2>=3.1,<4",
+    "pillow>=10",
     # The report's t-SNE map, on one thread so that equal inputs give equal pages.
     "scikit-learn>=1.5",
 ]
 
-ONNX = [
-    # The extractor onnx: the one reads a model as data, the other runs it.
-    "onnx>=1.17,<2",
-    "onnxruntime>=1.20,<2",
-]
-
-OPENVINO = [
+EXTRAS = {
+    # Decoding and networks. decord2 is the maintained fork of decord, under its import name; decord 0.6.0, its last
+    # release, can be put in its place (docs/decoding.md), but not beside it: both would write the same folder.
+    # One OpenCV and no second one beside it: both would write the same cv2 folder. contrib has optical flow; headless
+    # needs no display libraries.
+    # safetensors: weights files of that form.
+    "extract": [
+        "torch>=2.6,<3",
+        "safetensors>=0.4.3,<1",
+        "decord2==3.4.0",
+        "av>=13",
+        "opencv-contrib-python-headless>=4.10",
+    ],
+    "train": ["torch>=2.6,<3", "safetensors>=0.4.3,<1"],
+    "ray": ["ray>=2.40,<3"],
+    # Beam's own range is narrow. psutil finds the worker processes of its direct runner.
+    "beam": ["apache-beam>=2.65,<3", "psutil>=5.9"],
+    # A cluster; in this process Dask itself is enough.
+    "dask": ["distributed>=2024.9"],
+    # Approximate and binary search.
+    "faiss": ["faiss-cpu>=1.9,<2"],
+    # The one reads a model as data, the other runs it.
+    "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
     # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
-    "openvino>=2025.0",
-]
-
-PROMETHEUS = [
+    "openvino": ["openvino>=2025.0"],
+    # Formats of export, and rows as a pandas frame.
+    "webdataset": ["webdataset>=0.2.100"],
+    "lance": ["pylance>=0.20"],
+    "pandas": ["pandas>=2"],
     # Metrics of a build; since 0.20 its server can be shut down.
-    "prometheus-client>=0.20",
-]
+    "prometheus": ["prometheus-client>=0.20"],
+    "tensorboard": ["tensorboard>=2.15"],
+    # The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``.
+    "s3": ["s3fs>=2024.9"],
+    "gcs": ["gcsfs>=2024.9"],
+    "azure": ["adlfs>=2024.7"],
+}
+"""Name of an extra -> what it brings; `clipmill.schemas.extras` names the one that a missing package belongs to."""
 
-# Formats of export, and rows as a pandas frame.
-WEBDATASET = ["webdataset>=0.2.100"]
-LANCE = ["pylance>=0.20"]
-PANDAS = ["pandas>=2"]
+TESTED = tuple(name for name in EXTRAS if name not in ("gcs", "azure"))
+"""Those whose packages constraints.txt pins, and the tests use."""
 
 DEVELOPMENT = [
     "hypothesis>=6.100",
@@ -141,13 +145,12 @@ DEVELOPMENT = [
     "flask>=3",
     "flask-cors>=4",
     "moto[s3]>=5",
-    "s3fs>=2024.9",
-    # Reads the event files of a training back.
-    "tensorboard>=2.15",
     # Runs the notebook of the examples.
     "ipykernel>=6",
     "nbclient>=0.8",
     "nbformat>=5.9",
+    # Which version of Python the code needs.
+    "vermin>=1.6",
 ]
 
 DOCUMENTATION = [
@@ -155,9 +158,6 @@ DOCUMENTATION = [
     "mkdocs-material>=9.5",
     "mkdocstrings[python]>=0.26",
 ]
-
-OBJECT_STORES = {"s3": ["s3fs>=2024.9"], "gcs": ["gcsfs>=2024.9"], "azure": ["adlfs>=2024.7"]}
-"""The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``."""
 
 for package in PACKAGES:
     folder = Path("src", *package.split("."))
@@ -176,9 +176,9 @@ with TemporaryDirectory() as build_folder:
         version=VERSION,
         description="An offline batch pipeline: videos in, stored features, trained models and retrieval tables out",
         license="Apache-2.0",
-        # Driver and workers of Ray and Beam must run one minor version of Python, and constraints.txt is resolved and
-        # tested for this one; the next one comes with its own tested pins.
-        python_requires=">=3.11,<3.12",
+        # constraints.txt is resolved for 3.11, and the tests run there. Nothing in the code stands in the way of the
+        # two after it (tests/test_packaging.py); driver and workers of Ray and Beam must run one and the same.
+        python_requires=">=3.11,<3.14",
         packages=PACKAGES,
         # src/ holds nothing but the import package: an editable install adds it to the path, and so the names of the
         # folders here stay out of it, and type checkers find the package.
@@ -186,16 +186,10 @@ with TemporaryDirectory() as build_folder:
         package_data={"": ["py.typed", "*.html"]},
         install_requires=RUNTIME,
         extras_require={
-            "dev": DEVELOPMENT + ONNX + OPENVINO + PROMETHEUS + WEBDATASET + LANCE + PANDAS,
+            **EXTRAS,
+            "all": sorted({requirement for found in EXTRAS.values() for requirement in found}),
+            "dev": sorted({*DEVELOPMENT, *(requirement for name in TESTED for requirement in EXTRAS[name])}),
             "docs": DOCUMENTATION,
-            "lance": LANCE,
-            "onnx": ONNX,
-            "openvino": OPENVINO,
-            "pandas": PANDAS,
-            "prometheus": PROMETHEUS,
-            "tensorboard": ["tensorboard>=2.15"],
-            "webdataset": WEBDATASET,
-            **OBJECT_STORES,
         },
         options={"build": {"build_base": build_folder}},
         entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},

@@ -8,7 +8,6 @@ import json
 from math import ceil
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 from PIL import Image
@@ -17,7 +16,7 @@ from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Preprocess
 
-OPENCV = {"bilinear": cv2.INTER_LINEAR, "bicubic": cv2.INTER_CUBIC, "nearest": cv2.INTER_NEAREST}
+OPENCV = {"bilinear": "INTER_LINEAR", "bicubic": "INTER_CUBIC", "nearest": "INTER_NEAREST"}
 PILLOW = {
     "bilinear_antialias": Image.Resampling.BILINEAR,
     "pillow_nearest": Image.Resampling.NEAREST,
@@ -128,6 +127,8 @@ def apply_geometry(frame: Pixels, preprocess: Preprocess) -> Pixels:
         VideoError: ``too_elongated``: resizing the short side makes the long side too long to hold.
     """
     if preprocess.colour == "grey":
+        import cv2
+
         frame = np.asarray(cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY), dtype=np.uint8)[:, :, np.newaxis]
     found = resized(frame, preprocess)
     if preprocess.crop is not None:
@@ -188,10 +189,15 @@ def _resize(
         remedy = "set preprocess: {resize: exact, size: [rows, columns]}, or leave the video out"
         raise VideoError("decode", "too_elongated", describe("frame", "size", expected, got, remedy))
     resized: npt.NDArray[Any]
-    if interpolation in OPENCV and factor is not None:
-        resized = np.asarray(cv2.resize(frame, None, fx=factor, fy=factor, interpolation=OPENCV[interpolation]))
-    elif interpolation in OPENCV:
-        resized = np.asarray(cv2.resize(frame, (columns, rows), interpolation=OPENCV[interpolation]))
+    if interpolation in OPENCV:
+        # Who lists recipes or reads rows has no OpenCV, and asks for shapes alone.
+        import cv2
+
+        method = getattr(cv2, OPENCV[interpolation])
+        if factor is not None:
+            resized = np.asarray(cv2.resize(frame, None, fx=factor, fy=factor, interpolation=method))
+        else:
+            resized = np.asarray(cv2.resize(frame, (columns, rows), interpolation=method))
     else:
         image = Image.fromarray(frame[:, :, 0] if frame.shape[2] == 1 else frame)
         resized = np.asarray(image.resize((columns, rows), PILLOW[interpolation]))

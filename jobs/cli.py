@@ -1,12 +1,13 @@
 """The command line. Every verb imports what it needs when it runs, so that ``clipmill status`` answers at once."""
 
 import logging
+import sys
 from typing import Annotated
 
 import typer
 
 from clipmill import __version__
-from clipmill.jobs.output import Outcome, run_verb
+from clipmill.jobs.output import Outcome, fail_without, run_verb
 from clipmill.jobs.weights.commands import weights_app
 from clipmill.schemas.errors import UsageError, describe
 
@@ -482,4 +483,8 @@ def doctor(
 
 def main() -> None:
     """Runs the command line."""
-    app(prog_name="clipmill")
+    try:
+        app(prog_name="clipmill")
+    except ModuleNotFoundError as error:
+        # Verbs import what they need before they run.
+        fail_without(error, "--json" in sys.argv)

@@ -3,18 +3,23 @@
 import platform
 import shutil
 from importlib.metadata import PackageNotFoundError, version
-from typing import Any
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Any
 
 from clipmill.jobs.output import Outcome
-from clipmill.pipelines.decode.selfcheck import check_decoders
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE
+from clipmill.schemas.extras import EXTRAS
+
+if TYPE_CHECKING:
+    from clipmill.pipelines.decode.selfcheck import Check
 
 LIBRARIES = (
     "clipmill torch numpy decord av opencv-contrib-python-headless pillow zarr pyarrow ray apache-beam dask "
     "distributed pydantic"
 ).split()
-NEEDED = frozenset("clipmill torch numpy av decord zarr pyarrow pydantic".split())
+NEEDED = frozenset("clipmill numpy zarr pyarrow pydantic".split())
+"""What every install has; all else comes with an extra (`clipmill.schemas.extras`)."""
 
 
 NETWORKS = ("squeezenet", "resnet50", "vgg16", "c3d", "i3d")
@@ -67,7 +72,8 @@ def run_doctor() -> Outcome:
     versions["decord"] = fork or versions["decord"]
     problems = ["decord: installed twice; pip uninstall -y decord decord2, then install clipmill again"] if both else []
     problems += [f"{name}: not installed; pip install clipmill again" for name in NEEDED if versions[name] is None]
-    checks = check_decoders()
+    missing = [name for name, libraries in EXTRAS.items() if not all(map(_is_there, libraries))]
+    checks = _checked_decoders() if "extract" not in missing else []
     problems += [f"{check.name}: {check.message}" for check in checks if not check.passed]
     data: dict[str, Any] = {
         "python": platform.python_version(),
@@ -76,11 +82,16 @@ def run_doctor() -> Outcome:
         "shared_memory_free_bytes": _free("/dev/shm"),
         "libraries": versions,
         "checks": [{"name": check.name, "passed": check.passed, "message": check.message} for check in checks],
+        "missing_extras": missing,
         "problems": problems,
     }
     lines = [f"python {data['python']}, {data['cores']} cores, devices: {', '.join(data['devices'])}"]
     lines += [f"  {name} {found or '(not installed)'}" for name, found in versions.items()]
     lines += [f"  {'ok  ' if check.passed else 'FAIL'} {check.name}: {check.message}" for check in checks]
+    if missing:
+        lines.append(f"  extras not installed: {', '.join(missing)} (pip install 'clipmill[{missing[0]}]' and so on)")
+    if "extract" in missing:
+        lines.append("  without extract nothing is decoded here, and the decoders are not checked")
     lines.append("no problem found" if not problems else f"{len(problems)} problems:\n  " + "\n  ".join(problems))
     return Outcome(data, "\n".join(lines), EXIT_FAILURE if problems else EXIT_COMPLETE)
 
@@ -92,7 +103,22 @@ def _version(name: str) -> str | None:
         return None
 
 
+def _is_there(library: str) -> bool:
+    try:
+        return find_spec(library) is not None
+    except ImportError:
+        return False
+
+
+def _checked_decoders() -> "list[Check]":
+    from clipmill.pipelines.decode.selfcheck import check_decoders
+
+    return check_decoders()
+
+
 def _devices() -> list[str]:
+    if not _is_there("torch"):
+        return ["cpu"]
     import torch
 
     return ["cpu", *(torch.cuda.get_device_name(index) for index in range(torch.cuda.device_count()))]

@@ -26,6 +26,7 @@ from clipmill.schemas.errors import (
     EngineError,
     RenamedKeyWarning,
 )
+from clipmill.schemas.extras import missing_extra
 from clipmill.schemas.secrets import MaskedStream
 
 OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning, AnnotationsWarning)
@@ -81,6 +82,8 @@ def run_verb(
         _fail(str(error), type(error).__name__, error.exit_code, as_json)
     except BrokenPipeError:
         os._exit(EXIT_FAILURE)
+    except ModuleNotFoundError as error:
+        fail_without(error, as_json)
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             traceback.print_exc()
@@ -92,6 +95,15 @@ def run_verb(
         _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
     _print_result(json.dumps(outcome.data, sort_keys=True) if as_json else outcome.text)
     sys.exit(outcome.exit_code)
+
+
+def fail_without(error: ModuleNotFoundError, as_json: bool) -> NoReturn:
+    """Ends with one line that names the extra to install where it brings the module; otherwise as a bug of ours."""
+    problem = missing_extra(error)
+    if problem is None:
+        traceback.print_exception(error)
+        _fail("this is a bug in clipmill; please report it with the lines above", "Bug", EXIT_FAILURE, as_json)
+    _fail(str(problem), type(problem).__name__, problem.exit_code, as_json)
 
 
 def mask_output() -> None:

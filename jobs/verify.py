@@ -8,7 +8,6 @@ import numpy as np
 from clipmill.jobs.output import Outcome
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.extraction import resolve_device
-from clipmill.pipelines.features.recompute import recompute
 from clipmill.pipelines.features.sources import is_planned, local_copy
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_FAILURE, UsageError, VideoError, describe
 from clipmill.schemas.recipe import Recipe
@@ -75,6 +74,8 @@ def run_verify(url: str, sample: float, seed: int) -> Outcome:
 
 
 def _check(video: Video, recipe: Recipe, stored: Rows, device: str, batch_windows: int | None) -> dict[str, Any]:
+    from clipmill.pipelines.features.recompute import recompute
+
     try:
         with local_copy(video.uri) as path:
             if not is_planned(video, path):

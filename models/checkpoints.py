@@ -13,9 +13,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
-
-import torch
+from typing import TYPE_CHECKING, Any
 
 from clipmill.models import registry
 from clipmill.models.base import ModelCard, Sizes
@@ -24,6 +22,9 @@ from clipmill.schemas.errors import ConfigError, StorageUnavailableError, UsageE
 from clipmill.schemas.features import FeatureSource
 from clipmill.schemas.inputs import InputRows
 from clipmill.schemas.model import validate
+
+if TYPE_CHECKING:
+    import torch
 
 FORMAT = "clipmill.checkpoint"
 FORMAT_VERSION = 2
@@ -156,6 +157,8 @@ def save(path: Path, trained: TrainedModel) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
+            import torch
+
             torch.save(data, file)
         os.replace(temporary, path)
     except OSError as error:
@@ -191,6 +194,8 @@ def load(path: Path) -> TrainedModel:
 
 def _read(path: Path) -> Any:
     try:
+        import torch
+
         return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise WeightsError(
@@ -254,7 +259,7 @@ def _source(plain: Mapping[str, Any]) -> FeatureSource:
     return FeatureSource(**{**plain, "passports": passports})
 
 
-def _load_weights(model: Any, weights: Mapping[str, torch.Tensor], thing: str) -> None:
+def _load_weights(model: Any, weights: Mapping[str, "torch.Tensor"], thing: str) -> None:
     wanted = {name: list(value.shape) for name, value in model.state_dict().items()}
     given = {name: list(value.shape) for name, value in weights.items()}
     if wanted != given:

@@ -5,16 +5,18 @@ queries = embed(trained, "query", {"image": InputRows(u)})       # u float32[Q, 
 """
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 
 from clipmill.models.base import Embeds, Side, Values
 from clipmill.models.checkpoints import TrainedModel
 from clipmill.schemas.arrays import Array
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import InputRows, Tokens, from_padded
+
+if TYPE_CHECKING:
+    import torch
 
 _ITEMS = 256
 """ours: items of one forward pass; h decoded samples each make it h times as many vectors."""
@@ -40,6 +42,8 @@ def embed(trained: TrainedModel, side: Side, inputs: Mapping[str, InputRows]) ->
     for name, rows in wanted.items():
         check_rows(rows, name, trained)
     model.eval()  # type: ignore[attr-defined]  # A model just built is in training mode, where some layers see the batch.
+    import torch
+
     device = next((value.device for value in model.state_dict().values()), torch.device("cpu"))  # type: ignore[attr-defined]
     lengths = {name: int(rows.lengths().max(initial=1)) for name, rows in wanted.items() if rows.offsets is not None}
     num_items = len(next(iter(wanted.values())))
@@ -84,8 +88,10 @@ def inputs_of(block: Mapping[str, Array], names: tuple[str, ...]) -> dict[str, I
     return found
 
 
-def values_of(rows: InputRows, length: int | None, device: torch.device) -> Values:
+def values_of(rows: InputRows, length: int | None, device: "torch.device") -> Values:
     """Returns rows on the device, filled up to `length`; None: to the longest item's."""
+    import torch
+
     if rows.offsets is None:
         return Values(torch.from_numpy(np.ascontiguousarray(rows.values)).to(device))
     values, mask = rows.padded(length)

@@ -16,6 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from clipmill.schemas.errors import ManifestError, describe
+from clipmill.schemas.extras import driver_of
 from clipmill.schemas.records import Segment
 from clipmill.stores.file_names import is_text
 from clipmill.stores.objects import storage_error
@@ -194,7 +195,7 @@ def file_system(url: str, thing: str = "videos") -> tuple[Any, str]:
         fs, path = fsspec.core.url_to_fs(url)
     except (ValueError, ImportError) as error:
         raise problem(
-            thing, url, "a path or a URL fsspec opens", str(error), "correct it or install its driver"
+            thing, url, "a path or a URL fsspec opens", str(error), f"correct it, or {driver_of(url)}"
         ) from None
     return fs, path.rstrip("/") or "/"
 

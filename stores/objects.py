@@ -16,6 +16,7 @@ import pyarrow as pa
 from fsspec.implementations.local import LocalFileSystem
 
 from clipmill.schemas.errors import ClipmillError, StorageUnavailableError, StoreError, describe
+from clipmill.schemas.extras import driver_of
 from clipmill.stores.storage_faults import RetriedCalls, Retries, fault_of
 
 TEMPORARY_SUFFIX = ".tmp"
@@ -87,7 +88,7 @@ class Objects:
                     url,
                     "a path or a URL fsspec can open",
                     _first_line(error),
-                    "install its driver or correct the URL",
+                    f"{driver_of(url)} or correct the URL",
                 )
             ) from None
         self._root = self._root.rstrip("/") or "/"

@@ -2,12 +2,16 @@
 
 import ast
 import re
+import subprocess
 import sys
 import tomllib
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from clipmill.schemas.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[1]
 ROOMS = ("extractors", "jobs", "models", "pipelines", "schemas", "stores")
@@ -21,6 +25,12 @@ def setup_constants() -> dict[str, Any]:
         for node in tree.body
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name)
     }
+
+
+def of_extras(*names: str) -> list[str]:
+    """Returns the requirements of the extras `names`, or of all."""
+    extras = setup_constants()["EXTRAS"]
+    return [requirement for name in names or extras for requirement in extras[name]]
 
 
 def pins() -> dict[str, str]:
@@ -80,7 +90,8 @@ def test_every_other_file_of_a_package_is_shipped() -> None:
 
 def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
     constants = setup_constants()
-    wanted = {requirement_name(item) for item in constants["RUNTIME"] + constants["DEVELOPMENT"] + constants["ONNX"]}
+    required = constants["RUNTIME"] + constants["DEVELOPMENT"] + of_extras(*constants["TESTED"])
+    wanted = {requirement_name(item) for item in required}
     pinned = pins()
     assert wanted <= set(pinned)
     assert not any("+" in version for version in pinned.values())
@@ -114,9 +125,51 @@ def test_what_the_packages_import_is_required_and_what_is_required_is_imported()
     libraries = imported - set(sys.stdlib_module_names) - {"clipmill"}
     wanted = {DISTRIBUTIONS.get(name, name) for name in libraries}
     constants = setup_constants()
-    extras = ("ONNX", "OPENVINO", "PROMETHEUS", "WEBDATASET", "LANCE", "PANDAS")
-    required = constants["RUNTIME"] + [item for name in extras for item in constants[name]]
+    # Drivers of fsspec are imported by it, and TensorBoard by torch.
+    required = constants["RUNTIME"] + of_extras(*set(constants["EXTRAS"]) - {"s3", "gcs", "azure", "tensorboard"})
     assert wanted == {requirement_name(item) for item in required}
+
+
+def test_an_extra_brings_what_the_errors_say_it_does() -> None:
+    for name, libraries in EXTRAS.items():
+        brought = {requirement_name(item) for item in of_extras(name)}
+        assert {DISTRIBUTIONS.get(library, library) for library in libraries} == brought, name
+
+
+NEXT_PYTHONS = ("3.12", "3.13")
+
+
+def test_nothing_stands_in_the_way_of_the_next_versions_of_python() -> None:
+    files = [path for room in (*ROOMS, "clipmill") for path in (ROOT / room).rglob("*.py")]
+    # Modules that 3.12 and 3.13 no longer have (PEP 594, and distutils, asyncore, asynchat, imp, smtpd).
+    removed = set(
+        "distutils asyncore asynchat imp smtpd aifc audioop cgi cgitb chunk crypt imghdr mailcap msilib nis nntplib "
+        "ossaudiodev pipes sndhdr spwd sunau telnetlib uu xdrlib lib2to3".split()
+    )
+    for path in files:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")  # an escape that 3.12 warns of
+            tree = ast.parse(path.read_text("utf-8"), str(path))
+        for node in ast.walk(tree):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert not removed & {name.partition(".")[0] for name in names}, path
+    done = subprocess.run(
+        [Path(sys.executable).with_name("vermin"), "--no-tips", "--violations", "--target=3.11-", *map(str, files)],
+        capture_output=True,
+        text=True,
+        timeout=280,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-2000:]
+    for version in NEXT_PYTHONS:
+        target = f"py{version.replace('.', '')}"
+        command = [sys.executable, "-m", "ruff", "check", "--quiet", "--isolated", "--select", "E9,F63,F7,F82"]
+        checked = subprocess.run([*command, "--target-version", target, "."], cwd=ROOT, timeout=280, check=False)
+        assert checked.returncode == 0, version
+    supported = re.search(r'python_requires=">=3\.11,<3\.(\d+)"', (ROOT / "setup.py").read_text())
+    assert supported is not None
+    assert int(supported.group(1)) == 14
 
 
 def test_there_is_one_opencv() -> None:

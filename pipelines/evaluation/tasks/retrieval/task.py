@@ -1,5 +1,6 @@
 """``task: retrieval``: image-to-video retrieval over stored features, by a trained model or by plain cosine."""
 
+import logging
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -24,13 +25,17 @@ from clipmill.pipelines.evaluation.tasks.retrieval.spaces import (
 from clipmill.schemas.config_evaluate import MIN_COVERAGE
 from clipmill.schemas.config_retrieval import RetrievalConfig
 from clipmill.schemas.errors import UsageError, describe
+from clipmill.schemas.extras import missing_extra
 from clipmill.schemas.inputs import Input, Vector
 from clipmill.stores import FeatureStore
 
 if TYPE_CHECKING:
     from clipmill.pipelines.datasets.items import Items
+    from clipmill.pipelines.evaluation.tasks.clip_views import ClipViews
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
+
+logger = logging.getLogger("clipmill.evaluate")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,8 +67,7 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
     shown = Shown()
     if found.clips is not None:
         spaces = [run.name for run in score.runs]
-        views = sources.clip_views() if sources.clip_views is not None else None
-        shown = shown_of_store(found.clips, spaces, spaces[-1], config.examples, config.seed, views)
+        shown = shown_of_store(found.clips, spaces, spaces[-1], config.examples, config.seed, _clip_views(sources))
         url = found.clips.items.store_url
         lineage = replace(
             lineage,
@@ -75,6 +79,18 @@ def report(evaluation: Evaluation[Retrieval], config: RetrievalConfig, sources: 
             ),
         )
     return retrieval_report(score, found.result, shown, lineage)
+
+
+def _clip_views(sources: Sources) -> "ClipViews | None":
+    """Returns who makes images of clips; None, with a warning, where no decoders are installed."""
+    try:
+        return sources.clip_views() if sources.clip_views is not None else None
+    except ModuleNotFoundError as error:
+        problem = missing_extra(error)
+        if problem is None:
+            raise
+        logger.warning("the page has no images of clips: %s", problem)
+        return None
 
 
 def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:

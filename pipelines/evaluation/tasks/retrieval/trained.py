@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from clipmill.models.checkpoints import TrainedModel, load
 from clipmill.models.embedding import embed, inputs_of
@@ -98,6 +97,8 @@ class ModelScore:
     path: str
 
     def __call__(self, queries: Block, gallery: Block) -> Scores:
+        import torch
+
         model, names = _double(self.path), ("query", "gallery")
         sides = [
             {
