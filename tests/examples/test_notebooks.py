@@ -23,7 +23,9 @@ def test_the_first_steps_run_and_say_what_they_promise(tmp_path: Path, monkeypat
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     notebook = nbformat.read(NOTEBOOKS[0], as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "clear the outputs before they are committed"
-    NotebookClient(notebook, timeout=280, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    # A machine at work may need more than the usual minute to start a kernel.
+    place = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=280, startup_timeout=280, resources=place).execute()
     said = printed(notebook)
     assert "annotated videos: 4, 3 of them with a file" in said
     assert "['squeezenet'] ['left', 'right', 'still']" in said
