@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from clipmill.jobs.report_clips import moving
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
-from clipmill.pipelines.reports.blocks import Chart
-from clipmill.pipelines.reports.page import write_page
+from clipmill.pipelines.reports.blocks import Block, Charts
+from clipmill.pipelines.reports.blocks_images import ContactSheet, Hit
+from clipmill.pipelines.reports.lineage import ClipPlace
+from clipmill.pipelines.reports.page import duration_text, write_page
 from clipmill.pipelines.reports.runs import render_build, render_training
 from clipmill.schemas.config import TrainConfig, dump_config
 from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
+from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 
 if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
@@ -22,6 +26,8 @@ if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds 
     from clipmill.pipelines.training.train import TrainReport
 
 REPORT = "report.html"
+SHEET_VIDEOS = 12
+"""ours: videos of the contact sheet, each of which is decoded once more."""
 MOST_DESCRIBED = 100_000
 """ours: the manifest of more videos is not read for the page's histograms alone."""
 
@@ -45,12 +51,16 @@ def write_build_report(report: "BuildReport") -> str:
     quarantine = [row for row in standing if (row["video_id"], row["video_fingerprint"]) in found]
     config = store.read_run_file(report.run_id, "config.yaml").decode()
     recipes_shown = [_recipe(recipe) for recipe in built]
-    html = render_build(report.as_json(), recipes_shown, quarantine, config, _described(videos))
+    html = render_build(report.as_json(), recipes_shown, quarantine, config, _described(report, videos))
     return store.write_run_file(report.run_id, REPORT, html)
 
 
-def _described(videos: Sequence[Video]) -> list[Chart]:
-    """Returns histograms of length, size and rate of the videos whose containers state them."""
+def _described(report: "BuildReport", videos: Sequence[Video]) -> list[Block]:
+    """Returns a contact sheet, where videos were worked on, and histograms of what containers state of all."""
+    described: list[Block] = []
+    usable = [video for video in videos if video.header is not None and video.header.duration_seconds]
+    if report.num_tasks_executed and (sheet := _contact_sheet(report.store, usable)):
+        described.append(sheet)
     headers = [video.header for video in videos if video.header is not None]
     columns: dict[str, tuple[str, list[float | None]]] = {
         "Length": ("seconds", [header.duration_seconds for header in headers]),
@@ -61,8 +71,29 @@ def _described(videos: Sequence[Video]) -> list[Chart]:
     for title, (unit, values) in columns.items():
         known = np.array([value for value in values if value is not None], np.float64)
         if len(known):
-            charts.append(histograms(title, unit, {"videos": known}, "share of the videos"))
-    return charts
+            charts.append(histograms(title, unit, {"videos": known}, "share of the videos", "As their containers say."))
+    return [*described, Charts(tuple(charts))] if charts else described
+
+
+def _contact_sheet(url: str, videos: Sequence[Video]) -> ContactSheet | None:
+    """Returns images of some videos on this machine, spread over all; None where there are none."""
+    local = [video for video in videos if "://" not in video.uri]
+    chosen = local[:: -(-len(local) // SHEET_VIDEOS)] if local else []
+    lengths = {video.id: video.header.duration_seconds or 0.0 for video in chosen if video.header is not None}
+    images = moving(FeatureStore(url), [ClipPlace(name, name, 0, 0.0, seconds) for name, seconds in lengths.items()])
+    hits = tuple(
+        Hit(
+            name=video.id,
+            lines=(video.id, duration_text(lengths[video.id])),
+            spoken=f"{video.id}, {duration_text(lengths[video.id])}",
+            text=f"{video.id}, {duration_text(lengths[video.id])}.",
+            detail=video.uri,
+            thumbnail=images[video.id],
+        )
+        for video in chosen
+        if video.id in images
+    )
+    return ContactSheet(f"{len(hits)} of {len(videos):,} videos", hits) if hits else None
 
 
 def _recipe(recipe: Recipe) -> dict[str, str]:

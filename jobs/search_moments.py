@@ -127,7 +127,14 @@ def _search(searched: _Searched, texts: Sequence[str], k: int) -> list[SearchedQ
         times = in_seconds(given.steps, given.video_ids, steps)
         found = [
             FoundClip(
-                f"{name}@{start:.2f}-{stop:.2f}", name, videos[name].uri, None, start, stop, round(float(own[place]), 7)
+                f"{name}@{start:.2f}-{stop:.2f}",
+                name,
+                videos[name].uri,
+                None,
+                start,
+                stop,
+                round(float(own[place]), 7),
+                durations[name],
             )
             for name, spans, own in zip(given.video_ids, times, score, strict=True)
             for place in distinct(spans, own)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from clipmill.pipelines.reports.blocks_images import ClipList, PointMap, QueryCards
+from clipmill.pipelines.reports.blocks_images import ClipList, ContactSheet, PointMap, QueryCards
 from clipmill.pipelines.reports.charts import look_of, swatch
 from clipmill.pipelines.reports.page import ImageSheets, render, score_text
 
@@ -293,6 +293,7 @@ Block = (
     | Steps
     | Counts
     | QueryCards
+    | ContactSheet
     | PointMap
     | ClipList
 )

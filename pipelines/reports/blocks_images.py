@@ -25,6 +25,7 @@ class Hit:
         text: sentences beside the enlarged image, and `detail` below them, such as a path.
         mark: ``correct``, ``incorrect``, or empty where nothing is judged.
         share: of the best score of the list, in [0, 1], as a bar; None: no bar.
+        span: where it lies within its video, start and stop in [0, 1], as a mark on a line; None: no line.
         anchor: id of its entry in a `ClipList`, or empty.
         is_own: it is what the query was taken from; marked by a star.
     """
@@ -36,6 +37,7 @@ class Hit:
     detail: str = ""
     mark: Literal["", "correct", "incorrect"] = ""
     share: float | None = None
+    span: tuple[float, float] | None = None
     thumbnail: Thumbnail | None = None
     anchor: str = ""
     is_own: bool = False
@@ -78,6 +80,15 @@ class QueryCards:
     cards: tuple[QueryCard, ...]
     size: Literal["small", "large"] = "small"
     note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ContactSheet:
+    """Videos at a glance: an image of each, in the order given."""
+
+    kind: ClassVar[str] = "sheet"
+    title: str
+    hits: tuple[Hit, ...]
 
 
 @dataclass(frozen=True, slots=True)

@@ -124,7 +124,7 @@ def render_build(
     recipes: Sequence[Mapping[str, str]],
     quarantine: Sequence[Mapping[str, Any]],
     config: str,
-    videos: Sequence[Chart] = (),
+    videos: Sequence[Block] = (),
 ) -> str:
     """Returns the page of a build.
 
@@ -133,7 +133,7 @@ def render_build(
         recipes: per feature of the build: ``name``, ``key``, ``network``, ``weights`` and ``fingerprint``, as text.
         quarantine: rows of the quarantine in force for the build's videos.
         config: the resolved config.
-        videos: what the videos are like, as histograms.
+        videos: what the videos are like.
     """
     quarantined = report["num_quarantined"]
     wanted = report["num_videos"] * len(recipes)
@@ -151,7 +151,7 @@ def render_build(
     speed = speed_of_light(report)
     sections = (
         Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
-        *((Section("videos", "Videos", (Charts(tuple(videos)),), "As their containers say."),) if videos else ()),
+        *((Section("videos", "Videos", tuple(videos)),) if videos else ()),
         Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
         Section("time", "Time", (stages_table(build_stages(report)), *_costs(report))),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),

@@ -12,7 +12,11 @@ from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 @dataclass(frozen=True, slots=True)
 class FoundClip:
-    """One clip of a list; greater scores are better."""
+    """One clip of a list; greater scores are better.
+
+    Attributes:
+        video_seconds: length of its video, where the clip is a moment to be marked in it.
+    """
 
     clip_id: str
     video_id: str
@@ -21,6 +25,7 @@ class FoundClip:
     start_seconds: float
     stop_seconds: float
     score: float
+    video_seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +131,21 @@ def _lists(page: SearchPage, query: SearchedQuery, anchors: Mapping[str, str]) -
 
 
 def _hit(page: SearchPage, space: str, rank: int, clip: FoundClip, best: float, anchor: str) -> Hit:
-    start, stop = clock_text(clip.start_seconds), clock_text(clip.stop_seconds)
+    start, stop, length = clock_text(clip.start_seconds), clock_text(clip.stop_seconds), clip.video_seconds
     label = f" Label {clip.label}." if clip.label else ""
+    whole, span = "", None
+    if length is not None and length > 0:
+        whole = f" of {clock_text(length)}"
+        first, last = (min(max(seconds / length, 0.0), 1.0) for seconds in (clip.start_seconds, clip.stop_seconds))
+        span = (first, last)
     return Hit(
         name=clip.video_id,
-        lines=(clip.video_id, f"{score_text(clip.score)} · {start}–{stop}"),
-        spoken=f"Rank {rank}, score {score_text(clip.score)}: {clip.video_id}, {start} to {stop}",
-        text=f"Rank {rank} in {space}: {clip.video_id}, {start} to {stop}.{label} Score {clip.score:.4f}.",
+        lines=(clip.video_id, f"{score_text(clip.score)} · {start}–{stop}{whole}"),
+        spoken=f"Rank {rank}, score {score_text(clip.score)}: {clip.video_id}, {start} to {stop}{whole}",
+        text=f"Rank {rank} in {space}: {clip.video_id}, {start} to {stop}{whole}.{label} Score {clip.score:.4f}.",
         detail=clip.uri,
         share=min(max(clip.score / best, 0.0), 1.0) if best > 0 else 0.0,
+        span=span,
         thumbnail=page.thumbnails.get(clip.clip_id),
         anchor=anchor,
     )

@@ -166,6 +166,7 @@ def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made
     page = (tmp_path / "found" / "report.html").read_text("utf-8")
     assert "a person starts to jump" in page
     assert "30 videos searched" in page
+    assert page.count('<span class="when"') == 2 * 5, "each moment is marked where it lies in its video"
     one = {**config, "videos": ["video03"], "queries": {"texts": ["a person starts to run"]}}
     path.write_text(yaml.safe_dump(one), "utf-8")
     moments = result("search", "--config", str(path))["queries"][0]["moments"]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
+from clipmill.pipelines.reports.blocks import Charts
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
 from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
 
@@ -149,7 +150,7 @@ def test_a_training_has_its_held_out_losses_beside_those_of_training() -> None:
 
 def test_a_build_says_what_its_videos_are_like() -> None:
     lengths = histograms("Length", "seconds", {"videos": np.array([1.0, 2.0, 2.0, 4.0])}, "share of the videos")
-    html = render_build(BUILD, RECIPES, [], "", [lengths])
+    html = render_build(BUILD, RECIPES, [], "", [Charts((lengths,))])
     assert 'id="videos"' in html
     assert "videos: 2 (50.0 %)" in html
     assert 'id="videos"' not in render_build(BUILD, RECIPES, [], "")
