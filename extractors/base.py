@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.flow_files import FlowFiles
+from clipmill.extractors.learner import Learner
 from clipmill.extractors.published_sample import PublishedSample
 from clipmill.extractors.weights import Layout
 from clipmill.schemas.model import Model
@@ -278,6 +279,29 @@ class FilesExtractor(Extractor, Protocol):
 
 
 @runtime_checkable
+class QueueingExtractor(Extractor, Protocol):
+    """An extractor on a device that works on its own: what it is given waits there while the next batch is made."""
+
+    @property
+    def queues(self) -> bool:
+        """Whether it does: not on a CPU, and not where its outputs depend on more than frames."""
+        ...
+
+    def submit(self, frames: npt.NDArray[np.uint8]) -> Callable[[], Outputs]:
+        """Begins what `forward` does; what it returns waits for the end and gives the outputs, or raises."""
+        ...
+
+
+@runtime_checkable
+class ReadyExtractor(Extractor, Protocol):
+    """An extractor whose network can be run by itself, for the ceiling of a machine."""
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on `frames` that are on the device and normalised."""
+        ...
+
+
+@runtime_checkable
 class SharingExtractor(Extractor, Protocol):
     """An extractor whose one pass gives several layers (`ExtractorCard.shared_layers`)."""
 
@@ -319,6 +343,7 @@ class Registration:
         layouts: returns the published layouts its weights files may have; None: it reads no weights files.
         sample: returns the published sample its weights can be checked with; None: nothing is published.
         join: writes several weights files into the one path, for a network that takes its parts in one file.
+        learner: returns how it is trained on videos; None: it is not.
     """
 
     card: ExtractorCard
@@ -326,6 +351,7 @@ class Registration:
     layouts: Callable[[], Sequence[Layout]] | None = None
     sample: Callable[[], PublishedSample] | None = None
     join: Callable[[Sequence[str], str], None] | None = None
+    learner: Callable[[], Learner] | None = None
 
 
 def options_of(card: ExtractorCard, recipe: Recipe) -> Any:

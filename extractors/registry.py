@@ -6,7 +6,8 @@ A folder has, by the names of its files:
 * ``build.py`` with ``build(recipe, device)``: imported when a worker builds the extractor;
 * ``layouts.py`` with ``layouts()``, where it reads weights files: their published layouts;
 * ``check.py`` with ``published_sample()``, where the authors published what their network gives on a sample;
-* ``join.py`` with ``join(files, path)``, where weights come in several files that a recipe takes as one.
+* ``join.py`` with ``join(files, path)``, where weights come in several files that a recipe takes as one;
+* ``learner.py`` with ``LEARNER``, where it can be trained on videos.
 
 One from outside the project is such a folder, or a `Registration` in any module, under the entry point group
 ``clipmill.extractors``.
@@ -22,6 +23,7 @@ from types import ModuleType
 from typing import Any
 
 from clipmill.extractors.base import Extractor, ExtractorCard, Registration, SharingExtractor, card_for
+from clipmill.extractors.learner import Learner
 from clipmill.extractors.precision import warn_if_slow
 from clipmill.extractors.runtime import check_device, check_runtime
 from clipmill.extractors.shared_pass import sharing_groups
@@ -88,7 +90,10 @@ def _of_folder(package: str) -> Registration:
     """Returns what the files of a folder offer; all but its card is imported when it is called."""
 
     def offered(file: str, name: str, *arguments: Any) -> Any:
-        return getattr(import_module(f"{package}.{file}"), name)(*arguments)
+        return attribute(file, name)(*arguments)
+
+    def attribute(file: str, name: str) -> Any:
+        return getattr(import_module(f"{package}.{file}"), name)
 
     def has(file: str) -> bool:
         return find_spec(f"{package}.{file}") is not None
@@ -101,6 +106,7 @@ def _of_folder(package: str) -> Registration:
         layouts=partial(offered, "layouts", "layouts") if has("layouts") else None,
         sample=partial(offered, "check", "published_sample") if has("check") else None,
         join=partial(offered, "join", "join") if has("join") else None,
+        learner=partial(attribute, "learner", "LEARNER") if has("learner") else None,
     )
 
 
@@ -134,6 +140,19 @@ def class_names(recipe: Recipe) -> tuple[str, ...]:
         return ()
     of_recipe = card(recipe.extractor).class_names
     return of_recipe(recipe) if of_recipe is not None else ()
+
+
+def learner(name: str) -> Learner:
+    """Returns how an extractor is trained on videos.
+
+    Raises:
+        UsageError: there is no such extractor, or it cannot be trained.
+    """
+    found = registration(name).learner
+    if found is None:
+        known = ", ".join(item for item in names() if registration(item).learner is not None)
+        raise UsageError(describe("model", "name", f"an extractor that can be trained ({known})", name, "choose one"))
+    return found()
 
 
 def groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:

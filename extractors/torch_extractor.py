@@ -90,6 +90,35 @@ class TorchExtractor:
         with torch.inference_mode():
             return _outputs(self._network(self.prepare(frames)), self._recipe)
 
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU, where `forward` is the one of this class."""
+        return self._device.type == "cuda" and type(self).forward is TorchExtractor.forward
+
+    def submit(self, frames: npt.NDArray[np.uint8]) -> Callable[[], Outputs]:
+        """Queues what `forward` does: frames go to the device, and rows come back, while the caller goes on."""
+        with torch.inference_mode():
+            values = _values(self._network(self.prepare(frames)), self._recipe)
+            rows = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
+            rows.copy_(values, non_blocking=True)
+        make_event: Any = torch.cuda.Event
+        done = make_event() if values.is_cuda else None
+        if done is not None:
+            done.record()
+
+        def outputs() -> Outputs:
+            if done is not None:
+                done.synchronize()
+            return {"values": rows.numpy()}
+
+        return outputs
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on `frames` that are prepared already."""
+        with torch.inference_mode():
+            inputs = self.prepare(frames)
+        return running(lambda: self._network(inputs), self._device)
+
     def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
         """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
         layers = frozenset(network_layer(recipe.layer) for recipe in recipes)
@@ -106,8 +135,7 @@ class TorchExtractor:
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
         values = values_of(frames, self._recipe.preprocess)
-        # torch shares memory only with arrays that may be written to.
-        tensor = torch.from_numpy(values if values.flags.writeable else values.copy()).to(self._device)
+        tensor = on_device(values, self._device)
         tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
         # Of float32 frames a copy: what was handed in stays as it is.
         return tensor.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift).to(self._dtype)
@@ -120,6 +148,18 @@ class TorchExtractor:
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
+
+
+def running(run: Callable[[], object], device: torch.device) -> Callable[[], None]:
+    """Returns what calls `run` without gradients and waits until the device is done."""
+
+    def whole() -> None:
+        with torch.inference_mode():
+            run()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+
+    return whole
 
 
 class LayerReader:
@@ -138,11 +178,20 @@ class LayerReader:
         return EachWindow(clip, self._recipe.dtype)
 
 
-def _outputs(found: Tensor, recipe: Recipe) -> Outputs:
+def on_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
+    """Returns an array on the device; on a GPU through pinned memory, without waiting until it is there."""
+    # torch shares memory only with arrays that may be written to.
+    tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
+
+
+def _values(found: Tensor, recipe: Recipe) -> Tensor:
     values = found.flatten(1).float()
-    if recipe.layer == PROBABILITIES:
-        values = values.softmax(dim=1)
-    return {"values": values.cpu().numpy()}
+    return values.softmax(dim=1) if recipe.layer == PROBABILITIES else values
+
+
+def _outputs(found: Tensor, recipe: Recipe) -> Outputs:
+    return {"values": _values(found, recipe).cpu().numpy()}
 
 
 def make_arithmetic_exact() -> None:
@@ -171,6 +220,20 @@ def affine(preprocess: Preprocess, num_axes: int) -> tuple[Tensor, Tensor]:
     mean_tensor, std_tensor = (torch.tensor(values, dtype=torch.float64) for values in (mean, std))
     scale = preprocess.scale / std_tensor
     return scale.float().reshape(shape), (-mean_tensor / std_tensor).float().reshape(shape)
+
+
+def network_input(frames: npt.NDArray[np.uint8], preprocess: Preprocess, scale_and_shift: Sequence[Tensor]) -> Tensor:
+    """Returns ``float32[..., C]`` of prepared frames ``uint8[..., C]``, channels in the order of the weights.
+
+    An extractor turns weights that expect BGR round; what is trained, and saved again, stays as it is.
+
+    Args:
+        scale_and_shift: of `affine`, channels second.
+    """
+    values = values_of(frames, preprocess)
+    scale, shift = (tensor.flatten() for tensor in scale_and_shift)
+    found = torch.from_numpy(np.ascontiguousarray(values)).to(scale.device).float() * scale + shift
+    return found.flip(-1) if preprocess.colour == "bgr" else found
 
 
 def reverse_input_channels(convolution: nn.Module) -> None:

@@ -470,11 +470,14 @@ def reproduce(
 
 
 @app.command()
-def doctor(as_json: AsJson = False) -> None:
+def doctor(
+    speed: bool = typer.Option(False, "--speed", help="Measure how fast its decoder and networks are by themselves."),
+    as_json: AsJson = False,
+) -> None:
     """Check this machine: libraries, devices, decoders, shared memory."""
-    from clipmill.jobs.doctor import run_doctor
+    from clipmill.jobs.doctor import run_doctor, run_speed
 
-    run_verb(run_doctor, as_json)
+    run_verb(run_speed if speed else run_doctor, as_json)
 
 
 def main() -> None:

@@ -17,6 +17,47 @@ LIBRARIES = (
 NEEDED = frozenset("clipmill torch numpy av decord zarr pyarrow pydantic".split())
 
 
+NETWORKS = ("squeezenet", "resnet50", "vgg16", "c3d", "i3d")
+"""Whose ceilings are measured, cheap ones first: each is a part of what most builds make."""
+SPEED_SECONDS = 3.0
+"""ours: for each network, beyond what it takes to load."""
+
+
+def run_speed() -> Outcome:
+    """Measures the ceilings of this machine: its decoder on a made video, and networks alone on ready inputs."""
+    from clipmill.extractors.resolve import resolve_recipe
+    from clipmill.pipelines.decode.selfcheck import MADE_VIDEO, made_video_rate
+    from clipmill.pipelines.features.bare_model import bare_rate
+    from clipmill.schemas.config import DecodeConfig, FeatureConfig
+    from clipmill.schemas.recipe import ClipRule
+
+    device = "cuda" if len(_devices()) > 1 else "cpu"
+    num_threads = num_cores()
+    rates: dict[str, float | None] = {}
+    for name in NETWORKS:
+        feature = FeatureConfig.model_validate({"weights": {"random": 0}})
+        rates[name] = bare_rate(
+            resolve_recipe(name, feature, ClipRule(), DecodeConfig()), device, num_threads, SPEED_SECONDS
+        )
+    decoder = made_video_rate()
+    data = {
+        "device": _devices()[-1],
+        "threads": num_threads,
+        "raw_decoder_frames_per_second": round(decoder, 1),
+        "bare_model_windows_per_second": {name: rate and round(rate, 3) for name, rate in rates.items()},
+    }
+    lines = [
+        f"ceilings of this machine ({data['device']}, {num_threads} threads)",
+        f"  raw decoder: {decoder:.0f} frames/s ({MADE_VIDEO})",
+    ]
+    for name, rate in rates.items():
+        shown = (
+            "not measured: a window takes longer than its share of the time" if not rate else f"{rate:.2f} windows/s"
+        )
+        lines.append(f"  bare {name}: {shown}")
+    return Outcome(data, "\n".join(lines), EXIT_COMPLETE)
+
+
 def run_doctor() -> Outcome:
     """Lists libraries and devices, and decodes a small video with both decoders; exit code 1 when a check fails."""
     versions = {name: _version(name) for name in LIBRARIES}

@@ -20,6 +20,7 @@ from clipmill.schemas.errors import (
     EXIT_COMPLETE,
     EXIT_FAILURE,
     EXIT_RETRYABLE,
+    AnnotationsWarning,
     ClipmillError,
     CopiesAcrossSplitWarning,
     EngineError,
@@ -27,7 +28,7 @@ from clipmill.schemas.errors import (
 )
 from clipmill.schemas.secrets import MaskedStream
 
-OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning)
+OWN_WARNINGS = (RenamedKeyWarning, SlowPrecisionWarning, CopiesAcrossSplitWarning, AnnotationsWarning)
 
 
 @dataclass(frozen=True, slots=True)

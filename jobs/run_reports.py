@@ -15,6 +15,7 @@ from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.page import duration_text, write_page
 from clipmill.pipelines.reports.runs import render_build, render_training
 from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores import FeatureStore
@@ -106,7 +107,7 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
     }
 
 
-def write_training_report(report: "TrainReport", config: TrainConfig) -> str:
+def write_training_report(report: "TrainReport", config: TrainConfig | VideoTrainConfig) -> str:
     """Writes ``report.html`` into the run's folder and returns where it is.
 
     Raises:

@@ -1,4 +1,4 @@
-"""``clipmill train``: train a model on stored features."""
+"""``clipmill train``: train a model on stored features, or an extractor's network on videos."""
 
 import json
 import sys
@@ -6,21 +6,32 @@ import time
 from collections.abc import Sequence
 from typing import TextIO
 
-from clipmill.jobs.configs import read_config, tell_config
+from clipmill.jobs.configs import read_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
 from clipmill.jobs.run_reports import write_training_report
 from clipmill.pipelines.features.run_progress import duration
+from clipmill.pipelines.features.windows import clip_windows
 from clipmill.pipelines.training.train import TrainReport, resolve, train
+from clipmill.pipelines.training.videos import train as videos
 from clipmill.pipelines.training.worker import EpochDone
-from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.config import TrainConfig, parse_mapping
+from clipmill.schemas.config_videos import VideoTrainConfig
 
 
 def run_train(path: str, overrides: Sequence[str]) -> Outcome:
     """Trains as the config at `path` says, going on from the newest checkpoint where there is one."""
-    config = resolve(read_config(TrainConfig, path, overrides))
-    tell_config(config)
-    report = train(config, [EpochProgress(sys.stderr)])
-    page = write_training_report(report, config)
+    progress = EpochProgress(sys.stderr)
+    data = parse_mapping(read_text_of(path), overrides, path).get("data")
+    if isinstance(data, dict) and "videos" in data:
+        of_videos = videos.resolve(read_config(VideoTrainConfig, path, overrides))
+        tell_config(of_videos)
+        report = videos.train_on_videos(of_videos, clip_windows, [progress])
+        page = write_training_report(report, of_videos)
+    else:
+        config = resolve(read_config(TrainConfig, path, overrides))
+        tell_config(config)
+        report = train(config, [progress])
+        page = write_training_report(report, config)
     return Outcome(report.to_plain() | {"report": page}, f"{_text(report)}\n  report: {page}")
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any, Literal, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
 from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
@@ -171,6 +171,8 @@ class EngineConfig(Model):
         name: of a registered engine.
         device: ``auto`` picks a GPU where there is one.
         threads: compute threads of one worker; 0: all cores, divided by `num_workers`.
+        decoders: videos that one worker decodes at a time, each in a process of its own; ``auto``: as many as it has
+            threads. No row depends on it.
         task_seconds: size of a task: estimated seconds of work.
         commit_seconds: a task that takes longer is committed in parts of about so many measured seconds (ours: what a
             kill may cost); a single video is committed whole.
@@ -185,6 +187,7 @@ class EngineConfig(Model):
     name: str = "local"
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     threads: int = Field(default=0, ge=0)
+    decoders: Literal["auto"] | Annotated[int, Field(ge=1)] = "auto"
     task_seconds: float = Field(default=300.0, gt=0)
     commit_seconds: float = Field(default=300.0, gt=0)
     forward_deadline_seconds: float = Field(default=600.0, gt=0)

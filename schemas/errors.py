@@ -106,6 +106,10 @@ class RenamedKeyWarning(FutureWarning):
     """A config uses a key or a value by the name it had before; read for one release."""
 
 
+class AnnotationsWarning(UserWarning):
+    """Annotations that are trained on were cut or left out, or are doubtful."""
+
+
 class CopiesAcrossSplitWarning(UserWarning):
     """A manifest's column `split` has copies of one video, under several ids, in different parts."""
 

@@ -76,6 +76,7 @@ class WorkerSpec:
     Attributes:
         device: ``cpu``, ``cuda`` or ``cuda:1``; ``auto`` is resolved on the worker.
         num_threads: compute threads of the forward pass: part of what decides the last bit, so part of the spec.
+        num_decoders: videos that a worker decodes at a time. No row depends on it.
         batch_windows: windows in one forward pass, short ones being filled up; None: by the extractor's own hint. It
             decides the last bit too.
         decode_deadline_seconds: longest wait for a video's decoder beyond `deadline_factor` times its duration.
@@ -103,6 +104,7 @@ class WorkerSpec:
     run_id: str
     device: str = "auto"
     num_threads: int = 2
+    num_decoders: int = 1
     batch_windows: int | None = None
     decode_deadline_seconds: float = 60.0
     deadline_factor: float = 4.0

@@ -45,6 +45,11 @@ class C3DExtractor(TorchExtractor):
         super().__init__(network, recipe, device, network.conv1a, single_frames=False, mean=mean)
         self._projection = projection
 
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU, where no rows are projected afterwards."""
+        return self._device.type == "cuda" and self._projection is None
+
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, 16, H, W, 3]``."""
         outputs = super().forward(frames)

@@ -156,6 +156,16 @@ def _check(recipe: Recipe) -> None:
     if preprocess.crops is not None and preprocess.mean_cube is not None:
         got = f"{preprocess.crops} and a mean_cube, which is cut at one"
         raise UsageError(describe(where, "crops", "none beside a mean volume", got, "leave one of them out"))
+    options: C3DOptions = options_of(CARD, recipe)
+    if options.classes and recipe.layer in ("logits", "probabilities") and len(options.classes) != recipe.dim:
+        where, got = f"features.{recipe.name}.options", f"{len(options.classes)} names"
+        remedy = "name each class of the file, in its order"
+        raise UsageError(describe(where, "classes", f"the {recipe.dim} classes of the weights", got, remedy))
+
+
+def _class_names(recipe: Recipe) -> tuple[str, ...]:
+    options: C3DOptions = options_of(CARD, recipe)
+    return options.classes
 
 
 CARD = ExtractorCard(
@@ -179,6 +189,7 @@ CARD = ExtractorCard(
     batch_windows=4,
     resolve_files=_resolve_files,
     check=_check,
+    class_names=_class_names,
     pixel_options=PIXEL_OPTIONS,
     shared_layers=("pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
     runtimes=RUNTIMES,

@@ -25,6 +25,10 @@ def _keys(
 _NAMES = [name for name, *_ in CONVOLUTIONS]
 _LINEAR = {name: name for name, *_ in LINEARS}
 _SHORT = {name: name.removesuffix("a") if name in ("conv1a", "conv2a") else name for name in _NAMES}
+PORT_NAMES = {
+    f"{name}.{kind}": f"{port}.{kind}" for name, port in (_SHORT | _LINEAR).items() for kind in ("weight", "bias")
+}
+"""Our keys to those of the PyTorch port, whose trained files have any number of classes."""
 _INDEXED = dict(zip(_NAMES, (f"features.{index}" for index in (0, 3, 6, 8, 11, 13, 16, 18)), strict=True))
 
 

@@ -23,6 +23,7 @@ class C3DOptions(Model):
             the recipe has the SHA-256 of its bytes.
         pca_orientation: whether its principal directions are ``columns`` or ``rows`` of U; ``clipmill orient`` tells.
         pca_dim: how many of them; None: 500, as published.
+        classes: names of the classes of the last layer, in its order, where the weights were trained on one's own.
     """
 
     pool5: Literal["caffe", "port"] | None = None
@@ -30,6 +31,7 @@ class C3DOptions(Model):
     pca: str | None = Field(default=None, min_length=1)
     pca_orientation: Literal["columns", "rows"] | None = None
     pca_dim: int | None = Field(default=None, ge=1, le=4096)
+    classes: tuple[str, ...] = ()
 
     @model_validator(mode="after")
     def _of_pca(self) -> "C3DOptions":

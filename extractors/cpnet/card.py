@@ -81,8 +81,14 @@ def _variant(options: CPNetOptions) -> ExtractorCard:
         batch_windows=2,
         variant=_variant,
         check=_check,
+        class_names=_class_names,
         pixel_options=PIXEL_OPTIONS,
     )
+
+
+def _class_names(recipe: Recipe) -> tuple[str, ...]:
+    options: CPNetOptions = options_of(CARD, recipe)
+    return options.classes
 
 
 def _check(recipe: Recipe) -> None:
@@ -99,6 +105,10 @@ def _check(recipe: Recipe) -> None:
                 expected = "what the weights file has" if published is None else f"the file's {list(published)}"
                 got = str(list(given) if isinstance(given, tuple) else given)
                 raise UsageError(describe(f"{where}.options", key, expected, got, "leave it out"))
+    if options.classes and recipe.layer in ("logits", "probabilities") and len(options.classes) != recipe.dim:
+        got, remedy = f"{len(options.classes)} names", "name each class of the file, in its order"
+        expected = f"the {recipe.dim} classes of the weights"
+        raise UsageError(describe(f"{where}.options", "classes", expected, got, remedy))
     if recipe.preprocess.crop is None:
         return
     num_others = fewest_points(options, *recipe.preprocess.crop) * ((recipe.sampling.frames or 1) - 1)

@@ -22,6 +22,7 @@ class CPNetOptions(Model):
         chunk_queries: rows of the score matrix held at a time; None: as many as 64 MiB hold. It bounds memory and
             changes no number.
         fold_batch_norm: fold batch norm into the convolutions: faster, the same up to rounding.
+        classes: names of the classes of the last layer, in its order, where the weights were trained on one's own.
         batch_norm_epsilon: in place of TensorFlow's 1e-3.
     """
 
@@ -33,6 +34,7 @@ class CPNetOptions(Model):
     mlp_divisors: tuple[int, ...] | None = None
     chunk_queries: int | None = Field(default=None, ge=1)
     fold_batch_norm: bool = True
+    classes: tuple[str, ...] = ()
     batch_norm_epsilon: float | None = Field(default=None, gt=0, le=0.1)
 
     @model_validator(mode="after")

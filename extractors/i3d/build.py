@@ -1,6 +1,7 @@
 """I3D as an extractor: windows of frames to rows, for either stream or both."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from copy import copy
 from functools import partial
 
 import numpy as np
@@ -8,7 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
+from clipmill.extractors.base import EachWindow, Extractor, Outputs, Reducer, options_of
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.flow_files import FlowFiles, ImageFlows, values_of_levels
@@ -21,9 +22,12 @@ from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
 from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.shared_pass import LastPass
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
+    on_device,
+    running,
     seeded,
     set_batch_norm_epsilon,
     torch_dtype,
@@ -73,6 +77,7 @@ class I3DExtractor:
             self._networks[name] = placed.eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._compiled: dict[str, CompiledNetwork] = {}
+        self._shared_features: LastPass[Tensor] | None = None
         self.runtime_use: RuntimeUse | None = None
         if recipe.runtime is not None:
             self._compile(recipe)
@@ -83,6 +88,27 @@ class I3DExtractor:
         elif options.flow is not None:
             flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
+
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the networks alone, to their end, on windows whose flow is computed already."""
+        inputs = {name: self._rgb(frames) if name == "rgb" else self._flow(frames, None) for name in self._networks}
+        return running(lambda: [self._network_of(name, inputs[name], None) for name in inputs], self._device)
+
+    def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
+        """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
+        [(name, network)] = self._networks.items()
+
+        def run(frames: npt.NDArray[np.uint8]) -> Tensor:
+            with torch.inference_mode():
+                return network.features(self._rgb(frames).to(self._dtype))
+
+        shared = LastPass(run)
+        found: list[Extractor] = []
+        for recipe in recipes:
+            reader = copy(self)
+            reader._recipe, reader._shared_features = recipe, shared
+            found.append(reader)
+        return found
 
     def _compile(self, recipe: Recipe) -> None:
         """Has the recipe's runtime take the place of both streams' convolutions."""
@@ -170,8 +196,12 @@ class I3DExtractor:
 
         Or the map of ``options.maps``, ``[N, C, T', H', W']``.
         """
+        if self._shared_features is not None:
+            return self._read(name, self._shared_features(frames))
+        return self._network_of(name, self._rgb(frames) if name == "rgb" else self._flow(frames, sources), num_frames)
+
+    def _network_of(self, name: str, inputs: Tensor, num_frames: int | None) -> Tensor:
         network = self._networks[name]
-        inputs = self._rgb(frames) if name == "rgb" else self._flow(frames, sources)
         if name in self._compiled:
             maps = self._compiled[name](inputs)
             features = maps if self._options.maps is not None else pooled_steps(maps)
@@ -179,21 +209,23 @@ class I3DExtractor:
             return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
         else:
             features = network.features(inputs.to(self._dtype), num_frames)
-        wanted = network.logits(features) if self._of_classes else features
-        result: Tensor = wanted.float()
-        return result
+        return self._read(name, features)
+
+    def _read(self, name: str, features: Tensor) -> Tensor:
+        result: Tensor = self._networks[name].logits(features) if self._of_classes else features
+        return result.float()
 
     def _rgb(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         if self._options.flow is not None:
             # The last frame is there for its flow only, so that both streams have one length.
             frames = frames[:, :-1, *self._crop(frames.shape[2], frames.shape[3])]
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         return tensor.permute(0, 4, 1, 2, 3).to(torch.float32, copy=True).mul_(self._scale).add_(self._shift)
 
     def _flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> Tensor:
         values = self._computed_flow(frames) if self._images is None else self._stored_flow(frames, sources)
-        tensor = torch.from_numpy(values).to(self._device, non_blocking=True).transpose(1, 2)
+        tensor = on_device(values, self._device).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
     def _stored_flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> npt.NDArray[np.float32]:

@@ -180,6 +180,10 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         video_files=_video_files if options.flow is not None and options.flow.method == "images" else None,
         # A flow is of whole frames in whole grey levels, and a mirrored one is no mean's part.
         pixel_options=PIXEL_OPTIONS if options.stream == "rgb" else frozenset(),
+        # Of one stream: flow depends on more than the frames, and steps on where in their clip they lie.
+        shared_layers=("features", "logits", "probabilities")
+        if options.stream == "rgb" and options.maps is None and not options.steps
+        else (),
         # Steps over a whole clip are padded as the clip is, which no compiled part knows.
         runtimes=frozenset() if options.steps else RUNTIMES,
     )

@@ -15,7 +15,7 @@ from clipmill.extractors.base import Extractor, Outputs, Reducer, card_for, opti
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
-from clipmill.extractors.rc3d.layouts import layout_name, layouts
+from clipmill.extractors.rc3d.layouts import layout_name, layouts, trained_layout_name
 from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, Slab, first_slab, run_trunk
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
@@ -23,7 +23,15 @@ from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, Propos
 from clipmill.extractors.rc3d.segments import decode, nms, propose
 from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.shared_pass import LastPass
-from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, seeded, torch_dtype
+from clipmill.extractors.torch_extractor import (
+    affine,
+    empty,
+    on_device,
+    reverse_input_channels,
+    running,
+    seeded,
+    torch_dtype,
+)
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -40,12 +48,12 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     if recipe.weights.file is not None:
         network = empty(lambda: RC3D(release, options.pooled))
         unused = card_for(CARD, options).layer(recipe.layer).unused
-        load_network(network, recipe.weights.file, layouts(), unused, layout_name(release))
+        name = recipe.weights.layout or layout_name(release)
+        if name == trained_layout_name(release):
+            network.offsets_normalised = True
+        load_network(network, recipe.weights.file, layouts(), unused, name)
     else:
-        network = seeded(recipe.weights.seed or 0, lambda: RC3D(release, options.pooled))
-        network.initialise_heads(torch.Generator().manual_seed(recipe.weights.seed or 0))
-        with torch.no_grad():
-            cast(Tensor, network.first_conv.weight).mul_(RANDOM_INPUT_SCALE)
+        network = random_network(release, options.pooled, recipe.weights.seed or 0)
     return RC3DExtractor(network, recipe, device, options)
 
 
@@ -60,6 +68,15 @@ class _Found:
     offsets: Floats
     fc6: Tensor
     last: Tensor
+
+
+def random_network(release: Release, pooled: tuple[int, int, int] | None, seed: int) -> RC3D:
+    """Returns the network with weights that are a function of `seed`."""
+    network = seeded(seed, lambda: RC3D(release, pooled))
+    network.initialise_heads(torch.Generator().manual_seed(seed))
+    with torch.no_grad():
+        cast(Tensor, network.first_conv.weight).mul_(RANDOM_INPUT_SCALE)
+    return network
 
 
 class RC3DExtractor:
@@ -122,10 +139,15 @@ class RC3DExtractor:
 
     def _run(self, frames: npt.NDArray[np.uint8]) -> list[_Found]:
         with torch.inference_mode():
-            return [self._buffer(buffer) for buffer in frames]
+            return [self._buffer(self._prepare(buffer)) for buffer in frames]
 
-    def _buffer(self, frames: npt.NDArray[np.uint8]) -> _Found:
-        maps = self._trunk(self._prepare(frames))
+    def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
+        """Returns what runs the network alone, to its end, on buffers that are prepared already."""
+        buffers = [self._prepare(buffer) for buffer in frames]
+        return running(lambda: [self._buffer(buffer) for buffer in buffers], self._device)
+
+    def _buffer(self, inputs: Tensor) -> _Found:
+        maps = self._trunk(inputs)
         scores, offsets = self._network.propose(maps)
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),
@@ -138,7 +160,7 @@ class RC3DExtractor:
         class_scores, class_offsets = self._network.classify(last)
         probabilities = _array(class_scores.float().softmax(dim=1))
         moves = _array(self._network.real_offsets(class_offsets))
-        return _Found(len(frames), segments, confidence, probabilities, moves, fc6, last)
+        return _Found(inputs.shape[2], segments, confidence, probabilities, moves, fc6, last)
 
     def _of_layer(self, found: _Found) -> dict[str, npt.NDArray[Any]]:
         """Returns what the recipe reads of a pass over one buffer."""
@@ -157,7 +179,7 @@ class RC3DExtractor:
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         values = values_of(frames, self._recipe.preprocess)
-        tensor = torch.from_numpy(np.ascontiguousarray(values)).to(self._device, non_blocking=True)
+        tensor = on_device(np.ascontiguousarray(values), self._device)
         tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
         return tensor.mul_(self._scale).add_(self._shift).to(self._dtype)
 

@@ -48,7 +48,7 @@ def _weights(release: Release) -> WeightsCard:
     source, licence = SOURCES[release.name.split("-")[0]]
     return WeightsCard(
         name=release.name,
-        layouts=("rc3d_" + release.name.replace("-", "_"),),
+        layouts=(layout := "rc3d_" + release.name.replace("-", "_"), f"{layout}_trained"),
         source=source,
         licence=licence,
         preprocess=PREPROCESS,

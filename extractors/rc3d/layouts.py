@@ -27,6 +27,8 @@ _RESNET = {
     "base.layer3": "RCNN_base.6",
     "top": "RCNN_top.0",
 }
+_OPEN = ("rpn_cls_score.", "rpn_twin_pred.", "cls_score.", "twin_pred.")
+"""Our layers whose outputs are classes or anchors."""
 _CAFFE = {"rpn_conv1": "rpn_conv/3x3", "rpn_conv2": "rpn_conv/3x3_2"}
 
 
@@ -54,7 +56,30 @@ def layout_name(release: Release) -> str:
     return "rc3d_" + release.name.replace("-", "_")
 
 
+def trained_layout_name(release: Release) -> str:
+    """Returns the name of the layout of what is trained here, such as ``rc3d_pytorch_thumos14_trained``."""
+    return f"{layout_name(release)}_trained"
+
+
+def _trained_keys(release: Release) -> Mapping[str, tuple[str, Shape]]:
+    """Returns the network's own names, with any number of classes and anchors."""
+    with torch.device("meta"):
+        state = RC3D(release).state_dict()
+    return {
+        key: (key, (None, *value.shape[1:]) if key.startswith(_OPEN) else tuple(value.shape))
+        for key, value in state.items()
+        if not key.endswith(COUNTER)
+    }
+
+
 @cache
 def layouts() -> tuple[Layout, ...]:
-    """Returns the layout of every release's weights."""
-    return tuple(Layout(layout_name(release), release.name, _keys(release)) for release in RELEASES.values())
+    """Returns the layouts of every release's weights, and of what is trained from it here.
+
+    The latter give normalised offsets, whatever the release's do.
+    """
+    published = [Layout(layout_name(release), release.name, _keys(release)) for release in RELEASES.values()]
+    trained = [
+        Layout(trained_layout_name(release), release.name, _trained_keys(release)) for release in RELEASES.values()
+    ]
+    return (*published, *trained)

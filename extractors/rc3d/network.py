@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, OFFSET_STD, TRUNK, Release
 from clipmill.extractors.rc3d.resnet import TRUNK_STAGES, WIDTHS, Stage, Trunk, head_features, widened
+from clipmill.schemas.errors import WeightsError, describe
 
 TRUNK_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
 POOL_AFTER: dict[str, tuple[int, int, int]] = {
@@ -131,6 +132,16 @@ class RC3D(nn.Module):
         self.twin_pred.weight.mul_(factor[:, None])
         self.twin_pred.bias.mul_(factor)
         self.offsets_normalised = normalised
+
+    def resize_classes(self, num_classes: int) -> None:
+        """Refuses weights of another number of classes or anchors than the network has.
+
+        Raises:
+            WeightsError: always.
+        """
+        expected = f"{self.release.num_classes} classes with the background and {len(self.release.scales)} scales"
+        remedy = "write the options classes and scales that feature.yaml of the run has"
+        raise WeightsError(describe("weights", "R-C3D", expected, f"a layer of {num_classes} outputs", remedy))
 
     @torch.no_grad()
     def initialise_heads(self, generator: torch.Generator) -> None:

@@ -1,5 +1,6 @@
 """Switches of R-C3D."""
 
+from dataclasses import replace
 from math import prod
 from typing import Literal
 
@@ -25,6 +26,9 @@ class RC3DOptions(Model):
         merge_nms: overlap above which a worse proposal counts as a double of a better one when windows are joined;
             None: the release's test NMS, and a video of one window is left as the proposal layer gave it.
         score_threshold, nms, nms_video, max_detections: of layer detections only, in place of the release's.
+        classes: names of the classes, the background left out, of weights that were trained on one's own; in place of
+            the release's.
+        scales: lengths of the anchors in units of 8 sampled frames, in place of the release's; the weights' own.
         nms_equal: suppress also at an overlap equal to the threshold, as the PyTorch release does on a CPU.
     """
 
@@ -39,12 +43,18 @@ class RC3DOptions(Model):
     nms: float | None = Field(default=None, gt=0, le=1)
     nms_video: float | None = Field(default=None, gt=0, le=1)
     max_detections: int | None = Field(default=None, ge=1)
+    classes: tuple[str, ...] = ()
+    scales: tuple[float, ...] = ()
     nms_equal: bool = False
 
     @property
     def release(self) -> Release:
-        """The release that `form` names."""
-        return RELEASES[self.form]
+        """The release that `form` names, with `classes` and `scales` where they are given."""
+        release = RELEASES[self.form]
+        if self.classes:
+            names = ("background", *self.classes)
+            release = replace(release, num_classes=len(names), class_names=names)
+        return replace(release, scales=self.scales) if self.scales else release
 
     @model_validator(mode="after")
     def _fits(self) -> "RC3DOptions":
@@ -53,6 +63,8 @@ class RC3DOptions(Model):
         # fc6 takes 16 cells; the last stage of a ResNet any number.
         if self.pooled is not None and self.release.resnet is None and prod(self.pooled) != 16:
             raise ValueError("pooled: expected three sizes with 16 cells in all, such as [1, 4, 4] or [4, 2, 2]")
+        if any(scale <= 0 for scale in self.scales):
+            raise ValueError("scales: expected positive lengths, in units of 8 sampled frames")
         if self.pool < self.top:
             raise ValueError(f"pool: expected at least top ({self.top}), got {self.pool}; raise pool")
         return self

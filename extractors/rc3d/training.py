@@ -5,13 +5,13 @@ rate 1e-4, one buffer per step. The network must give normalised offsets (`RC3D.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor
 
+from clipmill.extractors.learner import Annotated
 from clipmill.extractors.rc3d.network import RC3D
 from clipmill.extractors.rc3d.releases import OFFSET_STD, Release
 from clipmill.extractors.rc3d.segments import anchors, encode, overlaps, propose
@@ -28,22 +28,9 @@ RPN_SIGMA, HEAD_SIGMA = 3.0, 1.0
 IGNORED = -1
 
 
-@dataclass(frozen=True, slots=True)
-class BufferTruth:
-    """The annotations of one buffer.
-
-    Attributes:
-        segments: ``float64[m, 2]`` in sampled frames of the buffer.
-        classes: ``int64[m]``, never 0 (background).
-    """
-
-    segments: Floats
-    classes: Ints
-
-
 def truth_of_buffer(
     annotations: Sequence[tuple[float, float, int]], start_seconds: float, release: Release, fps: float = 25.0
-) -> BufferTruth | None:
+) -> Annotated | None:
     """Returns the annotations a training buffer keeps, or None where it keeps none and is no training buffer.
 
     One is kept if the release's share of it lies in the buffer and it lasts at least 3 source frames; it is then cut to
@@ -65,11 +52,11 @@ def truth_of_buffer(
         classes.append(index)
     if not kept:
         return None
-    return BufferTruth(np.array(kept, dtype=np.float64), np.array(classes, dtype=np.int64))
+    return Annotated(np.array(kept, dtype=np.float64), np.array(classes, dtype=np.int64))
 
 
 def anchor_targets(
-    scales: Sequence[float], buffer_frames: int, truth: BufferTruth, generator: np.random.Generator
+    scales: Sequence[float], buffer_frames: int, truth: Annotated, generator: np.random.Generator
 ) -> tuple[Ints, Floats]:
     """Returns labels ``[K]`` (1 foreground, 0 background, -1 ignored) and offset targets ``[K, 2]`` of the anchors.
 
@@ -104,7 +91,7 @@ def _thin(labels: Ints, label: int, most: int, generator: np.random.Generator) -
 
 
 def region_targets(
-    proposals: Floats, truth: BufferTruth, release: Release, generator: np.random.Generator
+    proposals: Floats, truth: Annotated, release: Release, generator: np.random.Generator
 ) -> tuple[Floats, Ints, Floats]:
     """Returns the sampled regions ``[n, 2]``, their classes ``[n]`` and normalised offset targets ``[n, 2]``.
 
@@ -164,7 +151,7 @@ def head_losses(scores: Tensor, offsets: Tensor, classes: Tensor, targets: Tenso
     return functional.cross_entropy(scores, classes), offset_loss
 
 
-def losses(network: RC3D, clip: Tensor, truth: BufferTruth, generator: np.random.Generator) -> dict[str, Tensor]:
+def losses(network: RC3D, clip: Tensor, truth: Annotated, generator: np.random.Generator) -> dict[str, Tensor]:
     """Returns the four losses of one buffer, by name; their plain sum is what is minimised.
 
     Args:

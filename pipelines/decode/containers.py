@@ -37,6 +37,7 @@ from clipmill.pipelines.decode import boxes, ebml, endings
 from clipmill.pipelines.decode.complaints import Complaints, listen
 from clipmill.pipelines.decode.continuity import DISCONTINUOUS_FORMATS, LONG_DISPLAY_SECONDS, Layout, lay_out
 from clipmill.pipelines.decode.hidden_frames import lead_in, shown_test
+from clipmill.pipelines.decode.nal_units import is_refresh
 from clipmill.pipelines.decode.orientation import IDENTITY, FirstFrame, Orientation, Turns
 from clipmill.pipelines.decode.refusals import Refused, refusal
 from clipmill.pipelines.decode.streams import candidates_of, choose_stream
@@ -50,6 +51,9 @@ FORMATS = (
 
 COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vc1", "h263", "h261"})
 """Formats that store no presentation times: libavformat guesses them, and guesses wrongly with B-frames in AVI."""
+
+SEEKABLE_FORMATS = frozenset({"mov,mp4,m4a,3gp,3g2,mj2", "matroska,webm"})
+"""Containers with an index, through which a seek leads to the very key frame."""
 
 DECORD_FORMATS = frozenset({"yuv420p", "yuvj420p", "yuv444p", "yuvj444p", "gray"})
 """Pixel formats that decord and PyAV were measured to turn into the same RGB, bit for bit (docs/decoding.md)."""
@@ -238,6 +242,7 @@ def read_timeline(path: str, stream_wanted: str | None = None) -> tuple[dict[str
         {
             "pts_seconds": seconds.astype(np.float64),
             "key_frames": _entries(packets.key[order], packets.spoken[order]),
+            "fresh_frames": _fresh_frames(video.container.format.name, counted, truncated, layout, packets, order),
             "part_packets": packets.number[layout.first_packets],
             "part_offsets": layout.offsets,
         },
@@ -251,6 +256,7 @@ class Packets:
     Attributes:
         pts, dts, duration: ``int64[N]``, in ticks.
         key: ``bool[N]``.
+        refresh: ``bool[N]``, key frames before which nothing that follows in the file refers.
         spoken: ``bool[N]``, key frames that say themselves which way up they are.
         number: ``int64[N]``, counted over all packets of the stream.
         last: those a decoder needs for the last frame.
@@ -265,6 +271,7 @@ class Packets:
     dts: npt.NDArray[np.int64]
     duration: npt.NDArray[np.int64]
     key: npt.NDArray[np.bool_]
+    refresh: npt.NDArray[np.bool_]
     spoken: npt.NDArray[np.bool_]
     number: npt.NDArray[np.int64]
     last: LastPackets
@@ -284,6 +291,7 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
     dts: list[int] = []
     duration: list[int] = []
     key: list[bool] = []
+    refresh: list[bool] = []
     spoken: list[bool] = []
     number: list[int] = []
     num_packets = 0
@@ -320,6 +328,7 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
             dts.append(packet.dts if packet.dts is not None else shown)
             duration.append(packet.duration or 0)
             key.append(packet.is_keyframe)
+            refresh.append(packet.is_keyframe and is_refresh(packet, context))
             spoken.append(turns.note(packet))
             number.append(num_packets - 1)
     except av.error.MemoryError:
@@ -341,6 +350,7 @@ def _read_packets(video: OpenVideo, first: FirstFrame) -> Packets:
         dts=np.array(dts, dtype=np.int64)[shown_packets],
         duration=np.array(duration, dtype=np.int64)[shown_packets],
         key=keys[shown_packets],
+        refresh=np.array(refresh, dtype=bool)[shown_packets],
         spoken=np.array(spoken, dtype=bool)[shown_packets],
         number=np.array(number, dtype=np.int64)[shown_packets],
         last=last,
@@ -356,6 +366,31 @@ def _entries(key: npt.NDArray[np.bool_], spoken: npt.NDArray[np.bool_]) -> npt.N
     if spoken.any() and not spoken[key].all():
         return np.zeros(0, dtype=np.int64)
     return np.flatnonzero(key).astype(np.int64)
+
+
+def _fresh_frames(
+    format_name: str,
+    counted: bool,
+    truncated: str | None,
+    layout: Layout,
+    packets: Packets,
+    order: npt.NDArray[np.int64],
+) -> npt.NDArray[np.int64]:
+    """Returns where a video may be cut into stretches that decode, each by itself, to the very same frames.
+
+    Nowhere where that is not certain: see `docs/decoding.md`.
+    """
+    is_certain = (
+        format_name in SEEKABLE_FORMATS
+        and not (counted or truncated or packets.num_hidden or packets.spoken.any() or layout.num_parts > 1)
+        and bool((np.diff(layout.pts[order]) > 0).all())
+    )
+    if not is_certain:
+        return np.zeros(0, dtype=np.int64)
+    # In the order of decoding all shown before it comes before it, and all that follows is shown after it.
+    after = np.minimum.accumulate(layout.pts[::-1])[::-1] >= layout.pts
+    before = np.maximum.accumulate(layout.pts) <= layout.pts
+    return np.flatnonzero((packets.refresh & after & before)[order]).astype(np.int64)
 
 
 def _turn_refusal(first: Orientation | None, spoken: npt.NDArray[np.bool_]) -> str | None:

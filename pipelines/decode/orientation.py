@@ -15,6 +15,7 @@ import av.error
 import av.logging
 import numpy as np
 
+from clipmill.pipelines.decode.nal_units import length_bytes, unit_kind, units
 from clipmill.schemas.arrays import Pixels
 
 MAX_PEEK_PACKETS = 40
@@ -164,38 +165,15 @@ def _has_message(packet: Any, context: Any) -> bool:
     if codec not in _SEI_UNITS:
         return False
     data = bytes(packet)
-    for unit in _units(data, _length_bytes(codec, context.extradata)):
+    for unit in units(data, length_bytes(codec, context.extradata)):
         if not unit:
             continue
-        kind = unit[0] & 0x1F if codec == "h264" else (unit[0] >> 1) & 0x3F
+        kind = unit_kind(codec, unit)
         if kind in _PICTURE_UNITS[codec]:
             return False
         if kind in _SEI_UNITS[codec] and ORIENTATION_MESSAGE in _messages(unit[1 if codec == "h264" else 2 :]):
             return True
     return False
-
-
-def _length_bytes(codec: str, extradata: bytes | None) -> int:
-    """Returns how long the length before each unit is; 0 where units stand behind start codes (Annex B)."""
-    at = 4 if codec == "h264" else 21
-    if not extradata or len(extradata) <= at or extradata[0] != 1:
-        return 0
-    return (extradata[at] & 3) + 1
-
-
-def _units(data: bytes, length_bytes: int) -> Iterator[bytes]:
-    if length_bytes:
-        position = 0
-        while position + length_bytes <= len(data):
-            stop = position + length_bytes + int.from_bytes(data[position : position + length_bytes], "big")
-            yield data[position + length_bytes : stop]
-            position = stop
-        return
-    start = data.find(b"\0\0\1")
-    while start >= 0:
-        following = data.find(b"\0\0\1", start + 3)
-        yield data[start + 3 : following if following >= 0 else len(data)]
-        start = following
 
 
 def _messages(body: bytes) -> Iterator[int]:

@@ -35,6 +35,7 @@ class PassCounts:
     num_decoded: int = 0
     substituted: list[int] = field(default_factory=list)
     scaler_flags: str | None = None
+    orientations: set[Orientation] = field(default_factory=set)
 
 
 def version() -> str:
@@ -43,7 +44,13 @@ def version() -> str:
 
 
 def pyav_frames(
-    path: str, timeline: Timeline, wanted: Ints, num_threads: int, careful: bool, counts: PassCounts
+    path: str,
+    timeline: Timeline,
+    wanted: Ints,
+    num_threads: int,
+    careful: bool,
+    counts: PassCounts,
+    is_stretch: bool = False,
 ) -> Iterator[tuple[int, Pixels]]:
     """Yields index and ``uint8[H, W, 3]`` RGB of every wanted frame, in order, turned upright.
 
@@ -51,6 +58,8 @@ def pyav_frames(
         careful: one thread, no seek, and every wanted frame that cannot be decoded is substituted by the nearest
             earlier decodable one (at the start: the first decodable one) and counted. Otherwise any irregularity ends
             the pass.
+        is_stretch: of a video that is decoded in stretches: what the decoder says after a seek counts too, as a
+            stretch begins where nothing refers to what is before it.
 
     Raises:
         FaultError: not careful, and a frame is missing or the decoder complained.
@@ -66,19 +75,19 @@ def pyav_frames(
             if careful:
                 yield from _substituting(reader, path, wanted, counts)
             else:
-                yield from _exactly(reader, wanted, seeks)
+                yield from _exactly(reader, wanted, seeks, is_stretch)
         except av.error.MemoryError:
             raise MemoryError from None
 
 
-def _exactly(reader: "_Reader", wanted: Ints, seeks: dict[int, int]) -> Iterator[tuple[int, Pixels]]:
+def _exactly(reader: "_Reader", wanted: Ints, seeks: dict[int, int], is_stretch: bool) -> Iterator[tuple[int, Pixels]]:
     frames = reader.frames()
     complaints = Complaints()
     for index in map(int, wanted):
         if index in seeks:
             frames = reader.seek(seeks[index])
         for found, frame in frames:
-            if complaints and not seeks:
+            if complaints and (is_stretch or not seeks):
                 # After a seek FFmpeg rightly misses what frames before the key frame refer to: nobody wants those.
                 raise FaultError(complaints.line())
             if found == index:
@@ -173,6 +182,7 @@ class _Reader:
         for number, frame in enumerate(self._decoded()):
             self._counts.num_decoded += 1
             orientation = self._turns.follow(frame)
+            self._counts.orientations.add(orientation)
             index = number if self._counted else self._index(frame, before)
             if index is None or index >= len(self._ticks):
                 if self._num_packets is not None and frame.pts is not None and frame.pts > self._ticks[-1] + 1:

@@ -10,7 +10,9 @@ from clipmill.pipelines.decode.process import decoder_threads
 CHUNK_FRAMES = 32
 
 
-def raw_decode_rate(path: str, seconds: float = 2.0, stream: str | None = None) -> float:
+def raw_decode_rate(
+    path: str, seconds: float = 2.0, stream: str | None = None, num_threads: int | None = None
+) -> float:
     """Returns frames per second of decord alone (``get_batch``, sequential), or of PyAV where decord cannot.
 
     Nothing but decoding to RGB happens, in a process of its own. A short video is decoded again and again until
@@ -19,7 +21,7 @@ def raw_decode_rate(path: str, seconds: float = 2.0, stream: str | None = None) 
     Raises:
         VideoError: the video cannot be decoded.
     """
-    options = {"seconds": seconds, "num_threads": decoder_threads(), "stream": stream}
+    options = {"seconds": seconds, "num_threads": num_threads or decoder_threads(), "stream": stream}
     return float(inspect("decode", path, "rate", options).data["frames_per_second"])
 
 

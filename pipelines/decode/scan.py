@@ -22,6 +22,8 @@ class Timeline:
             away is left out).
         stop_seconds: end of display of the last frame.
         key_frames: ``int64[K]``, indices of frames decoding can start at; empty where they are not known.
+        fresh_frames: ``int64[R]``, indices of key frames before and after which the video decodes to the same frames
+            whether it is decoded as a whole or not; empty where that is not certain.
         counted: the container has no presentation times (AVI): frame i is the i-th the decoder gives.
         decord_refusal: why decord must not decode this video; None where it may.
         frame_bytes: size of one decoded RGB frame; 0 where it is not known.
@@ -47,6 +49,7 @@ class Timeline:
     num_repeated_times: int = 0
     part_packets: npt.NDArray[np.int64] = field(default_factory=_none)
     part_offsets: npt.NDArray[np.int64] = field(default_factory=_none)
+    fresh_frames: npt.NDArray[np.int64] = field(default_factory=_none)
 
     @property
     def num_parts(self) -> int:
@@ -87,4 +90,5 @@ def scan(path: str, stream: str | None = None, limits: InspectionLimits = DEFAUL
         num_repeated_times=int(answer.data["num_repeated_times"]),
         part_packets=answer.arrays["part_packets"].copy(),
         part_offsets=answer.arrays["part_offsets"].copy(),
+        fresh_frames=answer.arrays["fresh_frames"].copy(),
     )

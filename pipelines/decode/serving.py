@@ -134,14 +134,17 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
         asked, timeline, emitter.wanted, resource.getrlimit(resource.RLIMIT_AS)[0]
     )
     decoder = "pyav" if reason or asked == "pyav" else "decord"
-    careful = bool(data["careful"])
+    careful, is_stretch = bool(data["careful"]), bool(data["is_stretch"])
     while True:
         counts = PassCounts()
         try:
-            for index, pixels in _frames(decoder, path, timeline, emitter.wanted, num_threads, careful, counts):
+            frames = _frames(decoder, path, timeline, emitter.wanted, num_threads, careful, counts, is_stretch)
+            for index, pixels in frames:
                 emitter.emit(index, pixels)
             break
         except FaultError as fault:
+            if is_stretch:
+                raise VideoError("decode", "stretch_fault", str(fault)) from None
             if asked == "decord":
                 raise VideoError(
                     "decode",
@@ -161,6 +164,7 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
             "fallback_reason": reason,
             "num_frames_decoded": counts.num_decoded,
             "scaler_flags": counts.scaler_flags,
+            "orientations": sorted(map(str, counts.orientations)),
             "seconds": time.monotonic() - started,
         },
         {"substituted": np.array(counts.substituted, dtype=np.int64)},
@@ -175,9 +179,10 @@ def _frames(
     num_threads: int,
     careful: bool,
     counts: PassCounts,
+    is_stretch: bool,
 ) -> Frames:
     if decoder == "pyav":
-        return pyav_frames(path, timeline, wanted, num_threads, careful, counts)
+        return pyav_frames(path, timeline, wanted, num_threads, careful, counts, is_stretch)
     from clipmill.pipelines.decode.decord_frames import decord_frames
 
     return decord_frames(path, timeline, wanted, num_threads, counts)

@@ -5,14 +5,15 @@ import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from clipmill.pipelines.decode.choice import bytes_ahead
+from clipmill.pipelines.decode.choice import bytes_ahead, why_not_decord
 from clipmill.pipelines.decode.process import ChildProcess
-from clipmill.pipelines.decode.request import DecodeRequest
-from clipmill.pipelines.decode.wire import REQUEST, pack
+from clipmill.pipelines.decode.request import DecodeRequest, View
+from clipmill.pipelines.decode.scan import Timeline
+from clipmill.pipelines.decode.wire import REQUEST, Message, pack
 
 REQUESTS_AHEAD = 1
 """So many further requests a child may begin while the consumer is busy with one."""
@@ -20,6 +21,9 @@ FURTHER_SECONDS = 0.25
 FURTHER_FRAMES = 500
 """A further child is started once those there had so many seconds of work, or have so many frames before them: as much
 as a start costs (ours)."""
+MIN_STRETCH_FRAMES, MAX_STRETCH_FRAMES = 250, 2000
+"""A stretch costs a file's opening and a seek: it has at least so many frames, and cuts are sought from so many on
+(ours)."""
 SUCCESSOR_SHARE = 4
 """A child's successor starts when it has this part of its videos left, so that none waits for a start (ours)."""
 MIN_RING_BYTES = 16 << 20
@@ -28,21 +32,50 @@ FULL_RINGS = 4
 
 
 @dataclass(slots=True)
+class Stretches:
+    """A request that is decoded in stretches, each from where a video begins anew.
+
+    Attributes:
+        whole: the request as it was asked.
+        reason: why decord does not serve it, for its summary.
+        left: those not done, in order.
+        done: what the child said at the end of each of the others.
+        shapes: view, height, width and channels of the frames that came.
+    """
+
+    whole: DecodeRequest
+    reason: str | None
+    left: "deque[Pending]" = field(default_factory=deque)
+    done: list[Message] = field(default_factory=list)
+    shapes: set[tuple[int, ...]] = field(default_factory=set)
+    seen_frames: bool = False
+
+
+@dataclass(slots=True)
 class Pending:
-    """A request given to a child. `waited_seconds` is what the deadline is held against."""
+    """A request given to a child, or a stretch of one.
+
+    Attributes:
+        bytes_ahead: of frames that the child may hold, beside the ring.
+        waited_seconds: what the deadline is held against.
+        stretches: of the request, where this is one of them.
+        is_abandoned: what the child still sends of it is thrown away.
+    """
 
     number: int
     request: DecodeRequest
-    memory_bytes: int
+    bytes_ahead: int = 0
     attempts: int = 1
     waited_seconds: float = 0.0
     seen_frames: bool = False
     crash: str | None = None
-    bytes_ahead: int = field(init=False)
+    stretches: Stretches | None = None
+    is_abandoned: bool = False
 
-    def __post_init__(self) -> None:
-        asked = self.request
-        self.bytes_ahead = bytes_ahead(asked.decoder, asked.timeline, asked.wanted, self.memory_bytes)
+    @property
+    def has_its_turn(self) -> bool:
+        """Whether its frames are due: those of a stretch come when all stretches before it are done."""
+        return self.stretches is None or self.is_abandoned or self.stretches.left[0] is self
 
     def message(self) -> bytes:
         """Returns what the child is sent."""
@@ -58,7 +91,8 @@ class Pending:
                 "path": os.path.abspath(request.path),
                 "decoder": request.decoder if self.crash is None else "pyav",
                 "careful": self.crash is not None,
-                "fallback_reason": self.crash,
+                "fallback_reason": self.crash or (self.stretches and self.stretches.reason),
+                "is_stretch": self.stretches is not None,
                 "timeline": {
                     "counted": timeline.counted,
                     "decord_refusal": timeline.decord_refusal,
@@ -70,6 +104,50 @@ class Pending:
             },
             arrays,
         )
+
+
+def pending_of(
+    number: int, request: DecodeRequest, memory_bytes: int, ring_bytes: int, is_alone: bool
+) -> list[Pending]:
+    """Returns what children are given of a request: the whole, or its stretches.
+
+    Args:
+        memory_bytes: ceiling of a child's address space.
+        ring_bytes: of a child's ring.
+        is_alone: there is one child.
+    """
+    held = 0 if is_alone else bytes_ahead(request.decoder, request.timeline, request.wanted, memory_bytes)
+    cuts = [] if is_alone or held or request.decoder == "decord" else _cuts(request, ring_bytes)
+    if len(cuts) < 2:
+        return [Pending(number, request, held)]
+    reason = why_not_decord(request.decoder, request.timeline, request.wanted, memory_bytes)
+    stretches = Stretches(request, reason)
+    for start, stop in zip(cuts, [*cuts[1:], request.timeline.num_frames], strict=True):
+        views = []
+        for view in request.views:
+            frames = np.asarray(view.frames, dtype=np.int64)
+            views.append(View(view.preprocess, frames[(frames >= start) & (frames < stop)]))
+        part = replace(request, views=tuple(views), decoder="pyav")
+        if len(part.wanted):
+            stretches.left.append(Pending(number, part, stretches=stretches))
+    return list(stretches.left)
+
+
+def _cuts(request: DecodeRequest, ring_bytes: int) -> list[int]:
+    """Returns the first frames of stretches that are long enough to pay, and fit into a ring as far as possible."""
+    timeline = request.timeline
+    length = max(MIN_STRETCH_FRAMES, ring_bytes // max(sum(_bytes_of(view, timeline) for view in request.views), 1))
+    cuts = [0]
+    for frame in timeline.fresh_frames.tolist():
+        if frame - cuts[-1] >= min(length, MAX_STRETCH_FRAMES) and timeline.num_frames - frame >= MIN_STRETCH_FRAMES:
+            cuts.append(frame)
+    return cuts
+
+
+def _bytes_of(view: View, timeline: Timeline) -> int:
+    preprocess = view.preprocess
+    size = preprocess.crop or (preprocess.size if preprocess.resize == "exact" else None)
+    return timeline.frame_bytes if size is None else 3 * size[0] * size[1]
 
 
 class Slot:

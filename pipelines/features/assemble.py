@@ -65,24 +65,28 @@ class Ticket:
 
 
 MOST_SHAPES = 4
-"""ours: so many shapes of windows wait for their batch at a time; it bounds memory."""
+"""ours: so many shapes of windows wait for their batch where one video comes at a time; it bounds memory."""
 
 
 class Batcher:
     """Collects windows of many videos into batches ``uint8[N, T, H, W, C]`` of one shape.
 
     Windows of several shapes are collected side by side, so that videos of two sizes do not end each other's batches.
+
+    Args:
+        most_shapes: so many at a time.
     """
 
-    def __init__(self, batch_windows: int) -> None:
+    def __init__(self, batch_windows: int, most_shapes: int = MOST_SHAPES) -> None:
         self._batch_windows = batch_windows
+        self._most_shapes = most_shapes
         self._waiting: dict[tuple[int, ...], tuple[list[Ticket], list[Pixels]]] = {}
 
     def add(self, ticket: Ticket, frames: Sequence[Pixels]) -> Iterator[tuple[list[Ticket], Pixels]]:
         """Takes one window; yields full batches, and what there is of the oldest shape where there are too many."""
         stacked = np.stack(frames)
         shape = stacked.shape
-        if shape not in self._waiting and len(self._waiting) >= MOST_SHAPES:
+        if shape not in self._waiting and len(self._waiting) >= self._most_shapes:
             yield self._take(next(iter(self._waiting)))
         tickets, windows = self._waiting.setdefault(shape, ([], []))
         tickets.append(ticket)

@@ -9,7 +9,7 @@ from clipmill.pipelines.features.budgets import Budgets, Spending
 from clipmill.pipelines.features.build_report import BuildReport, report_of
 from clipmill.pipelines.features.calibration import account_of, foresee
 from clipmill.pipelines.features.engines.base import Engine, Observer
-from clipmill.pipelines.features.engines.cores import worker_threads
+from clipmill.pipelines.features.engines.cores import worker_decoders, worker_threads
 from clipmill.pipelines.features.engines.registry import make_engine
 from clipmill.pipelines.features.heartbeat import HEARTBEAT_SECONDS, NOTES_PER_BEAT, Heartbeat
 from clipmill.pipelines.features.planning import Planned, committed_keys, decode_memory_bytes, plan_build
@@ -94,6 +94,7 @@ def worker_spec(config: BuildConfig, run_id: str) -> WorkerSpec:
         run_id=run_id,
         device=config.engine.device,
         num_threads=worker_threads(config.engine),
+        num_decoders=worker_decoders(config.engine),
         batch_windows=config.engine.batch_windows,
         decode_deadline_seconds=config.decode.deadline_seconds,
         decode_memory_bytes=decode_memory_bytes(config.decode),

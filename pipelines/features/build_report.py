@@ -7,6 +7,7 @@ from typing import Any
 
 from clipmill.pipelines.features.budgets import Spending
 from clipmill.pipelines.features.calibration import Account
+from clipmill.pipelines.features.engines.cores import worker_threads
 from clipmill.pipelines.features.listing import Listing
 from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, are_committed
@@ -154,7 +155,7 @@ def report_of(
         + store.objects.num_retries
         + sum(result.num_storage_retries for result in report.results),
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
-        speed=speed_of_light(report, planned.plan.tasks),
+        speed=speed_of_light(report, planned.plan.tasks, worker_threads(config.engine) * config.engine.num_workers),
         listing=planned.listing,
         matching=planned.manifest.matching,
         budgets=spending.budgets.as_json(),

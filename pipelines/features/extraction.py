@@ -4,15 +4,16 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, Reducer, WindowExtractor
+from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, QueueingExtractor, Reducer, WindowExtractor
 from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.runtime import runtime_use_of
-from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
+from clipmill.pipelines.features.assemble import MOST_SHAPES, Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, empty_cache, is_out_of_memory
 from clipmill.pipelines.features.pooling import pool
 from clipmill.pipelines.features.windows import ClipWindows
@@ -52,6 +53,9 @@ def check_device(device: str) -> None:
         raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
 
 
+_Found = TypeVar("_Found")
+
+
 @dataclass(slots=True)
 class _VideoState:
     """What one attempt at one video has come to."""
@@ -86,6 +90,7 @@ class RecipeExtraction:
 
     Args:
         watching: makes what each forward pass runs in, of the recipe, the batch size and the names of the videos.
+        num_decoders: so many videos come at a time.
 
     Rows of a video are final when its last window has been through the network; a restarted video begins anew and what
     its first attempt still has in a batch is thrown away. `add_frame` and `flush` raise BatchTooLargeError where the
@@ -98,6 +103,7 @@ class RecipeExtraction:
         extractor: Extractor,
         batch_windows: int | None,
         watching: Callable[[Recipe, int, Sequence[str]], AbstractContextManager[None]] | None = None,
+        num_decoders: int = 1,
     ) -> None:
         self.recipe = recipe
         self.seconds = 0.0
@@ -108,7 +114,9 @@ class RecipeExtraction:
         self._watching = watching
         self._extractor = extractor
         self.runtime_use = runtime_use_of(extractor)
-        self._batcher = Batcher(self.batch_windows)
+        self._queue = extractor if isinstance(extractor, QueueingExtractor) and extractor.queues else None
+        self._under_way: tuple[Sequence[Ticket], Pixels, Callable[[], Outputs]] | None = None
+        self._batcher = Batcher(self.batch_windows, MOST_SHAPES + num_decoders - 1)
         self._videos: dict[int, _VideoState] = {}
 
     def start_video(
@@ -153,6 +161,7 @@ class RecipeExtraction:
         """Runs the network over what is left."""
         for tickets, batch in self._batcher.flush():
             self._forward(tickets, batch)
+        self._collect()
 
     def finished(self) -> dict[int, Rows]:
         """Returns the rows of every video that is complete, by its position in the task."""
@@ -188,29 +197,55 @@ class RecipeExtraction:
             if state.error is not None and not state.dropped
         ]
 
-    def _forward(self, tickets: Sequence[Ticket], batch: Pixels) -> None:
+    def _forward(self, tickets: Sequence[Ticket], batch: Pixels, at_once: bool = False) -> None:
         live = [index for index, ticket in enumerate(tickets) if self._is_live(ticket)]
         if not live:
             return
         if len(live) < len(tickets):
             tickets, batch = [tickets[index] for index in live], batch[live]
+        filled = self._filled(tickets, batch)
+        queue = self._queue
+        if queue is None or at_once:
+            self._end(tickets, batch, self._attempt(tickets, lambda: self._outputs(*filled)))
+            return
+        # The device has this batch before the outputs of the last one are waited for, so that it never waits itself.
+        submitted = self._attempt(tickets, lambda: queue.submit(filled[1]))
+        self._collect()
+        if isinstance(submitted, Exception):
+            self._end(tickets, batch, submitted)
+        else:
+            self._under_way = tickets, batch, submitted
+
+    def _collect(self) -> None:
+        """Waits for the batch that the device is at, if any."""
+        if self._under_way is not None:
+            tickets, batch, outputs = self._under_way
+            self._under_way = None
+            self._end(tickets, batch, self._attempt(tickets, outputs))
+
+    def _attempt(self, tickets: Sequence[Ticket], run: Callable[[], _Found]) -> _Found | Exception:
+        """Returns what `run` does, watched and timed, or what it raised."""
         started = time.monotonic()
-        failure: Exception | None = None
         try:
             with self._watched(tickets):
-                outputs = self._outputs(*self._filled(tickets, batch))
+                return run()
         except Exception as error:
             # Without its traceback, whose frames hold tensors on the device.
-            failure = error.with_traceback(None)
-        self.seconds += time.monotonic() - started
-        if failure is not None:
-            if is_out_of_memory(failure):
-                self._make_room(failure)
-            self._isolate(tickets, batch, failure)
+            return error.with_traceback(None)
+        finally:
+            self.seconds += time.monotonic() - started
+
+    def _end(self, tickets: Sequence[Ticket], batch: Pixels, outputs: Outputs | Exception) -> None:
+        if isinstance(outputs, Exception):
+            if is_out_of_memory(outputs):
+                self._make_room(outputs)
+            self._isolate(tickets, batch, outputs)
             return
         self.num_windows += len(tickets)
         for index, ticket in enumerate(tickets):
-            self._deliver(ticket, outputs, index)
+            # A video may have been given up while the device was at its windows.
+            if self._is_live(ticket):
+                self._deliver(ticket, outputs, index)
 
     def _watched(self, tickets: Sequence[Ticket]) -> AbstractContextManager[None]:
         if self._watching is None:
@@ -256,8 +291,8 @@ class RecipeExtraction:
         """Halves a batch that failed until the window at fault stands alone."""
         if len(tickets) > 1:
             middle = len(tickets) // 2
-            self._forward(tickets[:middle], batch[:middle])
-            self._forward(tickets[middle:], batch[middle:])
+            self._forward(tickets[:middle], batch[:middle], at_once=True)
+            self._forward(tickets[middle:], batch[middle:], at_once=True)
             return
         ticket = tickets[0]
         state = self._videos[ticket.video]

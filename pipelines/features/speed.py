@@ -1,30 +1,42 @@
 """The speed-of-light line: how close a build came to the raw decoder and to the bare model on the same machine."""
 
+from collections import Counter
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import cycle, islice
 
+from clipmill.extractors import registry
 from clipmill.pipelines.decode.rate import raw_decode_rate
+from clipmill.pipelines.features.bare_model import bare_rate
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.sources import is_local, local_copy
 from clipmill.schemas.errors import VideoError
-from clipmill.schemas.task import RunReport, ShardTask
+from clipmill.schemas.records import Video
+from clipmill.schemas.task import RunReport, ShardTask, TaskResult
 
 SAMPLE_VIDEOS = 3
-SAMPLE_SECONDS = (0.1, 2.0)
-"""Least and most time of one video's measurement."""
-SAMPLE_SHARE = 0.1
-"""Of a run's time, for all measurements: a small nightly build shall not spend most of its time on them."""
+SAMPLE_SECONDS = (0.1, 1.0)
+"""Least and most time of the raw decoder's measurement."""
+SAMPLE_SHARE = 0.02
+"""Of a run's time, for that: a small nightly build shall not spend its time on it."""
+MODEL_SECONDS = 10.0
+"""ours: most time of all networks' measurements, beyond what they take to load."""
+MODEL_SHARE = 0.1
+"""ours: of a run's time, for those; they are made once for a machine and a recipe."""
 
 
 @dataclass(frozen=True, slots=True)
 class SpeedOfLight:
-    """Rates of one build. The raw decoder is measured after the run on a few of its videos; the bare model's rate is
-    that of the windows over the time spent inside the networks' forward passes.
+    """Rates of one build, and of what bounds it, each measured by itself: the raw decoder after the run with all cores,
+    on a few of its videos; the bare model on ready inputs (`clipmill.pipelines.features.bare_model`), for the mix of
+    windows the run had, with all threads of its workers. None where that would take too much of a run's time.
     """
 
     frames_per_second: float
     raw_decoder_frames_per_second: float | None
     windows_per_second: float
-    bare_model_windows_per_second: float
+    bare_model_windows_per_second: float | None
     limit: str
 
     def line(self) -> str:
@@ -39,34 +51,62 @@ class SpeedOfLight:
         )
 
 
-def speed_of_light(report: RunReport, tasks: Sequence[ShardTask]) -> SpeedOfLight | None:
-    """Returns the rates of a run, or None when it executed nothing."""
+def speed_of_light(report: RunReport, tasks: Sequence[ShardTask], num_threads: int) -> SpeedOfLight | None:
+    """Returns the rates of a run, or None when it executed nothing.
+
+    Args:
+        num_threads: compute threads of all workers of this machine together.
+    """
     done = [result for result in report.results if result.executed]
     num_frames = sum(result.num_frames_decoded for result in done)
     num_windows = sum(sum(result.num_windows.values()) for result in done)
     if not num_windows or report.seconds <= 0:
         return None
     forward_seconds = sum(result.seconds.get("forward", 0.0) for result in done)
-    decode_seconds = sum(result.seconds.get("decode", 0.0) for result in done)
+    wait_seconds = sum(result.seconds.get("decode_wait", 0.0) for result in done)
     return SpeedOfLight(
         frames_per_second=num_frames / report.seconds,
         raw_decoder_frames_per_second=_raw_rate(tasks, report.seconds),
         windows_per_second=num_windows / report.seconds,
-        bare_model_windows_per_second=num_windows / forward_seconds if forward_seconds else 0.0,
-        limit="model" if forward_seconds >= decode_seconds else "decoder",
+        bare_model_windows_per_second=_bare_model_rate(done, tasks, num_threads, report.seconds),
+        limit="model" if forward_seconds >= wait_seconds else "decoder",
     )
 
 
+def _bare_model_rate(
+    results: Sequence[TaskResult], tasks: Sequence[ShardTask], num_threads: int, run_seconds: float
+) -> float | None:
+    """Returns windows per second, of all recipes in the mix of the run; those that share passes count as one does."""
+    counts: Counter[str] = Counter()
+    for result in results:
+        counts.update(result.num_windows)
+    device = next((result.device for result in results if result.device), "cpu")
+    recipes = {recipe.fingerprint: recipe for task in tasks for recipe in task.recipes if counts[recipe.key]}
+    groups = registry.groups(list(recipes.values()))
+    budget = min(run_seconds * MODEL_SHARE, MODEL_SECONDS) / max(len(groups), 1)
+    seconds = 0.0
+    for group in groups:
+        rate = bare_rate(group[0], device, min(num_threads, num_cores()), budget)
+        if not rate:
+            return None
+        seconds += max(counts[recipe.key] for recipe in group) / rate
+    return sum(counts.values()) / seconds if seconds else None
+
+
 def _raw_rate(tasks: Sequence[ShardTask], run_seconds: float) -> float | None:
+    """Returns the raw decoder's rate with all cores: one thread on each, on a few of the videos at a time."""
     least, most = SAMPLE_SECONDS
-    seconds = min(max(run_seconds * SAMPLE_SHARE / SAMPLE_VIDEOS, least), most)
+    seconds = min(max(run_seconds * SAMPLE_SHARE, least), most)
     local = [video for task in tasks for video in task.videos if is_local(video.uri)]
-    step = max(len(local) // SAMPLE_VIDEOS, 1)
-    rates = []
-    for video in local[::step][:SAMPLE_VIDEOS]:
+    samples = local[:: max(len(local) // SAMPLE_VIDEOS, 1)][:SAMPLE_VIDEOS]
+
+    def rate(video: Video) -> float | None:
         try:
             with local_copy(video.uri) as path:
-                rates.append(raw_decode_rate(path, seconds, video.stream))
+                return raw_decode_rate(path, seconds, video.stream, num_threads=1)
         except VideoError:
-            continue
-    return sum(rates) / len(rates) if rates else None
+            return None
+
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="sample") as pool:
+        rates = [found for found in pool.map(rate, islice(cycle(samples), num_cores())) if found is not None]
+    return num_cores() * sum(rates) / len(rates) if rates else None

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from queue import SimpleQueue
 
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.decode.session import (
@@ -18,6 +19,7 @@ from clipmill.pipelines.decode.session import (
 from clipmill.pipelines.features.extraction import RecipeExtraction
 from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
+from clipmill.pipelines.features.prepared_ahead import PreparedAhead
 from clipmill.pipelines.features.sources import DEFAULT_CALLS
 from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.tally import Tally
@@ -67,7 +69,7 @@ class TaskPass:
 
     Args:
         extractions: by recipe fingerprint; fresh ones.
-        sessions: to decode in, and to find shots in.
+        sessions: to decode in, and to find shots in; videos are prepared on a thread for each of the latter.
         num_done: videos of the task that were done before, for the notes.
         clock: seconds; it never goes back.
         calls: to the servers of remote videos.
@@ -77,7 +79,7 @@ class TaskPass:
         self,
         task: ShardTask,
         extractions: Mapping[str, RecipeExtraction],
-        sessions: tuple[DecodeSession, DecodeSession],
+        sessions: tuple[DecodeSession, Sequence[DecodeSession]],
         spec: WorkerSpec,
         watch: Watch,
         num_done: int = 0,
@@ -86,7 +88,10 @@ class TaskPass:
     ) -> None:
         self._calls = calls
         self._task, self._extractions, self._spec, self._watch = task, extractions, spec, watch
-        self._session, self._shot_session = sessions
+        self._session, shot_sessions = sessions
+        self._shot_sessions: SimpleQueue[DecodeSession] = SimpleQueue()
+        for session in shot_sessions:
+            self._shot_sessions.put(session)
         self._clock = clock
         self._num_done = num_done
         self._num_windows = self._num_quarantined = 0
@@ -112,7 +117,8 @@ class TaskPass:
         self._watch.stop.begin_task()
         self._watch.notes.begin_task()
         self._since = self._clock()
-        events = self._session.run(self._requests())
+        requests = self._requests()
+        events = self._session.run(requests, at_a_time=1 if self._watch.one_by_one else None)
         try:
             yield from self._consume(events)
             # Those under way when the time was up are forgotten.
@@ -122,6 +128,7 @@ class TaskPass:
             yield self._flushed()
         finally:
             events.close()
+            requests.close()
             for item in self._prepared:
                 item.release()
 
@@ -158,35 +165,48 @@ class TaskPass:
         """Returns, and forgets, the videos that have ended; what waits for a full batch goes through first."""
         for extraction in self._extractions.values():
             extraction.flush()
-        return self._part(list(self._ended))
+        return self._part(self._ended)
 
-    def _requests(self) -> Iterator[DecodeRequest]:
-        """Positions one video after another, as the decoder asks for them."""
+    def _requests(self) -> Generator[DecodeRequest | None]:
+        """Positions one video after another, as the decoder asks for them; None while the next one is not ready yet."""
+        recipes = [extraction.recipe for extraction in self._extractions.values()]
+        ahead = PreparedAhead(self._task.videos, self._prepare, self._shot_sessions.qsize())
+        try:
+            for video, found in ahead:
+                while self._under_way and not found.done():
+                    yield None
+                if self._watch.stop.refuses_video(video, recipes):
+                    return
+                started = self._clock()
+                item = found.result()
+                self._tally.seconds["scan"] += self._clock() - started
+                self._tally.count_shots(item)
+                if item.request is None:
+                    item.release()
+                    self._refused.append(video.id)
+                    self._book_failures(item)
+                    self._told_of_end(video.id)
+                    continue
+                for fingerprint, windows in item.windows.items():
+                    self._extractions[fingerprint].start_video(
+                        len(self._prepared), item.clips[fingerprint], windows, item.files.get(fingerprint), video.id
+                    )
+                self._under_way.add(len(self._prepared))
+                self._prepared.append(item)
+                yield item.request
+        finally:
+            ahead.close()
+
+    def _prepare(self, video: Video) -> PreparedVideo:
+        """Positions a video, on a thread."""
         spec = self._spec
         recipes = [extraction.recipe for extraction in self._extractions.values()]
         limits = InspectionLimits(spec.decode_deadline_seconds, spec.decode_memory_bytes, spec.max_attempts)
-        for video in self._task.videos:
-            started = self._clock()
-            if self._watch.stop.refuses_video(video, recipes):
-                return
-            item = prepare(
-                video, recipes, self._shot_session, spec.keep_truncated, spec.max_outside_share, limits, self._calls
-            )
-            self._tally.seconds["scan"] += self._clock() - started - item.shot_seconds
-            self._tally.count_shots(item)
-            if item.request is None:
-                item.release()
-                self._refused.append(video.id)
-                self._book_failures(item)
-                self._told_of_end(video.id)
-                continue
-            for fingerprint, windows in item.windows.items():
-                self._extractions[fingerprint].start_video(
-                    len(self._prepared), item.clips[fingerprint], windows, item.files.get(fingerprint), video.id
-                )
-            self._under_way.add(len(self._prepared))
-            self._prepared.append(item)
-            yield item.request
+        session = self._shot_sessions.get()
+        try:
+            return prepare(video, recipes, session, spec.keep_truncated, spec.max_outside_share, limits, self._calls)
+        finally:
+            self._shot_sessions.put(session)
 
     def _end_video(self, item: PreparedVideo, event: Failed | Finished) -> None:
         item.release()
@@ -233,7 +253,9 @@ class TaskPass:
             ]
         )
 
-    def _part(self, done: Sequence[int]) -> Part:
+    def _part(self, ended: Sequence[int]) -> Part:
+        # Whatever order they ended in, rows are in the order of the task.
+        done = sorted(ended)
         rows: dict[str, dict[int, Rows]] = {}
         for fingerprint, extraction in self._extractions.items():
             rows[fingerprint] = {}

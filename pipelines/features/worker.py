@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import AbstractContextManager, closing
+from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
 from types import TracebackType
 
@@ -19,6 +19,7 @@ import pyarrow as pa
 
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor
+from clipmill.pipelines.decode.inspection import idle_children
 from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.features.attempts import write_last_words
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, is_out_of_memory
@@ -58,7 +59,8 @@ class Worker:
         self._device = ""
         self._extractors: dict[str, Extractor] = {}
         self._batch_windows: dict[str, int] = {}
-        self._sessions: tuple[DecodeSession, DecodeSession] | None = None
+        self._sessions: tuple[DecodeSession, Sequence[DecodeSession]] | None = None
+        self._idle_readers = ExitStack()
         self._store: Store | None = None
         self._stop: StopRule | None = None
         self._notes: TaskNotes | None = None
@@ -74,12 +76,14 @@ class Worker:
         self._store = open_seen_store(spec)
         self._stop = StopRule(spec, self._store)
         self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
-        # The second one finds shots while the first one decodes ahead; its child starts when there are any to find.
-        self._sessions = self._session(), self._session()
+        # Those after the first one find shots while it decodes ahead; their children start when there are any to find.
+        shot_sessions = [self._session(1) for _ in range(spec.num_decoders)]
+        self._sessions = self._session(spec.num_decoders), shot_sessions
+        self._idle_readers.enter_context(idle_children(spec.num_decoders))
         self._deadline.__enter__()
         return self
 
-    def _session(self) -> DecodeSession:
+    def _session(self, num_children: int) -> DecodeSession:
         spec = self._spec
         return DecodeSession(
             deadline_seconds=spec.decode_deadline_seconds,
@@ -87,15 +91,18 @@ class Worker:
             memory_bytes=spec.decode_memory_bytes,
             videos_per_child=spec.decode_videos_per_child,
             max_attempts=spec.max_attempts,
+            num_children=num_children,
         ).__enter__()
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self._deadline.__exit__(kind, error, traceback)
-        for session in self._sessions or ():
-            session.__exit__(kind, error, traceback)
+        if self._sessions is not None:
+            for session in (self._sessions[0], *self._sessions[1]):
+                session.__exit__(kind, error, traceback)
         self._sessions = None
+        self._idle_readers.close()
         self._extractors.clear()
 
     def run(
@@ -196,7 +203,9 @@ class Worker:
         for recipe in recipes:
             key = recipe.fingerprint
             batch_windows = self._batch_windows.get(key, self._spec.batch_windows)
-            found[key] = RecipeExtraction(recipe, self._extractors[key], batch_windows, self._watching)
+            found[key] = RecipeExtraction(
+                recipe, self._extractors[key], batch_windows, self._watching, self._spec.num_decoders
+            )
         return found
 
     def _built(self, group: Sequence[Recipe]) -> list[Extractor]:
@@ -281,7 +290,7 @@ class Worker:
         self._faults += [error for uri, error in errors if is_machine_fault(uri, error, is_known=True)]
         check_share(self._faults, self._num_tried, self._spec.max_fault_share)
 
-    def _entered(self) -> tuple[Store, StopRule, TaskNotes, tuple[DecodeSession, DecodeSession]]:
+    def _entered(self) -> tuple[Store, StopRule, TaskNotes, tuple[DecodeSession, Sequence[DecodeSession]]]:
         if self._store is None or self._stop is None or self._notes is None or self._sessions is None:
             raise RuntimeError("Worker must be entered before run")
         return self._store, self._stop, self._notes, self._sessions

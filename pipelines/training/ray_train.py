@@ -29,7 +29,8 @@ from clipmill.models.checkpoints import checkpoints  # noqa: E402
 from clipmill.pipelines.training.interruption import Interruption  # noqa: E402
 from clipmill.pipelines.training.parallel import ProcessGroup  # noqa: E402
 from clipmill.pipelines.training.run_folder import RunFolder  # noqa: E402
-from clipmill.pipelines.training.worker import EpochDone, TrainJob, work  # noqa: E402
+from clipmill.pipelines.training.videos.worker import VideoTrainJob  # noqa: E402
+from clipmill.pipelines.training.worker import EpochDone, TrainJob  # noqa: E402
 from clipmill.pipelines.worker_errors import first_cause, plain  # noqa: E402
 from clipmill.schemas.errors import EngineError, UsageError, describe  # noqa: E402
 
@@ -40,6 +41,9 @@ _START_RETRIES = 2
 """ours: how often workers that did not start within Ray's minute are waited for again."""
 
 
+Job = TrainJob | VideoTrainJob
+
+
 @dataclass(frozen=True, slots=True)
 class _Place:
     """Where workers run: on GPUs or not, and on which cluster."""
@@ -48,7 +52,7 @@ class _Place:
     connection: Connection
 
 
-def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
+def run_on_ray(job: Job, on_epoch: Callable[[EpochDone], None]) -> tuple[int, str]:
     """Trains on `trainer.workers` processes and returns the last epoch done and the kind of device.
 
     The run's folder must be reachable from every worker: it carries checkpoints, metrics and the request to stop.
@@ -74,7 +78,7 @@ def run_on_ray(job: TrainJob, on_epoch: Callable[[EpochDone], None]) -> tuple[in
     return max(checkpoints(job.folder), default=0), "cuda" if wants_gpu else "cpu"
 
 
-def _survive(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+def _survive(job: Job, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
     """Trains until the end, or until `stop` is there; each failure of a worker costs the epochs since a checkpoint."""
     told, limit = job.start_epoch, job.config.trainer.max_failures
 
@@ -100,7 +104,7 @@ def _survive(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[Epoch
         job = replace(job, start_epoch=start_epoch)
 
 
-def _attempt(job: TrainJob, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
+def _attempt(job: Job, place: _Place, stop: Path, on_epoch: Callable[[EpochDone], None]) -> None:
     trainer = _trainer(job, place)
     running = _in_thread(trainer.fit)
     try:
@@ -138,7 +142,7 @@ class _JoinedByWorkers(ray.train.torch.TorchConfig):
         return Backend
 
 
-def _trainer(job: TrainJob, place: _Place) -> Any:
+def _trainer(job: Job, place: _Place) -> Any:
     trainer = job.config.trainer
     # By reference, so that the rows are stored once per machine however many workers it has.
     given: dict[str, Any] = {"job": ray.put(job)}
@@ -164,14 +168,14 @@ def _trainer(job: TrainJob, place: _Place) -> Any:
 
 
 def _worker(config: dict[str, Any]) -> None:
-    job: TrainJob = ray.get(config["job"])
+    job: Job = ray.get(config["job"])
     device = ray.train.torch.get_device()
     context = ray.train.get_context()
     on_this_machine = max(1, context.get_local_world_size())
     torch.set_num_threads(job.config.loop.threads or max(1, (os.cpu_count() or 1) // on_this_machine))
     stop = Path(job.folder) / STOP_FILE
     with _met(config.get("meeting"), job.config.trainer.timeout_seconds):
-        work(job, ProcessGroup(), device, stop.exists)
+        job.work(ProcessGroup(), device, stop.exists)
 
 
 @contextmanager
@@ -197,18 +201,17 @@ def _met(meeting: str | None, timeout_seconds: int) -> Iterator[None]:
 
 
 def _follow(
-    job: TrainJob,
+    job: Job,
     connection: Connection,
     running: "concurrent.futures.Future[Any]",
     on_epoch: Callable[[EpochDone], None],
 ) -> None:
     folder, seen = RunFolder(job.folder), job.start_epoch
-    num_items = int((job.items.part == "train").sum())
     while True:
         finished = running.done()
         for line in folder.metrics()[seen:]:
             seen = line["epoch"]
-            on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], num_items))
+            on_epoch(EpochDone(seen, job.config.loop.epochs, line["losses"], line["seconds"], job.num_items))
         if finished:
             break
         connection.check()
@@ -254,7 +257,7 @@ def _is_collective(failure: BaseException) -> bool:
     return is_network or (isinstance(failure, RuntimeError) and any(word in str(failure) for word in ("gloo", "NCCL")))
 
 
-def _wants_gpu(job: TrainJob) -> bool:
+def _wants_gpu(job: Job) -> bool:
     device, workers = job.config.loop.device, job.config.trainer.workers
     resources = ray.cluster_resources()
     num_gpus, num_cpus = int(resources.get("GPU", 0)), int(resources.get("CPU", 0))

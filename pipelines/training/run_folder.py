@@ -5,19 +5,20 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 
-from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints, load
+from clipmill.models.checkpoints import FOLDER, SELECTED, TrainedModel, checkpoints
 from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.datasets.provenance import all_rows_changed
 from clipmill.pipelines.training.event_files import remove_event_files
 from clipmill.schemas.arrays import Array
 from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
+from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
 from clipmill.schemas.inputs import InputRows
@@ -36,6 +37,7 @@ MAY_CHANGE = (
     "loop.keep_checkpoints",
     "loop.device",
     "loop.threads",
+    "decode",
 )
 """Config keys that may change while a run goes on: none decides what an epoch learns, device and threads only the last
 bits. The store may have moved; what is read from it is compared by its bytes."""
@@ -83,8 +85,7 @@ def identity(config: TrainConfig, options: Mapping[str, Any], items: Items) -> d
     """Returns what must be equal for a run to go on from a checkpoint: flat and plain, so that it compares readably."""
     plain = config.model_dump(mode="json", by_alias=True)
     plain["model"]["options"] = dict(options)
-    flat = _flat(plain)
-    kept = {key: value for key, value in flat.items() if not f"{key}.".startswith(tuple(f"{k}." for k in MAY_CHANGE))}
+    kept = must_stay(plain)
     sources = items.sources.items()
     return kept | {
         **{f"{name} feature": f"{source.name}-{source.recipe_fingerprint[:8]}" for name, source in sources},
@@ -93,6 +94,12 @@ def identity(config: TrainConfig, options: Mapping[str, Any], items: Items) -> d
         "number of labels": len(items.label_names),
         "data": data_fingerprint(items, config.loop.select),
     }
+
+
+def must_stay(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Returns the keys of a plain config that may not change while a run goes on, flat."""
+    may_change = tuple(f"{key}." for key in MAY_CHANGE)
+    return {key: value for key, value in _flat(config).items() if not f"{key}.".startswith(may_change)}
 
 
 def differing_keys(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[str]:
@@ -105,7 +112,7 @@ def differing_keys(wanted: Mapping[str, Any], given: Mapping[str, Any]) -> list[
     return sorted(key for key in {*wanted, *given} if wanted.get(key) != known.get(key))
 
 
-def _rows_changed(newest: TrainedModel, sources: Mapping[str, FeatureSource], differ: list[str]) -> str:
+def rows_changed(newest: TrainedModel, sources: Mapping[str, FeatureSource], differ: list[str]) -> str:
     """Returns which rows have changed, and by which part of their passports, where nothing else has."""
     return "; ".join(all_rows_changed(newest.origin.inputs, sources)) if differ == ["values of the features"] else ""
 
@@ -145,6 +152,20 @@ def has_run_out(best: BestEpoch | None, epoch: int, config: LoopConfig) -> bool:
     return config.patience is not None and best is not None and epoch - best.epoch >= config.patience
 
 
+class Resumable(Protocol):
+    """A checkpoint that a training goes on from."""
+
+    @property
+    def epoch(self) -> int: ...
+
+    @property
+    def training(self) -> Mapping[str, Any]: ...
+
+
+C = TypeVar("C", bound=Resumable)
+Config = TrainConfig | VideoTrainConfig
+
+
 class RunFolder:
     """What a run writes beside its checkpoints. Every file is replaced in one step or appended to line by line."""
 
@@ -153,23 +174,25 @@ class RunFolder:
 
     def open(
         self,
-        config: TrainConfig,
+        config: Config,
         wanted: Mapping[str, Any],
+        read: Callable[[Path], C],
         closed_form: bool = False,
-        sources: Mapping[str, FeatureSource] | None = None,
-    ) -> TrainedModel | None:
+        rows_changed: Callable[[C, list[str]], str] = lambda newest, differ: "",
+    ) -> C | None:
         """Makes the folder ready and returns the checkpoint to go on from, or None to start.
 
         With ``resume: false`` the checkpoints and metrics of an earlier run in it are deleted.
 
         Args:
-            sources: what the inputs were read from, by which a refusal says what changed.
+            read: reads a checkpoint.
+            rows_changed: of a checkpoint and the keys that differ, what changed in its rows, in words.
 
         Raises:
             UsageError: there is a checkpoint of another config or other features, or one beyond the wanted epochs.
             StorageUnavailableError: the folder cannot be written.
         """
-        newest = self._newest(config, wanted, closed_form, sources or {}) if config.resume else None
+        newest = self._newest(config, wanted, read, closed_form, rows_changed) if config.resume else None
         with self._writing():
             (self.path / FOLDER).mkdir(parents=True, exist_ok=True)
             if newest is None:
@@ -177,7 +200,7 @@ class RunFolder:
                 for path in [*checkpoints(self.path).values(), *others]:
                     path.unlink(missing_ok=True)
                 remove_event_files(self.path)
-        self._replace(CONFIG, dump_config(config))
+        self.write(CONFIG, dump_config(config))
         self.go_on(newest.epoch if newest is not None else 0)
         return newest
 
@@ -187,19 +210,20 @@ class RunFolder:
             for left_over in (self.path / FOLDER).glob(".epoch-*.pt.*"):
                 left_over.unlink()
         kept = [line for line in self.metrics() if line["epoch"] <= epoch]
-        self._replace(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
+        self.write(METRICS, "".join(json.dumps(line) + "\n" for line in kept))
 
     def _newest(
         self,
-        config: TrainConfig,
+        config: Config,
         wanted: Mapping[str, Any],
+        read: Callable[[Path], C],
         closed_form: bool,
-        sources: Mapping[str, FeatureSource],
-    ) -> TrainedModel | None:
+        rows_changed: Callable[[C, list[str]], str],
+    ) -> C | None:
         found = checkpoints(self.path)
         if not found:
             return None
-        newest = load(found[max(found)])
+        newest = read(found[max(found)])
         given = newest.training.get("identity", {})
         differ = differing_keys(wanted, given)
         # The fingerprint of the data tells no more than the line that says how the data differ.
@@ -214,7 +238,7 @@ class RunFolder:
                     "run",
                     str(self.path),
                     "the config and features of its checkpoint",
-                    _rows_changed(newest, sources, shown)
+                    rows_changed(newest, shown)
                     or "another "
                     + ", ".join(changes[:5])
                     + (f" and {len(changes) - 5} more" if len(changes) > 5 else ""),
@@ -265,13 +289,18 @@ class RunFolder:
 
     def select(self, epoch: int) -> None:
         """Writes down that the run is used by this epoch."""
-        self._replace(f"{FOLDER}/{SELECTED}", json.dumps({"epoch": epoch}) + "\n")
+        self.write(f"{FOLDER}/{SELECTED}", json.dumps({"epoch": epoch}) + "\n")
 
     def write_report(self, report: Mapping[str, Any]) -> None:
         """Writes report.json."""
-        self._replace(REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
+        self.write(REPORT, json.dumps(report, indent=2, ensure_ascii=False) + "\n")
 
-    def _replace(self, name: str, text: str) -> None:
+    def write(self, name: str, text: str) -> None:
+        """Writes the file `name` of the run in one step.
+
+        Raises:
+            StorageUnavailableError: the folder cannot be written.
+        """
         temporary = (self.path / name).with_name(f".{Path(name).name}.{os.getpid()}")
         with self._writing():
             temporary.write_text(text, "utf-8")

@@ -13,14 +13,14 @@ import torch
 
 from clipmill.models import registry
 from clipmill.models.base import ModelCard, resolved_loop
-from clipmill.models.checkpoints import TrainedModel, checkpoint_path
+from clipmill.models.checkpoints import TrainedModel, checkpoint_path, load
 from clipmill.pipelines.datasets.items import Items, read_items
 from clipmill.pipelines.datasets.queries import read_query_items
 from clipmill.pipelines.training.event_files import check_installed
 from clipmill.pipelines.training.interruption import Interruption
 from clipmill.pipelines.training.parallel import OneProcess
 from clipmill.pipelines.training.phases import planned_phases
-from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, identity
+from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, identity, rows_changed
 from clipmill.pipelines.training.solve import check_config, solve
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
 from clipmill.schemas.config import DataConfig, LoopConfig, TrainConfig
@@ -139,7 +139,9 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     wanted = identity(config, plain, items)
     on_ray = config.trainer.name == "ray"
     device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
-    checkpoint = folder.open(config, wanted, card.closed_form, items.sources)
+    checkpoint = folder.open(
+        config, wanted, load, card.closed_form, lambda newest, differ: rows_changed(newest, items.sources, differ)
+    )
     if checkpoint is not None and not card.closed_form:
         _check_same_phases(config, checkpoint)
     job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
@@ -154,7 +156,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     epoch = job.start_epoch
     if card.closed_form:
         if not epoch:
-            with _threads(config.loop.threads):
+            with use_threads(config.loop.threads):
                 epoch = solve(job, tell)
     elif not is_finished(epoch):
         if on_ray:
@@ -262,7 +264,7 @@ def _notes(card: ModelCard, config: TrainConfig, items: Items, stopped_early: bo
 
 def run_here(job: TrainJob, on_epoch: EpochObserver) -> int:
     """Trains in this process and returns the last epoch done."""
-    with Interruption() as interruption, _threads(job.config.loop.threads):
+    with Interruption() as interruption, use_threads(job.config.loop.threads):
         device = resolve_device(job.config.loop.device)
         return work(job, OneProcess(), device, lambda: interruption.requested, on_epoch)
 
@@ -287,7 +289,8 @@ def resolve_device(name: str) -> torch.device:
 
 
 @contextmanager
-def _threads(num_threads: int) -> Iterator[None]:
+def use_threads(num_threads: int) -> Iterator[None]:
+    """Has PyTorch compute with so many threads; 0: as many as before."""
     before = torch.get_num_threads()
     torch.set_num_threads(num_threads or before)
     try:

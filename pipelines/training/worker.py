@@ -41,6 +41,15 @@ class TrainJob:
     start_epoch: int
 
     @property
+    def num_items(self) -> int:
+        """How many are trained on."""
+        return int((self.items.part == "train").sum())
+
+    def work(self, parallel: Parallel, device: torch.device, stop_requested: Callable[[], bool]) -> int:
+        """Trains as one of several workers."""
+        return work(self, parallel, device, stop_requested)
+
+    @property
     def card(self) -> ModelCard:
         """The card of the model as its options make it."""
         model = self.config.model

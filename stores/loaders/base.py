@@ -1,5 +1,7 @@
 """What the loader of a published repository is: the files it opens, and what it must be told of them."""
 
+import os
+import shlex
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -51,6 +53,10 @@ class Exported:
     timing: Timing
     annotated: Mapping[str, AnnotatedVideo] | None = None
     prefix: str = ""
+
+    def in_shell(self, name: str | None = None) -> str:
+        """Returns the folder, or what is called `name` in it, as one word of a command line."""
+        return shlex.quote(self.folder if name is None else os.path.join(self.folder, name))
 
     @property
     def classes(self) -> list[str]:

@@ -67,12 +67,12 @@ def _write_annotations(exported: Exported) -> None:
 
 
 def _steps(exported: Exported) -> list[str]:
-    files = f"--feature_path {exported.folder}/ --tem_feat_dim {exported.dim}"
+    files = f"--feature_path {exported.in_shell('')} --tem_feat_dim {exported.dim}"
     if exported.annotated is None:
         note = ["in video_info and video_anno, feature_frame must equal duration_frame: the rows cover the whole video"]
     else:
         note = []
-        files += f" --video_info {exported.folder}/{_INFO} --video_anno {exported.folder}/{_ANNOTATIONS}"
+        files += f" --video_info {exported.in_shell(_INFO)} --video_anno {exported.in_shell(_ANNOTATIONS)}"
     return [*note, f"python main.py --module TEM --mode train {files}"]
 
 

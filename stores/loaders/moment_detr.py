@@ -26,7 +26,7 @@ def _steps(exported: Exported) -> list[str]:
     return [
         "PYTHONPATH=$PYTHONPATH:. python moment_detr/train.py --dset_name hl --ctx_mode video_tef "
         "--train_path data/highlight_train_release.jsonl --eval_path data/highlight_val_release.jsonl "
-        f"--eval_split_name val --v_feat_dirs {exported.folder} --v_feat_dim {exported.dim} "
+        f"--eval_split_name val --v_feat_dirs {exported.in_shell()} --v_feat_dim {exported.dim} "
         "--t_feat_dir features/clip_text_features/ --t_feat_dim 512 "
         f"--clip_length {_clip_seconds(exported)} --max_v_l {max(_MOST_ROWS, exported.most_rows)} "
         "--bsz 32 --results_root results --exp_id clipmill",

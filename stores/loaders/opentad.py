@@ -46,18 +46,18 @@ def _write_annotations(exported: Exported) -> None:
 
 
 def _steps(exported: Exported) -> list[str]:
-    timing, folder = exported.timing, exported.folder
+    timing = exported.timing
     options = {
         "model.projection.in_channels": exported.dim,
         "model.rpn_head.num_classes": len(exported.classes) or "...",
     }
     for part in ("train", "val", "test"):
-        keys: dict[str, Any] = {"data_path": folder}
+        keys: dict[str, Any] = {"data_path": exported.in_shell()}
         if exported.annotated is not None:
             keys |= {
-                "ann_file": f"{folder}/{_ANNOTATIONS}",
-                "class_map": f"{folder}/{_CLASSES}",
-                "block_list": f"{folder}/{_MISSING}",
+                "ann_file": exported.in_shell(_ANNOTATIONS),
+                "class_map": exported.in_shell(_CLASSES),
+                "block_list": exported.in_shell(_MISSING),
             }
         keys |= {
             "feature_stride": timing.step_frames or "...",
@@ -67,7 +67,7 @@ def _steps(exported: Exported) -> list[str]:
             keys["pipeline.0.prefix"] = exported.prefix
         options |= {f"dataset.{part}.{key}": value for key, value in keys.items()}
     if exported.annotated is not None:
-        options["evaluation.ground_truth_filename"] = f"{folder}/{_ANNOTATIONS}"
+        options["evaluation.ground_truth_filename"] = exported.in_shell(_ANNOTATIONS)
     subsets = sorted({video.subset or "training" for video in (exported.annotated or {}).values()})
     return [
         "torchrun --nnodes=1 --nproc_per_node=1 --rdzv_backend=c10d --rdzv_endpoint=localhost:0 tools/train.py "

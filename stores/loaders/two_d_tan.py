@@ -17,7 +17,7 @@ _TACOS = Hdf5File("tall_c3d_features.hdf5")
 
 def _steps(exported: Exported, data: str, file: str, config: str, keys: str = "") -> list[str]:
     return [
-        f"ln -s {exported.folder}/{file} {data}/",
+        f"ln -s {exported.in_shell(file)} {data}/",
         f"in experiments/{config}: {keys}TAN.FRAME_MODULE.PARAMS.INPUT_SIZE: {exported.dim}",
         f"python moment_localization/train.py --cfg experiments/{config} --verbose",
     ]

@@ -16,7 +16,7 @@ _SOURCE = "util/data_util.py"
 
 def _steps(task: str, exported: Exported) -> list[str]:
     return [
-        f"mkdir -p data/features/{task} && ln -s {exported.folder} data/features/{task}/clipmill",
+        f"mkdir -p data/features/{task} && ln -s {exported.in_shell()} data/features/{task}/clipmill",
         f"python main.py --task {task} --fv clipmill --video_feature_dim {exported.dim} --predictor rnn --mode train",
         "after another export to the same place, delete datasets*/<task>_clipmill_128.pkl, which keeps numbers of rows",
     ]

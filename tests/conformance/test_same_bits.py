@@ -5,14 +5,19 @@ import shutil
 import signal
 import subprocess
 import sys
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
 
+from clipmill.pipelines.decode import slots
+from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.schemas.task import ShardTask, TaskResult
 from clipmill.stores import FeatureStore
 from clipmill.stores.feature import Feature
 from tests.command_line import ROOT, clipmill, result
@@ -116,6 +121,49 @@ def test_one_that_grew_in_three_builds(videos: Path, at_once: Path, tmp_path: Pa
             shutil.copy(videos / name, tmp_path / "videos" / name)
         build(parse_build_config(config(tmp_path, tmp_path / "videos", "store").read_text()))
     assert rows(tmp_path / "store") == rows(at_once)
+
+
+class KilledDecoder:
+    """Kills every decode child there is when the first video is done, whatever they are doing."""
+
+    def __init__(self) -> None:
+        self.num_killed = 0
+
+    def on_start(self, tasks: Sequence[ShardTask]) -> None: ...
+
+    def on_video(self, task: ShardTask, video_id: str) -> None:
+        for session in [] if self.num_killed else living_sessions:
+            for pid in session.pids:
+                os.kill(pid, signal.SIGKILL)
+                self.num_killed += 1
+
+    def on_task(self, result: TaskResult) -> None: ...
+
+
+living_sessions: "weakref.WeakSet[DecodeSession]" = weakref.WeakSet()
+
+
+@pytest.mark.parametrize("decoders", [2, 4])
+@pytest.mark.parametrize("killed", [False, True])
+def test_one_of_several_decoders(
+    decoders: int, killed: bool, videos: Path, at_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slots, "FURTHER_SECONDS", 0.0)
+    monkeypatch.setattr(DecodeSession, "__enter__", lambda self: living_sessions.add(self) or self)
+    path = config(tmp_path, videos, "store", task_seconds=1e6, decoders=decoders)
+    killer = KilledDecoder()
+    report = build(parse_build_config(path.read_text()), [killer] if killed else [])
+    assert report.num_complete == len(NAMES) * len(FEATURES)
+    assert bool(killer.num_killed) == killed
+    assert rows(tmp_path / "store") == rows(at_once)
+    if not killed:
+        # The shards too: rows are in the order of the task, whatever order their videos ended in.
+        assert shard_bytes(tmp_path / "store") == shard_bytes(at_once)
+
+
+def shard_bytes(store: Path) -> dict[str, bytes]:
+    shards = store / "shards"
+    return {str(path.relative_to(shards)): path.read_bytes() for path in shards.rglob("*") if path.is_file()}
 
 
 ENGINES: dict[str, Any] = {

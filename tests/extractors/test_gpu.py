@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from clipmill.extractors import registry
+from clipmill.extractors.base import QueueingExtractor
 from clipmill.extractors.preprocess import output_shape
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.features.extraction import resolve_device
@@ -64,3 +65,17 @@ def test_a_gpu_gives_a_window_the_same_bits_at_every_place(name: str) -> None:
                 if count is not None and expected.ndim:
                     expected, got = expected[:count], got[:count]
                 assert got.tobytes() == expected.tobytes(), f"{key} of window {window} at {place}"
+
+
+@pytest.mark.parametrize("name", ["c3d", "resnet50", "squeezenet", "vgg16"])
+def test_a_queued_batch_has_the_bytes_of_a_forward_pass(name: str) -> None:
+    recipe, frames = noise(name)
+    extractor = registry.build(recipe, "cuda")
+    assert isinstance(extractor, QueueingExtractor)
+    assert extractor.queues
+    # The frames may be gone once they are submitted, and more is submitted before the first is waited for.
+    first, second = frames.copy(), 255 - frames
+    waiting = [extractor.submit(first), extractor.submit(second)]
+    first[:] = 0
+    for outputs, batch in zip(waiting, (frames, second), strict=True):
+        assert outputs()["values"].tobytes() == extractor.forward(batch)["values"].tobytes()

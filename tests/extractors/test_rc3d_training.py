@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 import torch
 
+from clipmill.extractors.learner import Annotated
 from clipmill.extractors.rc3d.network import RC3D
 from clipmill.extractors.rc3d.releases import RELEASES, Release
 from clipmill.extractors.rc3d.segments import anchors, encode
 from clipmill.extractors.rc3d.training import (
-    BufferTruth,
     anchor_targets,
     head_losses,
     losses,
@@ -30,8 +30,8 @@ def draw() -> np.random.Generator:
     return np.random.default_rng(0)
 
 
-def truth(*segments: tuple[float, float, int]) -> BufferTruth:
-    return BufferTruth(
+def truth(*segments: tuple[float, float, int]) -> Annotated:
+    return Annotated(
         np.array([segment[:2] for segment in segments]).reshape(-1, 2),
         np.array([segment[2] for segment in segments], dtype=np.int64),
     )

@@ -83,6 +83,11 @@ NAMES_ELSEWHERE = {
     ("extractors/runtime.py", "onnx"): "an extra of the distribution",
     ("schemas/config.py", "torch"): "the library, as a runtime",
     ("pipelines/features/passports.py", "torch"): "the distribution of PyTorch",
+    ("pipelines/features/bare_model.py", "torch"): "the distribution of PyTorch",
+    **{
+        ("jobs/doctor.py", name): "whose ceiling --speed measures"
+        for name in ("squeezenet", "resnet50", "vgg16", "c3d", "i3d")
+    },
     ("schemas/recipe.py", "tracks"): "a detector of shots",
     ("pipelines/features/shots.py", "tracks"): "a detector of shots",
     ("pipelines/features/plan.py", "tracks"): "a detector of shots",

@@ -16,7 +16,9 @@ from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.recipe import ClipRule, Recipe
 
 RC3D = {"options": {"form": "caffe-thumos14", "buffer_frames": 32}, "preprocess": {"resize_precision": None}}
+I3D = {"sampling": {"frames": 18}, "preprocess": {"crop": [64, 64], "size": [72]}}
 FRAMES = {
+    "i3d": (2, 18, 64, 64, 3),
     "c3d": (2, 16, 112, 112, 3),
     "resnet50": (2, 1, 64, 64, 3),
     "squeezenet": (2, 1, 64, 64, 3),
@@ -49,6 +51,8 @@ def _one_thread() -> Any:
         ("resnet50", ["features", "probabilities"], {}),
         ("squeezenet", ["logits", "features"], {}),
         ("vgg16", ["pool5", "fc6_before_relu", "fc6", "conv5_3"], {}),
+        ("i3d", ["features", "probabilities", "logits"], I3D),
+        ("i3d", ["logits", "features"], I3D | {"options": {"window_steps": True}}),
         ("rc3d", ["fc6", "detections", "fc7"], RC3D),
     ],
 )

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,9 +13,10 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from clipmill.schemas.errors import UsageError
+from clipmill.schemas.errors import ClipmillError, UsageError
 from clipmill.schemas.recipe import Sampling
 from clipmill.schemas.records import Video
+from clipmill.schemas.registry import Registry
 from clipmill.schemas.rows import Rows, concatenate
 from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import clips_fingerprint
@@ -341,3 +343,39 @@ def test_csv_files_bring_every_bit_back(make_feature: MakeFeature, tmp_path: Pat
     with open(tmp_path / "out" / "csv_mean_100" / "a.csv", newline="") as file:
         line = list(csv.reader(file))[1]
     np.testing.assert_array_equal(np.array(line, np.float32), feature["a"].values[0])
+
+
+def test_commands_take_a_folder_with_a_space(feature: Feature, tmp_path: Path) -> None:
+    done = export_for_loader(feature, "bsn", str(tmp_path / "my features"))
+    words = shlex.split(done.next_steps[-1])
+    assert words[words.index("--feature_path") + 1] == f"{tmp_path / 'my features'}/"
+
+
+def test_what_does_not_read_back_is_not_left(feature: Feature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    save = np.save
+    monkeypatch.setattr(np, "save", lambda path, values: save(path, values[:1]))
+    with pytest.raises(ClipmillError, match=r"name 'v_a': expected \[5, 4\] as .*loading.py reads it, got \(1, 4\)"):
+        export_for_loader(feature, "opentad", str(tmp_path / "out"))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["store"]
+
+
+def test_a_loader_from_outside_is_found_by_its_entry_point(
+    feature: Feature, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site = tmp_path / "site"
+    info = site / "mine-1.0.dist-info"
+    info.mkdir(parents=True)
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[clipmill.loaders]\nmine = my_loader:LOADER\n")
+    (site / "my_loader.py").write_text(
+        "from clipmill.stores.loaders.base import DatasetLoader, Loader\n"
+        "from clipmill.stores.loaders.files import NpzFiles\n"
+        "steps = lambda exported: [f'train.py --dim {exported.dim}']\n"
+        "LOADER = Loader('mine', 'me/mine', {'all': DatasetLoader('data.py', NpzFiles('x'), steps)}, {})\n"
+    )
+    monkeypatch.syspath_prepend(str(site))
+    fresh = Registry(LOADERS.thing, LOADERS.group, LOADERS.kind, LOADERS.built_in)
+    monkeypatch.setattr("clipmill.stores.loaders.export.LOADERS", fresh)
+    done = export_for_loader(feature, "mine", str(tmp_path / "out"))
+    assert done.next_steps == ["train.py --dim 4"]
+    assert np.load(tmp_path / "out" / "v_a.npz")["x"].shape == (5, DIM)

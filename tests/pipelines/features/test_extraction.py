@@ -1,6 +1,6 @@
 """One recipe over several videos: batches, restarts, failures. The extractor is a plain function of the pixels."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import EachWindow
+from clipmill.extractors.base import EachWindow, QueueingExtractor
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.features.device_memory import BatchTooLargeError
 from clipmill.pipelines.features.extraction import RecipeExtraction
@@ -191,3 +191,88 @@ def test_pooling_gives_one_row_per_clip() -> None:
     unit.add_frame(0, 0, _pixels(7))
     unit.flush()
     assert unit.finished()[0].values[:, 0].tolist() == [1.0]
+
+
+class QueuedMeanOfPixels(MeanOfPixels):
+    """The same on a device that works on its own: nothing is done before its outputs are asked for."""
+
+    queues = True
+
+    def __init__(self, failure: Exception | None = None) -> None:
+        super().__init__(failure)
+        self.events: list[str] = []
+
+    def submit(self, frames: np.ndarray) -> Callable[[], Mapping[str, np.ndarray]]:
+        number = sum(event.startswith("submit") for event in self.events)
+        self.events.append(f"submit {number}")
+
+        def outputs() -> Mapping[str, np.ndarray]:
+            self.events.append(f"collect {number}")
+            return self.forward(frames)
+
+        return outputs
+
+
+def test_a_device_has_its_next_batch_before_the_last_one_is_waited_for() -> None:
+    extractor = QueuedMeanOfPixels()
+    extraction = RecipeExtraction(_recipe(), extractor, 2)
+    extraction.start_video(0, [CLIP], _windows(5))
+    for frame in range(5):
+        extraction.add_frame(0, frame, _pixels(frame))
+    assert extractor.events == ["submit 0", "submit 1", "collect 0"]
+    assert extraction.finished() == {}
+    extraction.flush()
+    assert extractor.events == ["submit 0", "submit 1", "collect 0", "submit 2", "collect 1", "collect 2"]
+    np.testing.assert_array_equal(extraction.finished()[0].values[:, 0], range(5))
+    assert extraction.take_counts()[1] == 5
+
+
+def test_a_queued_batch_that_fails_costs_the_window_at_fault_alone() -> None:
+    extraction = RecipeExtraction(_recipe(), QueuedMeanOfPixels(ValueError("white")), 3)
+    for video, values in enumerate(((1, 2), (3, 255), (4, 5))):
+        extraction.start_video(video, [CLIP], _windows(2))
+        for frame, value in enumerate(values):
+            extraction.add_frame(video, frame, _pixels(value))
+    extraction.flush()
+    assert {video: rows.values[:, 0].tolist() for video, rows in extraction.finished().items()} == {
+        0: [1.0, 2.0],
+        2: [4.0, 5.0],
+    }
+    [(video, error)] = extraction.failures()
+    assert (video, error.reason) == (1, "extractor_failed")
+
+
+def test_what_a_restarted_or_dropped_video_has_on_the_device_is_thrown_away() -> None:
+    extraction = RecipeExtraction(_recipe(), QueuedMeanOfPixels(), 2)
+    for video in (0, 1):
+        extraction.start_video(video, [CLIP], _windows(2))
+    extraction.add_frame(0, 0, _pixels(9))
+    extraction.add_frame(0, 1, _pixels(9))
+    extraction.restart_video(0)
+    for frame in range(2):
+        extraction.add_frame(0, frame, _pixels(frame))
+    extraction.add_frame(1, 0, _pixels(7))
+    extraction.add_frame(1, 1, _pixels(7))
+    extraction.drop_video(1)
+    extraction.flush()
+    assert {video: rows.values[:, 0].tolist() for video, rows in extraction.finished().items()} == {0: [0.0, 1.0]}
+    assert extraction.take(1) is None
+
+
+def test_memory_that_ran_out_on_the_device_is_told_when_the_batch_is_waited_for() -> None:
+    extraction = RecipeExtraction(_recipe(), QueuedMeanOfPixels(torch.cuda.OutOfMemoryError("CUDA out of memory")), 2)
+    extraction.start_video(0, [CLIP], _windows(4))
+    for frame in range(3):
+        extraction.add_frame(0, frame, _pixels(255))
+    with pytest.raises(BatchTooLargeError, match="no memory for 2 windows"):
+        extraction.add_frame(0, 3, _pixels(255))
+    assert not extraction.is_settled(0)
+
+
+def test_submitting_to_a_network_gives_the_bits_of_its_forward_pass() -> None:
+    frames = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64, 3), dtype=np.uint8)
+    extractor = registry.build(_recipe(layer="probabilities", dim=1000), "cpu")
+    assert isinstance(extractor, QueueingExtractor)
+    assert not extractor.queues
+    outputs = extractor.submit(frames)
+    np.testing.assert_array_equal(outputs()["values"], extractor.forward(frames)["values"])

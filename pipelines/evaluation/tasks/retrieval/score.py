@@ -100,8 +100,8 @@ def _below_notes(
         return ()
     scores = ", ".join(f"{space.space} {space.metrics[headline]:.4f}" for space in below)
     return (
-        f"Below plain cosine ({headline} {plain:.4f}): {scores}. The stored vectors find more as they are than what "
-        "was learned from them; few training clips are the usual reason.",
+        f"Below plain cosine ({headline} {plain:.4f}): {scores}. Here the stored vectors find more as they are than "
+        "what was learned from them; few training clips are the usual reason.",
     )
 
 

@@ -1,0 +1,112 @@
+"""Trainings on videos: killed and resumed with the same bits, refused where they differ, and read by the extractor."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+from clipmill.extractors import registry
+from clipmill.extractors.rc3d.segments import propose
+from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.torch_extractor import affine, network_input
+from clipmill.models.checkpoints import checkpoints
+from clipmill.pipelines.training.videos.checkpoints import load
+from clipmill.pipelines.training.videos.train import FEATURE, recipe_of, resolve
+from clipmill.schemas.config import DecodeConfig, FeatureConfig
+from clipmill.schemas.errors import UsageError, WeightsError
+from clipmill.schemas.model import validate
+from clipmill.schemas.recipe import ClipRule
+from tests.pipelines.training.video_runs import RC3D, assert_the_same, config_of, killed, make_videos, run, state_of
+
+C3D: dict[str, Any] = {"name": "c3d"}
+CPNET: dict[str, Any] = {
+    "name": "cpnet",
+    "sampling": {"fps": 24, "frames": 3, "every": 2, "step": 6},
+    "options": {"input_size": 112, "k": 4},
+}
+LOOPS: dict[str, dict[str, Any]] = {"rc3d": {}, "c3d": {"batch": 1}, "cpnet": {"batch": 2}}
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_videos(tmp_path_factory.mktemp("videos") / "videos")
+
+
+@pytest.mark.parametrize("model", [RC3D, C3D, CPNET], ids=lambda model: model["name"])
+def test_a_killed_training_goes_on_with_the_same_bits(videos: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    loop = {"epochs": 2, "milestones": [1], "keep_checkpoints": 1} | LOOPS[model["name"]]
+    whole = run(config_of(videos, tmp_path / "whole", model, **loop))
+    broken = config_of(videos, tmp_path / "broken", model, **loop)
+    per_epoch = -(-whole.num_train // LOOPS[model["name"]].get("batch", 1))
+    assert killed(broken, per_epoch + 1) == -9
+    assert list(checkpoints(broken.out)) == [1]
+    assert_the_same(run(broken), whole)
+
+
+def test_a_run_of_another_kind_is_not_gone_on_with(videos: Path, tmp_path: Path) -> None:
+    run(config_of(videos, tmp_path, RC3D, epochs=1))
+    before = state_of(run(config_of(videos, tmp_path, RC3D, epochs=1)))
+    with pytest.raises(UsageError, match=r"another loop.learning_rate \(0.0001 there, 0.01 now\)"):
+        run(config_of(videos, tmp_path, RC3D, epochs=2, learning_rate=0.01))
+    other = RC3D | {"options": {**RC3D["options"], "scales": [1, 2]}}
+    with pytest.raises(UsageError, match="another"):
+        run(config_of(videos, tmp_path, other, epochs=2))
+    assert state_of(run(config_of(videos, tmp_path, RC3D, epochs=1))).keys() == before.keys()
+    with pytest.raises(UsageError, match="at most the 4 items there are to train on"):
+        run(config_of(videos, tmp_path / "batch", RC3D, batch=50))
+
+
+def test_a_checkpoint_is_the_extractors_weights(videos: Path, tmp_path: Path) -> None:
+    # The release whose own weights give real offsets: what is trained gives normalised ones.
+    model = RC3D | {"options": {**RC3D["options"], "form": "caffe-thumos14"}}
+    config = resolve(config_of(videos, tmp_path, model, epochs=1, learning_rate=0.0001))
+    report = run(config)
+    feature = yaml.safe_load((tmp_path / FEATURE).read_text())["rc3d"]
+    assert feature["options"]["classes"] == ["first drift", "first noise", "second"]
+    recipe = resolve_recipe("rc3d", validate(FeatureConfig, feature, "feature"), ClipRule(), DecodeConfig())
+    assert registry.class_names(recipe) == ("first drift", "first noise", "second")
+    # Low, so that an untrained network finds something.
+    recipe = recipe.model_copy(update={"options": recipe.options | {"score_threshold": 0.01}})
+    extractor = registry.build(recipe, "cpu")
+    frames = np.random.default_rng(0).uniform(0, 255, (1, 16, 32, 32, 3)).astype(np.float32).view(np.uint8)
+
+    learner = registry.learner("rc3d")
+    training = validate(learner.options, config.model.training, "training")
+    of_training = recipe_of(config, learner)
+    learning: Any = learner.start(of_training, training, report_classes(report), torch.device("cpu"))
+    learning.load(load(checkpoints(report.out)[1]).weights)
+    network = learning.network.eval()
+    with torch.inference_mode():
+        values = network_input(frames[0], of_training.preprocess, affine(of_training.preprocess, 5))
+        maps = network.trunk(values.permute(3, 0, 1, 2)[None])
+        scores, offsets = network.propose(maps)
+        foreground = scores[0].softmax(dim=0)[1].double().numpy()
+        rule = network.release.test_filter
+        segments, _ = propose(foreground, offsets[0].double().numpy(), network.release.scales, rule)
+        _, last = network.hidden(maps[0], torch.from_numpy(segments))
+        probabilities = network.classify(last)[0].softmax(dim=1).numpy()
+    outputs = extractor.forward(frames)
+    found = outputs["values"][0, : int(outputs["num_valid"][0])]
+    assert len(found) > 0
+    # Each detection has the class probabilities of its region.
+    distance = np.abs(found[:, None] - probabilities[None]).max(axis=2).min(axis=1)
+    assert distance.max() < 1e-5
+
+
+def report_classes(report: Any) -> tuple[str, ...]:
+    return load(checkpoints(report.out)[report.epoch]).classes
+
+
+def test_other_classes_than_the_weights_are_refused(videos: Path, tmp_path: Path) -> None:
+    report = run(config_of(videos, tmp_path, RC3D, epochs=1))
+    feature = {"extractor": "rc3d", "layer": "detections", "weights": {"file": report.checkpoint}, **rest_of(RC3D)}
+    recipe = resolve_recipe("rc3d", validate(FeatureConfig, feature, "feature"), ClipRule(), DecodeConfig())
+    with pytest.raises(WeightsError, match=r"expected 21 classes with the background and 2 scales"):
+        registry.build(recipe, "cpu")
+
+
+def rest_of(model: dict[str, Any]) -> dict[str, Any]:
+    return {key: model[key] for key in ("sampling", "preprocess", "options")}
