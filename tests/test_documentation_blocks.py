@@ -20,6 +20,7 @@ from clipmill.schemas.config import TrainConfig, parse_config
 from clipmill.schemas.config_import import ImportConfig
 from clipmill.schemas.config_search import SearchConfig
 from clipmill.schemas.config_sweep import SweepConfig
+from clipmill.schemas.config_videos import VideoTrainConfig
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [
@@ -97,7 +98,8 @@ def check_config(data: Any, text: str) -> str | None:
         parse_config(ImportConfig, text, (), "block")
         return "import"
     if {"data", "model", "out"} <= keys:
-        parse_config(TrainConfig, text, (), "block")
+        of_videos = isinstance(data["data"], dict) and "videos" in data["data"]
+        parse_config(VideoTrainConfig if of_videos else TrainConfig, text, (), "block")
         return "train"
     if "train" in keys and keys & {"grid", "random", "points"}:
         parse_config(SweepConfig, text, (), "block")
