@@ -53,6 +53,7 @@ PACKAGES = [
     "clipmill.stores",
     "clipmill.stores.feature_files",
     "clipmill.stores.formats",
+    "clipmill.stores.loaders",
 ]
 """Written out, so that a working copy's leftovers never become part of a wheel; a test compares it with the folders."""
 
@@ -62,6 +63,8 @@ RUNTIME = [
     "pyarrow>=17",
     "pydantic>=2.7,<3",
     "pyyaml>=6,<7",
+    # Defaults of type variables.
+    "typing-extensions>=4.12",
     # Storage. zarr 3 for sharded arrays.
     "zarr>=3.0.8,<4",
     # What zarr is made of, where its chunks are read without its event loop.
@@ -105,9 +108,15 @@ EXTRAS = {
     "faiss": ["faiss-cpu>=1.9,<2"],
     # The one reads a model as data, the other runs it.
     "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
+    # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
+    "openvino": ["openvino>=2025.0"],
     # Metrics of a build; since 0.20 its server can be shut down.
     "prometheus": ["prometheus-client>=0.20"],
     "tensorboard": ["tensorboard>=2.15"],
+    # Formats of export, and rows as a pandas frame.
+    "webdataset": ["webdataset>=0.2.100"],
+    "lance": ["pylance>=0.20"],
+    "pandas": ["pandas>=2"],
     # The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``.
     "s3": ["s3fs>=2024.9"],
     "gcs": ["gcsfs>=2024.9"],
@@ -115,7 +124,22 @@ EXTRAS = {
 }
 """Name of an extra -> what it brings; `clipmill.schemas.extras` names the one that a missing package belongs to."""
 
-TESTED = ("extract", "train", "ray", "beam", "dask", "faiss", "onnx", "prometheus", "tensorboard", "s3")
+TESTED = (
+    "extract",
+    "train",
+    "ray",
+    "beam",
+    "dask",
+    "faiss",
+    "onnx",
+    "openvino",
+    "prometheus",
+    "tensorboard",
+    "webdataset",
+    "lance",
+    "pandas",
+    "s3",
+)
 """Those whose packages constraints.txt pins, and the tests use."""
 
 DEVELOPMENT = [
@@ -137,6 +161,10 @@ DEVELOPMENT = [
     "moto[s3]>=5",
     # Which version of Python the code needs.
     "vermin>=1.6",
+    # Runs the notebook of the examples.
+    "ipykernel>=6",
+    "nbclient>=0.8",
+    "nbformat>=5.9",
 ]
 
 for package in PACKAGES:

@@ -126,7 +126,7 @@ def main() -> None:
                     "session, auto, 112x112": lambda step=step: through_session(session, timelines, step, "auto", C3D),
                 },
                 arguments.repeats,
-                session._child.pid,
+                session.pids[0],
             )
             raw = results["raw decord get_batch"]
             print("every frame" if step == 1 else f"every {step}th frame")

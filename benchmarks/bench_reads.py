@@ -7,8 +7,7 @@
 - `clipmill export`, by format, beside copying the bytes of the shards.
 
 Times are of the process (all its threads), so that a busy machine changes little; each is the median of `--repeat`
-runs,
-with the least and the greatest beside it. Files are in the page cache.
+runs, with the least and the greatest beside it. Files are in the page cache.
 """
 
 import argparse

@@ -28,6 +28,9 @@ PIXEL_OPTIONS = frozenset({"crops", "resize_precision"})
 NUM_CROPS = {"ten": 10, "six": 6}
 """Forward passes of a window, by `Preprocess.crops`."""
 
+RUNTIMES = frozenset({"openvino", "onnxruntime"})
+"""Of networks that both take: plain convolutions, pools and products."""
+
 
 class NoOptions(Model):
     """The options of an extractor that has none."""
@@ -186,6 +189,9 @@ class ExtractorCard:
         program: of an extractor whose weights file is the network itself.
         pixel_options: which of ``crops`` and ``resize_precision`` it may be given: the first where the mean of its rows
             over crops means something, the second where it reads frames with `preprocess.values_of`.
+        shared_layers: layers that one pass of the network gives together, each with the same bits as in a pass of its
+            own; those that need more of it come later. Its extractor is a `SharingExtractor`.
+        runtimes: what else than PyTorch its network can be run by (`Recipe.runtime`).
     """
 
     name: str
@@ -210,6 +216,8 @@ class ExtractorCard:
     option_files: Mapping[str, WeightsFile] = field(default_factory=dict)
     program: ProgramFile | None = None
     pixel_options: frozenset[str] = frozenset()
+    shared_layers: tuple[str, ...] = ()
+    runtimes: frozenset[str] = frozenset()
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.
@@ -266,6 +274,20 @@ class FilesExtractor(Extractor, Protocol):
         self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], files: Sequence[FlowFiles]
     ) -> Outputs:
         """Returns the outputs of N windows ``uint8[N, T, H, W, C]``, given which they are, and their videos' files."""
+        ...
+
+
+@runtime_checkable
+class SharingExtractor(Extractor, Protocol):
+    """An extractor whose one pass gives several layers (`ExtractorCard.shared_layers`)."""
+
+    def of_layers(self, recipes: Sequence[Recipe]) -> "list[Extractor]":
+        """Returns an extractor of each recipe; all take what they read of this one's passes.
+
+        Args:
+            recipes: they differ from this one's in the layer, which needs no more of the network than this one's, and
+                in what becomes of its rows.
+        """
         ...
 
 

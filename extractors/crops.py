@@ -8,6 +8,7 @@ import numpy.typing as npt
 
 from clipmill.extractors.base import Extractor, Outputs, Reducer
 from clipmill.extractors.preprocess import centre_offset
+from clipmill.extractors.runtime import runtime_use_of
 from clipmill.schemas.recipe import Preprocess
 from clipmill.schemas.records import Clip
 
@@ -61,6 +62,7 @@ class AveragedCrops:
     def __init__(self, extractor: Extractor, preprocess: Preprocess) -> None:
         self._extractor = extractor
         self._preprocess = preprocess
+        self.runtime_use = runtime_use_of(extractor)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns the mean, taken in float64, of each output over the crops of ``uint8[N, T, H, W, C]``."""

@@ -13,6 +13,7 @@ One from outside the project is such a folder, or a `Registration` in any module
 """
 
 import json
+from collections.abc import Sequence
 from functools import cache, lru_cache, partial
 from importlib import import_module
 from importlib.metadata import EntryPoint, entry_points
@@ -20,8 +21,10 @@ from importlib.util import find_spec
 from types import ModuleType
 from typing import Any
 
-from clipmill.extractors.base import Extractor, ExtractorCard, Registration, card_for
+from clipmill.extractors.base import Extractor, ExtractorCard, Registration, SharingExtractor, card_for
 from clipmill.extractors.precision import warn_if_slow
+from clipmill.extractors.runtime import check_device, check_runtime
+from clipmill.extractors.shared_pass import sharing_groups
 from clipmill.extractors.weights import check_digest, digest
 from clipmill.schemas.errors import UsageError, describe, near
 from clipmill.schemas.recipe import Recipe
@@ -133,6 +136,29 @@ def class_names(recipe: Recipe) -> tuple[str, ...]:
     return of_recipe(recipe) if of_recipe is not None else ()
 
 
+def groups(recipes: Sequence[Recipe]) -> list[list[Recipe]]:
+    """Returns recipes in groups that `build_group` gives one network: they differ only in their layer."""
+    return sharing_groups(recipes, _shared_layers)
+
+
+def build_group(group: Sequence[Recipe], device: str) -> list[Extractor]:
+    """Returns an extractor of each recipe of one of the `groups`; they share a network and its passes.
+
+    Raises:
+        WeightsError, UsageError: as `build`.
+    """
+    owner = build(group[0], device)
+    if len(group) > 1 and isinstance(owner, SharingExtractor):
+        return owner.of_layers(group)
+    return [owner, *(build(recipe, device) for recipe in group[1:])]
+
+
+def _shared_layers(recipe: Recipe) -> tuple[str, ...]:
+    # What another library gives of two layers at once need not be what it gives of each.
+    alone = recipe.runtime is not None or recipe.preprocess.crops is not None
+    return () if alone else card_of(recipe).shared_layers
+
+
 def build(recipe: Recipe, device: str) -> Extractor:
     """Returns the extractor a recipe describes, on `device`, with its weights loaded.
 
@@ -140,10 +166,13 @@ def build(recipe: Recipe, device: str) -> Extractor:
 
     Raises:
         WeightsError: the weights file is not the one the recipe was resolved with.
+        UsageError: the recipe's runtime is not installed, is not for this device, or is too far off on this machine.
     """
     if recipe.weights.file is not None and recipe.weights.sha256 is not None:
         program = card(recipe.extractor).program
         check_digest(recipe.weights.file, recipe.weights.sha256, program.digest if program is not None else digest)
+    check_runtime(recipe, card_of(recipe).runtimes)
+    check_device(recipe, device)
     warn_if_slow(recipe.name, recipe.precision, device)
     if device != "cpu":
         from clipmill.extractors.torch_extractor import make_arithmetic_exact

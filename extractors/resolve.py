@@ -8,6 +8,7 @@ from typing import Any
 from clipmill.extractors import registry
 from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, card_for
 from clipmill.extractors.presets import expand
+from clipmill.extractors.runtime import check_runtime
 from clipmill.extractors.weights import (
     SHOWN_KEYS,
     Layout,
@@ -64,8 +65,10 @@ def resolve_recipe(name: str, feature: FeatureConfig, clips: ClipRule, decode: D
         options=options.model_dump(mode="json"),
         pooling=feature.pooling,
         precision=feature.precision,
+        runtime=None if feature.runtime == "torch" else feature.runtime,
         decoder=decode.decoder,
     )
+    check_runtime(recipe, card.runtimes)
     if card.resolve_files is not None:
         recipe = card.resolve_files(recipe)
     if card.check is not None:

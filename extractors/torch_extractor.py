@@ -1,6 +1,6 @@
 """What every torch network shares: from ``uint8`` windows to rows, on a device, in a precision."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import numpy as np
@@ -8,8 +8,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from clipmill.extractors.base import EachWindow, Outputs, Reducer
+from clipmill.extractors.base import EachWindow, Extractor, Outputs, Reducer
+from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
+from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.shared_pass import LastPass
 from clipmill.schemas.recipe import Preprocess, Recipe
 from clipmill.schemas.records import Clip
 
@@ -17,6 +20,11 @@ PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": to
 
 PROBABILITIES = "probabilities"
 """The layer that is the softmax of logits."""
+
+
+def torch_dtype(recipe: Recipe) -> torch.dtype:
+    """Returns what PyTorch holds a recipe's network in: another runtime brings it to the precision itself."""
+    return PRECISIONS[recipe.precision] if recipe.runtime is None else torch.float32
 
 
 def network_layer(layer: str) -> str:
@@ -61,24 +69,39 @@ class TorchExtractor:
             reverse_input_channels(first_conv)
         self._recipe = recipe
         self._device = torch.device(device)
-        self._dtype = PRECISIONS[recipe.precision]
+        self._dtype = torch_dtype(recipe)
         self._single_frames = single_frames
         # Channels last is how frames lie in memory, and the faster layout on a CPU (docs/extractors: 1.1 to 1.6 times).
         layout: Any = torch.channels_last if single_frames else torch.channels_last_3d
         move: Any = network.to
-        self._network: nn.Module = move(self._device, self._dtype, memory_format=layout).eval()
+        self._module: nn.Module = move(self._device, self._dtype, memory_format=layout).eval()
+        self._network: Callable[[Tensor], Tensor] = self._module
+        self.runtime_use: RuntimeUse | None = None
         scale, shift = affine(preprocess, 4 if single_frames else 5)
         if mean is not None:
             shift = -mean * scale / preprocess.scale
         self._scale, self._shift = scale.to(self._device), shift.to(self._device)
+        if recipe.runtime is not None:
+            compiled = CompiledNetwork(self._module, recipe, self.prepare(sample_frames(recipe)))
+            self._network, self.runtime_use = compiled, compiled.use
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
         with torch.inference_mode():
-            values = self._network(self.prepare(frames)).flatten(1).float()
-            if self._recipe.layer == PROBABILITIES:
-                values = values.softmax(dim=1)
-        return {"values": values.cpu().numpy()}
+            return _outputs(self._network(self.prepare(frames)), self._recipe)
+
+    def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
+        """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
+        layers = frozenset(network_layer(recipe.layer) for recipe in recipes)
+        network: Any = self._module
+
+        def run(frames: npt.NDArray[np.uint8]) -> Mapping[str, Tensor]:
+            with torch.inference_mode():
+                found: Mapping[str, Tensor] = network.layers(self.prepare(frames), layers)
+                return found
+
+        shared = LastPass(run)
+        return [LayerReader(recipe, shared) for recipe in recipes]
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
@@ -91,12 +114,35 @@ class TorchExtractor:
 
     @property
     def network(self) -> nn.Module:
-        """The network as it runs: its weights, device, precision and memory layout."""
-        return self._network
+        """The network as PyTorch runs it: its weights, device, precision and memory layout."""
+        return self._module
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
+
+
+class LayerReader:
+    """The extractor of a recipe that takes its layer of a pass that others read too."""
+
+    def __init__(self, recipe: Recipe, shared: LastPass[Mapping[str, Tensor]]) -> None:
+        self._recipe, self._shared = recipe, shared
+
+    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
+        """Returns what the recipe's own network would, bit for bit: ``{"values": float32[N, D]}``."""
+        with torch.inference_mode():
+            return _outputs(self._shared(frames)[network_layer(self._recipe.layer)], self._recipe)
+
+    def reducer(self, clip: Clip) -> Reducer:
+        """Returns a reducer that makes one row per window."""
+        return EachWindow(clip, self._recipe.dtype)
+
+
+def _outputs(found: Tensor, recipe: Recipe) -> Outputs:
+    values = found.flatten(1).float()
+    if recipe.layer == PROBABILITIES:
+        values = values.softmax(dim=1)
+    return {"values": values.cpu().numpy()}
 
 
 def make_arithmetic_exact() -> None:

@@ -153,6 +153,7 @@ def _build_text(report: BuildReport) -> str:
     )
     if report.num_left_out:
         lines.append(f"  left out (no media by their extension): {_left_out(dict(report.num_left_out))}")
+    lines += [f"  {line}" for line in report.matching.lines()] if report.matching else []
     lines += _listing_lines(report.listing, report.store)
     for key, rows in report.num_rows.items():
         lines.append(f"  {key}: {rows} rows")
@@ -200,6 +201,8 @@ def _plan_text(planned: Planned) -> str:
     lines = [f"dataset {data['dataset']}: {data['num_videos']} videos, {data['num_tasks']} tasks to run"]
     if data["num_left_out"]:
         lines.append(f"  left out (no media by their extension): {_left_out(data['num_left_out'])}")
+    matching = planned.manifest.matching
+    lines += [f"  {line}" for line in matching.lines()] if matching else []
     lines += _listing_lines(planned.listing, planned.config.store.url)
     lines.append(
         f"  pairs complete {data['num_complete']}, in quarantine {data['num_quarantined_before']}, "

@@ -307,14 +307,35 @@ def clean(
 def export(
     store: StoreUrl,
     feature: Annotated[str, typer.Option(help="Name of the feature.")],
-    out: Annotated[str, typer.Option(help="Where to write.")],
-    format: Annotated[str, typer.Option(help="hdf5, npy, parquet or zarr.")] = "hdf5",
+    out: Annotated[str, typer.Option(help="Where to write: a new local path.")],
+    format: Annotated[
+        str | None, typer.Option(help="hdf5 (the default), npy, parquet, arrow, zarr, webdataset or lance.")
+    ] = None,
+    target: Annotated[
+        str | None,
+        typer.Option(
+            "--for",
+            help="Instead: what this repository's loader opens: 2dtan, vslnet, lgi, actionformer, opentad, bsn, "
+            "moment-detr or umt.",
+            metavar="LOADER",
+        ),
+    ] = None,
+    dataset: Annotated[
+        str | None, typer.Option(help="Of --for: the data set whose loader it is.", metavar="NAME")
+    ] = None,
+    ids: Annotated[
+        str | None,
+        typer.Option(help="Of --for: names of the videos: stem (the default), id, or a CSV of video_id,name."),
+    ] = None,
+    annotations: Annotated[
+        str | None, typer.Option(help="Of --for: annotations to compare the names with.", metavar="FILE")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Write one feature in a format other tools read."""
+    """Write one feature in a format other tools read, or as a published repository's loader opens it."""
     from clipmill.jobs.export import run_export
 
-    run_verb(lambda: run_export(store, feature, format, out), as_json)
+    run_verb(lambda: run_export(store, feature, out, format, target, dataset, ids, annotations), as_json)
 
 
 @app.command()

@@ -55,7 +55,8 @@ class Progress:
     def on_video(self, task: ShardTask, video_id: str) -> None:
         """A video is done."""
         self._progress.on_video(task, video_id)
-        if self._terminal:
+        # To count all tasks for each video would take longer the more there are.
+        if self._terminal and self._clock() - self._drawn >= REDRAW_SECONDS:
             self._draw(progress_line(self._progress.beat()))
 
     def on_task(self, result: TaskResult) -> None:

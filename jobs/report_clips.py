@@ -169,11 +169,12 @@ def _facts(passport: Mapping[str, Any]) -> dict[str, str]:
     why = f" ({passport['decoder_fallback_reason']})" if passport["decoder_fallback_reason"] else ""
     substituted = passport["num_frames_substituted"]
     broken = passport["truncated"]
+    runtime = f", by {passport['runtime']} {passport['runtime_version']}" if passport["runtime"] else ""
     return {
         "decoded by": f"{passport['decoder']} {passport['decoder_version']}{why}{flags}"
         + (f"; {substituted} frames substituted" if substituted else "")
         + (f"; the video breaks off: {broken}" if broken else ""),
-        "computed on": f"{passport['device']}, {passport['precision']}, {passport['num_threads']} threads, "
+        "computed on": f"{passport['device']}{runtime}, {passport['precision']}, {passport['num_threads']} threads, "
         f"batches of {passport['batch_windows']} windows",
         "versions": f"clipmill {passport['clipmill_version']}, torch {passport['torch_version']}, "
         f"numpy {passport['numpy_version']}, opencv {passport['opencv_version']}",

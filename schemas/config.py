@@ -44,9 +44,15 @@ class BuildStoreConfig(StoreConfig):
 
 
 class VideosConfig(Model):
-    """Where videos come from: a folder (searched recursively) or a manifest (.csv or .parquet).
+    """Where videos come from: a folder (searched recursively), a manifest (.csv or .parquet), or published annotations.
 
     Attributes:
+        annotations: file or folder of annotated segments or language queries: its videos are those of the build, by
+            their ids there, and lie in `folder`.
+        ids: the name below `folder` of the file of an id: ``{id}`` stands for the id, ``*`` for anything but a slash,
+            ``**/`` for any folders or none. Default: ``**/{id}.*``.
+        subset: of the annotations: this part alone.
+        format: of the annotations; default: told by their content.
         label: ``parent_folder`` labels each video of a folder by the name of the folder it lies in.
         root: folder that relative paths of a manifest start from; default: the manifest's own folder.
         stream: which video stream of each file: its number as ffprobe shows it, ``v:1`` for the second video stream, a
@@ -58,6 +64,10 @@ class VideosConfig(Model):
     label: Literal["parent_folder"] | None = None
     root: str | None = None
     stream: str | None = Field(default=None, min_length=1)
+    annotations: str | None = Field(default=None, min_length=1)
+    ids: str | None = None
+    subset: str | None = None
+    format: str | None = None
 
     @field_validator("stream", mode="before")
     @classmethod
@@ -70,6 +80,16 @@ class VideosConfig(Model):
             raise ValueError("expected exactly one of folder and manifest")
         if self.label is not None and self.folder is None:
             raise ValueError("label: parent_folder belongs to folder; give a manifest a column 'label' instead")
+        if self.annotations is None:
+            unused = [key for key in ("ids", "subset", "format") if getattr(self, key) is not None]
+            if unused:
+                raise ValueError(f"{unused[0]} belongs to annotations; leave it out, or name their file")
+        elif self.folder is None or self.label is not None:
+            raise ValueError(
+                "annotations name the videos of a folder and their labels: give folder, and leave out label"
+            )
+        if self.ids is not None and self.ids.count("{id}") != 1:
+            raise ValueError(f"ids: expected {{id}} once, such as v_{{id}}.mp4, got {self.ids}")
         return self
 
 
@@ -93,6 +113,7 @@ class FeatureConfig(Model):
     Attributes:
         preset: a published feature set whose keys are meant (`clipmill.extractors.presets`); those written beside it
             override them.
+        runtime: what runs the network; ``torch`` leaves a recipe's fingerprint as it was before there were others.
         sampling: what is written in it stands in place of the extractor's; see `clipmill.extractors.resolve`.
     """
 
@@ -106,6 +127,7 @@ class FeatureConfig(Model):
     pooling: Pooling = "none"
     dtype: Literal["float32", "float16", "uint8"] | None = None
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    runtime: Literal["torch", "openvino", "onnxruntime"] = "torch"
 
     @field_serializer("sampling")
     def _sampling_as_written(self, sampling: Sampling | None) -> dict[str, Any] | None:

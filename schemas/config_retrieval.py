@@ -18,7 +18,8 @@ class RetrievalConfig(TaskConfig):
         checkpoint: of the run; default: its newest.
         cutoffs: K of mAP@K and the other metrics.
         spaces: of the model; default: all, and plain cosine.
-        cosine_baseline: score plain cosine of the stored vectors too, where both come from one network.
+        cosine_baseline: score plain cosine of the stored vectors too, where both come from one network; or the name
+            of a feature of the image's network that clips are compared by, where the run's video feature is another's.
         relevant: what a query has to find: clips of its ``label``, or its ``own_clip`` alone, as where a text has one
             painting; then recall@K is the share of queries that find it, and labels are not looked at.
         exclude: what a query does not rank: its ``own_clip``, all clips of its ``own_video``, or ``none``; then its own
@@ -41,7 +42,7 @@ class RetrievalConfig(TaskConfig):
     checkpoint: str | None = None
     cutoffs: tuple[int, ...] = Field(default=(10, 20, 50, 100), min_length=1)
     spaces: tuple[str, ...] = ()
-    cosine_baseline: bool = True
+    cosine_baseline: bool | str = True
     relevant: Literal["label", "own_clip"] = "label"
     exclude: Literal["none", "own_clip", "own_video"] = "none"
     examples: int = Field(default=12, ge=0)

@@ -5,7 +5,8 @@ evaluation failed, 1 anything else.
 """
 
 import difflib
-from collections.abc import Iterable
+from bisect import bisect
+from collections.abc import Iterable, Sequence
 
 EXIT_COMPLETE = 0
 EXIT_FAILURE = 1
@@ -37,6 +38,14 @@ class ManifestError(UsageError):
 
 class StoreError(UsageError):
     """A store is missing, belongs to another dataset, or has another format."""
+
+
+class UnknownNameError(StoreError, KeyError):
+    """A store has no such feature, or a feature no rows of such a video: a `KeyError`, as of any mapping."""
+
+    def __str__(self) -> str:
+        # KeyError's own would quote the line.
+        return str(self.args[0])
 
 
 class WeightsError(UsageError):
@@ -114,3 +123,30 @@ def near(name: str, known: Iterable[str]) -> str:
     if close:
         return "did you mean " + " or ".join(repr(item) for item in close) + "?"
     return "known: " + ", ".join(names)
+
+
+def nearest(name: str, known: Sequence[str], most: int = 5) -> str:
+    """Returns ``near ones: 'a', 'b'``: at most `most` of `known`, which may be many, those most like `name` first.
+
+    Names that hold `name` in any case of letters, or are held by it, come first; then those most alike of its
+    neighbours in the order of names and in that of names read backwards, so that a slip at either end is found.
+    """
+    if not known:
+        return "there are none"
+    folded = name.casefold()
+    holding = [item for item in known if folded in item.casefold() or item.casefold() in folded] if name else []
+    backwards = [item[::-1] for item in _around(name[::-1], [item[::-1] for item in known])]
+    around = [*_around(name, known), *backwards]
+    alike = difflib.get_close_matches(name, around, n=most, cutoff=0.0)
+    found = list(dict.fromkeys([*sorted(holding, key=len)[:most], *alike, *around]))[:most]
+    return "near ones: " + ", ".join(repr(item) for item in found)
+
+
+def _around(name: str, known: Iterable[str]) -> list[str]:
+    names = sorted(known)
+    at = bisect(names, name)
+    return names[max(0, at - _NEIGHBOURS) : at + _NEIGHBOURS]
+
+
+_NEIGHBOURS = 100
+"""ours: names to each side that are compared letter by letter, which of 100,000 would take seconds."""

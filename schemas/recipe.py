@@ -317,6 +317,7 @@ class Recipe(Model):
             ``max`` or ``gem`` of its rows, with ``_l2`` of unit length then; ``l2_mean``: the mean of rows of unit
             length.
         precision: arithmetic of the forward pass.
+        runtime: what runs the network in place of PyTorch; it changes the last bits, so it is part of the identity.
         decoder: ``auto`` is decord with PyAV as fallback.
     """
 
@@ -334,6 +335,7 @@ class Recipe(Model):
     files: dict[str, str] = Field(default_factory=dict)
     pooling: Pooling = "none"
     precision: Literal["float32", "float16", "bfloat16"] = "float32"
+    runtime: Literal["openvino", "onnxruntime"] | None = None
     decoder: Literal["auto", "decord", "pyav"] = "auto"
 
     def identity(self) -> dict[str, Any]:

@@ -2,13 +2,17 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Generic
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import TypeVar
+
+V = TypeVar("V", bound=np.generic, default=np.generic, covariant=True)
 
 
 @dataclass(frozen=True, slots=True)
-class Rows:
+class Rows(Generic[V]):
     """T output vectors of one video (or of one shard) under one recipe.
 
     Attributes:
@@ -19,7 +23,7 @@ class Rows:
         extras: further columns the extractor declares, each ``[T]``.
     """
 
-    values: npt.NDArray[np.generic]
+    values: npt.NDArray[V]
     clip: npt.NDArray[np.int32]
     start_seconds: npt.NDArray[np.float64]
     stop_seconds: npt.NDArray[np.float64]
@@ -29,7 +33,7 @@ class Rows:
     def __len__(self) -> int:
         return int(self.values.shape[0])
 
-    def slice(self, start: int, stop: int) -> "Rows":
+    def slice(self, start: int, stop: int) -> "Rows[V]":
         """Returns rows ``[start, stop)``."""
         span = slice(start, stop)
         return Rows(
@@ -42,7 +46,7 @@ class Rows:
         )
 
 
-def concatenate(parts: Sequence[Rows]) -> Rows:
+def concatenate(parts: Sequence[Rows[V]]) -> Rows[V]:
     """Returns the rows of all `parts` in order; at least one part is needed."""
     if not parts:
         raise ValueError("concatenate: expected at least one part, got none")

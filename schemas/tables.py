@@ -65,6 +65,9 @@ PASSPORT = pa.struct(
         pa.field("num_segments_clamped", pa.int64()),
         pa.field("num_segments_emptied", pa.int64()),
         pa.field("flow_files_digest", pa.string()),
+        pa.field("runtime", pa.string()),
+        pa.field("runtime_version", pa.string()),
+        pa.field("runtime_error", pa.float64()),
     ]
 )
 """`duration_seconds` and `num_frames` are the packet scan's; those with ``header_`` are what the header claimed.
@@ -72,6 +75,8 @@ PASSPORT = pa.struct(
 where the video has more than 8 bits. `first_frame_seconds` is where the video begins on the container's clock, on which
 all times of a store are. The fields from `header_duration_seconds` on are null in commits of earlier versions.
 `flow_files_digest` covers the flow images the rows were made from, and is null where there were none.
+`runtime` ran the network in place of PyTorch, which is null; `runtime_error` is how far off PyTorch's float32 it was
+measured to be on the machine that made the rows (`clipmill.extractors.runtime`).
 
 `values_sha256` covers the video's rows as stored (little-endian bytes of its values): what `verify` checks.
 Nothing in a passport depends on when, by which engine or on which try a row was made, so commits are reproducible."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from clipmill.schemas.fingerprint import fingerprint
@@ -9,11 +10,12 @@ from clipmill.schemas.recipe import IMPORTED, Recipe
 from clipmill.schemas.records import Quarantined, Video
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class ShardTask:
     """Some videos x the recipes they lack: the unit of scheduling, retry and commit.
 
     A function of its description: it reads storage, writes storage, and can be run twice, anywhere, with one result.
+    It has no slots: `key` is kept once it is known, as every video that is done asks for it.
     """
 
     videos: tuple[Video, ...]
@@ -21,7 +23,7 @@ class ShardTask:
     num_windows_estimated: int = 0
     cost_estimated: float = 0.0
 
-    @property
+    @cached_property
     def key(self) -> str:
         """16 hex digits over the videos (id, bytes, clips) and the recipes."""
         return fingerprint(

@@ -1,9 +1,10 @@
-"""A feature written out in formats other tools read: HDF5, npy, Parquet, Zarr."""
+"""A feature written out in formats other tools read: HDF5, npy, Parquet, Arrow, Zarr, WebDataset, Lance."""
 
 import csv
 import hashlib
 import os
 import shutil
+import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -13,6 +14,8 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 
 from clipmill.schemas.errors import UsageError, describe, near
@@ -28,6 +31,8 @@ _MOST_NAME_BYTES = 200
 """ours: file systems take 255 bytes; the rest is room for a suffix."""
 _BATCH_BYTES = 32 << 20
 """ours: bytes of values held at a time."""
+_TAR_BYTES = 1 << 30
+"""ours: of one WebDataset shard, which is what a worker of a loader is given."""
 _HDF5_QUOTED = {"%": "%25", "/": "%2F", ".": "%2E", "\0": "%00"}
 
 
@@ -40,52 +45,53 @@ def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
       ``values``, ``start_seconds``, ``stop_seconds``, ``mask``, ``clip``.
     - ``npy``: a folder; per video one ``.npy`` of its values under a safely quoted name, and ``index.csv``.
     - ``parquet``: one file with one row per row, in the columns of a Parquet shard.
+    - ``arrow``: the same table as one Arrow (IPC) file, which can be mapped into memory.
+    - ``lance``: the same table as a Lance data set; `values` is a vector column.
+    - ``webdataset``: a folder of tar files of at most about 1 GiB; per video ``<key>.npy`` of its values and
+      ``<key>.json`` with its id, label, times, mask and clips.
     - ``zarr``: one Zarr v3 group with one array per column over all videos, and ``row_start``, ``row_stop``.
 
     Raises:
-        UsageError: an unknown format, or `out` exists.
+        UsageError: an unknown format, one whose library is not installed, or `out` exists.
         StorageUnavailableError: `out` cannot be written.
     """
-    writers: dict[str, Callable[[Feature, str], None]] = {
-        "hdf5": _write_hdf5,
-        "npy": _write_npy,
-        "parquet": _write_parquet,
-        "zarr": _write_zarr,
-    }
-    if format not in writers:
-        raise UsageError(
-            describe("export", "format", "hdf5, npy, parquet or zarr", repr(format), near(format, writers))
-        )
-    if "://" in out:
-        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
-    if os.path.lexists(out):
-        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
-    try:
-        with _whole(out) as temporary:
-            writers[format](feature, temporary)
-    except OSError as error:
-        raise storage_error(out, "cannot write", error, "export") from None
+    if format not in _WRITERS:
+        *most, last = _WRITERS
+        expected = f"{', '.join(most)} or {last}"
+        raise UsageError(describe("export", "format", expected, repr(format), near(format, _WRITERS)))
+    with new_local_path(out) as path:
+        _WRITERS[format](feature, path)
     return {"format": format, "num_videos": len(feature), "num_rows": _num_rows(feature)}
 
 
 def _num_rows(feature: Feature) -> int:
-    return int(pa.compute.sum(feature.index().column("num_rows")).as_py() or 0)
+    return int(pc.sum(feature.index().column("num_rows")).as_py() or 0)
 
 
 @contextmanager
-def _whole(out: str) -> Iterator[str]:
-    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all."""
+def new_local_path(out: str) -> Iterator[str]:
+    """Yields a path beside `out` that becomes `out` at the end: an export is there whole or not at all.
+
+    Raises:
+        UsageError: `out` is a URL, or exists.
+        StorageUnavailableError: it cannot be written.
+    """
+    if "://" in out:
+        raise UsageError(describe("export", out, "a local path", "a URL", "export to a folder here and copy it"))
+    if os.path.lexists(out):
+        raise UsageError(describe("export", out, "a new path", "one that exists", "choose another, or delete it"))
     folder, name = os.path.split(os.path.abspath(out))
-    os.makedirs(folder, exist_ok=True)
     temporary = os.path.join(folder, f".{name}.{uuid.uuid4().hex[:12]}.tmp")
     try:
+        os.makedirs(folder, exist_ok=True)
         yield temporary
         os.replace(temporary, out)
-    except BaseException:
+    except OSError as error:
+        raise storage_error(out, "cannot write", error, "export") from None
+    finally:
         shutil.rmtree(temporary, ignore_errors=True)
         with suppress(OSError):
             os.unlink(temporary)
-        raise
 
 
 def safe_name(video_id: str) -> str:
@@ -173,13 +179,63 @@ def _batches(feature: Feature) -> Iterator[tuple[Rows, list[Span]]]:
         yield concatenate(parts), spans
 
 
-def _write_parquet(feature: Feature, path: str) -> None:
-    dim, dtype = feature.dim, feature.recipe.dtype
+def _tables(feature: Feature) -> tuple[pa.Schema, Iterator[pa.Table]]:
+    """Returns the rows of all videos as tables of one schema, of which one at a time is in memory."""
     tables = (rows_table(rows, spans) for rows, spans in _batches(feature))
-    first = next(tables, rows_schema(dim, dtype, {}).empty_table())
-    with pq.ParquetWriter(path, first.schema, compression="zstd") as writer:
-        for table in chain([first], tables):
-            writer.write_table(table, row_group_size=chunk_rows(dim * np.dtype(dtype).itemsize, 1 << 20))
+    first = next(tables, rows_schema(feature.dim, feature.recipe.dtype, {}).empty_table())
+    return first.schema, chain([first], tables)
+
+
+def _write_parquet(feature: Feature, path: str) -> None:
+    schema, tables = _tables(feature)
+    row_bytes = feature.dim * np.dtype(feature.recipe.dtype).itemsize
+    # Dictionaries and statistics of feature values cost three times the writing, and make the file larger.
+    kept = {"use_dictionary": ["video_id"], "write_statistics": ["video_id", "clip"]}
+    with pq.ParquetWriter(path, schema, compression="zstd", **kept) as writer:
+        for table in tables:
+            writer.write_table(table, row_group_size=chunk_rows(row_bytes, 1 << 20))
+
+
+def _write_arrow(feature: Feature, path: str) -> None:
+    schema, tables = _tables(feature)
+    with ipc.new_file(path, schema) as writer:
+        for table in tables:
+            writer.write_table(table)
+
+
+def _write_lance(feature: Feature, path: str) -> None:
+    try:
+        import lance
+    except ImportError as error:
+        raise _no_library("lance", error) from None
+    schema, tables = _tables(feature)
+    batches = (batch for table in tables for batch in table.to_batches())
+    lance.write_dataset(pa.RecordBatchReader.from_batches(schema, batches), path, schema=schema)
+
+
+def _write_webdataset(feature: Feature, path: str) -> None:
+    try:
+        import webdataset
+    except ImportError as error:
+        raise _no_library("webdataset", error) from None
+    os.mkdir(path)
+    labels = dict(zip(*(feature.index().column(name).to_pylist() for name in ("video_id", "label")), strict=True))
+    # The pattern is formatted by %; times of now would make equal exports differ.
+    pattern = os.path.join(path.replace("%", "%%"), "%06d.tar")
+    with webdataset.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
+        for video_id in feature.video_ids:
+            columns = _columns(feature.stored(video_id))
+            values = columns.pop("values")
+            about = {name: column.tolist() for name, column in columns.items()}
+            # A key ends at its first dot.
+            key = safe_name(video_id).replace(".", "%2E")
+            about = {"video_id": video_id, "label": labels[video_id]} | about
+            writer.write({"__key__": key, "npy": values, "json": about})
+
+
+def _no_library(name: str, error: ImportError) -> UsageError:
+    remedy = f"pip install 'clipmill[{name}]'"
+    return UsageError(describe("export", f"format {name}", f"the library {name}", str(error), remedy))
 
 
 def _write_zarr(feature: Feature, path: str) -> None:
@@ -205,3 +261,14 @@ def _write_zarr(feature: Feature, path: str) -> None:
         position += len(rows)
     group.create_array("row_start", data=np.array(row_starts, dtype=np.int64))
     group.create_array("row_stop", data=np.array([*row_starts[1:], position][: len(row_starts)], dtype=np.int64))
+
+
+_WRITERS: dict[str, Callable[[Feature, str], None]] = {
+    "hdf5": _write_hdf5,
+    "npy": _write_npy,
+    "parquet": _write_parquet,
+    "arrow": _write_arrow,
+    "zarr": _write_zarr,
+    "webdataset": _write_webdataset,
+    "lance": _write_lance,
+}

@@ -2,22 +2,24 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, overload
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.arrays import Ints
-from clipmill.schemas.errors import StoreError, near
+from clipmill.schemas.errors import StoreError, UnknownNameError, nearest
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
-from clipmill.schemas.rows import Rows, concatenate
+from clipmill.schemas.rows import Rows, V, concatenate
 from clipmill.stores.clip_means import add_means
 from clipmill.stores.dask_rows import dask_rows
 from clipmill.stores.objects import Objects
+from clipmill.stores.row_frames import RowBatch, batches_of, frame_of
 from clipmill.stores.shard_clips import ShardClips
 from clipmill.stores.shard_formats import ShardCache
 from clipmill.stores.shards import RowColumns, columns_at, slice_rows, take_values
@@ -25,6 +27,9 @@ from clipmill.stores.store import Store
 
 if TYPE_CHECKING:
     import dask.array
+    import pandas
+
+T = TypeVar("T")
 
 _SLAB_BYTES = 64 << 20
 """ours: most bytes of values that are read at a time to be reduced."""
@@ -79,8 +84,8 @@ class Feature:
     @cached_property
     def _index(self) -> pa.Table:
         table = self._committed
-        num_rows = pa.compute.subtract(table.column("row_stop"), table.column("row_start"))
-        first_row = pa.compute.subtract(pa.compute.cumulative_sum(num_rows), num_rows)
+        num_rows = pc.subtract(table.column("row_stop"), table.column("row_start"))
+        first_row = pc.subtract(pc.cumulative_sum(num_rows), num_rows)
         labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
         table = table.append_column("label", pa.array(labels, pa.string()))
         return table.append_column("num_rows", num_rows).append_column("first_row", first_row)
@@ -102,6 +107,53 @@ class Feature:
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._places
 
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def keys(self) -> list[str]:
+        """Returns `video_ids`, so that ``dict(feature)`` is what it is of any mapping."""
+        return self.video_ids
+
+    def items(self) -> Iterator[tuple[str, Rows[np.float32]]]:
+        """Yields the id and the rows of each video, in the order of ids; those of one video are read at a time."""
+        for video_id in self._places:
+            yield video_id, self[video_id]
+
+    def values(self) -> Iterator[Rows[np.float32]]:
+        """Yields the rows of each video, in the order of ids."""
+        for video_id in self._places:
+            yield self[video_id]
+
+    @overload
+    def get(self, video_id: str) -> Rows[np.float32] | None: ...
+    @overload
+    def get(self, video_id: str, default: T) -> Rows[np.float32] | T: ...
+    def get(self, video_id: str, default: T | None = None) -> Rows[np.float32] | T | None:
+        """Returns the video's rows, or `default` where it has none."""
+        return self[video_id] if video_id in self._places else default
+
+    def batches(self, num_rows: int) -> Iterator[RowBatch]:
+        """Yields all rows, `num_rows` at a time, in the order of `index` and `dask`; the last batch may be shorter.
+
+        Rows of one video may stand in two batches. Only the rows of one batch are held.
+
+        Raises:
+            ValueError: `num_rows` is not positive.
+        """
+        return batches_of(self, num_rows)
+
+    def to_pandas(self, video_ids: Sequence[str] | None = None) -> "pandas.DataFrame":
+        """Returns a row for each row, in the order of ids; see `clipmill.stores.row_frames.frame_of` for its columns.
+
+        Args:
+            video_ids: of these videos alone, in their order; all values are in memory at once.
+
+        Raises:
+            UsageError: pandas is not installed (extra ``[pandas]``).
+            UnknownNameError: a video has no rows.
+        """
+        return frame_of(self, self.video_ids if video_ids is None else video_ids)
+
     @property
     def url(self) -> str:
         """Where the store is."""
@@ -114,11 +166,12 @@ class Feature:
         """
         return self._index
 
-    def __getitem__(self, video_id: str) -> Rows:
+    def __getitem__(self, video_id: str) -> Rows[np.float32]:
         """Returns the video's rows, ``values`` as ``float32[T, D]``.
 
         Raises:
-            StoreError: the video has no rows, or its shard is damaged.
+            UnknownNameError: the video has no rows; a KeyError that names five near ids.
+            StoreError: its shard is damaged.
         """
         return _as_float32(self.stored(video_id))
 
@@ -134,12 +187,14 @@ class Feature:
         except KeyError:
             pass
         if video_id in self._manifest:
-            raise StoreError(
+            raise UnknownNameError(
                 f"video {video_id}: expected rows of {self.recipe.key}, got none yet; "
                 f"see clipmill status {self._store.url} (missing or quarantined), or run clipmill build"
             )
-        hint = near(video_id, self._places) if len(self._places) <= 100_000 else "see video_ids"
-        raise StoreError(f"video {video_id}: expected an id of store {self._store.url}, got an unknown one; {hint}")
+        raise UnknownNameError(
+            f"video {video_id}: expected an id of store {self._store.url}, got none of its {len(self):,}; "
+            f"{nearest(str(video_id), self.video_ids)}"
+        )
 
     def clips(self) -> list[ClipRows]:
         """Returns the clips of all videos, by video id and index, without reading a shard.
@@ -165,7 +220,7 @@ class Feature:
             return [segment.label for segment in video.segments]
         return [clip["label"] for clip in clips]
 
-    def clip_rows(self, video_id: str, clip: int) -> Rows:
+    def clip_rows(self, video_id: str, clip: int) -> Rows[np.float32]:
         """Returns the rows of one clip, ``values`` as ``float32[T, D]``; only the chunks they lie in are read.
 
         Raises:
@@ -188,7 +243,7 @@ class Feature:
                 f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
             )
 
-    def take(self, rows: Ints) -> Rows:
+    def take(self, rows: Ints) -> Rows[np.float32]:
         """Returns the rows at the positions `rows` ``int64[n]``, in that order, ``values`` as ``float32[n, D]``.
 
         Positions are those of `index` and `dask`. Rows that lie near each other are read together, others not at all.
@@ -239,12 +294,12 @@ class Feature:
         shards = np.array([number[place.shard] for place in places], np.int64)
         return first_row, shards, np.array([place.start for place in places], np.int64)
 
-    def _none(self) -> Rows:
+    def _none(self) -> Rows[np.float32]:
         empty = np.zeros(0)
         values = np.zeros((0, self.dim), np.float32)
         return Rows(values, empty.astype(np.int32), empty, empty.copy(), empty.astype(np.bool_))
 
-    def _at(self, shard: str, rows: Ints) -> Rows:
+    def _at(self, shard: str, rows: Ints) -> Rows[np.float32]:
         columns = columns_at(self._shards.columns(shard), rows)
         values = self.shard_values(shard, rows)
         return Rows(values, columns.clip, columns.start_seconds, columns.stop_seconds, columns.mask, columns.extras)
@@ -349,13 +404,12 @@ class Feature:
         return [self._places[video_id] for video_id in self._committed.column("video_id").to_pylist()]
 
 
-def _as_float32(rows: Rows) -> Rows:
-    if rows.values.dtype == np.float32:
-        return rows
-    return replace(rows, values=rows.values.astype(np.float32))
+def _as_float32(rows: Rows) -> Rows[np.float32]:
+    values = rows.values.astype(np.float32, copy=False)
+    return Rows(values, rows.clip, rows.start_seconds, rows.stop_seconds, rows.mask, rows.extras)
 
 
-def _take(rows: Rows, chosen: npt.NDArray[np.int64]) -> Rows:
+def _take(rows: Rows[V], chosen: npt.NDArray[np.int64]) -> Rows[V]:
     return Rows(
         rows.values[chosen],
         rows.clip[chosen],

@@ -9,6 +9,7 @@ from typing import Any
 
 from clipmill.schemas.config import VideosConfig
 from clipmill.schemas.records import Video
+from clipmill.stores.annotated_files import Matching, annotated
 from clipmill.stores.file_names import address_of, is_text, quoted_name, unquoted_name
 from clipmill.stores.manifest_tables import (
     TIMES,
@@ -42,11 +43,13 @@ class Manifest:
         videos: without fingerprint and header: nothing has been opened yet.
         dataset: the folder's or file's name.
         num_left_out: files of the folder that are no media, counted by suffix ("" for files without one).
+        matching: how the annotations that listed them fit the files; None: no annotations did.
     """
 
     videos: tuple[Video, ...]
     dataset: str
     num_left_out: Mapping[str, int] = field(default_factory=dict)
+    matching: Matching | None = None
 
 
 def read_manifest(config: VideosConfig, retries: Retries = Retries()) -> Manifest:  # noqa: B008 (a frozen record)
@@ -61,6 +64,9 @@ def read_manifest(config: VideosConfig, retries: Retries = Retries()) -> Manifes
     """
     if config.folder is not None:
         manifest = _read_folder(config.folder, config.label == "parent_folder", retries)
+        if config.annotations is not None:
+            named, matching = annotated(config.annotations, config, manifest.videos)
+            manifest = replace(manifest, videos=named, matching=matching)
     else:
         manifest = _read_table(config.manifest or "", config.root, retries)
     if config.stream is None:

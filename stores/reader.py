@@ -1,14 +1,19 @@
 """Opening a store to read it: `FeatureStore`. What counts is decided by commits and the manifest, nothing else."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cached_property
+from typing import TYPE_CHECKING
 
-from clipmill.schemas.errors import StoreError, near
+from clipmill.schemas.errors import StoreError, UnknownNameError, near
 from clipmill.schemas.fingerprint import short
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores.feature import Feature
+from clipmill.stores.row_frames import frame_of_videos
 from clipmill.stores.store import Store
+
+if TYPE_CHECKING:
+    import pandas
 
 
 class FeatureStore:
@@ -56,7 +61,7 @@ class FeatureStore:
         """Returns the feature `name`, or that of a recipe's key, such as ``c3d-1a2b3c4d``.
 
         Raises:
-            StoreError: there is none; the message lists near names.
+            UnknownNameError: there is none; a KeyError that lists near names.
         """
         if name not in self._opened:
             recipe = self._recipe(name)
@@ -76,7 +81,7 @@ class FeatureStore:
                 )
             known = [*self._meanings, *self.recipes]
             hint = near(name, known) if known else "the store holds none yet; run clipmill build"
-            raise StoreError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
+            raise UnknownNameError(f"feature {name}: expected one of store {self.url}, got an unknown name; {hint}")
         found = [recipe for recipe in self.recipes.values() if recipe.fingerprint == wanted]
         if not found:
             raise StoreError(
@@ -87,3 +92,38 @@ class FeatureStore:
 
     def __contains__(self, name: object) -> bool:
         return name in self._meanings or name in self.recipes
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.features)
+
+    def __len__(self) -> int:
+        return len(self.features)
+
+    def __bool__(self) -> bool:
+        return True  # a store without features is a store
+
+    def keys(self) -> list[str]:
+        """Returns `features`."""
+        return self.features
+
+    def items(self) -> Iterator[tuple[str, Feature]]:
+        """Yields the name and the `Feature` of each feature, sorted by name; no rows are read."""
+        for name in self.features:
+            yield name, self[name]
+
+    def values(self) -> Iterator[Feature]:
+        """Yields each `Feature`, sorted by name."""
+        for name in self.features:
+            yield self[name]
+
+    def get(self, name: str) -> Feature | None:
+        """Returns the feature `name`, or None where there is none."""
+        return self[name] if name in self else None
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """Returns a row for each video of the manifest, whether or not it has rows: id, uri, label, split and header.
+
+        Raises:
+            UsageError: pandas is not installed (extra ``[pandas]``).
+        """
+        return frame_of_videos(self._manifest)

@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import tarfile
+import venv
 import zipfile
 from pathlib import Path
 
@@ -136,6 +137,78 @@ def test_an_installed_wheel_runs_in_any_folder(site: Path, tmp_path: Path) -> No
         clipmill.__version__,
     ]
     assert "Usage: clipmill" in run_installed(site, tmp_path, "-m", "clipmill", "--help")
+
+
+USER_SCRIPT = """
+from collections.abc import Iterator
+
+import numpy as np
+import numpy.typing as npt
+
+import clipmill
+
+
+def means(url: str, name: str) -> dict[str, npt.NDArray[np.float32]]:
+    feature = clipmill.open(url)[name]
+    reveal_type(clipmill.open(url))
+    reveal_type(feature.items())
+    reveal_type(feature["video"].values)
+    reveal_type(feature.get("video"))
+    return {video_id: rows.values.mean(axis=0) for video_id, rows in feature.items()}
+
+
+def owners(feature: clipmill.Feature) -> Iterator[tuple[str, ...]]:
+    for batch in feature.batches(1024):
+        reveal_type(batch.rows.start_seconds)
+        yield batch.video_ids
+
+
+def score(truth: str) -> float | None:
+    return clipmill.evaluate("detection", ground_truth=truth, predictions="p.json").run().metrics["map@0.5"]
+
+
+def labels(store: clipmill.FeatureStore) -> list[str | None]:
+    return [clip.label for feature in store.values() for clip in feature.clips()]
+"""
+USER_ERROR = "import clipmill\n\nlength: str = len(clipmill.open('out')['c3d'])\nclipmill.open(1)\n"
+
+
+@pytest.fixture(scope="session")
+def environment(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A virtual environment with the wheel's files in its site-packages, and a path to this one's libraries."""
+    folder = tmp_path_factory.mktemp("environment")
+    venv.create(folder / "venv", symlinks=True)
+    [packages] = (folder / "venv").glob("lib/python*/site-packages")
+    shutil.copytree(site, packages, dirs_exist_ok=True)
+    libraries = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "libraries.pth").write_text("\n".join(libraries))
+    return folder / "venv" / "bin" / "python"
+
+
+def test_a_users_script_is_type_checked_against_the_installed_package(environment: Path, tmp_path: Path) -> None:
+    def checked(text: str) -> tuple[int, str]:
+        (tmp_path / "script.py").write_text(text)
+        result = subprocess.run(
+            [sys.executable, "-m", "mypy", "--strict", "--python-executable", str(environment), "script.py"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=280,
+        )
+        return result.returncode, result.stdout
+
+    code, said = checked(USER_SCRIPT)
+    assert code == 0, said
+    types = re.findall(r'Revealed type is "(.*)"', said)
+    assert types[0] == "clipmill.stores.reader.FeatureStore"
+    assert "clipmill.schemas.rows.Rows[numpy.floating[numpy._typing._nbit_base._32Bit]]" in types[1]
+    assert "dtype[numpy.floating" in types[2]
+    assert types[3].endswith("| None")
+    assert "float" in types[4]
+    code, said = checked(USER_ERROR)
+    assert code == 1
+    assert "script.py:3: error: Incompatible types in assignment" in said
+    assert 'script.py:4: error: Argument 1 to "open" has incompatible type "int"; expected "str"' in said
 
 
 def test_an_editable_install_is_a_path_that_type_checkers_can_follow(sources: Path, tmp_path: Path) -> None:

@@ -105,11 +105,14 @@ HOMES = {
     "dask": ("pipelines/evaluation/", "stores/dask_rows.py", "stores/feature.py"),
     "distributed": ("pipelines/evaluation/",),
     "zarr": ("stores/",),
+    "lance": ("stores/",),
+    "webdataset": ("stores/",),
     # The others read weights published as HDF5: extractors read their weights, and may not import stores.
     "h5py": ("stores/", "extractors/c3d/projection.py", "extractors/keras.py"),
     # An optional extra.
     "onnx": ("extractors/onnx_program/",),
-    "onnxruntime": ("extractors/onnx_program/",),
+    "onnxruntime": ("extractors/onnx_program/", "extractors/compiled_network.py"),
+    "openvino": ("extractors/compiled_network.py",),
     "prometheus_client": ("jobs/prometheus_metrics.py",),
 }
 """Heavy library -> the only paths that may import it (prefixes)."""
@@ -125,7 +128,7 @@ WITHOUT_TORCH = (
     "pipelines/features/clips",
 )
 
-SCHEMAS_LIBRARIES = {"numpy", "pyarrow", "pydantic", "yaml"}
+SCHEMAS_LIBRARIES = {"numpy", "pyarrow", "pydantic", "typing_extensions", "yaml"}
 
 VAGUE = {"util", "utils", "helper", "helpers", "common", "manager", "managers", "misc"}
 
@@ -302,9 +305,25 @@ def test_what_the_plan_allows_is_allowed(path: str, source: str) -> None:
     assert violations(path, source) == []
 
 
-HEAVY = {"torch", "ray", "apache_beam", "dask", "distributed", "zarr", "h5py", "decord", "av", "cv2", "matplotlib"} | {
+HEAVY = {
+    "torch",
+    "lance",
+    "webdataset",
+    "pandas",
+    "ray",
+    "apache_beam",
+    "dask",
+    "distributed",
+    "zarr",
+    "h5py",
+    "decord",
+    "av",
+    "cv2",
+    "matplotlib",
+} | {
     "onnx",
     "onnxruntime",
+    "openvino",
     "safetensors",
 }
 

@@ -98,6 +98,8 @@ def test_every_requirement_is_pinned_and_no_pin_is_for_one_machine() -> None:
 
 
 DISTRIBUTIONS = {
+    "lance": "pylance",
+    "typing_extensions": "typing-extensions",
     "decord": "decord2",
     "cv2": "opencv-contrib-python-headless",
     "PIL": "pillow",

@@ -2,7 +2,7 @@
 
 import os
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.c3d.options import CROP, NUM_FRAMES, C3DOptions
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -180,4 +180,6 @@ CARD = ExtractorCard(
     resolve_files=_resolve_files,
     check=_check,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
+    runtimes=RUNTIMES,
 )

@@ -1,6 +1,7 @@
 """The C3D network."""
 
-from typing import Literal, cast
+from collections.abc import Callable, Set
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -49,25 +50,29 @@ class C3D(nn.Module):
             delattr(self, name)
 
     def forward(self, clips: Tensor) -> Tensor:
+        return self.layers(clips, {self._layer})[self._layer]
+
+    def layers(self, clips: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
+        """Returns what `forward` does up to each of the wanted layers, of which none lies beyond the network's own."""
         x = F.max_pool3d(F.relu_(self.conv1a(clips)), (1, 2, 2))
         x = F.max_pool3d(F.relu_(self.conv2a(x)), 2)
         x = F.max_pool3d(F.relu_(self.conv3b(F.relu_(self.conv3a(x)))), 2)
         x = F.max_pool3d(F.relu_(self.conv4b(F.relu_(self.conv4a(x)))), 2)
         x = F.relu_(self.conv5b(F.relu_(self.conv5a(x))))
         x = torch.flatten(pool5(x, self._pool5), 1)
-        if self._layer == "pool5":
-            return x
-        x = cast(Tensor, self.fc6(x))
-        if self._layer == "fc6_before_relu":
-            return x
-        x = F.relu_(x)
-        if self._layer == "fc6":
-            return x
-        x = cast(Tensor, self.fc7(x))
-        if self._layer == "fc7_before_relu":
-            return x
-        x = F.relu_(x)
-        return x if self._layer == "fc7" else self.fc8(x)
+        found = {"pool5": x}
+        steps: dict[str, Callable[[Tensor], Tensor]] = {
+            "fc6_before_relu": lambda x: self.fc6(x),
+            "fc6": F.relu,
+            "fc7_before_relu": lambda x: self.fc7(x),
+            "fc7": F.relu,
+            "logits": lambda x: self.fc8(x),
+        }
+        for name, step in steps.items():
+            if wanted <= found.keys():
+                break
+            found[name] = step(found[next(reversed(found))])
+        return {name: found[name] for name in wanted}
 
 
 def pool5(maps: Tensor, rule: Literal["caffe", "port"]) -> Tensor:

@@ -9,16 +9,25 @@ import torch
 from torch import Tensor
 
 from clipmill.extractors.base import EachWindow, Outputs, Reducer, options_of
+from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.flow import BOUND_PIXELS, WindowFlows, make_flow, network_values
 from clipmill.extractors.flow_files import FlowFiles, ImageFlows, values_of_levels
 from clipmill.extractors.i3d.card import CARD
-from clipmill.extractors.i3d.network import MIN_FRAMES, InceptionI3D
+from clipmill.extractors.i3d.layouts import INPUT_CHANNELS
+from clipmill.extractors.i3d.network import ENDPOINTS, MIN_FRAMES, Endpoint, InceptionI3D, pooled_steps
 from clipmill.extractors.i3d.options import I3DOptions
 from clipmill.extractors.i3d.steps import FRAMES_PER_STEP, StepRows, part_of
 from clipmill.extractors.i3d.weights import load_stream, read_streams
 from clipmill.extractors.i3d.window_steps import WindowStepRows
 from clipmill.extractors.preprocess import centre_offset, values_of
-from clipmill.extractors.torch_extractor import PRECISIONS, PROBABILITIES, affine, seeded, set_batch_norm_epsilon
+from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.torch_extractor import (
+    PROBABILITIES,
+    affine,
+    seeded,
+    set_batch_norm_epsilon,
+    torch_dtype,
+)
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
@@ -53,7 +62,7 @@ class I3DExtractor:
         self._recipe = recipe
         self._options = options
         self._device = torch.device(device)
-        self._dtype = PRECISIONS[recipe.precision]
+        self._dtype = torch_dtype(recipe)
         self._networks: dict[str, InceptionI3D] = {}
         for name, network in networks.items():
             set_batch_norm_epsilon(network, options.batch_norm_epsilon)
@@ -63,6 +72,10 @@ class I3DExtractor:
             placed = network.to(self._device, self._dtype).to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
             self._networks[name] = placed.eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
+        self._compiled: dict[str, CompiledNetwork] = {}
+        self.runtime_use: RuntimeUse | None = None
+        if recipe.runtime is not None:
+            self._compile(recipe)
         self._flows: WindowFlows | None = None
         self._images: ImageFlows | None = None
         if options.flow is not None and options.flow.method == "images":
@@ -70,6 +83,17 @@ class I3DExtractor:
         elif options.flow is not None:
             flow = options.flow.model_copy(update={"weights": recipe.files.get("flow.weights")})
             self._flows = WindowFlows(make_flow(flow, device), num_remembered=recipe.sampling.frames or 1)
+
+    def _compile(self, recipe: Recipe) -> None:
+        """Has the recipe's runtime take the place of both streams' convolutions."""
+        last = self._options.maps or ENDPOINTS[-1]
+        levels = torch.from_numpy(sample_frames(recipe)).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+        if self._options.flow is not None:
+            levels = levels[:, :, : levels.shape[2] - 1, : self._options.crop, : self._options.crop]
+        for name, network in self._networks.items():
+            example = levels[:, : INPUT_CHANNELS[name]].contiguous()
+            self._compiled[name] = CompiledNetwork(Endpoint(network, last), recipe, example)
+        self.runtime_use = max((item.use for item in self._compiled.values()), key=lambda use: use.error)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}``, or ``[N, S, D]`` with `steps`, for ``uint8[N, T, H, W, 3]``.
@@ -148,9 +172,13 @@ class I3DExtractor:
         """
         network = self._networks[name]
         inputs = self._rgb(frames) if name == "rgb" else self._flow(frames, sources)
-        if self._options.maps is not None:
+        if name in self._compiled:
+            maps = self._compiled[name](inputs)
+            features = maps if self._options.maps is not None else pooled_steps(maps)
+        elif self._options.maps is not None:
             return network.endpoint(inputs.to(self._dtype), self._options.maps).float()
-        features = network.features(inputs.to(self._dtype), num_frames)
+        else:
+            features = network.features(inputs.to(self._dtype), num_frames)
         wanted = network.logits(features) if self._of_classes else features
         result: Tensor = wanted.float()
         return result

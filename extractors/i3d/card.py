@@ -2,7 +2,7 @@
 
 from math import prod
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile, options_of
 from clipmill.extractors.flow import RAFT_FILES, RAFT_MIN_SIDE_PIXELS, FlowOptions, gmac_per_pair, resolve_flow_files
 from clipmill.extractors.flow_files import X_NAME, Y_NAME, FlowFiles, find_flow_files
 from clipmill.extractors.i3d.options import I3DOptions
@@ -180,6 +180,8 @@ def _variant(options: I3DOptions) -> ExtractorCard:
         video_files=_video_files if options.flow is not None and options.flow.method == "images" else None,
         # A flow is of whole frames in whole grey levels, and a mirrored one is no mean's part.
         pixel_options=PIXEL_OPTIONS if options.stream == "rgb" else frozenset(),
+        # Steps over a whole clip are padded as the clip is, which no compiled part knows.
+        runtimes=frozenset() if options.steps else RUNTIMES,
     )
 
 

@@ -55,7 +55,8 @@ def same_padding(size: int, kernel: int, stride: int) -> tuple[int, int]:
 
 
 def _paddings(size: Sequence[int], kernel: Triple, stride: Triple) -> list[tuple[int, int]]:
-    return [same_padding(*axis) for axis in zip(size, kernel, stride, strict=True)]
+    # Whole numbers in a trace too, where sizes are tensors: a compiled network is of one size.
+    return [same_padding(int(length), *axis) for length, *axis in zip(size, kernel, stride, strict=True)]
 
 
 def max_pool_same(maps: Tensor, kernel: Triple, stride: Triple, num_frames: int | None = None) -> Tensor:
@@ -67,9 +68,16 @@ def max_pool_same(maps: Tensor, kernel: Triple, stride: Triple, num_frames: int 
     Args:
         num_frames: length of the map that `maps` is a part of, which decides how much is padded in front.
     """
-    num_steps = -(-maps.shape[2] // stride[0])
+    num_steps = -(-int(maps.shape[2]) // stride[0])
     front = [before for before, _ in _paddings((num_frames or maps.shape[2], *maps.shape[3:]), kernel, stride)]
     return functional.max_pool3d(maps, kernel, stride, padding=front, ceil_mode=True)[:, :, :num_steps]
+
+
+def pooled_steps(maps: Tensor) -> Tensor:
+    """Returns ``[N, 1024, T - 1]``: the average of ``[N, 1024, T, H, W]`` over two steps and the whole map."""
+    # As two means, because the 3D average pool has no reduced precision on a CPU.
+    steps = maps.float().mean(dim=(3, 4))
+    return ((steps[:, :, 1:] + steps[:, :, :-1]) / 2).to(maps.dtype)
 
 
 class Unit3D(nn.Module):
@@ -173,7 +181,7 @@ class InceptionI3D(nn.Module):
                 is then the whole's map, but for the steps near a cut.
         """
         maps = clips
-        length = num_frames or clips.shape[2]
+        length = num_frames or int(clips.shape[2])
         for layer in ENDPOINTS[: ENDPOINTS.index(name) + 1]:
             if layer in POOLS:
                 maps = max_pool_same(maps, *POOLS[layer], length)
@@ -196,10 +204,7 @@ class InceptionI3D(nn.Module):
         """
         if clips.shape[2] < MIN_FRAMES:
             raise ValueError(f"I3D: expected at least {MIN_FRAMES} frames, got {clips.shape[2]}; use longer windows")
-        maps = self.endpoint(clips, ENDPOINTS[-1], num_frames)
-        # As two means, because the 3D average pool has no reduced precision on a CPU.
-        steps = maps.float().mean(dim=(3, 4))
-        return ((steps[:, :, 1:] + steps[:, :, :-1]) / 2).to(clips.dtype)
+        return pooled_steps(self.endpoint(clips, ENDPOINTS[-1], num_frames))
 
     def forward(self, clips: Tensor) -> Tensor:
         """Returns the logits ``[N, classes]``, averaged over the steps (before any softmax)."""
@@ -211,3 +216,14 @@ class InceptionI3D(nn.Module):
         for module in self.modules():
             if isinstance(module, Unit3D):
                 module.fold()
+
+
+class Endpoint(nn.Module):
+    """The network up to the layer `name` of `ENDPOINTS`, as a module of its own."""
+
+    def __init__(self, network: InceptionI3D, name: str) -> None:
+        super().__init__()
+        self._network, self._name = network, name
+
+    def forward(self, clips: Tensor) -> Tensor:
+        return self._network.endpoint(clips, self._name)

@@ -1,5 +1,9 @@
 """R-C3D as an extractor: a buffer of frames to scored segments with their features."""
 
+from collections.abc import Callable, Sequence
+from copy import copy
+from dataclasses import dataclass
+from functools import partial
 from typing import Any, cast
 
 import numpy as np
@@ -7,16 +11,19 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from clipmill.extractors.base import Outputs, Reducer, card_for, options_of
+from clipmill.extractors.base import Extractor, Outputs, Reducer, card_for, options_of
+from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts
-from clipmill.extractors.rc3d.network import RC3D
+from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, Slab, first_slab, run_trunk
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
 from clipmill.extractors.rc3d.segments import decode, nms, propose
-from clipmill.extractors.torch_extractor import PRECISIONS, affine, empty, reverse_input_channels, seeded
+from clipmill.extractors.runtime import RuntimeUse
+from clipmill.extractors.shared_pass import LastPass
+from clipmill.extractors.torch_extractor import affine, empty, reverse_input_channels, seeded, torch_dtype
 from clipmill.extractors.weights import load_network
 from clipmill.schemas.arrays import Floats, Ints
 from clipmill.schemas.recipe import Recipe
@@ -42,6 +49,19 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
     return RC3DExtractor(network, recipe, device, options)
 
 
+@dataclass(frozen=True, slots=True)
+class _Found:
+    """What one pass over a buffer gives: proposals, their classes and offsets, and both hidden layers."""
+
+    num_frames: int
+    segments: Floats
+    confidence: Floats
+    probabilities: Floats
+    offsets: Floats
+    fc6: Tensor
+    last: Tensor
+
+
 class RC3DExtractor:
     """Runs R-C3D on one buffer after another; a batch only saves transfers, buffers are large enough by themselves."""
 
@@ -49,12 +69,29 @@ class RC3DExtractor:
         if recipe.preprocess.colour == "bgr":
             reverse_input_channels(network.first_conv)
         self._device = torch.device(device)
-        self._dtype = PRECISIONS[recipe.precision]
+        self._dtype = torch_dtype(recipe)
         self._network = network.to(self._device, self._dtype).eval()
         self._scale, self._shift = (tensor.to(self._device) for tensor in affine(recipe.preprocess, 5))
         self._recipe = recipe
         self._options = options
         self._release: Release = network.release
+        self._trunk = network.trunk
+        self._pass: Callable[[npt.NDArray[np.uint8]], list[_Found]] = self._run
+        self.runtime_use: RuntimeUse | None = None
+        if recipe.runtime is not None:
+            self._compile_trunk(network)
+
+    def _compile_trunk(self, network: RC3D) -> None:
+        """Has the recipe's runtime run the trunk, on a sample of one slab; heads are PyTorch's."""
+        parts = network.trunk_parts()
+        maps = self._prepare(sample_frames(self._recipe)[0, :SLAB_FRAMES])
+        runs = []
+        with torch.inference_mode():
+            for part in parts:
+                runs.append(CompiledNetwork(part, self._recipe, first_slab(maps) if isinstance(part, Slab) else maps))
+                maps = run_trunk([part], maps)
+        self._trunk = partial(run_trunk, parts, runs=runs)
+        self.runtime_use = max((item.use for item in runs), key=lambda use: use.error)
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns, for ``uint8[N, L, H, W, 3]`` buffers, M segments each, best first, of which `num_valid` are real.
@@ -64,8 +101,7 @@ class RC3DExtractor:
         ``segments float64[N, M, 2]`` in frames of the buffer, ``score``, ``class_score`` and ``class_index`` ``[N,
         M]``, and ``values float32[N, M, D]``: features of the segment, or its class probabilities for layer detections.
         """
-        with torch.inference_mode():
-            found = [self._buffer(buffer) for buffer in frames]
+        found = [self._of_layer(buffer) for buffer in self._pass(frames)]
         most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._release.test_filter.num_after
         outputs: dict[str, npt.NDArray[np.generic]] = {
             name: np.stack([_padded(item[name], most) for item in found]) for name in found[0]
@@ -73,8 +109,23 @@ class RC3DExtractor:
         outputs["num_valid"] = np.array([len(item["score"]) for item in found], dtype=np.int64)
         return outputs
 
-    def _buffer(self, frames: npt.NDArray[np.uint8]) -> dict[str, npt.NDArray[Any]]:
-        maps = self._network.trunk(self._prepare(frames))
+    def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
+        """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
+        shared = LastPass(self._run)
+        found: list[Extractor] = []
+        for recipe in recipes:
+            # The network and all that was made of it are shared; what is read of a pass is its own.
+            reader = copy(self)
+            reader._recipe, reader._pass = recipe, shared
+            found.append(reader)
+        return found
+
+    def _run(self, frames: npt.NDArray[np.uint8]) -> list[_Found]:
+        with torch.inference_mode():
+            return [self._buffer(buffer) for buffer in frames]
+
+    def _buffer(self, frames: npt.NDArray[np.uint8]) -> _Found:
+        maps = self._trunk(self._prepare(frames))
         scores, offsets = self._network.propose(maps)
         segments, confidence = propose(
             _array(scores[0].float().softmax(dim=0)[1]),
@@ -86,16 +137,22 @@ class RC3DExtractor:
         fc6, last = self._network.hidden(maps[0], torch.from_numpy(segments).to(self._device))
         class_scores, class_offsets = self._network.classify(last)
         probabilities = _array(class_scores.float().softmax(dim=1))
+        moves = _array(self._network.real_offsets(class_offsets))
+        return _Found(len(frames), segments, confidence, probabilities, moves, fc6, last)
+
+    def _of_layer(self, found: _Found) -> dict[str, npt.NDArray[Any]]:
+        """Returns what the recipe reads of a pass over one buffer."""
+        segments, probabilities = found.segments, found.probabilities
         if self._recipe.layer == "detections":
-            return self._detect(len(frames), segments, probabilities, _array(self._network.real_offsets(class_offsets)))
+            return self._detect(found.num_frames, segments, probabilities, found.offsets)
         best = probabilities[:, 1:].argmax(axis=1) + 1
         class_score = np.take_along_axis(probabilities, best[:, None], axis=1)[:, 0]
         return {
             "segments": segments,
-            "score": confidence if self._options.confidence == "rpn" else class_score,
+            "score": found.confidence if self._options.confidence == "rpn" else class_score,
             "class_index": best,
             "class_score": class_score,
-            "values": (fc6 if self._recipe.layer == "fc6" else last).float().cpu().numpy(),
+            "values": (found.fc6 if self._recipe.layer == "fc6" else found.last).float().cpu().numpy(),
         }
 
     def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:

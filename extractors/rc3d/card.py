@@ -2,7 +2,7 @@
 
 from math import prod
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
+from clipmill.extractors.base import RUNTIMES, ExtractorCard, Layer, WeightsCard, options_of
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, Release
 from clipmill.schemas.errors import UsageError, describe
@@ -96,6 +96,8 @@ def _variant(options: RC3DOptions) -> ExtractorCard:
         check=_check,
         class_names=_class_names,
         pixel_options=frozenset({"resize_precision"}),
+        shared_layers=tuple(widths),
+        runtimes=RUNTIMES,
     )
 
 

@@ -1,5 +1,6 @@
 """The R-C3D network: trunk, proposal subnet, 3D region pooling, classification subnet."""
 
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
@@ -66,19 +67,13 @@ class RC3D(nn.Module):
 
     def trunk(self, clips: Tensor) -> Tensor:
         """Returns ``[N, C, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5 (C = 512), or ResNet's stages."""
+        return run_trunk(self.trunk_parts(), clips)
+
+    def trunk_parts(self) -> list[nn.Module]:
+        """Returns the trunk as modules that run one after another (`run_trunk`); those of `Slab` by slabs."""
         if self.base is not None:
-            found: Tensor = self.base(clips)
-            return found
-        maps = clips
-        for name in TRUNK:
-            convolution = self.get_submodule(name)
-            if name in SLAB_LAYERS:
-                maps = _in_slabs(cast(nn.Conv3d, convolution), POOL_AFTER[name], maps)
-                continue
-            maps = functional.relu(convolution(maps))
-            if name in POOL_AFTER:
-                maps = functional.max_pool3d(maps, POOL_AFTER[name])
-        return maps
+            return [self.base]
+        return [*(Slab(self, name) for name in SLAB_LAYERS), NarrowTrunk(self)]
 
     def propose(self, maps: Tensor) -> tuple[Tensor, Tensor]:
         """Returns scores ``[N, 2, K]`` (background, foreground; no softmax) and offsets ``[N, K, 2]`` of the anchors.
@@ -150,18 +145,68 @@ class RC3D(nn.Module):
                 module.bias.zero_()
 
 
-def _in_slabs(convolution: nn.Conv3d, pool: tuple[int, int, int], maps: Tensor) -> Tensor:
-    """Returns convolution, ReLU and max-pool of ``[N, C, L, H, W]``, a slab of frames at a time: the same numbers."""
+class Slab(nn.Module):
+    """A wide layer of the trunk: convolution, ReLU and max-pool of a slab that has one frame more on each side."""
+
+    def __init__(self, network: RC3D, name: str) -> None:
+        super().__init__()
+        self._convolution = cast(nn.Conv3d, network.get_submodule(name))
+        self._pool = POOL_AFTER[name]
+
+    def forward(self, slab: Tensor) -> Tensor:
+        convolution = self._convolution
+        maps = functional.conv3d(slab, convolution.weight, convolution.bias, padding=(0, 1, 1))
+        return functional.max_pool3d(functional.relu(maps), self._pool)
+
+
+class NarrowTrunk(nn.Module):
+    """What comes after the wide layers of the trunk."""
+
+    def __init__(self, network: RC3D) -> None:
+        super().__init__()
+        self._layers = nn.ModuleDict({name: network.get_submodule(name) for name in TRUNK if name not in SLAB_LAYERS})
+
+    def forward(self, maps: Tensor) -> Tensor:
+        for name, convolution in self._layers.items():
+            maps = functional.relu(convolution(maps))
+            if name in POOL_AFTER:
+                maps = functional.max_pool3d(maps, POOL_AFTER[name])
+        return maps
+
+
+def run_trunk(
+    parts: Sequence[nn.Module], clips: Tensor, runs: Sequence[Callable[[Tensor], Tensor]] | None = None
+) -> Tensor:
+    """Returns what the parts of a trunk give, one after another.
+
+    Args:
+        runs: what computes each part in its place.
+    """
+    maps = clips
+    steps: Sequence[Callable[[Tensor], Tensor]] = parts if runs is None else runs
+    for part, run in zip(parts, steps, strict=True):
+        maps = _in_slabs(run, maps) if isinstance(part, Slab) else run(maps)
+    return maps
+
+
+def _in_slabs(of_slab: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
+    """Returns what `of_slab` gives of ``[N, C, L, H, W]``, a slab of frames at a time: the same numbers."""
+    return torch.cat([of_slab(_slab(maps, start)) for start in range(0, maps.shape[2], SLAB_FRAMES)], dim=2)
+
+
+def first_slab(maps: Tensor) -> Tensor:
+    """Returns what a `Slab` is given first of ``[N, C, L, H, W]``."""
+    return _slab(maps, 0)
+
+
+def _slab(maps: Tensor, start: int) -> Tensor:
+    """Returns a slab with one frame more on each side: what the 3-wide kernel sees. At the ends it sees zeros, as with
+    padding.
+    """
     num_frames = maps.shape[2]
-    pooled = []
-    for start in range(0, num_frames, SLAB_FRAMES):
-        stop = min(start + SLAB_FRAMES, num_frames)
-        # One frame more on each side: what the 3-wide kernel sees. At the ends it sees zeros, as with padding.
-        slab = maps[:, :, max(start - 1, 0) : min(stop + 1, num_frames)]
-        slab = functional.pad(slab, (0, 0, 0, 0, int(start == 0), int(stop == num_frames)))
-        slab = functional.conv3d(slab, convolution.weight, convolution.bias, padding=(0, 1, 1))
-        pooled.append(functional.max_pool3d(functional.relu(slab), pool))
-    return torch.cat(pooled, dim=2)
+    stop = min(start + SLAB_FRAMES, num_frames)
+    slab = maps[:, :, max(start - 1, 0) : min(stop + 1, num_frames)]
+    return functional.pad(slab, (0, 0, 0, 0, int(start == 0), int(stop == num_frames)))
 
 
 def spatial_bins(size: int, num_bins: int) -> list[tuple[int, int]]:

@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import CNNIMAGERETRIEVAL, CNNIMAGERETRIEVAL_URL, TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Sampling
@@ -96,4 +96,6 @@ CARD = ExtractorCard(
     gmac_per_window=4.09,
     batch_windows=16,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("features", "logits", "probabilities"),
+    runtimes=RUNTIMES,
 )

@@ -1,5 +1,6 @@
 """The ResNet-50 network, with torchvision's key names."""
 
+from collections.abc import Set
 from typing import cast
 
 import torch
@@ -67,8 +68,14 @@ class ResNet50(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        features = self.maps(images).mean(dim=(2, 3))
-        return features if self._layer == "features" else cast(Tensor, self.fc(features))
+        return self.layers(images, {self._layer})[self._layer]
+
+    def layers(self, images: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
+        """Returns the wanted ones of ``features`` and ``logits``."""
+        found = {"features": self.maps(images).mean(dim=(2, 3))}
+        if "logits" in wanted:
+            found["logits"] = self.fc(found["features"])
+        return found
 
     def fold_batch_norm(self) -> None:
         """Folds every batch norm into its convolution: the same function at inference, up to rounding."""

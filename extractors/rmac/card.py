@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
-from clipmill.extractors.base import ExtractorCard, Layer, WeightsCard, options_of
+from clipmill.extractors.base import RUNTIMES, ExtractorCard, Layer, WeightsCard, options_of
 from clipmill.extractors.resnet50 import card as resnet50
 from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
 from clipmill.extractors.rmac.regions import regions
@@ -85,6 +85,7 @@ def _card(options: RMACOptions) -> ExtractorCard:
         check=_check,
         check_videos=_check_videos,
         pixel_options=frozenset({"resize_precision"}),
+        runtimes=RUNTIMES,
     )
 
 

@@ -1,6 +1,6 @@
 """SqueezeNet 1.0 (Iandola et al., 2016): a small image network, one row per frame."""
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.recipe import Preprocess, Sampling
 
@@ -68,4 +68,6 @@ CARD = ExtractorCard(
     gmac_per_window=0.82,
     batch_windows=16,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("features", "logits", "probabilities"),
+    runtimes=RUNTIMES,
 )

@@ -1,5 +1,7 @@
 """The SqueezeNet 1.0 network, with torchvision's key names."""
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor, nn
 
@@ -52,7 +54,12 @@ class SqueezeNet(nn.Module):
         self.classifier[1] = nn.Conv2d(512, num_classes, 1)
 
     def forward(self, images: Tensor) -> Tensor:
-        x: Tensor = self.features(images)
-        if self._layer == "logits":
-            x = self.classifier(x)
-        return x.mean(dim=(2, 3))
+        return self.layers(images, {self._layer})[self._layer]
+
+    def layers(self, images: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
+        """Returns the wanted ones of ``features`` and ``logits``."""
+        maps = self.features(images)
+        found = {"features": maps.mean(dim=(2, 3))}
+        if "logits" in wanted:
+            found["logits"] = self.classifier(maps).mean(dim=(2, 3))
+        return found

@@ -1,6 +1,6 @@
 """VGG-16 (Simonyan and Zisserman, ICLR 2015): one row per frame."""
 
-from clipmill.extractors.base import PIXEL_OPTIONS, ExtractorCard, Layer, WeightsCard, WeightsFile
+from clipmill.extractors.base import PIXEL_OPTIONS, RUNTIMES, ExtractorCard, Layer, WeightsCard, WeightsFile
 from clipmill.extractors.imagenet import CNNIMAGERETRIEVAL, CNNIMAGERETRIEVAL_URL, TORCHVISION, TORCHVISION_URL
 from clipmill.schemas.errors import UsageError, WeightsError, describe
 from clipmill.schemas.recipe import Preprocess, Recipe, Sampling
@@ -171,4 +171,6 @@ CARD = ExtractorCard(
     resolve_files=_with_row_length,
     check=_check,
     pixel_options=PIXEL_OPTIONS,
+    shared_layers=("conv5_3", "pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
+    runtimes=RUNTIMES,
 )

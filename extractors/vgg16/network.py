@@ -1,9 +1,9 @@
 """The VGG-16 network, with torchvision's key names."""
 
+from collections.abc import Set
+
 import torch
 from torch import Tensor, nn
-
-from clipmill.extractors.vgg16.card import MAP_STRIDES
 
 WIDTHS = (64, 64, None, 128, 128, None, 256, 256, 256, None, 512, 512, 512, None, 512, 512, 512, None)
 """Widths of the 3 x 3 convolutions; None is a 2 x 2 max-pool."""
@@ -64,9 +64,18 @@ class VGG16(nn.Module):
         return maps
 
     def forward(self, images: Tensor) -> Tensor:
-        if self._layer in MAP_STRIDES:
-            return torch.flatten(self.maps(images, last_pool=self._layer == "pool5"), 1)
-        x: Tensor = torch.flatten(self.avgpool(self.maps(images)), 1)
-        for module in list(self.classifier)[: CLASSIFIER_STOP[self._layer]]:
-            x = module(x)
-        return x
+        return self.layers(images, {self._layer})[self._layer]
+
+    def layers(self, images: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
+        """Returns what `forward` does up to each of the wanted layers, of which none lies beyond the network's own."""
+        maps = self.maps(images, last_pool=False)
+        found = {"conv5_3": maps}
+        if not wanted <= found.keys():
+            found["pool5"] = maps = self.features[-1](maps)
+        stop = max(CLASSIFIER_STOP[layer] for layer in wanted)
+        x = torch.flatten(self.avgpool(maps), 1) if stop else maps
+        for index, module in enumerate(list(self.classifier)[:stop], start=1):
+            # What was asked for before a ReLU must not be written to by it.
+            x = module(x.clone() if isinstance(module, nn.ReLU) and len(wanted) > 1 else x)
+            found |= {layer: x for layer, end in CLASSIFIER_STOP.items() if end == index}
+        return {layer: torch.flatten(found[layer], 1) for layer in wanted}

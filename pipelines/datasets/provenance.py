@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.features import FeatureSource
 from clipmill.stores import Feature
@@ -29,9 +30,9 @@ _DIGITS = 8
 def source_of(name: str, feature: Feature, video_ids: Iterable[str]) -> FeatureSource:
     """Returns what an input was read from: the rows of these videos of the feature called `name`."""
     table = feature.index()
-    table = table.filter(pa.compute.is_in(table.column("video_id"), pa.array(sorted(set(video_ids)), pa.string())))
+    table = table.filter(pc.is_in(table.column("video_id"), pa.array(sorted(set(video_ids)), pa.string())))
     passports = table.column("passport").combine_chunks()
-    digests = pa.compute.struct_field(passports, "values_sha256").to_pylist()
+    digests = pc.struct_field(passports, "values_sha256").to_pylist()
     columns = (table.column(key).to_pylist() for key in ("video_id", "video_fingerprint"))
     videos = {
         video_id: f"{fingerprint[:_DIGITS]}:{(digest or '')[:_DIGITS]}"
@@ -39,7 +40,7 @@ def source_of(name: str, feature: Feature, video_ids: Iterable[str]) -> FeatureS
     }
     parts = {}
     for part in _PARTS:
-        found = pa.compute.unique(pa.compute.struct_field(passports, part)).to_pylist()
+        found = pc.unique(pc.struct_field(passports, part)).to_pylist()
         if values := tuple(sorted(str(value) for value in found if value is not None)):
             parts[part] = values
     return FeatureSource(name, feature.recipe.fingerprint, feature.dim, dict(sorted(videos.items())), parts)

@@ -78,10 +78,12 @@ class _Capsule:
 
 def _as_array(frame: Any) -> Pixels:
     pixels: Pixels = np.asarray(np.from_dlpack(_Capsule(frame)), dtype=np.uint8)
-    if pixels.ndim != 3 or pixels.shape[2] != 3:
-        # decord takes the padded row of a very narrow frame for further channels.
+    if pixels.ndim != 3 or pixels.shape[2] < 3:
         raise FaultError(f"decord gives an array of shape {list(pixels.shape)}")
-    return pixels
+    # FFmpeg pads rows as the processor's vectors want them (to 128 bytes with AVX-512), and decord takes what it can of
+    # the padding for further channels: the 384 bytes of a row of 96 pixels for four. The pixels come first.
+    height, width, _ = pixels.shape
+    return pixels.reshape(height, -1)[:, : 3 * width].reshape(height, width, 3)
 
 
 def _steps(reader: decord.VideoReader, wanted: npt.NDArray[np.int64], num_frames: int) -> npt.NDArray[np.int64]:

@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 import weakref
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipmill.pipelines.decode import memory_limit, ring
@@ -48,9 +49,11 @@ _living: "weakref.WeakSet[ChildProcess]" = weakref.WeakSet()
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
 
 
-def decoder_threads() -> int:
-    """Returns how many threads a decoder is given: the processors this process may use, within a small limit."""
-    return min(len(os.sched_getaffinity(0)), MAX_DECODE_THREADS)
+def decoder_threads(num_children: int = 1) -> int:
+    """Returns how many threads each of so many decoders is given: their share of the processors this process may use,
+    within a small limit.
+    """
+    return max(min(len(os.sched_getaffinity(0)) // num_children, MAX_DECODE_THREADS), 1)
 
 
 class ChildDiedError(Exception):
@@ -112,6 +115,9 @@ class ChildProcess:
 
     It has a session of its own, so that Ctrl-C in a terminal reaches only the parent. It dies with its parent: both
     ends of its pipes close then, and the kernel signals it even while it is inside a decoder.
+
+    Attributes:
+        answer: descriptor of the pipe that its messages come from.
     """
 
     def __init__(self, memory_bytes: int, num_threads: int, ring_bytes: int, decodes: bool) -> None:
@@ -119,7 +125,7 @@ class ChildProcess:
         fcntl.fcntl(self._stderr, fcntl.F_SETFL, fcntl.fcntl(self._stderr, fcntl.F_GETFL) | os.O_APPEND)
         ring_descriptor = ring.create(ring_bytes)
         command_read, self._command = os.pipe()
-        self._answer, answer_write = os.pipe()
+        self.answer, answer_write = os.pipe()
         life_read, self._life = os.pipe()
         theirs = (command_read, answer_write, life_read)
         try:
@@ -136,7 +142,7 @@ class ChildProcess:
                 env=os.environ | ENVIRONMENT | {"PYTHONPATH": python_path()},
             )
         except BaseException:
-            for descriptor in (self._command, self._answer, self._life, ring_descriptor):
+            for descriptor in (self._command, self.answer, self._life, ring_descriptor):
                 os.close(descriptor)
             self._stderr.close()
             raise
@@ -145,7 +151,7 @@ class ChildProcess:
                 os.close(descriptor)
         self.ring = ring.RingReader(ring_descriptor)
         os.set_blocking(self._command, False)
-        os.set_blocking(self._answer, False)
+        os.set_blocking(self.answer, False)
         self._unpacker = Unpacker()
         self._outgoing = bytearray()
         self._closed = False
@@ -176,22 +182,23 @@ class ChildProcess:
         """
         until = time.monotonic() + timeout_seconds
         while (message := self._unpacker.next()) is None:
-            left = until - time.monotonic()
-            if left <= 0:
+            ready = wait_for_any([self], max(until - time.monotonic(), 0.0))
+            if not ready:
                 return None
-            poll = select.poll()
-            poll.register(self._answer, select.POLLIN)
-            if self._outgoing:
-                poll.register(self._command, select.POLLOUT)
-            ready = {descriptor for descriptor, _ in poll.poll(left * 1000)}
             if self._command in ready:
                 self._flush()
-            if self._answer in ready:
-                data = os.read(self._answer, READ_BYTES)
+            if self.answer in ready:
+                data = os.read(self.answer, READ_BYTES)
                 if not data:
                     raise ChildDiedError
                 self._unpacker.feed(data)
         return message
+
+    def register(self, poll: select.poll) -> None:
+        """Has `poll` wake up when the child says something, or takes what it is to be sent."""
+        poll.register(self.answer, select.POLLIN)
+        if self._outgoing:
+            poll.register(self._command, select.POLLOUT)
 
     def death(self) -> tuple[str, str, bool]:
         """Returns how the child ended, the last line it printed, and whether it ran out of memory."""
@@ -243,7 +250,7 @@ class ChildProcess:
             self._release()
 
     def _release(self) -> None:
-        for descriptor in (self._command, self._answer, self._life):
+        for descriptor in (self._command, self.answer, self._life):
             if descriptor >= 0:
                 os.close(descriptor)
         self.ring.close()
@@ -255,6 +262,14 @@ class ChildProcess:
             while self._outgoing:
                 count = os.write(self._command, memoryview(self._outgoing)[: 1 << 20])
                 del self._outgoing[:count]
+
+
+def wait_for_any(children: Sequence[ChildProcess], timeout_seconds: float) -> set[int]:
+    """Waits until one of the children can be heard or sent to; returns the descriptors that are ready, if any."""
+    poll = select.poll()
+    for child in children:
+        child.register(poll)
+    return {descriptor for descriptor, _ in poll.poll(timeout_seconds * 1000)}
 
 
 def _abandon_all() -> None:

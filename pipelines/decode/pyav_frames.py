@@ -9,6 +9,7 @@ import av
 import av.error
 import numpy as np
 
+from clipmill.pipelines.decode.choice import seek_plan
 from clipmill.pipelines.decode.complaints import Complaints
 from clipmill.pipelines.decode.containers import OpenVideo, check_upright, open_video
 from clipmill.pipelines.decode.conversion import ToRGB
@@ -19,8 +20,6 @@ from clipmill.schemas.errors import VideoError
 
 MAX_MISSING_SHARE = 0.5
 """A video of whose wanted frames more than this share cannot be decoded is refused (ours)."""
-MIN_SEEK_GAP = 4
-"""A seek that passes over fewer frames than this costs more than decoding them (ours, measured on 240p H.264)."""
 MAX_SEEK_RETRIES = 2
 """So many earlier key frames are tried when a seek leads past the wanted one (ours)."""
 
@@ -41,22 +40,6 @@ class PassCounts:
 def version() -> str:
     """Returns the versions of PyAV and of the codec library inside it."""
     return f"{av.__version__} libavcodec {'.'.join(map(str, av.library_versions['libavcodec']))}"
-
-
-def seek_plan(timeline: Timeline, wanted: Ints) -> tuple[dict[int, int], int]:
-    """Returns, for wanted frames that are worth a seek, the key frame to seek to, and how many frames get decoded."""
-    if timeline.counted or timeline.num_parts > 1 or not len(timeline.key_frames) or not len(wanted):
-        return {}, int(wanted[-1]) + 1 if len(wanted) else 0
-    position, num_decoded, seeks = 0, 0, {}
-    nearest = np.searchsorted(timeline.key_frames, wanted, side="right") - 1
-    for frame, index in zip(wanted, nearest, strict=True):
-        key = int(timeline.key_frames[index]) if index >= 0 else 0
-        if key - position >= MIN_SEEK_GAP:
-            seeks[int(frame)] = key
-            position = key
-        num_decoded += int(frame) + 1 - position
-        position = int(frame) + 1
-    return seeks, num_decoded
 
 
 def pyav_frames(

@@ -9,7 +9,8 @@ import numpy.typing as npt
 
 from clipmill.extractors.preprocess import apply_geometry
 from clipmill.pipelines.decode.channel import Channel
-from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames, seek_plan, version
+from clipmill.pipelines.decode.choice import why_not_decord
+from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames, version
 from clipmill.pipelines.decode.ring import RingWriter
 from clipmill.pipelines.decode.scan import Timeline
 from clipmill.pipelines.decode.wire import DONE, FRAMES, RESTARTED, Message, pack
@@ -21,13 +22,6 @@ BATCH_BYTES = 4 << 20
 BATCH_FRAMES = 256
 BATCH_SECONDS = 0.05
 """A batch of frames is announced when it is this large, or this old (ours)."""
-DECORD_SHARE = 0.5
-"""decord walks the whole video; where seeking passes over more than the rest of it, PyAV seeks (ours)."""
-SPARSE_SHARE = 0.25
-"""Where fewer of the frames are wanted than this, PyAV skips what nothing depends on, which decord cannot (ours)."""
-DECORD_AHEAD_BYTES = 1 << 30
-"""decord decodes ahead of its consumer without bound: videos whose RGB frames exceed this, or a quarter of the memory
-the child may have, go to PyAV (ours)."""
 
 
 class Emitter:
@@ -136,7 +130,9 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
     emitter = Emitter(
         path, channel, ring, [(view, request.arrays[f"view{number}"]) for number, view in enumerate(views)]
     )
-    reason = data["fallback_reason"] or _why_not_decord(asked, timeline, emitter.wanted)
+    reason = data["fallback_reason"] or why_not_decord(
+        asked, timeline, emitter.wanted, resource.getrlimit(resource.RLIMIT_AS)[0]
+    )
     decoder = "pyav" if reason or asked == "pyav" else "decord"
     careful = bool(data["careful"])
     while True:
@@ -169,20 +165,6 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
         },
         {"substituted": np.array(counts.substituted, dtype=np.int64)},
     )
-
-
-def _why_not_decord(asked: str, timeline: Timeline, wanted: npt.NDArray[np.int64]) -> str | None:
-    if asked != "auto":
-        return None
-    if timeline.decord_refusal is not None:
-        return timeline.decord_refusal
-    ahead_bytes = min(DECORD_AHEAD_BYTES, resource.getrlimit(resource.RLIMIT_AS)[0] // 4)
-    if timeline.num_frames * timeline.frame_bytes > ahead_bytes:
-        return f"more than {ahead_bytes >> 20} MiB of frames, which decord decodes ahead without bound"
-    sparse = len(wanted) < SPARSE_SHARE * timeline.num_frames
-    if sparse or seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
-        return f"sparse: {len(wanted)} of {timeline.num_frames} frames"
-    return None
 
 
 def _frames(

@@ -1,46 +1,34 @@
-"""Decoding videos in a child process that can be killed; the frames of all views come out as events, in order."""
+"""Decoding videos in child processes that can be killed; the frames of all views come out as events."""
 
-import os
 import time
-from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import partial
 from types import TracebackType
-from typing import Literal
-
-import numpy as np
-import numpy.typing as npt
 
 from clipmill.pipelines.decode import memory_limit
-from clipmill.pipelines.decode.process import ChildDiedError, ChildProcess, decoder_threads, start_child
-from clipmill.pipelines.decode.scan import Timeline
-from clipmill.pipelines.decode.wire import DONE, FAILED, FRAMES, FREE, REQUEST, RESTARTED, Message, pack
+from clipmill.pipelines.decode.process import ChildDiedError, decoder_threads, start_child, wait_for_any
+from clipmill.pipelines.decode.request import DecodeRequest, View
+from clipmill.pipelines.decode.slots import FURTHER_SECONDS, Pending, Slot, freest, ring_share
+from clipmill.pipelines.decode.wire import DONE, FAILED, FRAMES, FREE, RESTARTED, Message, pack
 from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import VideoError
-from clipmill.schemas.recipe import Preprocess
 
-REQUESTS_AHEAD = 1
-"""So many further requests the child may begin while the consumer is busy with one."""
+__all__ = [
+    "DecodeRequest",
+    "DecodeSession",
+    "DecodeSummary",
+    "DecodedFrame",
+    "Event",
+    "Failed",
+    "Finished",
+    "Restarted",
+    "View",
+]
+
 POLL_SECONDS = 1.0
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class View:
-    """What one consumer wants of a video: these frames (sorted, unique), prepared like this."""
-
-    preprocess: Preprocess
-    frames: Sequence[int] | npt.NDArray[np.int64]
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class DecodeRequest:
-    """One decode pass over one video, for any number of views. `duration_seconds` lengthens its deadline."""
-
-    path: str
-    timeline: Timeline
-    views: tuple[View, ...]
-    decoder: Literal["auto", "decord", "pyav"] | str = "auto"
-    duration_seconds: float = 0.0
+BLIND_SECONDS = 0.01
+"""Between two looks for what does not wake whoever waits for messages: a child that has started, a request (ours)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,36 +92,34 @@ Event = DecodedFrame | Restarted | Finished | Failed
 
 
 @dataclass(slots=True)
-class _Pending:
-    """A request given to the child. `waited_seconds` is what the deadline is held against."""
-
-    number: int
-    request: DecodeRequest
-    attempts: int = 1
-    waited_seconds: float = 0.0
-    seen_frames: bool = False
-    crash: str | None = None
-
-
-@dataclass(slots=True)
 class _State:
-    """The requests a run has under way, oldest first."""
+    """A run's requests: those under way, and one that was drawn and waits for room."""
 
-    queue: deque[_Pending] = field(default_factory=deque)
-    num_sent: int = 0
+    source: Iterator[DecodeRequest | None]
+    slots: Sequence[Slot]
+    held: Pending | None = None
+    num_drawn: int = 0
+    exhausted: bool = False
+
+    @property
+    def busy(self) -> list[Slot]:
+        return [slot for slot in self.slots if slot.queue]
 
 
 class DecodeSession:
-    """Decodes requests in a child process, in order. Use it as a context manager; the child starts with the first run.
+    """Decodes requests in child processes. Use it as a context manager; children start when there is work for them.
 
     Args:
         deadline_seconds: longest this process waits for one attempt at a video, beyond
         deadline_factor: times the video's duration. Time the consumer spends does not count.
-        memory_bytes: ceiling of the child's address space; this process's own limit where that is less.
-        videos_per_child: the child is replaced after this many videos.
-        ring_bytes: shared memory for frames; what the child can be ahead of the consumer.
+        memory_bytes: ceiling of a child's address space; this process's own limit where that is less. Together the
+            children hold no more than this of frames that were decoded ahead.
+        videos_per_child: a child is replaced after this many videos.
+        ring_bytes: shared memory for frames; what a child can be ahead of the consumer. With many children each has
+            less, see `slots.ring_share`.
         max_attempts: tries for one video; from the second on with PyAV, in a fresh child.
-        num_threads: of the decoder; None: as `decoder_threads` says.
+        num_threads: of a decoder; None: as `decoder_threads` says, shared by the children.
+        num_children: so many videos are decoded at a time.
 
     Attributes:
         num_batches, num_batches_ahead: batches of frames that came, and over them the sum of those that waited already.
@@ -148,15 +134,15 @@ class DecodeSession:
         ring_bytes: int = 64 << 20,
         max_attempts: int = 2,
         num_threads: int | None = None,
+        num_children: int = 1,
     ) -> None:
         self._deadline_seconds = deadline_seconds
         self._deadline_factor = deadline_factor
         self._memory_bytes = memory_bytes
-        self._videos_per_child = videos_per_child
-        self._ring_bytes = ring_bytes
         self._max_attempts = max_attempts
-        self._num_threads = num_threads or decoder_threads()
-        self._child: ChildProcess | None = None
+        threads = num_threads or decoder_threads(num_children)
+        start = partial(start_child, memory_bytes, threads, ring_share(ring_bytes, num_children), decodes=True)
+        self._slots = [Slot(start, videos_per_child) for _ in range(num_children)]
         self.num_batches = self.num_batches_ahead = 0
 
     def __enter__(self) -> "DecodeSession":
@@ -167,110 +153,146 @@ class DecodeSession:
     ) -> None:
         self._kill()
 
-    def run(self, requests: Iterable[DecodeRequest]) -> Generator[Event]:
-        """Yields the events of every request, in the order of `requests`; request i is the i-th of them.
+    @property
+    def pids(self) -> list[int]:
+        """Process ids of the children there are."""
+        return [slot.child.pid for slot in self._slots if slot.child is not None]
 
-        A request ends with one `Finished` or `Failed`. `requests` is drawn from as the child has room for more. Closed
-        before its end, it ends the child.
+    def run(self, requests: Iterable[DecodeRequest | None], at_a_time: int | None = None) -> Generator[Event]:
+        """Yields the events of every request; request i is the i-th of `requests`.
+
+        A request's frames come in order, and it ends with one `Finished` or `Failed`. With several children the events
+        of several requests come mixed. `requests` is drawn from as a child has room for more; None in it means that
+        there is none at hand yet, while others are under way. Closed before its end, it ends the children.
+
+        Args:
+            at_a_time: decode no more videos than this at a time.
 
         Raises:
             MachineFaultError: no child could be started.
         """
-        source = iter(requests)
-        state = _State()
-        exhausted = False
+        state = _State(iter(requests), self._slots[:at_a_time])
+        started = time.monotonic()
         try:
             while True:
-                while not exhausted and len(state.queue) <= REQUESTS_AHEAD and self._has_room(state):
-                    request = next(source, None)
-                    exhausted = request is None
-                    if request is not None:
-                        state.queue.append(_Pending(state.num_sent, request))
-                        state.num_sent += 1
-                        self._send(state.queue[-1])
-                if not state.queue:
+                self._fill(state, started)
+                if not state.busy:
                     return
                 yield from self._advance(state)
         finally:
-            if state.queue:
-                # Left half way (an error, or the consumer stopped): what the child still sends belongs to nobody.
+            if state.busy:
+                # Left half way (an error, or the consumer stopped): what children still send belongs to nobody.
                 self._kill()
 
-    def _has_room(self, state: _State) -> bool:
-        """Tells whether the child may be given one more request; an idle one that has served enough is replaced."""
-        if self._child is None or self._child.num_requests < self._videos_per_child:
-            return True
-        if state.queue:
-            return False
-        self._child.close()
-        self._child = None
-        return True
-
-    def _send(self, pending: _Pending) -> None:
-        if self._child is not None and not self._child.is_alive and self._child.num_requests == 0:
-            self._kill()
-        if self._child is None:
-            self._child = start_child(self._memory_bytes, self._num_threads, self._ring_bytes, decodes=True)
-        self._child.num_requests += 1
-        self._child.send(_message(pending))
+    def _fill(self, state: _State, started: float) -> None:
+        """Gives the children requests while they have room."""
+        while state.held is not None or not state.exhausted:
+            slot = freest(state.slots, time.monotonic() - started)
+            if slot is None:
+                return
+            if state.held is None:
+                try:
+                    request = next(state.source)
+                except StopIteration:
+                    state.exhausted = True
+                    return
+                if request is None:
+                    return
+                state.held = Pending(state.num_drawn, request, self._memory_bytes)
+                state.num_drawn += 1
+            held_bytes = sum(pending.bytes_ahead for busy in state.busy for pending in busy.queue)
+            if state.busy and held_bytes + state.held.bytes_ahead > self._memory_bytes:
+                return
+            slot.give(state.held, in_background=bool(state.busy))
+            state.held = None
 
     def _advance(self, state: _State) -> Iterator[Event]:
-        """Waits for the child's next message about the oldest request, and yields what it means."""
-        pending = state.queue[0]
-        request = pending.request
+        """Takes what the children have to say about the oldest request of each, and yields what it means."""
+        busy = state.busy
+        has_news = False
+        for slot in busy:
+            # One message of each in turn, so that none waits for the others.
+            if not slot.has_started():
+                continue
+            try:
+                message = slot.running.receive(0.0)
+            except ChildDiedError:
+                yield from self._died(slot)
+                has_news = True
+                continue
+            if message is not None:
+                has_news = True
+                yield from self._understood(slot, message)
+        if not has_news:
+            yield from self._wait(busy, state)
+
+    def _wait(self, busy: Sequence[Slot], state: _State) -> Iterator[Event]:
+        """Waits until a child says something; ends those whose time is up."""
+        limits = {id(slot): self._limit_seconds(slot.queue[0].request) for slot in busy}
+        left = min(limits[id(slot)] - slot.queue[0].waited_seconds for slot in busy)
+        # Neither a child that has started nor a request that has come to hand wakes what waits for messages.
+        is_blind = any(slot.child is None for slot in busy) or (
+            state.held is None and not state.exhausted and freest(state.slots, FURTHER_SECONDS) is not None
+        )
+        seconds = min(BLIND_SECONDS if is_blind else POLL_SECONDS, max(left, 0.001))
+        started = time.monotonic()
+        ready = wait_for_any([slot.child for slot in busy if slot.child is not None], seconds)
+        waited = time.monotonic() - started
+        for slot in busy:
+            pending = slot.queue[0]
+            if slot.child is None:
+                continue
+            pending.waited_seconds += waited
+            limit = limits[id(slot)]
+            if pending.waited_seconds >= limit and slot.child.answer not in ready:
+                line = slot.child.stderr_line()
+                yield from self._again(slot, "deadline", f"no frame within {limit:.0f} s{_quoted(line)}")
+
+    def _limit_seconds(self, request: DecodeRequest) -> float:
         # A broken file may claim to last for years: no frame earns more than a second.
         duration = min(request.duration_seconds, float(request.timeline.num_frames))
-        limit = self._deadline_seconds + self._deadline_factor * duration
-        started = time.monotonic()
-        try:
-            message = self._open_child().receive(min(POLL_SECONDS, max(limit - pending.waited_seconds, 0.001)))
-        except ChildDiedError:
-            yield from self._died(state)
-            return
-        pending.waited_seconds += time.monotonic() - started
-        if message is None:
-            if pending.waited_seconds >= limit:
-                line = self._open_child().stderr_line()
-                yield from self._again(state, "deadline", f"no frame within {limit:.0f} s{_quoted(line)}")
-            return
+        return self._deadline_seconds + self._deadline_factor * duration
+
+    def _understood(self, slot: Slot, message: Message) -> Iterator[Event]:
+        pending = slot.queue[0]
         if message.kind == FRAMES:
             pending.seen_frames = True
-            yield from self._frames(pending, message)
+            yield from self._frames(slot, pending, message)
         elif message.kind == RESTARTED:
             pending.seen_frames = False
             yield Restarted(pending.number, message.data["reason"])
         elif message.kind == DONE:
-            state.queue.popleft()
+            slot.queue.popleft()
             yield Finished(pending.number, _summary(message))
         elif message.kind == FAILED:
-            yield from self._refused(state, message)
+            yield from self._refused(slot, message)
 
-    def _frames(self, pending: _Pending, message: Message) -> Iterator[Event]:
-        child = self._open_child()
+    def _frames(self, slot: Slot, pending: Pending, message: Message) -> Iterator[Event]:
+        child = slot.running
         self.num_batches += 1
         self.num_batches_ahead += message.data["ahead"]
         for view, frame, offset, height, width, channels in message.arrays["frames"].tolist():
             yield DecodedFrame(pending.number, view, frame, child.ring.read(offset, (height, width, channels)))
         child.send(pack(FREE))
 
-    def _refused(self, state: _State, message: Message) -> Iterator[Event]:
-        pending = state.queue[0]
+    def _refused(self, slot: Slot, message: Message) -> Iterator[Event]:
+        pending = slot.queue[0]
         reason, text = message.data["reason"], message.data["message"]
         if reason == "out_of_memory" and pending.attempts < self._max_attempts:
-            yield from self._again(state, reason, "more memory than it may have")
+            yield from self._again(slot, reason, "more memory than it may have")
             return
-        state.queue.popleft()
+        slot.queue.popleft()
         yield Failed(pending.number, VideoError("decode", reason, text), pending.attempts)
 
-    def _died(self, state: _State) -> Iterator[Event]:
-        ending, line, starved = self._open_child().death()
+    def _died(self, slot: Slot) -> Iterator[Event]:
+        ending, line, starved = slot.running.death()
         reason = "out_of_memory" if starved else "decoder_crashed"
-        yield from self._again(state, reason, f"{ending} in the decoder{_quoted(line)}")
+        yield from self._again(slot, reason, f"{ending} in the decoder{_quoted(line)}")
 
-    def _again(self, state: _State, reason: str, got: str) -> Iterator[Event]:
-        """Ends the child; tries the oldest request once more with PyAV in a fresh one, or gives it up."""
-        self._kill()
-        pending = state.queue[0]
+    def _again(self, slot: Slot, reason: str, got: str) -> Iterator[Event]:
+        """Ends the child; tries its oldest request once more with PyAV in a fresh one, or gives it up."""
+        slot.kill()
+        pending = slot.queue[0]
         path = pending.request.path
         if pending.attempts < self._max_attempts and pending.request.decoder != "decord":
             pending.attempts += 1
@@ -280,53 +302,19 @@ class DecodeSession:
                 pending.seen_frames = False
                 yield Restarted(pending.number, pending.crash)
         else:
-            state.queue.popleft()
+            slot.queue.popleft()
             remedy = {
                 "deadline": "raise decode.deadline_seconds, or re-encode it",
                 "out_of_memory": f"{memory_limit.remedy(self._memory_bytes, killed='SIGKILL' in got)}, or re-encode it",
             }.get(reason, "re-encode it")
             error = VideoError("decode", reason, f"video {path}: expected it to decode, got {got}; {remedy}")
             yield Failed(pending.number, error, pending.attempts)
-        for waiting in state.queue:
-            self._send(waiting)
-
-    def _open_child(self) -> ChildProcess:
-        if self._child is None:
-            raise RuntimeError("a decode child must be running here")
-        return self._child
+        slot.send_all()
 
     def _kill(self) -> None:
-        if self._child is not None:
-            self._child.kill()
-            self._child = None
-
-
-def _message(pending: _Pending) -> bytes:
-    request = pending.request
-    timeline = request.timeline
-    names = ("pts_seconds", "key_frames", "part_packets", "part_offsets")
-    arrays = {name: getattr(timeline, name) for name in names}
-    for number, view in enumerate(request.views):
-        arrays[f"view{number}"] = np.asarray(view.frames, dtype=np.int64)
-    return pack(
-        REQUEST,
-        {
-            "operation": "decode",
-            "path": os.path.abspath(request.path),
-            "decoder": request.decoder if pending.crash is None else "pyav",
-            "careful": pending.crash is not None,
-            "fallback_reason": pending.crash,
-            "timeline": {
-                "counted": timeline.counted,
-                "decord_refusal": timeline.decord_refusal,
-                "frame_bytes": timeline.frame_bytes,
-                "stream_index": timeline.stream_index,
-                "num_packets": timeline.num_packets,
-            },
-            "views": [view.preprocess.model_dump(mode="json") for view in request.views],
-        },
-        arrays,
-    )
+        for slot in self._slots:
+            slot.queue.clear()
+            slot.kill()
 
 
 def _summary(message: Message) -> DecodeSummary:

@@ -15,6 +15,7 @@ from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.task import RunReport
+from clipmill.stores.annotated_files import Matching
 from clipmill.stores.key_rows import KeySet
 from clipmill.stores.store import Store
 from clipmill.stores.tables import TRUNCATED_AND_JOINED_COLUMNS, truncated_and_joined
@@ -29,6 +30,7 @@ class BuildReport:
         listing: see `clipmill.pipelines.features.listing`.
         num_quarantined: videos in quarantine now, of those in the manifest (this run's and earlier ones').
         reasons: how many of them for each reason code.
+        matching: how the annotations that listed the videos fit the files; None: no annotations did.
         num_truncated_kept: videos of the manifest that break off and have rows of what is there all the same.
         num_joined: videos of the manifest whose parts, joined end to end, were laid one after the other.
         num_storage_retries: storage calls that had to be made again.
@@ -68,6 +70,7 @@ class BuildReport:
     peak_memory_bytes: int
     speed: SpeedOfLight | None
     listing: Listing
+    matching: Matching | None = None
     budgets: Mapping[str, Any] = field(default_factory=dict)
     ended_by: str | None = None
     num_videos_left: int = 0
@@ -84,7 +87,8 @@ class BuildReport:
     def as_json(self) -> dict[str, Any]:
         """Returns the report as JSON values."""
         data = asdict(replace(self, account=Account())) | self.account.as_json() | self.listing.as_json()
-        del data["account"], data["listing"]
+        del data["account"], data["listing"], data["matching"]
+        data["annotations"] = None if self.matching is None else self.matching.as_json()
         data["speed_of_light"] = self.speed.line() if self.speed else None
         return data
 
@@ -152,6 +156,7 @@ def report_of(
         peak_memory_bytes=max((result.peak_memory_bytes for result in report.results), default=0),
         speed=speed_of_light(report, planned.plan.tasks),
         listing=planned.listing,
+        matching=planned.manifest.matching,
         budgets=spending.budgets.as_json(),
         ended_by=spending.name if num_left else None,
         num_videos_left=num_left,

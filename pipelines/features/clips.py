@@ -33,7 +33,9 @@ def check_annotated(rule: ClipRule, videos: Sequence[Video]) -> None:
     """
     if rule.from_ == "annotations" and videos and not any(video.segments for video in videos):
         expected = "a segment of at least one video for annotations"
-        remedy = "give videos: {manifest: FILE} with columns start_seconds and stop_seconds"
+        remedy = (
+            "give videos: {annotations: FILE, folder: F}, or a manifest with columns start_seconds and stop_seconds"
+        )
         raise UsageError(describe("clips", "from", expected, f"none of {len(videos)} videos", remedy))
 
 

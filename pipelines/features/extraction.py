@@ -11,6 +11,7 @@ import numpy.typing as npt
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, Reducer, WindowExtractor
 from clipmill.extractors.flow_files import FlowFiles
+from clipmill.extractors.runtime import runtime_use_of
 from clipmill.pipelines.features.assemble import Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, empty_cache, is_out_of_memory
 from clipmill.pipelines.features.pooling import pool
@@ -106,6 +107,7 @@ class RecipeExtraction:
         self._fills_batches = card.fills_batches
         self._watching = watching
         self._extractor = extractor
+        self.runtime_use = runtime_use_of(extractor)
         self._batcher = Batcher(self.batch_windows)
         self._videos: dict[int, _VideoState] = {}
 

@@ -1,7 +1,8 @@
 """Passports: the provenance every committed video carries. Nothing here depends on when, where or on which try."""
 
+import functools
 from collections.abc import Sequence
-from importlib.metadata import version
+from importlib import metadata
 from typing import Any
 
 import pyarrow as pa
@@ -16,6 +17,12 @@ from clipmill.schemas.task import row_clips_fingerprint
 from clipmill.stores.verify import values_sha256
 
 
+@functools.cache
+def version(distribution: str) -> str:
+    """Returns the installed version; its metadata is read once."""
+    return metadata.version(distribution)
+
+
 def passport(
     extraction: RecipeExtraction, device: str, num_threads: int, item: PreparedVideo, rows: Rows
 ) -> dict[str, Any]:
@@ -26,6 +33,7 @@ def passport(
     header = item.video.header
     groups = item.windows[recipe.fingerprint]
     fit = item.segment_fits[recipe.fingerprint]
+    runtime = extraction.runtime_use
     return {
         "clipmill_version": __version__,
         "weights": recipe.weights.source,
@@ -56,6 +64,9 @@ def passport(
         "num_joined_parts": item.timeline.num_parts,
         "num_repeated_times": item.timeline.num_repeated_times,
         "flow_files_digest": dict(item.video.file_digests).get(recipe.fingerprint),
+        "runtime": runtime.name if runtime is not None else None,
+        "runtime_version": runtime.version if runtime is not None else None,
+        "runtime_error": runtime.error if runtime is not None else None,
     }
 
 

@@ -75,6 +75,7 @@ class Planned:
             "dataset": self.config.store.dataset or self.manifest.dataset,
             "num_videos": self.plan.num_videos + len(self.unreadable) + self.num_unreadable_known,
             "num_left_out": dict(self.manifest.num_left_out),
+            "annotations": None if self.manifest.matching is None else self.manifest.matching.as_json(),
             **self.listing.as_json(),
             "recipes": {recipe.name: recipe.key for recipe in self.recipes},
             "num_complete": self.plan.num_complete,

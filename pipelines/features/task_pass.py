@@ -22,6 +22,7 @@ from clipmill.pipelines.features.sources import DEFAULT_CALLS
 from clipmill.pipelines.features.stopping import StopRule
 from clipmill.pipelines.features.tally import Tally
 from clipmill.schemas.errors import VideoError
+from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.schemas.rows import Rows
 from clipmill.schemas.task import ShardTask, TaskProgress, WorkerSpec
@@ -194,7 +195,7 @@ class TaskPass:
             for fingerprint in item.windows:
                 self._extractions[fingerprint].drop_video(event.request)
             recipes = [self._extractions[key].recipe for key in item.windows]
-            self._tally.quarantine(item, recipes, event.error, event.attempts)
+            self._quarantine(item, recipes, event.error, event.attempts)
         else:
             item.summary = event.summary
             self._tally.count_decoded(event.summary)
@@ -206,12 +207,15 @@ class TaskPass:
 
     def _book_failures(self, item: PreparedVideo) -> None:
         for recipe, error in item.failures:
-            self._tally.quarantine(item, [recipe], error, item.num_attempts)
+            self._quarantine(item, [recipe], error, item.num_attempts)
+
+    def _quarantine(self, item: PreparedVideo, recipes: Sequence[Recipe], error: VideoError, attempts: int) -> None:
+        self._tally.quarantine(item, recipes, error, attempts)
+        self._watch.stop.book([item.video.id])
 
     def _told_of_end(self, video_id: str) -> None:
         self._num_done += 1
         self._watch.stop.end_video(video_id)
-        self._watch.stop.book(key[0] for key in self._tally.quarantined)
 
     def _note(self) -> None:
         if self._watch.notes.is_due:
@@ -238,13 +242,12 @@ class TaskPass:
                 if isinstance(found, Rows):
                     rows[fingerprint][position] = found
                 elif isinstance(found, VideoError):
-                    self._tally.quarantine(self._prepared[position], [extraction.recipe], found, attempts=1)
+                    self._quarantine(self._prepared[position], [extraction.recipe], found, attempts=1)
             seconds, num_windows = extraction.take_counts()
             self._tally.seconds["forward"] += seconds
             self._tally.seconds[f"forward/{extraction.recipe.key}"] += seconds
             self._tally.num_windows[extraction.recipe.key] += num_windows
             self._num_windows += num_windows
-        self._watch.stop.book(key[0] for key in self._tally.quarantined)
         ids = {*self._refused, *(self._prepared[position].video.id for position in done)}
         part = Part(
             tuple(video for video in self._task.videos if video.id in ids),

@@ -189,24 +189,27 @@ class Worker:
 
     def _extractions(self, recipes: Sequence[Recipe]) -> dict[str, RecipeExtraction]:
         found = {}
+        missing = [recipe for recipe in recipes if recipe.fingerprint not in self._extractors]
+        for group in registry.groups(missing):
+            for recipe, extractor in zip(group, self._built(group), strict=True):
+                self._extractors[recipe.fingerprint] = extractor
         for recipe in recipes:
             key = recipe.fingerprint
-            if key not in self._extractors:
-                self._extractors[key] = self._built(recipe)
             batch_windows = self._batch_windows.get(key, self._spec.batch_windows)
             found[key] = RecipeExtraction(recipe, self._extractors[key], batch_windows, self._watching)
         return found
 
-    def _built(self, recipe: Recipe) -> Extractor:
+    def _built(self, group: Sequence[Recipe]) -> list[Extractor]:
         try:
-            return registry.build(recipe, self._device)
+            return registry.build_group(group, self._device)
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             got = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             remedy = "make room on the device, or take fewer workers or features at a time"
             expected = f"memory for the network on {self._device}"
-            raise MachineFaultError(describe("feature", recipe.name, expected, got, remedy)) from None
+            names = ", ".join(recipe.name for recipe in group)
+            raise MachineFaultError(describe("feature", names, expected, got, remedy)) from None
 
     def _watching(self, recipe: Recipe, batch_windows: int, video_ids: Sequence[str]) -> AbstractContextManager[None]:
         """Watches one forward pass: where it hangs, nothing but the end of this process ends it."""

@@ -198,6 +198,7 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
             joined,
             ("annotated segments", outside),
             ("files left out", left_out or "none"),
+            ("annotations", _matched(report.get("annotations"))),
             ("videos no longer in the manifest", unlisted),
             ("copies", copies),
         ),
@@ -210,6 +211,15 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
         note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
     listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
     return facts, reasons_table(report["reasons"]), listed
+
+
+def _matched(annotations: Mapping[str, Any] | None) -> str:
+    if annotations is None:
+        return "none given"
+    without, others = len(annotations["without_file"]), len(annotations["not_annotated"])
+    return (
+        f"{annotations['num_annotated']:,} videos, {without:,} of them without a file; {others:,} files not annotated"
+    )
 
 
 def _costs(report: Mapping[str, Any]) -> tuple[Block, ...]:

@@ -7,6 +7,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.arrays import Array
 from clipmill.schemas.errors import FormatError, describe
@@ -118,7 +119,7 @@ class TableFile:
         if name not in self._lengths:
             lengths: Counter[int | None] = Counter()
             for chunk in range(len(self._chunks.num_rows)):
-                lengths.update(pa.compute.list_value_length(self._column(chunk, name)).to_pylist())
+                lengths.update(pc.list_value_length(self._column(chunk, name)).to_pylist())
             if len(lengths) > 1 or None in lengths:
                 counts = ", ".join(f"{count} of {length}" for length, count in lengths.most_common(3))
                 expected = "lists of one length"

@@ -63,7 +63,7 @@ def test_every_video_has_rows_or_a_reason(folder: Path, tmp_path: Path) -> None:
 
 
 KILLER = '''
-"""An extractor from outside the project that kills its own process once."""
+"""An extractor from outside the project that kills once: its own process, or the one that waits for it."""
 
 import os
 import signal
@@ -84,7 +84,9 @@ class Killer:
             os.close(os.open(marker, os.O_CREAT | os.O_EXCL))
         except FileExistsError:
             return {"values": frames.reshape(len(frames), -1).astype(np.float32).mean(axis=1, keepdims=True)}
-        os.kill(os.getpid(), signal.SIGKILL)
+        victim = os.getppid() if "CLIPMILL_TEST_KILL_PARENT" in os.environ else os.getpid()
+        os.kill(victim, signal.SIGKILL)
+        signal.pause()
 
     def reducer(self, clip):
         return EachWindow(clip, "float32")
@@ -116,11 +118,12 @@ def killer_path(tmp_path: Path) -> Path:
     return root
 
 
-def _run(config: Path, plugin: Path, marker: Path) -> "subprocess.CompletedProcess[str]":
+def _run(config: Path, plugin: Path, marker: Path, **more: str) -> "subprocess.CompletedProcess[str]":
     environment = os.environ | {
         "PYTHONPATH": os.pathsep.join([str(plugin), os.getcwd()]),
         "CLIPMILL_TEST_MARKER": str(marker),
     }
+    environment |= more
     command = [sys.executable, "-m", "clipmill", "build", "--config", str(config), "--json"]
     return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=280, check=False)
 
@@ -164,3 +167,22 @@ def test_a_task_killed_on_its_first_attempt_changes_nothing(
     # A task whose worker died within a run goes on video by video: its commits are cut otherwise, and hold the same.
     assert _passports(tmp_path / "killed") == _passports(tmp_path / "clean")
     assert json.loads(_run(config, killer_path, marker).stdout)["num_tasks"] == 0
+
+
+@pytest.mark.beam
+def test_a_lost_dask_worker_is_replaced_and_the_report_counts_what_is_stored(
+    folder: Path, tmp_path: Path, killer_path: Path
+) -> None:
+    features = {"killer": {"weights": {"random": 0}, "sampling": {"frames": 1, "step": 5}}}
+    engine = ENGINES["beam-dask"]
+    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", engine, features)
+    marker = tmp_path / "marker"
+    done = _run(config, killer_path, marker, CLIPMILL_TEST_KILL_PARENT="1")
+    assert marker.exists(), "the extractor never ran"
+    assert done.returncode == 3, done.stderr
+    report = json.loads(done.stdout)
+    feature = FeatureStore(str(tmp_path / "killed"))["killer"]
+    stored = sum(len(feature[video_id].values) for video_id in feature.video_ids)
+    assert len(feature.video_ids) == 6
+    assert list(report["num_rows"].values()) == [stored]
+    assert len(_passports(tmp_path / "killed")) == 6, "each once"

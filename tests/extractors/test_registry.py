@@ -78,6 +78,10 @@ def test_an_unknown_name_is_told_the_near_ones(name: str, hint: str) -> None:
 NAMES_ELSEWHERE = {
     ("extractors/whitening.py", "vgg16"): "the network whose whitening keras_rmac publishes",
     ("extractors/flow.py", "torch"): "PyTorch's folder of downloads",
+    ("extractors/resolve.py", "torch"): "the library, as a runtime",
+    ("extractors/runtime.py", "torch"): "the library, as a runtime",
+    ("extractors/runtime.py", "onnx"): "an extra of the distribution",
+    ("schemas/config.py", "torch"): "the library, as a runtime",
     ("pipelines/features/passports.py", "torch"): "the distribution of PyTorch",
     ("schemas/recipe.py", "tracks"): "a detector of shots",
     ("pipelines/features/shots.py", "tracks"): "a detector of shots",

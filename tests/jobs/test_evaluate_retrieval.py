@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 
 import clipmill
+from clipmill.jobs.train import run_train
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries
 from clipmill.schemas.errors import ConfigError, UsageError
 from clipmill.stores import FeatureStore
@@ -68,6 +70,33 @@ def test_a_models_spaces_are_runs_and_plain_cosine_is_their_baseline(blobs: Path
     assert table == ["appearance", "video", "combined", "(chance)", "(own_clip_first)", "(cosine)"]
     without = evaluate(tmp_path, {"run": str(blobs / "run"), "baselines": False}, out="bare")
     assert all(run["baselines"] == {} for run in without.results["runs"].values())
+
+
+def test_cosine_of_the_images_network_stands_beside_a_model_whose_videos_are_of_another(
+    blobs: Path, tmp_path: Path
+) -> None:
+    small = {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "video_hidden": [8], "image_hidden": [8]}
+    data = {"store": str(blobs / "store"), "image": "query", "video": "other", "split": {"test_fraction": 0.6}}
+    config = {
+        "data": data,
+        "model": {"name": "map_ivr", "options": small | {"decoder_hidden": [8], "num_samples": 3}},
+        "loop": {"epochs": 1, "batch": 2, "device": "cpu", "threads": 1},
+        "out": str(tmp_path / "run"),
+    }
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(config))
+    run_train(str(tmp_path / "train.yaml"), [])
+    keys = {"run": str(tmp_path / "run"), "cutoffs": [1, 2], "resamples": 20}
+    named = evaluate(tmp_path, keys | {"cosine_baseline": "frames", "report": True}, out="named")
+    alone = plain(blobs, tmp_path / "plain").run("cosine")["metrics"]
+    for run in named.results["runs"].values():
+        assert run["baselines"]["cosine"] == {name: alone[name] for name in run["baselines"]["cosine"]}
+    below = [name for name, run in named.results["runs"].items() if run["metrics"]["map@2"] < alone["map@2"]]
+    assert below, "a model of one epoch finds less than stored vectors do"
+    [note] = [line for line in named.out.splitlines() if "Below plain cosine" in line]
+    assert all(f"{name} " in note for name in below)
+    assert "Below plain cosine" in page_text((tmp_path / "named" / "report.html").read_text())
+    refused(evaluate(tmp_path, keys | {"cosine_baseline": "other"}), "a feature of the network", "got other", "false")
+    refused(evaluate(tmp_path, keys | {"cosine_baseline": "frame"}), "frame")
 
 
 def test_a_querys_own_clip_can_be_left_out_and_the_table_says_what_counts(blobs: Path, tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from clipmill.schemas.tables import COMMITS
 from clipmill.schemas.task import clips_fingerprint
 from clipmill.stores.store import Store
 from clipmill.stores.verify import values_sha256
+from tests.command_line import result
 
 Floats = npt.NDArray[np.float32]
 DIM = 4096
@@ -126,6 +127,8 @@ def test_it_tells_columns_from_rows(basis: Basis, files: dict[str, str], write_s
         assert found.pop(orientation) > 0.95
         assert abs(found.popitem()[1]) < 0.2
         assert outcome.text.startswith(f"{path}: pca_orientation: {orientation}")
+    # As a user runs it: in a process that has imported nothing else.
+    assert result("orient", store, "--feature", key_of(store), "--pca", path) == outcome.data
 
 
 def test_features_the_file_was_not_made_for_fit_neither_way(files: dict[str, str], write_store: WriteStore) -> None:

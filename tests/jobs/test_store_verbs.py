@@ -197,6 +197,44 @@ def test_export_writes_the_bytes_of_the_shard(built: Path, tmp_path: Path) -> No
         np.testing.assert_array_equal(np.load(out / f"{row['video_id'].replace('/', '%2F')}.npy"), values)
 
 
+@pytest.mark.parametrize("format", ["hdf5", "npy", "parquet", "arrow", "zarr", "webdataset", "lance"])
+def test_each_format_is_written_by_a_fresh_process(built: Path, tmp_path: Path, format: str) -> None:
+    out = tmp_path / "out"
+    arguments = [str(built / "store"), "--feature", "squeezenet", "--format", format, "--out", str(out)]
+    assert result("export", *arguments)["num_rows"] == 10
+    assert out.exists()
+
+
+LOADERS = ["2dtan", "vslnet", "lgi", "actionformer", "opentad", "bsn", "moment-detr", "umt"]
+
+
+@pytest.mark.parametrize("target", LOADERS)
+def test_what_each_loader_opens_is_written_by_a_fresh_process(built: Path, tmp_path: Path, target: str) -> None:
+    out = tmp_path / "out"
+    arguments = [str(built / "store"), "--feature", "squeezenet", "--for", target, "--out", str(out)]
+    found = result("export", *arguments)
+    assert (found["num_videos"], found["dim"]) == (2, FeatureStore(str(built / "store"))["squeezenet"].dim)
+    assert any(str(out) in step for step in found["next_steps"])
+    assert any(out.rglob("*"))
+
+
+def test_an_export_for_a_loader_says_what_is_missing_and_what_to_run(built: Path, tmp_path: Path) -> None:
+    annotations = tmp_path / "truth.csv"
+    annotations.write_text("video_id,start_seconds,stop_seconds,label\n0,0.5,1.0,a\n7,0,1,b\n")
+    out = tmp_path / "out"
+    options = ["--feature", "squeezenet", "--for", "actionformer", "--out", str(out), "--annotations", str(annotations)]
+    done = clipmill("export", str(built / "store"), *options)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert lines[0] == f"squeezenet: 2 videos, 10 rows written to {out} for actionformer (thumos)"
+    assert lines[2] == f"{annotations}: 2 videos, 1 of them exported"
+    assert "  1 annotated and without features: '7'" in lines
+    assert "  1 exported and not annotated: '1'" in lines
+    # 2 frames a second, a row each.
+    assert "feat_stride: 1, num_frames: 1, default_fps: 2 }" in done.stdout
+    assert lines[-1] == "  python ./train.py ./configs/thumos_i3d.yaml --output clipmill"
+
+
 def test_export_refuses_what_it_cannot_do(built: Path, tmp_path: Path) -> None:
     def run(feature: str, *options: str) -> Any:
         return clipmill("export", str(built / "store"), "--feature", feature, *options)
@@ -204,6 +242,12 @@ def test_export_refuses_what_it_cannot_do(built: Path, tmp_path: Path) -> None:
     out = str(tmp_path / "out")
     refused(run("squeezent", "--out", out), "feature squeezent", "did you mean 'squeezenet")
     refused(run("squeezenet", "--out", out, "--format", "hdf4"), "export format", "'hdf4'; did you mean 'hdf5'")
+    refused(run("squeezenet", "--out", out, "--for", "bsm"), "loader bsm", "did you mean 'bsn'")
+    refused(run("squeezenet", "--out", out, "--for", "bsn", "--format", "npy"), "leave one out")
+    refused(run("squeezenet", "--out", out, "--ids", "id"), "export --ids: expected --for beside it")
+    refused(
+        run("squeezenet", "--out", out, "--for", "bsn", "--annotations", "nowhere"), "file nowhere", "nothing there"
+    )
     refused(run("squeezenet", "--out", str(tmp_path)), f"export {tmp_path}: expected a new path, got one that exists")
     assert not os.path.exists(out)
 

@@ -1,14 +1,21 @@
 """Exports, read back by the libraries they are meant for."""
 
 import csv
+import io
+import json
 import os
+import tarfile
 from pathlib import Path
 from typing import Any
 
 import h5py
+import lance
 import numpy as np
+import pyarrow as pa
+import pyarrow.ipc as ipc
 import pyarrow.parquet as pq
 import pytest
+import webdataset
 import zarr
 from hypothesis import given
 from hypothesis import strategies as st
@@ -20,6 +27,7 @@ from clipmill.stores import Feature, FeatureStore, Store
 from clipmill.stores import export as export_module
 from clipmill.stores.export import export_feature, group_names, safe_name
 
+FORMATS = ("hdf5", "npy", "parquet", "arrow", "zarr", "webdataset", "lance")
 IDS = ["snow/a b.mp4", "snow", "日本.mp4", "a%2Fb", "../up", "x" * 400, "none"]
 
 
@@ -94,6 +102,53 @@ def test_parquet_has_a_row_per_row(
     np.testing.assert_array_equal(np.array(table.column("values").to_pylist(), np.float16), expected)
 
 
+@pytest.mark.parametrize("format", ["arrow", "lance"])
+@pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
+def test_arrow_and_lance_have_the_table_of_parquet(
+    format: str,
+    batch_bytes: int,
+    exported: tuple[Feature, dict[str, Rows]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(export_module, "_BATCH_BYTES", batch_bytes)
+    feature, _ = exported
+    assert export_feature(feature, format, str(tmp_path / "x")) == REPORT | {"format": format}
+    export_feature(feature, "parquet", str(tmp_path / "x.parquet"))
+    expected = pq.read_table(tmp_path / "x.parquet")
+    found = _arrow_table(tmp_path / "x") if format == "arrow" else lance.dataset(str(tmp_path / "x")).to_table()
+    assert found.schema.names == expected.schema.names
+    assert found.to_pylist() == expected.to_pylist()
+
+
+def _arrow_table(path: Path) -> pa.Table:
+    with pa.memory_map(str(path)) as source:
+        return ipc.open_file(source).read_all()
+
+
+def test_webdataset_has_a_sample_per_video(
+    exported: tuple[Feature, dict[str, Rows]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(export_module, "_TAR_BYTES", 200)
+    feature, rows = exported
+    out = tmp_path / "100%d"
+    assert export_feature(feature, "webdataset", str(out)) == REPORT | {"format": "webdataset"}
+    shards = sorted(str(path) for path in out.iterdir())
+    assert len(shards) > 1
+    samples = list(webdataset.WebDataset(shards, shardshuffle=False).decode())
+    assert [sample["json"]["video_id"] for sample in samples] == sorted(IDS)
+    for sample in samples:
+        expected, about = rows[sample["json"]["video_id"]], sample["json"]
+        assert sample["npy"].dtype == np.float16
+        np.testing.assert_array_equal(sample["npy"], expected.values)
+        np.testing.assert_array_equal(about["start_seconds"], expected.start_seconds)
+        assert about["mask"] == expected.mask.tolist()
+    export_feature(feature, "webdataset", str(tmp_path / "again"))
+    assert [path.read_bytes() for path in sorted(out.iterdir())] == [
+        path.read_bytes() for path in sorted((tmp_path / "again").iterdir())
+    ]
+
+
 @pytest.mark.parametrize("batch_bytes", [1, 1 << 20])
 def test_zarr_has_an_array_per_column(
     batch_bytes: int, exported: tuple[Feature, dict[str, Rows]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -109,7 +164,7 @@ def test_zarr_has_an_array_per_column(
         np.testing.assert_array_equal(group["mask"][span], rows[video_id].mask)
 
 
-@pytest.mark.parametrize("format", ["hdf5", "npy", "parquet", "zarr"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_a_feature_without_rows_exports_as_nothing(
     format: str, tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
 ) -> None:
@@ -127,7 +182,7 @@ w/.hidden %2e%2e/x index.csv values""".split()
 )
 
 
-@pytest.mark.parametrize("format", ["hdf5", "npy", "parquet", "zarr"])
+@pytest.mark.parametrize("format", FORMATS)
 def test_ids_that_look_like_paths_come_back_whole_and_nothing_lands_outside(
     format: str, tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
 ) -> None:
@@ -163,8 +218,15 @@ def _values_by_id(format: str, out: Path) -> dict[str, np.ndarray]:
             for line in csv.DictReader(file):
                 assert os.path.basename(line["file"]) == line["file"]
                 found[line["video_id"]] = np.load(out / line["file"], allow_pickle=False)
-    elif format == "parquet":
-        table = pq.read_table(out)
+    elif format == "webdataset":
+        for shard in sorted(out.iterdir()):
+            with tarfile.open(shard) as tar:
+                assert not {"", ".", ".."} & {part for name in tar.getnames() for part in name.split("/")}
+            for sample in webdataset.WebDataset(str(shard), shardshuffle=False):
+                found[json.loads(sample["json"])["video_id"]] = np.load(io.BytesIO(sample["npy"]))
+    elif format in ("parquet", "arrow", "lance"):
+        opened = {"parquet": pq.read_table, "arrow": _arrow_table}
+        table = opened[format](out) if format in opened else lance.dataset(str(out)).to_table()
         values = np.array(table.column("values").to_pylist(), np.float32)
         ids = np.array(table.column("video_id").to_pylist(), object)
         found |= {video_id: values[ids == video_id] for video_id in ids}
@@ -180,7 +242,10 @@ def test_an_unknown_format_an_existing_path_and_a_url_are_refused(
     exported: tuple[Feature, dict[str, Rows]], tmp_path: Path
 ) -> None:
     feature, _ = exported
-    with pytest.raises(UsageError, match=r"expected hdf5, npy, parquet or zarr, got 'hdf'; did you mean 'hdf5'"):
+    with pytest.raises(
+        UsageError,
+        match=r"expected hdf5, npy, parquet, arrow, zarr, webdataset or lance, got 'hdf'; did you mean 'hdf5'",
+    ):
         export_feature(feature, "hdf", str(tmp_path / "out"))
     (tmp_path / "out").write_text("mine")
     with pytest.raises(UsageError, match="expected a new path, got one that exists"):

@@ -230,7 +230,7 @@ def test_unknown_videos_and_features_list_near_names(
     video = Video("snow/clip_01.mp4", "/", "f")
     commit(store, make_recipe(), "t", {video: make_rows(3)})
     store.write_manifest("r1", [video])
-    with pytest.raises(StoreError, match=r"video clip_01.mp4: expected an id .*did you mean 'snow/clip_01.mp4'"):
+    with pytest.raises(StoreError, match=r"video clip_01.mp4: expected an id .*near ones: 'snow/clip_01.mp4'"):
         FeatureStore(store.url)["c3d"]["clip_01.mp4"]
 
 

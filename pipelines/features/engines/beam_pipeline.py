@@ -14,7 +14,7 @@ from apache_beam.options.pipeline_options import PipelineOptions
 from clipmill.pipelines.features.engines.base import Observer
 from clipmill.pipelines.features.engines.beam_config import BeamConfig
 from clipmill.pipelines.features.engines.beam_options import checked_options
-from clipmill.pipelines.features.worker import Worker
+from clipmill.pipelines.features.engines.worker_process import RestartedWorker
 from clipmill.pipelines.listening import wait_until_listening
 from clipmill.pipelines.process_guard import guarded
 from clipmill.pipelines.worker_errors import first_cause, plain
@@ -28,15 +28,17 @@ POLL_SECONDS = 1.0
 
 
 class _RunTask(beam.DoFn):
-    """Runs shard tasks; setup and teardown bracket the models and the decode child."""
+    """Runs shard tasks in a process beside the runner's own; setup and teardown bracket it.
+
+    The runner would try the bundle of a dead worker again as it is, or fail; so what may kill is not in its worker.
+    """
 
     def __init__(self, spec: WorkerSpec) -> None:
         self._spec = spec
-        self._worker: Worker | None = None
+        self._worker: RestartedWorker | None = None
 
     def setup(self) -> None:
-        self._worker = Worker(self._spec)
-        self._worker.__enter__()
+        self._worker = RestartedWorker(self._spec)
 
     def process(self, task: ShardTask) -> Iterator[str]:
         if self._worker is None:

@@ -3,9 +3,8 @@
 import time
 from collections.abc import Sequence
 
-from clipmill.pipelines.features.attempts import Attempts
 from clipmill.pipelines.features.engines.base import EngineCard, Observer
-from clipmill.pipelines.features.engines.worker_process import WorkerDiedError, WorkerProcess
+from clipmill.pipelines.features.engines.worker_process import RestartedWorker
 from clipmill.pipelines.features.extraction import check_device
 from clipmill.pipelines.features.machine_faults import FORWARD_DEADLINE, WORKER_DIED
 from clipmill.pipelines.features.run_records import END, START, run_file
@@ -39,8 +38,9 @@ class LocalEngine:
         isolated = is_feared(worker, tasks) if self._isolated is None else self._isolated
         for observer in observers:
             observer.on_start(tasks)
-        run = _run_apart if isolated else _run_here
-        return RunReport("local", len(tasks), tuple(run(tasks, worker, observers)), time.monotonic() - started)
+        with RestartedWorker(worker) if isolated else Worker(worker) as running:
+            results = _run(running, tasks, observers)
+        return RunReport("local", len(tasks), tuple(results), time.monotonic() - started)
 
 
 def is_feared(spec: WorkerSpec, tasks: Sequence[ShardTask]) -> bool:
@@ -55,37 +55,17 @@ def is_feared(spec: WorkerSpec, tasks: Sequence[ShardTask]) -> bool:
     return bool(fatal) and any(video.id in fatal for task in tasks for video in task.videos)
 
 
-def _run_here(tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
+def _run(
+    running: Worker | RestartedWorker, tasks: Sequence[ShardTask], observers: Sequence[Observer]
+) -> list[TaskResult]:
     results = []
-    with Worker(spec) as running:
-        for task in tasks:
+    for task in tasks:
 
-            def on_video(video_id: str, task: ShardTask = task) -> None:
-                for observer in observers:
-                    observer.on_video(task, video_id)
+        def on_video(video_id: str, task: ShardTask = task) -> None:
+            for observer in observers:
+                observer.on_video(task, video_id)
 
-            results.append(_told(running.run(task, on_video), observers))
-    return results
-
-
-def _run_apart(tasks: Sequence[ShardTask], spec: WorkerSpec, observers: Sequence[Observer]) -> list[TaskResult]:
-    results: list[TaskResult] = []
-    attempts = Attempts(spec)
-    while len(results) < len(tasks):
-        with WorkerProcess(spec) as running:
-            for task in tasks[len(results) :]:
-
-                def on_video(video_id: str, task: ShardTask = task) -> None:
-                    for observer in observers:
-                        observer.on_video(task, video_id)
-
-                try:
-                    result = running.run(task, on_video, attempts.is_careful(task))
-                except WorkerDiedError as error:
-                    attempts.died(task, str(error))
-                    break
-                attempts.done(result)
-                results.append(_told(result, observers))
+        results.append(_told(running.run(task, on_video), observers))
     return results
 
 

@@ -1,4 +1,4 @@
-"""A worker in a process of its own, which may die without taking the command with it."""
+"""A worker in a process of its own, which may die without taking with it what waits for it."""
 
 import os
 import signal
@@ -8,6 +8,7 @@ from collections.abc import Callable
 from multiprocessing.connection import Pipe
 
 from clipmill.pipelines.decode.process import python_path
+from clipmill.pipelines.features.attempts import Attempts
 from clipmill.pipelines.worker_errors import Told, error_of
 from clipmill.schemas.errors import EXIT_RETRYABLE
 from clipmill.schemas.task import ShardTask, TaskResult, WorkerSpec
@@ -69,6 +70,46 @@ class WorkerProcess:
                 on_video(value)
         except (EOFError, ConnectionError):
             raise WorkerDiedError(_ending(self._process.wait())) from None
+
+
+class RestartedWorker:
+    """Runs tasks in one other process at a time; where a video kills it, the next one goes on until the video is found.
+
+    Use it as a context manager. `clipmill.pipelines.features.attempts` has the rules.
+    """
+
+    def __init__(self, spec: WorkerSpec) -> None:
+        self._spec = spec
+        self._attempts = Attempts(spec)
+        self._process: WorkerProcess | None = None
+
+    def __enter__(self) -> "RestartedWorker":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._process is not None:
+            self._process.__exit__(*error)
+        self._process = None
+
+    def run(self, task: ShardTask, on_video: Callable[[str], None] = lambda video_id: None) -> TaskResult:
+        """Returns what was done, whichever process did it.
+
+        Raises:
+            EngineError: workers die of no video in particular.
+            MachineFaultError: too many videos killed their worker.
+            ClipmillError: a worker's own.
+        """
+        while True:
+            if self._process is None:
+                self._process = WorkerProcess(self._spec)
+            try:
+                result = self._process.run(task, on_video, self._attempts.is_careful(task))
+            except WorkerDiedError as error:
+                self.__exit__()
+                self._attempts.died(task, str(error))
+                continue
+            self._attempts.done(result)
+            return result
 
 
 def _ending(code: int) -> str:

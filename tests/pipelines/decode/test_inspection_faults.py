@@ -202,7 +202,7 @@ LIMITED = """
             events = session.run([DecodeRequest(path, timeline, (View(Preprocess(), range(3)),), "auto", 1.0)])
             for event in events:
                 if isinstance(event, DecodedFrame):
-                    limits = Path(f"/proc/{session._child.pid}/limits").read_text()
+                    limits = Path(f"/proc/{session.pids[0]}/limits").read_text()
                     (line,) = [line for line in limits.splitlines() if line.startswith("Max address space")]
                     print(event.frame, *line.split()[3:5])
                 else:

@@ -93,6 +93,19 @@ def test_decord_walks_dense_passes_and_gives_the_pixels_pyav_gives(
         np.testing.assert_array_equal(ours.frames[key], pixels)
 
 
+@pytest.mark.parametrize("width", [8, 16, 24, 48, 96, 100, 144])
+def test_rows_padded_for_the_vectors_of_any_processor_lose_their_padding(
+    session: DecodeSession, tmp_path: Path, width: int
+) -> None:
+    # Padded to 32, 64 or 128 bytes, some of these are whole multiples of their width: decord sees further channels.
+    path = encode_video(tmp_path / "a.mp4", 4, width=width, height=48)
+    (decord, pyav) = run(session, [request(path), request(path, decoder="pyav")])
+    assert decord.summary is not None
+    assert decord.summary.decoder == "decord"
+    for key, pixels in pyav.frames.items():
+        np.testing.assert_array_equal(decord.frames[key], pixels)
+
+
 def test_decord_with_gaps_longer_than_a_group_of_pictures_does_not_go_astray(
     session: DecodeSession, videos: dict[str, Path]
 ) -> None:
@@ -179,7 +192,7 @@ def test_requests_come_back_in_order_and_children_are_replaced(videos: dict[str,
         pids = []
         for event in session.run([request(videos["plain.mp4"], [number]) for number in range(5)]):
             if isinstance(event, Finished):
-                pids.append(session._child.pid if session._child else None)
+                pids.append(session.pids[0] if session.pids else None)
         assert len({pid for pid in pids if pid}) == 3
 
 

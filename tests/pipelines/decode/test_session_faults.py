@@ -39,9 +39,9 @@ def events_with(session: DecodeSession, path: Path, strike: Callable[[int], None
     fresh = True
     for event in session.run([request(path), request(path)]):
         seen.append(event)
-        if isinstance(event, DecodedFrame) and fresh and times and session._child is not None:
+        if isinstance(event, DecodedFrame) and fresh and times and session.pids:
             fresh, times = False, times - 1
-            strike(session._child.pid)
+            strike(session.pids[0])
             session._deadline_seconds = 1
         if isinstance(event, Restarted | Failed):
             fresh, session._deadline_seconds = True, AMPLE_SECONDS
@@ -188,7 +188,7 @@ with DecodeSession(ring_bytes=1 << 17) as session:
     for event in session.run([wanted]):
         if isinstance(event, DecodedFrame):
             from clipmill.pipelines.decode.inspection import _idle
-            print(session._child.pid, _idle[0].pid, flush=True)
+            print(session.pids[0], _idle[0].pid, flush=True)
             signal.pause()
 """
 

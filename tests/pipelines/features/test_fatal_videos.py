@@ -168,3 +168,12 @@ def test_ray_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: 
     done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, name="ray", workers=2, task_seconds=0.05)
     assert done.returncode == 3, done.stderr
     check(tmp_path, {"2.mp4": "worker_died"})
+
+
+@pytest.mark.beam
+@pytest.mark.parametrize("runner", ["multi_processing", "dask"])
+def test_beam_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: Path, runner: str) -> None:
+    engine = {"name": "beam", "runner": runner, "workers": 2, "task_seconds": 0.05}
+    done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, **engine)
+    assert done.returncode == 3, done.stderr
+    check(tmp_path, {"2.mp4": "worker_died"})

@@ -1,13 +1,16 @@
 """One shard task on a worker: every recipe of it has its own clips."""
 
 import itertools
+from collections.abc import Set
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from torch import Tensor
 
 from clipmill.extractors.resolve import resolve_recipe
+from clipmill.extractors.squeezenet.network import SqueezeNet
 from clipmill.pipelines.decode.probe import content_fingerprint
 from clipmill.pipelines.features.worker import Worker
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
@@ -74,3 +77,34 @@ def test_recipes_of_one_task_keep_their_own_clips(
         np.testing.assert_array_equal(rows.clip, np.arange(len(SPANS[name])))
         # The same windows in other batches: the last bits of values of about 100.
         np.testing.assert_allclose(rows.values, alone[name], atol=1e-3)
+
+
+def test_recipes_that_differ_in_their_layer_share_passes_and_have_the_rows_of_their_own(
+    video: Video, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = {"extractor": "squeezenet", "sampling": {"fps": 2}, "weights": {"random": 0}}
+    recipes = [
+        resolve_recipe(layer, FeatureConfig.model_validate(written | {"layer": layer}), ClipRule(), DecodeConfig())
+        for layer in ("features", "logits")
+    ]
+    num_passes = 0
+    layers = SqueezeNet.layers
+
+    def counted(network: SqueezeNet, images: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
+        nonlocal num_passes
+        num_passes += 1
+        return layers(network, images, wanted)
+
+    monkeypatch.setattr(SqueezeNet, "layers", counted)
+    digests = []
+    for name, tasks in (("together", [recipes]), ("apart", [[recipe] for recipe in recipes])):
+        store = Store.create(str(tmp_path / name), "parquet", "d")
+        store.write_manifest("run", [video])
+        with Worker(WorkerSpec(store.url, "parquet", "run", device="cpu", num_threads=1, batch_windows=4)) as worker:
+            for task in tasks:
+                assert worker.run(ShardTask((video,), tuple(task))).num_rows == {item.key: 8 for item in task}
+        tables = [store.commits(recipe.fingerprint).to_pylist() for recipe in recipes]
+        digests.append([row["passport"]["values_sha256"] for table in tables for row in table])
+    assert digests[0] == digests[1]
+    # Eight windows in batches of four: two passes for both, then two for each.
+    assert num_passes == 2 + 4

@@ -10,6 +10,7 @@ from clipmill.pipelines.evaluation.bootstrap import RESAMPLES
 from clipmill.pipelines.evaluation.results_file import retrieval_fingerprint
 from clipmill.pipelines.evaluation.retrieval.evaluate import RetrievalResult, SpaceResult
 from clipmill.pipelines.evaluation.tasks.result import RunScore, TaskScore, Units, mean_intervals
+from clipmill.pipelines.evaluation.tasks.retrieval.spaces import COSINE
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,10 @@ def retrieval_score(
         if result.own_clip_first:
             beside["own_clip_first"] = result.own_clip_first
         beside |= {space.space: space.metrics for space in result.spaces if space.space not in learned_names}
+    first_notes = (*notes, *_below_notes(result.headline, learned, beside))
     runs = tuple(
-        _run(result, space, beside, resampling, notes if number == 0 else ()) for number, space in enumerate(learned)
+        _run(result, space, beside, resampling, first_notes if number == 0 else ())
+        for number, space in enumerate(learned)
     )
     approximate = result.approximate
     protocol: dict[str, Any] = {
@@ -82,6 +85,23 @@ def own_clip_notes(result: RetrievalResult) -> tuple[str, ...]:
     return (
         "A query's own clip is in the gallery and counts as a hit, as in the published protocol and in chance. With it "
         f"first and the rest at random {result.headline} is {first:.4f}; exclude: own_clip or own_video leaves it out.",
+    )
+
+
+def _below_notes(
+    headline: str, learned: Sequence[SpaceResult], baselines: Mapping[str, Mapping[str, float]]
+) -> tuple[str, ...]:
+    """Returns a note where learned spaces find less than the stored vectors do as they are."""
+    if COSINE not in baselines:
+        return ()
+    plain = baselines[COSINE][headline]
+    below = [space for space in learned if space.metrics[headline] < plain]
+    if not below:
+        return ()
+    scores = ", ".join(f"{space.space} {space.metrics[headline]:.4f}" for space in below)
+    return (
+        f"Below plain cosine ({headline} {plain:.4f}): {scores}. The stored vectors find more as they are than what "
+        "was learned from them; few training clips are the usual reason.",
     )
 
 

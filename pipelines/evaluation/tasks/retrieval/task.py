@@ -97,7 +97,7 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
     """Scores the clips that a store keeps for the test: each one's query side searches all of their gallery sides."""
     from clipmill.models.base import RETRIEVAL_SIDES
     from clipmill.models.checkpoints import find_checkpoint, load
-    from clipmill.models.embedding import arrays_of, embed
+    from clipmill.models.embedding import array_name, arrays_of, embed
     from clipmill.pipelines.evaluation.tasks.retrieval.shown import RetrievedClips
     from clipmill.pipelines.evaluation.tasks.retrieval.trained import EmbedQueries, items_of, model_spaces
 
@@ -119,7 +119,10 @@ def _of_store(config: RetrievalConfig) -> Evaluation[Retrieval]:
         gallery |= embed(trained, "gallery", test.inputs)
         scorers |= model_spaces(trained, checkpoint)
         prepare = EmbedQueries(os.path.abspath(checkpoint))
-    if config.cosine_baseline:
+    if isinstance(config.cosine_baseline, str):
+        scorers[COSINE] = Cosine(array_name(sides["query"][0]), COSINE)
+        gallery[COSINE] = _compared_by(config.cosine_baseline, items, test, sides)
+    elif config.cosine_baseline:
         plain = _plain_cosine(items, dict(trained.card.inputs) if trained is not None else COSINE_INPUTS, sides)
         if plain is None:
             names = " and ".join(dict.fromkeys(source.name for source in items.sources.values()))
@@ -195,6 +198,34 @@ def _plain_cosine(items: "Items", inputs: Mapping[str, Input], sides: Mapping[An
     store = FeatureStore(items.store_url)
     query, gallery = (store[items.sources[name].name].recipe for name in names)
     return Cosine(array_name(names[0]), array_name(names[1])) if comparable(query, gallery) else None
+
+
+def _compared_by(name: str, items: "Items", test: "Items", sides: Mapping[Any, tuple[str, ...]]) -> Any:
+    """Returns the mean rows of the feature `name`, ``float32[n, D]``, of the test clips: what plain cosine compares.
+
+    Raises:
+        StoreError: there is no feature of that name.
+        UsageError: it is not of the query's network, its clips are others, or one of the test clips has no row of it.
+    """
+    from clipmill.pipelines.datasets.items import check_same_clips
+    from clipmill.pipelines.datasets.rows import read_rows
+
+    store = FeatureStore(items.store_url)
+    source = items.sources[sides["query"][0]].name
+    query, compared = store[source], store[name]
+    if len(sides["query"]) != 1 or not comparable(query.recipe, compared.recipe):
+        expected = f"a feature of the network, layer and weights of {source}"
+        remedy = "name one of those, or set cosine_baseline: false"
+        raise UsageError(describe("evaluation", "cosine_baseline", expected, name, remedy))
+    check_same_clips({source: query, name: compared})
+    rows = read_rows(compared, Vector("mean"), set(test.video_ids))
+    keys = list(zip(test.video_ids, test.clips.tolist(), strict=True))
+    lacking = [key for key in keys if key not in rows.clips]
+    if lacking:
+        got = f"{len(lacking):,} without, such as {lacking[0][0]!r}"
+        remedy = "build it for all of them, or set cosine_baseline: false"
+        raise UsageError(describe("evaluation", "cosine_baseline", f"a row of {name} for each test clip", got, remedy))
+    return rows.of(keys).values
 
 
 def _of_arrays(config: RetrievalConfig, sources: Sources) -> Evaluation[Retrieval]:
