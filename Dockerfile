@@ -8,8 +8,8 @@
 # --build-arg PIP_EXTRA_INDEX_URL=... Without it, PyTorch's default build is taken: it runs on a CPU as well, but brings
 # gigabytes of CUDA libraries.
 #
-# The image holds every extra ([all]): about 2.5 GiB on disk with the CPU build (Python 0.1, what reads and evaluates 0.5,
-# networks and decoders 1.2, Ray, Beam and the rest 0.6), by the sizes of the installed files; CUDA adds 4 to 5 GiB.
+# The image holds every extra ([all]): about 3 GiB on disk with the CPU build (Python 0.1, what reads and evaluates 0.5,
+# networks and decoders 1.2, Ray, Beam and the rest 1.1), by the sizes of the installed files; CUDA adds 4 to 5 GiB.
 # clipmill is process 1 and ends on SIGTERM (docker stop) with exit code 4: what is committed stands.
 ARG PYTHON=python:3.11-slim-bookworm
 

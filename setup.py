@@ -111,13 +111,13 @@ EXTRAS = {
     "onnx": ["onnx>=1.17,<2", "onnxruntime>=1.20,<2"],
     # Runs a recipe's network in place of PyTorch (`runtime: openvino`).
     "openvino": ["openvino>=2025.0"],
+    # Metrics of a build; since 0.20 its server can be shut down.
+    "prometheus": ["prometheus-client>=0.20"],
+    "tensorboard": ["tensorboard>=2.15"],
     # Formats of export, and rows as a pandas frame.
     "webdataset": ["webdataset>=0.2.100"],
     "lance": ["pylance>=0.20"],
     "pandas": ["pandas>=2"],
-    # Metrics of a build; since 0.20 its server can be shut down.
-    "prometheus": ["prometheus-client>=0.20"],
-    "tensorboard": ["tensorboard>=2.15"],
     # The drivers of fsspec by which stores and videos are reached at ``s3://``, ``gs://`` and ``abfs://``.
     "s3": ["s3fs>=2024.9"],
     "gcs": ["gcsfs>=2024.9"],

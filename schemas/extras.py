@@ -11,11 +11,11 @@ EXTRAS = {
     "faiss": ("faiss",),
     "onnx": ("onnx", "onnxruntime"),
     "openvino": ("openvino",),
+    "prometheus": ("prometheus_client",),
+    "tensorboard": ("tensorboard",),
     "webdataset": ("webdataset",),
     "lance": ("lance",),
     "pandas": ("pandas",),
-    "prometheus": ("prometheus_client",),
-    "tensorboard": ("tensorboard",),
     "s3": ("s3fs",),
     "gcs": ("gcsfs",),
     "azure": ("adlfs",),
@@ -26,6 +26,8 @@ _SCHEMES = {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "abfs": "azure",
 """Protocol of a URL -> the extra with fsspec's driver for it."""
 
 _PURPOSES = {
+    "openvino": "to run networks by OpenVINO",
+    "pandas": "for rows as a frame",
     "extract": "to decode videos and make features",
     "train": "to train models and to use trained ones",
     "ray": "to build and train on Ray, and to sweep",

@@ -189,7 +189,9 @@ def _tables(feature: Feature) -> tuple[pa.Schema, Iterator[pa.Table]]:
 def _write_parquet(feature: Feature, path: str) -> None:
     schema, tables = _tables(feature)
     row_bytes = feature.dim * np.dtype(feature.recipe.dtype).itemsize
-    with pq.ParquetWriter(path, schema, compression="zstd") as writer:
+    # Dictionaries and statistics of feature values cost three times the writing, and make the file larger.
+    kept = {"use_dictionary": ["video_id"], "write_statistics": ["video_id", "clip"]}
+    with pq.ParquetWriter(path, schema, compression="zstd", **kept) as writer:
         for table in tables:
             writer.write_table(table, row_group_size=chunk_rows(row_bytes, 1 << 20))
 
