@@ -87,9 +87,6 @@ NAMES_ELSEWHERE = {
     ("jobs/doctor.py", "torch"): "the library, asked whether it is there",
     ("pipelines/features/passports.py", "torch"): "the distribution of PyTorch",
     ("pipelines/features/bare_model.py", "torch"): "the distribution of PyTorch",
-    ("schemas/extras.py", "torch"): "the library, which an extra brings",
-    ("schemas/extras.py", "onnx"): "the library, which an extra brings",
-    ("jobs/doctor.py", "torch"): "the library, whose version is told",
     **{
         ("jobs/doctor.py", name): "whose ceiling --speed measures"
         for name in ("squeezenet", "resnet50", "vgg16", "c3d", "i3d")
