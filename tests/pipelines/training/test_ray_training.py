@@ -1,5 +1,6 @@
 """Ray Train: two processes give the numbers of one, also after Ctrl-C and going on."""
 
+import contextlib
 import json
 import os
 import signal
@@ -218,8 +219,13 @@ class _KillWorkers:
 
 def _training_processes() -> list[int]:
     """Process ids of the training workers among this process's own descendants; Ray titles them by what they run."""
-    descendants = psutil.Process().children(recursive=True)
-    return [process.pid for process in descendants if "RayTrainWorker" in " ".join(process.cmdline())]
+    found = []
+    for process in psutil.Process().children(recursive=True):
+        # One that has just ended has no command line any more.
+        with contextlib.suppress(psutil.Error):
+            if "RayTrainWorker" in " ".join(process.cmdline()):
+                found.append(process.pid)
+    return found
 
 
 @pytest.mark.slow
