@@ -93,6 +93,19 @@ def test_a_build_has_its_forecast_beside_what_it_cost_and_says_what_limited_it()
     assert "forecast / actual" not in render_build(BUILD, RECIPES, [], "")
 
 
+def test_a_build_has_its_rates_over_its_time_on_an_axis_of_fitting_unit() -> None:
+    rates = {"span_seconds": 600.0, "windows_per_second": [0.0, 12.5, 8.25], "videos_per_second": [0.0, 0.02, 0.01]}
+    html = render_build(BUILD | {"throughput": rates}, RECIPES, [], "")
+    assert html.count('<svg class="chart"') == 2
+    assert "windows: 12.5 at minute 15<" in html
+    assert "videos: 0.02 at minute 15<" in html
+    assert "Means of 10 min 00 s" in html
+    short = {"span_seconds": 2.0, "windows_per_second": [1.0, 2.0], "videos_per_second": [0.0, 0.0]}
+    assert "windows: 2 at second 3<" in render_build(BUILD | {"throughput": short}, RECIPES, [], "")
+    assert "Windows per second" not in render_build(BUILD | {"throughput": None}, RECIPES, [], "")
+    assert "Windows per second" not in render_build(BUILD, RECIPES, [], "")
+
+
 def test_a_build_says_what_was_made_and_what_was_not() -> None:
     html = render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
     for words in (
