@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from clipmill.pipelines.reports.blocks import (
@@ -23,6 +24,7 @@ from clipmill.pipelines.reports.blocks import (
 )
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
 from clipmill.pipelines.reports.page import duration_text
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 QUARANTINE_SHOWN = 200
 """ours: videos listed by name; all are in ``clipmill status``."""
@@ -128,6 +130,7 @@ def render_build(
     quarantine: Sequence[Mapping[str, Any]],
     config: str,
     videos: Sequence[Block] = (),
+    pictures: Mapping[str, Thumbnail] = MappingProxyType({}),
 ) -> str:
     """Returns the page of a build.
 
@@ -137,6 +140,7 @@ def render_build(
         quarantine: rows of the quarantine in force for the build's videos.
         config: the resolved config.
         videos: what the videos are like.
+        pictures: a frame of videos in quarantine, by id, where one could be had.
     """
     quarantined = report["num_quarantined"]
     wanted = report["num_videos"] * len(recipes)
@@ -155,7 +159,7 @@ def render_build(
     sections = (
         Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
         *((Section("videos", "Videos", tuple(videos)),) if videos else ()),
-        Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
+        Section("quarantine", "Quarantine", _quarantine(report, quarantine, pictures)),
         Section("time", "Time", (*_throughput(report), stages_table(build_stages(report)), *_costs(report))),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
     )
@@ -178,7 +182,9 @@ def _features(report: Mapping[str, Any], recipes: Sequence[Mapping[str, str]]) -
     return Table("Features", ("feature", "network", "weights", "new rows", "recipe"), (("", rows),))
 
 
-def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+def _quarantine(
+    report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Thumbnail]
+) -> tuple[Block, ...]:
     substituted = (
         "substituted frames",
         f"{report['num_frames_substituted']:,} of {report['num_frames_decoded']:,} decoded",
@@ -213,11 +219,19 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     )
     if not rows:
         return (facts,)
-    shown = tuple(Row(row["video_id"], (Cell(row["stage"]), Cell(row["reason"])), note=row["message"]) for row in rows)
+    shown = tuple(
+        Row(
+            row["video_id"],
+            (Cell(row["stage"]), Cell(row["reason"])),
+            note=row["message"],
+            thumbnail=pictures.get(row["video_id"]),
+        )
+        for row in rows[:QUARANTINE_SHOWN]
+    )
     note = "clipmill requeue puts them back; a video whose file has changed is tried again anyway."
-    if len(shown) > QUARANTINE_SHOWN:
-        note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
-    listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
+    if len(rows) > QUARANTINE_SHOWN:
+        note = f"The first {QUARANTINE_SHOWN} of {len(rows):,}; clipmill status has all. {note}"
+    listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown),), note)
     return facts, reasons_table(report["reasons"]), listed
 
 
@@ -244,7 +258,7 @@ def _throughput(report: Mapping[str, Any]) -> tuple[Block, ...]:
         values = rates[f"{name}_per_second"]
         axes = Axes(
             f"{name.capitalize()} per second over the run",
-            unit,
+            f"{unit} of the run",
             f"{name} per second",
             [tick for tick in round_ticks(0.0, stop) if tick <= stop],
             0.0,
