@@ -1,21 +1,27 @@
 """``report.html`` of a build (beside its report.json in the store) and of a training (in its folder)."""
 
+import contextlib
 import json
-from collections.abc import Sequence
+import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from clipmill.jobs.report_clips import moving
+from clipmill.pipelines.decode.inspection import InspectionLimits
+from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
 from clipmill.pipelines.reports.blocks import Block, Charts
 from clipmill.pipelines.reports.blocks_images import ContactSheet, Hit
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.page import duration_text, write_page
-from clipmill.pipelines.reports.runs import render_build, render_training
+from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
+from clipmill.pipelines.reports.thumbnails import FRAME_WIDTH, Thumbnail, moving_thumbnail
 from clipmill.schemas.config import TrainConfig, dump_config
 from clipmill.schemas.config_videos import VideoTrainConfig
+from clipmill.schemas.errors import ClipmillError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores import FeatureStore
@@ -28,6 +34,13 @@ if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds 
 REPORT = "report.html"
 SHEET_VIDEOS = 12
 """ours: videos of the contact sheet, each of which is decoded once more."""
+QUARANTINE_PICTURES = 12
+"""ours: videos in quarantine that are shown with a frame."""
+PICTURE_SECONDS = 20.0
+"""ours: longest wait for one of these frames, beyond the time it takes to read the file; after it no further one is
+tried."""
+PICTURE_AT_SECONDS = 1.0
+"""ours: where the frame is taken, or the last one before: the first is often black, and what is broken lies behind."""
 MOST_DESCRIBED = 100_000
 """ours: the manifest of more videos is not read for the page's histograms alone."""
 
@@ -51,7 +64,8 @@ def write_build_report(report: "BuildReport") -> str:
     quarantine = [row for row in standing if (row["video_id"], row["video_fingerprint"]) in found]
     config = store.read_run_file(report.run_id, "config.yaml").decode()
     recipes_shown = [_recipe(recipe) for recipe in built]
-    html = render_build(report.as_json(), recipes_shown, quarantine, config, _described(report, videos))
+    described, pictures = _described(report, videos), _pictures(quarantine, videos)
+    html = render_build(report.as_json(), recipes_shown, quarantine, config, described, pictures)
     return store.write_run_file(report.run_id, REPORT, html)
 
 
@@ -94,6 +108,25 @@ def _contact_sheet(url: str, videos: Sequence[Video]) -> ContactSheet | None:
         if video.id in images
     )
     return ContactSheet(f"{len(hits)} of {len(videos):,} videos", hits) if hits else None
+
+
+def _pictures(quarantine: Sequence[Mapping[str, Any]], videos: Sequence[Video]) -> dict[str, Thumbnail]:
+    """Returns a frame of videos in quarantine that lie on this machine, of those from which one can be had."""
+    by_id = {video.id: video for video in videos}
+    pictures: dict[str, Thumbnail] = {}
+    stop = time.monotonic() + PICTURE_SECONDS
+    for name in dict.fromkeys(row["video_id"] for row in quarantine[:QUARANTINE_SHOWN]):
+        if len(pictures) == QUARANTINE_PICTURES or time.monotonic() >= stop:
+            break
+        video = by_id[name]
+        if "://" in video.uri:
+            continue
+        # Such files hang decoders and kill them, and a build that is done must not end by one.
+        with contextlib.suppress(ClipmillError):
+            limits = InspectionLimits(PICTURE_SECONDS, max_attempts=1)
+            drawn = thumbnails(video.uri, [PICTURE_AT_SECONDS], FRAME_WIDTH, video.stream, limits)
+            pictures[name] = moving_thumbnail(drawn)
+    return pictures
 
 
 def _recipe(recipe: Recipe) -> dict[str, str]:

@@ -7,24 +7,31 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.pipelines.decode.inspection import inspect
+from clipmill.pipelines.decode.inspection import DEFAULT_LIMITS, InspectionLimits, inspect
 
 JPEG_QUALITY = 80
 
 
-def thumbnails(path: str, seconds: Sequence[float], width: int = 160, stream: str | None = None) -> list[bytes]:
+def thumbnails(
+    path: str,
+    seconds: Sequence[float],
+    width: int = 160,
+    stream: str | None = None,
+    limits: InspectionLimits = DEFAULT_LIMITS,
+) -> list[bytes]:
     """Returns one JPEG per entry of `seconds`: the frame on display then (the first or last one outside the video).
 
     Args:
         seconds: presentation times, in any order.
         width: of the pictures, in pixels; the aspect is kept.
         stream: which video stream (see `streams`).
+        limits: of the child process that decodes.
 
     Raises:
         VideoError: the video cannot be read, or no frame of it decodes.
     """
     options = {"seconds": [float(time) for time in seconds], "width": int(width), "stream": stream}
-    answer = inspect("decode", path, "thumbnails", options)
+    answer = inspect("decode", path, "thumbnails", options, limits)
     ends = np.cumsum(answer.arrays["lengths"])
     data = answer.arrays["jpegs"].tobytes()
     return [data[end - length : end] for end, length in zip(ends, answer.arrays["lengths"], strict=True)]

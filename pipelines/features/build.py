@@ -18,6 +18,7 @@ from clipmill.pipelines.features.quarantine import (
 )
 from clipmill.pipelines.features.run_progress import Beat
 from clipmill.pipelines.features.run_records import recorded_end, write_start
+from clipmill.pipelines.features.throughput import throughput
 from clipmill.pipelines.features.visibility import with_witnesses
 from clipmill.schemas.config import BuildConfig, dump_config
 from clipmill.schemas.records import Video
@@ -68,17 +69,20 @@ def build(
         report, tasks = RunReport(config.engine.name, 0, (), 0.0), planned.plan.tasks
         spec = worker_spec(config, run_id)
         expected = foresee(store, tasks, spec, config.engine)
+        beats: Sequence[Beat] = ()
         if planned.plan.tasks and not spending.is_spent:
             seen = with_witnesses(spec, planned.recipes, planned.videos_to_do, BUILD_FILE)
             spec = replace(spending.limited(seen), note_seconds=heartbeat_seconds / NOTES_PER_BEAT or None)
             with Heartbeat(store, run_id, heartbeat_seconds, listeners) as heartbeat:
                 watching = [*observers, *spending.observers, heartbeat]
                 report = (engine or make_engine(config.engine)).run(tasks, spec, watching)
+            beats = heartbeat.beats
         committed = {recipe.fingerprint: committed_keys(store, recipe) for recipe in planned.recipes}
         _release_passed(store, run_id, planned, committed)
         store.write_catalog()
         account = account_of(expected, tasks, report, worker_threads(config.engine), config.engine, store.objects.calls)
-        result = replace(report_of(config, store, run_id, planned, report, spending, committed), account=account)
+        result = report_of(config, store, run_id, planned, report, spending, committed)
+        result = replace(result, account=account, throughput=throughput(beats, report))
         store.write_run_file(run_id, "report.json", json.dumps(result.as_json(), indent=1, sort_keys=True))
         ending.exit_code, ending.ended_by = result.exit_code, result.ended_by
     return result

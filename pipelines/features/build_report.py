@@ -13,6 +13,7 @@ from clipmill.pipelines.features.made import made
 from clipmill.pipelines.features.plan import VIDEOS_AT_A_TIME, are_committed
 from clipmill.pipelines.features.planning import Planned
 from clipmill.pipelines.features.speed import SpeedOfLight, speed_of_light
+from clipmill.pipelines.features.throughput import Throughput
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import EXIT_COMPLETE, EXIT_QUARANTINED, EXIT_RETRYABLE
 from clipmill.schemas.task import RunReport
@@ -40,6 +41,7 @@ class BuildReport:
         ended_by: the budget that was spent before all was done; None: all was done.
         num_videos_left: by task, videos that were not worked on for it.
         account: what it was expected to cost, what it did, and what limited it.
+        throughput: its rates while it went on; None: it was over before its first heartbeat, or had none.
         num_rows, num_frames_substituted, num_tail_windows_dropped, num_tail_windows_padded, num_segments_clamped,
             num_segments_emptied: of what this run's tasks committed, counted in the commits; what was decoded and how
             long it took is told by the tries that lived to tell it.
@@ -77,6 +79,7 @@ class BuildReport:
     num_videos_left: int = 0
     lowered_batch_windows: Mapping[str, int] = field(default_factory=dict)
     account: Account = field(default_factory=Account)
+    throughput: Throughput | None = None
 
     @property
     def exit_code(self) -> int:

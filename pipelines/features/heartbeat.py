@@ -35,6 +35,9 @@ class Heartbeat:
         every_seconds: between two beats; 0: none.
         listeners: are given each beat, in a thread of their own; they must not raise.
         clock: seconds; it never goes back.
+
+    Attributes:
+        beats: so far, for who reads them after the run.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Heartbeat:
         self._store, self._run_id, self._every_seconds = store.with_retries(ONCE), run_id, every_seconds
         self._listeners = tuple(listeners)
         self._progress = RunProgress(clock)
+        self.beats: list[Beat] = []
         self._lock = threading.Lock()
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, daemon=True, name="heartbeat")
@@ -95,6 +99,7 @@ class Heartbeat:
             for note in notes:
                 self._progress.note(note)
             beat = self._progress.beat()
+        self.beats.append(beat)
         data = beat.as_json() | {"every_seconds": self._every_seconds}
         data["at"] = datetime.now(UTC).isoformat(timespec="seconds")
         try:

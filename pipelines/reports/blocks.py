@@ -11,6 +11,7 @@ from typing import ClassVar
 from clipmill.pipelines.reports.blocks_images import ClipList, ContactSheet, PointMap, QueryCards
 from clipmill.pipelines.reports.charts import look_of, swatch
 from clipmill.pipelines.reports.page import ImageSheets, render, score_text
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +29,7 @@ class Row:
     Attributes:
         style: index of colour, as of the chart's line; -1, -2, ...: baselines; None: plain.
         note: small, under the name.
+        thumbnail: beside the name.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Row:
     style: int | None = None
     is_main: bool = False
     note: str = ""
+    thumbnail: Thumbnail | None = None
 
     @property
     def css(self) -> str:

@@ -55,11 +55,11 @@ class HitList:
 
 @dataclass(frozen=True, slots=True)
 class QueryCard:
-    """One query image and the lists found for it.
+    """One query, an image or a sentence, and the lists found for it.
 
     Attributes:
         kind: why it is shown (``best``), for the filter and as its tag; or ``query``.
-        title: what it is called: an id or a path.
+        title: what it is called: an id or a path; or the sentence that it is.
         label: its class; empty where it has none.
         anchor: id of its entry in a `ClipList`, or empty.
     """
@@ -70,6 +70,7 @@ class QueryCard:
     lists: tuple[HitList, ...]
     label: str = ""
     anchor: str = ""
+    is_sentence: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from clipmill.pipelines.reports.blocks import (
@@ -23,11 +24,12 @@ from clipmill.pipelines.reports.blocks import (
 )
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
 from clipmill.pipelines.reports.page import duration_text
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 QUARANTINE_SHOWN = 200
 """ours: videos listed by name; all are in ``clipmill status``."""
-MARKED_EPOCHS = 10
-"""ours: points of a loss curve with a tooltip, and lines of its table."""
+MARKED_POINTS = 10
+"""ours: points of a curve with a tooltip, and lines of a loss's table."""
 STAGES = {
     "scan": "packet scan, before decoding",
     "decode": "in the decode child",
@@ -36,6 +38,9 @@ STAGES = {
     "write": "shards and commits",
 }
 
+
+TIME_UNITS = (("hour", 3600.0), ("minute", 60.0), ("second", 1.0))
+"""What a time axis counts in: the first that makes five of a run."""
 
 COSTS: Mapping[str, tuple[str, Callable[[float], str]]] = {
     "wall_hours": ("time of the run", lambda hours: duration_text(hours * 3600)),
@@ -125,6 +130,7 @@ def render_build(
     quarantine: Sequence[Mapping[str, Any]],
     config: str,
     videos: Sequence[Block] = (),
+    pictures: Mapping[str, Thumbnail] = MappingProxyType({}),
 ) -> str:
     """Returns the page of a build.
 
@@ -134,6 +140,7 @@ def render_build(
         quarantine: rows of the quarantine in force for the build's videos.
         config: the resolved config.
         videos: what the videos are like.
+        pictures: a frame of videos in quarantine, by id, where one could be had.
     """
     quarantined = report["num_quarantined"]
     wanted = report["num_videos"] * len(recipes)
@@ -152,8 +159,8 @@ def render_build(
     sections = (
         Section("results", "Results", (_features(report, recipes), *((speed_table(speed),) if speed else ()))),
         *((Section("videos", "Videos", tuple(videos)),) if videos else ()),
-        Section("quarantine", "Quarantine", _quarantine(report, quarantine)),
-        Section("time", "Time", (stages_table(build_stages(report)), *_costs(report))),
+        Section("quarantine", "Quarantine", _quarantine(report, quarantine, pictures)),
+        Section("time", "Time", (*_throughput(report), stages_table(build_stages(report)), *_costs(report))),
         Section("run", "Run", (_build_facts(report), Code("Resolved config", config))),
     )
     return render_blocks(Page(f"Build of {report['dataset']}", f"Run {report['run_id']}", tiles, sections, notes))
@@ -175,7 +182,9 @@ def _features(report: Mapping[str, Any], recipes: Sequence[Mapping[str, str]]) -
     return Table("Features", ("feature", "network", "weights", "new rows", "recipe"), (("", rows),))
 
 
-def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> tuple[Block, ...]:
+def _quarantine(
+    report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], pictures: Mapping[str, Thumbnail]
+) -> tuple[Block, ...]:
     substituted = (
         "substituted frames",
         f"{report['num_frames_substituted']:,} of {report['num_frames_decoded']:,} decoded",
@@ -210,11 +219,19 @@ def _quarantine(report: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) ->
     )
     if not rows:
         return (facts,)
-    shown = tuple(Row(row["video_id"], (Cell(row["stage"]), Cell(row["reason"])), note=row["message"]) for row in rows)
+    shown = tuple(
+        Row(
+            row["video_id"],
+            (Cell(row["stage"]), Cell(row["reason"])),
+            note=row["message"],
+            thumbnail=pictures.get(row["video_id"]),
+        )
+        for row in rows[:QUARANTINE_SHOWN]
+    )
     note = "clipmill requeue puts them back; a video whose file has changed is tried again anyway."
-    if len(shown) > QUARANTINE_SHOWN:
-        note = f"The first {QUARANTINE_SHOWN} of {len(shown):,}; clipmill status has all. {note}"
-    listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown[:QUARANTINE_SHOWN]),), note)
+    if len(rows) > QUARANTINE_SHOWN:
+        note = f"The first {QUARANTINE_SHOWN} of {len(rows):,}; clipmill status has all. {note}"
+    listed = Table("Videos in quarantine", ("video", "stage", "reason"), (("", shown),), note)
     return facts, reasons_table(report["reasons"]), listed
 
 
@@ -225,6 +242,34 @@ def _matched(annotations: Mapping[str, Any] | None) -> str:
     return (
         f"{annotations['num_annotated']:,} videos, {without:,} of them without a file; {others:,} files not annotated"
     )
+
+
+def _throughput(report: Mapping[str, Any]) -> tuple[Block, ...]:
+    """Returns how fast a build was while it went on; nothing for short ones, and reports of earlier versions."""
+    rates = report.get("throughput")
+    if not rates:
+        return ()
+    span, num = rates["span_seconds"], len(rates["windows_per_second"])
+    unit, seconds = next(item for item in TIME_UNITS if span * num >= 5 * item[1] or item[1] == 1)
+    middles = [round(span * (number + 0.5) / seconds, 2) for number in range(num)]
+    stop = span * num / seconds
+    charts = []
+    for name in ("windows", "videos"):
+        values = rates[f"{name}_per_second"]
+        axes = Axes(
+            f"{name.capitalize()} per second over the run",
+            f"{unit} of the run",
+            f"{name} per second",
+            [tick for tick in round_ticks(0.0, stop) if tick <= stop],
+            0.0,
+            stop,
+            round_ticks(0.0, max(values)),
+        )
+        marked = [middles[int(number) - 1] for number in _marked(num)]
+        chart = line_chart([Series(name, list(zip(middles, values, strict=True)), marked, 0)], axes)
+        note = f"Means of {duration_text(span)}, of all workers together."
+        charts.append(Chart(f"{name.capitalize()} per second", chart, note=note))
+    return (Charts(tuple(charts)),)
 
 
 def _costs(report: Mapping[str, Any]) -> tuple[Block, ...]:
@@ -333,9 +378,9 @@ def _curve(name: str, values: Sequence[float], held_out: Sequence[tuple[float, f
 
 
 def _marked(num: int) -> list[float]:
-    """Returns at most about ten epochs spread over `num`, the first and the last among them."""
-    step = max(1, -(-num // MARKED_EPOCHS))
-    return [float(epoch) for epoch in sorted({1, *range(step, num + 1, step), num})]
+    """Returns at most about ten numbers spread over 1 to `num`, the first and the last among them."""
+    step = max(1, -(-num // MARKED_POINTS))
+    return [float(number) for number in sorted({1, *range(step, num + 1, step), num})]
 
 
 def _ends(num: int) -> list[float]:

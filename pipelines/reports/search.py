@@ -109,15 +109,15 @@ def _queries(page: SearchPage, anchors: Mapping[str, str]) -> Section:
         text = f"The first {len(page.queries)} of {page.num_queries:,}; all are in results.json. {text}"
     cards = tuple(
         QueryCard(
-            "query", query.name, Thumbnail(query.image) if query.image else None, tuple(_lists(page, query, anchors))
+            "query",
+            query.name,
+            Thumbnail(query.image) if query.image else None,
+            tuple(_lists(page, query, anchors)),
+            is_sentence=not query.image,
         )
         for query in page.queries
     )
     return Section("queries", "Queries", (QueryCards(cards, "large"),), text)
-
-
-def _image(query: SearchedQuery) -> Thumbnail | None:
-    return Thumbnail(query.image) if query.image else None
 
 
 def _lists(page: SearchPage, query: SearchedQuery, anchors: Mapping[str, str]) -> Iterator[HitList]:
@@ -132,7 +132,7 @@ def _lists(page: SearchPage, query: SearchedQuery, anchors: Mapping[str, str]) -
 
 def _hit(page: SearchPage, space: str, rank: int, clip: FoundClip, best: float, anchor: str) -> Hit:
     start, stop, length = clock_text(clip.start_seconds), clock_text(clip.stop_seconds), clip.video_seconds
-    label = f" Label {clip.label}." if clip.label else ""
+    label, score = f" Label {clip.label}." if clip.label else "", score_text(clip.score)
     whole, span = "", None
     if length is not None and length > 0:
         whole = f" of {clock_text(length)}"
@@ -140,11 +140,14 @@ def _hit(page: SearchPage, space: str, rank: int, clip: FoundClip, best: float, 
         span = (first, last)
     return Hit(
         name=clip.video_id,
-        lines=(clip.video_id, f"{score_text(clip.score)} · {start}–{stop}{whole}"),
-        spoken=f"Rank {rank}, score {score_text(clip.score)}: {clip.video_id}, {start} to {stop}{whole}",
+        lines=(clip.video_id, f"{start}–{stop}{whole}", f"score {score}")
+        if whole
+        else (clip.video_id, f"{score} · {start}–{stop}"),
+        spoken=f"Rank {rank}, score {score}: {clip.video_id}, {start} to {stop}{whole}",
         text=f"Rank {rank} in {space}: {clip.video_id}, {start} to {stop}{whole}.{label} Score {clip.score:.4f}.",
         detail=clip.uri,
-        share=min(max(clip.score / best, 0.0), 1.0) if best > 0 else 0.0,
+        # Of a moment the line that it is marked on stands there: two would not be told apart.
+        share=None if span else min(max(clip.score / best, 0.0), 1.0) if best > 0 else 0.0,
         span=span,
         thumbnail=page.thumbnails.get(clip.clip_id),
         anchor=anchor,

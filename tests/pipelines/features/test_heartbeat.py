@@ -15,6 +15,7 @@ from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.engines.local import LocalEngine
 from clipmill.pipelines.features.heartbeat import Heartbeat, TaskNotes
 from clipmill.pipelines.features.run_progress import Beat, RunProgress, progress_line
+from clipmill.pipelines.features.throughput import throughput
 from clipmill.schemas.config import BuildConfig
 from clipmill.schemas.errors import StorageUnavailableError
 from clipmill.schemas.records import Quarantined, Video
@@ -197,11 +198,46 @@ def test_a_build_beats_on_every_engine_and_leaves_no_notes(
     run = tmp_path / "store" / "runs" / report.run_id
     assert json.loads((run / "heartbeat.json").read_text())["tasks_done"] == 1
     assert not (run / "progress").exists()
+    rates = json.loads((run / "report.json").read_text())["throughput"]
+    made = [sum(rates[f"{name}_per_second"]) * rates["span_seconds"] for name in ("videos", "windows")]
+    assert made == pytest.approx([3, sum(report.num_rows.values())], rel=0.01)
 
 
 def test_without_a_heartbeat_nothing_is_noted(tmp_path: Path) -> None:
     report = build(_config(tmp_path), heartbeat_seconds=0)
     assert not (tmp_path / "store" / "runs" / report.run_id / "heartbeat.json").exists()
+    assert report.throughput is None
+
+
+def _beat(seconds: float, videos: int, windows: int) -> Beat:
+    return Beat(1, seconds, 2, 0, 9, videos, 0, windows, 0.0, 0.0, None)
+
+
+def test_rates_are_those_between_the_beats_and_up_to_the_end() -> None:
+    results = [TaskResult(key, True, 3, num_windows={"a": 30, "b": 20}) for key in "xy"]
+    idle = TaskResult("z", False, 3, num_windows={})
+    beats = [_beat(10.0, 2, 40), _beat(20.0, 2, 40), _beat(30.0, 4, 50)]
+    found = throughput(beats, RunReport("ray", 3, (*results, idle), 40.0))
+    assert found is not None
+    assert found.span_seconds == 10.0
+    assert found.windows_per_second == (4.0, 0.0, 1.0, 5.0)
+    assert found.videos_per_second == (0.2, 0.0, 0.2, 0.2)
+
+
+def test_a_task_tried_again_gives_no_negative_rate_and_a_long_run_few_spans() -> None:
+    results = (TaskResult("x", True, 9_000, num_windows={"a": 9_000}),)
+    beats = [_beat(10.0 * number, 10 * number, 10 * number - (50 if number == 500 else 0)) for number in range(1, 1000)]
+    found = throughput(beats, RunReport("local", 1, results, 10_000.0))
+    assert found is not None
+    assert len(found.windows_per_second) == 60
+    assert min(found.windows_per_second) >= 0
+    assert sum(found.windows_per_second) * found.span_seconds == pytest.approx(9_990, rel=1e-3)
+
+
+def test_a_run_without_a_beat_or_without_work_has_no_rates() -> None:
+    done = TaskResult("x", True, 1, num_windows={"a": 1})
+    assert throughput([], RunReport("local", 1, (done,), 5.0)) is None
+    assert throughput([_beat(1.0, 0, 0)], RunReport("local", 1, (), 5.0)) is None
 
 
 def test_probing_off_a_terminal_tells_how_far_it_is() -> None:

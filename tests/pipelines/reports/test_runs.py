@@ -1,14 +1,17 @@
 """The pages of builds and trainings: what they say, and how they cut what is long."""
 
+from io import BytesIO
 from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
 from clipmill.pipelines.reports.blocks import Charts
 from clipmill.pipelines.reports.charts import Axes, Series, line_chart, round_ticks
 from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
+from clipmill.pipelines.reports.thumbnails import Thumbnail
 
 BUILD: dict[str, Any] = {
     "run_id": "20260101T000000000-abcd",
@@ -93,6 +96,19 @@ def test_a_build_has_its_forecast_beside_what_it_cost_and_says_what_limited_it()
     assert "forecast / actual" not in render_build(BUILD, RECIPES, [], "")
 
 
+def test_a_build_has_its_rates_over_its_time_on_an_axis_of_fitting_unit() -> None:
+    rates = {"span_seconds": 600.0, "windows_per_second": [0.0, 12.5, 8.25], "videos_per_second": [0.0, 0.02, 0.01]}
+    html = render_build(BUILD | {"throughput": rates}, RECIPES, [], "")
+    assert html.count('<svg class="chart"') == 2
+    assert "windows: 12.5 at minute of the run 15<" in html
+    assert "videos: 0.02 at minute of the run 15<" in html
+    assert "Means of 10 min 00 s" in html
+    short = {"span_seconds": 2.0, "windows_per_second": [1.0, 2.0], "videos_per_second": [0.0, 0.0]}
+    assert "windows: 2 at second of the run 3<" in render_build(BUILD | {"throughput": short}, RECIPES, [], "")
+    assert "Windows per second" not in render_build(BUILD | {"throughput": None}, RECIPES, [], "")
+    assert "Windows per second" not in render_build(BUILD, RECIPES, [], "")
+
+
 def test_a_build_says_what_was_made_and_what_was_not() -> None:
     html = render_build(BUILD, RECIPES, _rows(3), "store: {url: x}\n")
     for words in (
@@ -118,6 +134,15 @@ def test_a_long_quarantine_is_cut_and_says_so() -> None:
     html = render_build(BUILD, RECIPES, _rows(250), "")
     assert html.count("expected all frames, got 3") == QUARANTINE_SHOWN
     assert f"The first {QUARANTINE_SHOWN} of 250" in html
+
+
+def test_a_video_in_quarantine_has_its_picture_where_there_is_one() -> None:
+    buffer = BytesIO()
+    Image.new("RGB", (192, 108), (200, 20, 20)).save(buffer, "JPEG")
+    html = render_build(BUILD, RECIPES, _rows(3), "", pictures={"video 001": Thumbnail(buffer.getvalue())})
+    assert html.count('aria-label="A frame of ') == 1
+    assert 'aria-label="A frame of video 001"></span>' in html
+    assert html.count("data:image/jpeg;base64,") == 1
 
 
 def test_a_build_that_had_nothing_to_do_has_a_page() -> None:

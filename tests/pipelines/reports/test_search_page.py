@@ -21,3 +21,17 @@ def test_a_moment_that_reaches_past_its_video_ends_with_it() -> None:
 
 def test_a_whole_clip_has_no_mark() -> None:
     assert 'class="when"' not in page(FoundClip("a#0", "a.mp4", "/a.mp4", None, 0.0, 10.0, 0.5))
+
+
+def test_a_moment_has_one_line_below_its_image_and_its_score_in_words() -> None:
+    html = page(FoundClip("a@5-10", "a.mp4", "/a.mp4", None, 5.0, 10.0, 0.5, video_seconds=40.0))
+    assert '<span class="bar"' not in html
+    assert '<span class="cap" aria-hidden="true">score 0.500</span>' in html
+    assert '<span class="bar"' in page(FoundClip("a#0", "a.mp4", "/a.mp4", None, 0.0, 10.0, 0.5))
+
+
+def test_a_sentence_stands_where_an_image_would() -> None:
+    html = page()
+    assert "<blockquote>a person opens the door</blockquote>" in html
+    assert 'aria-label="Query a person opens the door"' in html, "the card still has a name"
+    assert 'class="pic none"' not in html
