@@ -1,11 +1,10 @@
-"""``report.html`` of a build (beside its report.json in the store) and of a training (in its folder)."""
+"""``report.html`` of a build, beside its report.json in the store."""
 
 import contextlib
 import json
 import time
 from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -13,23 +12,18 @@ from clipmill.jobs.report_clips import moving
 from clipmill.pipelines.decode.inspection import InspectionLimits
 from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.pipelines.evaluation.tasks.histograms import histograms
+from clipmill.pipelines.features.build_report import BuildReport
 from clipmill.pipelines.reports.blocks import Block, Charts
 from clipmill.pipelines.reports.blocks_images import ContactSheet, Hit
 from clipmill.pipelines.reports.lineage import ClipPlace
-from clipmill.pipelines.reports.page import duration_text, write_page
-from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build, render_training
+from clipmill.pipelines.reports.page import duration_text
+from clipmill.pipelines.reports.runs import QUARANTINE_SHOWN, render_build
 from clipmill.pipelines.reports.thumbnails import FRAME_WIDTH, Thumbnail, moving_thumbnail
-from clipmill.schemas.config import TrainConfig, dump_config
-from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.errors import ClipmillError
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Video
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
-
-if TYPE_CHECKING:  # a build needs nothing of training, and torch takes seconds to load
-    from clipmill.pipelines.features.build_report import BuildReport
-    from clipmill.pipelines.training.train import TrainReport
 
 REPORT = "report.html"
 SHEET_VIDEOS = 12
@@ -45,7 +39,7 @@ MOST_DESCRIBED = 100_000
 """ours: the manifest of more videos is not read for the page's histograms alone."""
 
 
-def write_build_report(report: "BuildReport") -> str:
+def write_build_report(report: BuildReport) -> str:
     """Writes ``runs/<run-id>/report.html`` into the build's store and returns where it is.
 
     Raises:
@@ -69,7 +63,7 @@ def write_build_report(report: "BuildReport") -> str:
     return store.write_run_file(report.run_id, REPORT, html)
 
 
-def _described(report: "BuildReport", videos: Sequence[Video]) -> list[Block]:
+def _described(report: BuildReport, videos: Sequence[Video]) -> list[Block]:
     """Returns a contact sheet, where videos were worked on, and histograms of what containers state of all."""
     described: list[Block] = []
     usable = [video for video in videos if video.header is not None and video.header.duration_seconds]
@@ -138,22 +132,3 @@ def _recipe(recipe: Recipe) -> dict[str, str]:
         "weights": f"{recipe.weights.layout or recipe.weights.source}{digest}",
         "fingerprint": recipe.fingerprint,
     }
-
-
-def write_training_report(report: "TrainReport", config: TrainConfig | VideoTrainConfig) -> str:
-    """Writes ``report.html`` into the run's folder and returns where it is.
-
-    Raises:
-        StorageUnavailableError: the folder cannot be written.
-    """
-    path = str(Path(report.out) / REPORT)
-    write_page(path, render_training(report.to_plain(), dump_config(config), _held_out(report.out)))
-    return path
-
-
-def _held_out(out: str) -> list[tuple[int, dict[str, float]]]:
-    """Returns the epochs of a run with their losses on the validation split."""
-    from clipmill.pipelines.training.run_folder import RunFolder
-
-    by_epoch = {int(line["epoch"]): line["validation"] for line in RunFolder(out).metrics() if "validation" in line}
-    return sorted(by_epoch.items())

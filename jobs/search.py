@@ -1,11 +1,11 @@
-"""``clipmill search``: one's own images against a store, and a page with the clips they find.
+"""``clipmill search``: one's own images or sentences against a store, and a page with the clips they find.
 
-With sentences it finds moments: see `search_moments`.
+Moments within videos: see `search_moments`.
 """
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from clipmill.jobs.report_clips import lineage, moving
 from clipmill.jobs.search_moments import search_moments
 from clipmill.jobs.search_output import search_outcome
 from clipmill.jobs.search_queries import Failure, Query, build_extractor, read_queries
+from clipmill.jobs.search_sentences import Asked, finds_clips, read_sentences
 from clipmill.jobs.search_tracks import is_of_tracks, search_tracks
 from clipmill.models.base import RETRIEVAL_SIDES
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
@@ -54,14 +55,14 @@ class _Searched:
     """What is searched: an opened store, its features by the model's inputs, the clips that have rows, and those.
 
     Attributes:
-        query: the input that a query image becomes.
+        query: the input that a query image becomes; None where queries are sentences.
         gallery: the inputs that a clip is found by; the first is shown as the gallery's.
         checkpoint: of `trained`.
     """
 
     store: FeatureStore
     features: Mapping[str, tuple[str, Feature]]
-    query: str
+    query: str | None
     gallery: tuple[str, ...]
     clips: tuple[ClipRows, ...]
     inputs: Mapping[str, InputRows]
@@ -69,9 +70,9 @@ class _Searched:
     checkpoint: Path | None
 
     @property
-    def image(self) -> tuple[str, Feature]:
-        """The feature that says how a query image becomes a vector, with its name."""
-        return self.features[self.query]
+    def image(self) -> tuple[str, Feature] | None:
+        """The feature that says how a query image becomes a vector, with its name; None for sentences."""
+        return None if self.query is None else self.features[self.query]
 
     @property
     def video(self) -> tuple[str, Feature]:
@@ -86,8 +87,11 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     """
     config = read_config(SearchConfig, path, overrides)
     tell_config(config)
-    if config.queries.texts:
-        return search_moments(config)
+    checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run else None
+    trained = load(checkpoint) if checkpoint else None
+    sentences = config.queries.texts
+    if sentences and not (trained is not None and finds_clips(trained)):
+        return search_moments(config, trained)
     if config.run is None and config.data is not None and is_of_tracks(config.data):
         found = search_tracks(config, config.data)
         what = f"{len(found.searches)} queries against {found.page.num_clips} clips, by {found.page.primary}"
@@ -95,40 +99,43 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
     if config.tracks is not None:
         remedy = "leave tracks out, or name features of the extractor tracks under data"
         raise UsageError(describe("search", "tracks", "none (nothing here is a key feature)", "options", remedy))
-    searched = _open(config)
+    searched = _open(config, trained, checkpoint)
     spaces = _spaces(searched, config)
-    feature = searched.image[1]
-    device = resolve_device(config.device, os.cpu_count() or 1)
-    extractor = build_extractor(feature.recipe, config.weights, device)
-    read = list(read_queries(config.queries, feature.recipe, extractor))
-    queries = [item for item in read if isinstance(item, Query)]
-    failures = [item for item in read if isinstance(item, Failure)]
-    searches = _search(searched, queries, spaces, config.k) if queries else []
+    if trained is not None and sentences:
+        asked, failures = read_sentences(trained, sentences)
+    else:
+        asked, failures = _read_images(searched, config)
+    searches = _search(searched, asked, spaces, config.k) if asked.queries else []
     primary = next(reversed(spaces))
-    results = _results(searched, config, searches, failures)
+    results = _results(searched, config, searches, failures, asked.unknown_words)
     page = _page(searched, config, searches, failures, primary)
     what = f"{len(searches)} queries against {page.num_clips} clips, by {primary}"
     return search_outcome(config, what, page, results, searches, failures)
 
 
-def _open(config: SearchConfig) -> _Searched:
-    checkpoint = find_checkpoint(config.run, config.checkpoint) if config.run else None
-    trained = load(checkpoint) if checkpoint else None
+def _open(config: SearchConfig, trained: TrainedModel | None, checkpoint: Path | None) -> _Searched:
     sides, inputs = RETRIEVAL_SIDES, COSINE_INPUTS
     if trained is not None:
         sides, inputs = trained.card.sides, dict(trained.card.inputs)
+    if config.queries.texts and config.videos:
+        got = ", ".join(config.videos)
+        raise UsageError(describe("search", "videos", "none, as whole clips are found", got, "leave videos out"))
+    if trained is not None and not config.queries.texts:
         _check_takes_images(trained)
-    query, gallery = sides["query"][0], sides["gallery"]
-    url, names = _sources(config, trained, (query, *gallery))
+    query, gallery = () if config.queries.texts else sides["query"], sides["gallery"]
+    url, names = _sources(config, trained, query, gallery)
     store = FeatureStore(url)
-    features = {name: (names[name], store[names[name]]) for name in (query, *gallery)}
+    features = {name: (names[name], store[names[name]]) for name in (*query, *gallery)}
     if trained is not None:
         for name, (feature, opened) in features.items():
             then = trained.origin.inputs[name].recipe_fingerprint
             check_recipe_trained_on(config.run or "", name, feature, then, opened.recipe.fingerprint)
-    check_recipe(features[query][1].recipe)
+    for name in query:
+        check_recipe(features[name][1].recipe)
     items = read_gallery({name: features[name][1] for name in gallery}, {name: inputs[name] for name in gallery}, url)
-    return _Searched(store, features, query, gallery, items.clips, items.inputs, trained, checkpoint)
+    return _Searched(
+        store, features, query[0] if query else None, gallery, items.clips, items.inputs, trained, checkpoint
+    )
 
 
 def _check_takes_images(trained: TrainedModel) -> None:
@@ -138,17 +145,22 @@ def _check_takes_images(trained: TrainedModel) -> None:
         UsageError: it needs something else.
     """
     card = trained.card
-    query = [card.inputs[name] for name in card.sides["query"]]
+    query = [card.inputs[name] for name in card.sides.get("query", ())]
     if len(query) != 1 or not isinstance(query[0], Vector) or trained.origin.vocabularies:
         got = f"inputs {', '.join(card.inputs)} of {trained.name}"
-        remedy = "evaluate it with clipmill evaluate"
+        remedy = "give queries: {texts: [...]}" if finds_clips(trained) else "evaluate it with clipmill evaluate"
         raise UsageError(describe("search", "run", "a model that is searched with single images", got, remedy))
 
 
-def _sources(config: SearchConfig, trained: TrainedModel | None, inputs: Sequence[str]) -> tuple[str, dict[str, str]]:
+def _sources(
+    config: SearchConfig, trained: TrainedModel | None, query: Sequence[str], gallery: Sequence[str]
+) -> tuple[str, dict[str, str]]:
     """Returns the store's URL and the name of the feature of each input."""
+    inputs = (*query, *gallery)
     trained_on = {} if trained is None else {name: trained.origin.inputs[name].name for name in inputs}
     if config.data is not None:
+        if not query:
+            return config.data.store, trained_on | {gallery[0]: config.data.video}
         if config.data.image is None:
             expected = "the feature that says how an image becomes a vector"
             raise UsageError(describe("search", "data.image", expected, "none", "give image: NAME"))
@@ -168,7 +180,9 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
     if searched.trained is not None:
         spaces = model_spaces(searched.trained, searched.checkpoint or Path())
     else:
-        (image, first), (video, second) = searched.image, searched.video
+        if searched.query is None:
+            raise RuntimeError("sentences need a model")
+        (image, first), (video, second) = searched.features[searched.query], searched.video
         if not comparable(first.recipe, second.recipe):
             raise UsageError(
                 describe(
@@ -184,14 +198,28 @@ def _spaces(searched: _Searched, config: SearchConfig) -> Spaces:
     return chosen_spaces(spaces, config.spaces, "search") if config.spaces else spaces
 
 
-def _search(searched: _Searched, queries: Sequence[Query], spaces: Spaces, k: int) -> list[SearchedQuery]:
+def _read_images(searched: _Searched, config: SearchConfig) -> tuple[Asked, list[Failure]]:
+    """Returns the query images as the stored recipe makes rows of them, and those that cannot be used."""
+    if searched.query is None:
+        raise RuntimeError("queries are sentences")
+    recipe = searched.features[searched.query][1].recipe
+    device = resolve_device(config.device, os.cpu_count() or 1)
+    extractor = build_extractor(recipe, config.weights, device)
+    read = list(read_queries(config.queries, recipe, extractor))
+    queries = [item for item in read if isinstance(item, Query)]
+    rows = {searched.query: InputRows(np.stack([query.row for query in queries]))} if queries else {}
+    asked = Asked(tuple(SearchedQuery(query.name, query.sha256, query.image, {}) for query in queries), rows)
+    return asked, [item for item in read if isinstance(item, Failure)]
+
+
+def _search(searched: _Searched, asked: Asked, spaces: Spaces, k: int) -> list[SearchedQuery]:
     """Returns the exact top `k` of every query and space; equal scores go by clip id."""
-    asked = {searched.query: InputRows(np.stack([query.row for query in queries]))}
-    left: dict[str, Any] = arrays_of(asked)
+    queries = asked.queries
+    left: dict[str, Any] = arrays_of(asked.inputs)
     if searched.trained is None:
         right: dict[str, Any] = arrays_of(searched.inputs)
     else:
-        left |= embed(searched.trained, "query", asked)
+        left |= embed(searched.trained, "query", asked.inputs)
         right = dict(embed(searched.trained, "gallery", searched.inputs))
     ids = [_clip_id(clip) for clip in searched.clips]
     # No clip carries the queries' label: of the evaluation only its exact, deterministic ranking is used.
@@ -212,7 +240,7 @@ def _search(searched: _Searched, queries: Sequence[Query], spaces: Spaces, k: in
                 _found_clip(searched.clips[item], videos[searched.clips[item].video_id].uri, score)
                 for item, score in pairs
             )
-        searches.append(SearchedQuery(query.name, query.sha256, query.image, lists))
+        searches.append(replace(query, hits=lists))
     return searches
 
 
@@ -238,7 +266,11 @@ def _about(searched: _Searched) -> dict[str, Any]:
 
 
 def _results(
-    searched: _Searched, config: SearchConfig, searches: Sequence[SearchedQuery], failures: Sequence[Failure]
+    searched: _Searched,
+    config: SearchConfig,
+    searches: Sequence[SearchedQuery],
+    failures: Sequence[Failure],
+    unknown_words: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     return {
         "version": 1,
@@ -248,7 +280,7 @@ def _results(
         "queries": [
             {
                 "query": query.name,
-                "sha256": query.sha256,
+                **({"sha256": query.sha256} if query.image else {"unknown_words": list(unknown_words[query.name])}),
                 "spaces": {
                     space: [_entry(rank, clip) for rank, clip in enumerate(clips, start=1)]
                     for space, clips in query.hits.items()
@@ -299,7 +331,7 @@ def _page(
     ]  # fmt: skip
     random = [
         f"{name} ({feature.recipe.weights.source})"
-        for name, feature in dict([searched.image, searched.video]).items()
+        for name, feature in dict(searched.features.values()).items()
         if feature.recipe.weights.source.startswith("random")
     ]
     warnings = (f"⚠ Random weights: {', '.join(random)} was never trained, and tells colours and textures at best.",)
@@ -320,8 +352,10 @@ def _page(
 
 def _provenance(searched: _Searched) -> tuple[tuple[str, str], ...]:
     lines = [("store", searched.store.url)]
-    for role, (name, feature) in (("queries embedded by", searched.image), ("clips embedded by", searched.video)):
-        recipe = feature.recipe
+    for role, used in (("queries embedded by", searched.image), ("clips embedded by", searched.video)):
+        if used is None:
+            continue
+        name, recipe = used[0], used[1].recipe
         weights = (
             f"weights {recipe.weights.layout or recipe.weights.source} {(recipe.weights.sha256 or '')[:12]}".strip()
         )

@@ -1,6 +1,6 @@
 """``clipmill search`` with sentences: the moments of one's own videos that a trained model finds for them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +10,10 @@ from clipmill.jobs.output import Outcome
 from clipmill.jobs.report_clips import moving
 from clipmill.jobs.search_output import search_outcome
 from clipmill.jobs.search_queries import Failure
-from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
+from clipmill.jobs.search_sentences import known_sentences
+from clipmill.models.checkpoints import TrainedModel
 from clipmill.models.localising import localise
-from clipmill.pipelines.datasets.queries import answerable, known_durations, query_inputs, sentence_words
+from clipmill.pipelines.datasets.queries import answerable, known_durations
 from clipmill.pipelines.evaluation.tasks.moments.trained import in_seconds, trained_feature, trained_queries
 from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.pipelines.reports.search import FoundClip, SearchedQuery, SearchPage
@@ -43,16 +44,19 @@ class _Searched:
     videos: tuple[str, ...]
 
 
-def search_moments(config: SearchConfig) -> Outcome:
+def search_moments(config: SearchConfig, trained: TrainedModel | None) -> Outcome:
     """Searches as `config` says; writes ``results.json`` and ``report.html``.
 
     Exit code 3 where a sentence could not be used; the others are searched all the same.
 
+    Args:
+        trained: what `config` names as its run; None: nothing.
+
     Raises:
         UsageError: there is no run, or none of a model of moments; the store lacks its feature or the videos named.
     """
-    searched = _open(config)
-    usable, failures, unknown = _usable(searched, config.queries.texts)
+    searched = _open(config, trained)
+    usable, failures, unknown = known_sentences(searched.trained, config.queries.texts)
     searches = _search(searched, usable, config.k) if usable else []
     results = {
         "version": 1,
@@ -73,11 +77,10 @@ def search_moments(config: SearchConfig) -> Outcome:
     return search_outcome(config, what, _page(searched, config, searches, failures), results, searches, failures)
 
 
-def _open(config: SearchConfig) -> _Searched:
-    if config.run is None:
-        expected = "the folder of a trained model of moments"
+def _open(config: SearchConfig, trained: TrainedModel | None) -> _Searched:
+    if config.run is None or trained is None:
+        expected = "the folder of a trained model that takes sentences"
         raise UsageError(describe("search", "run", expected, "none", "train one with clipmill train"))
-    trained = load(find_checkpoint(config.run, config.checkpoint))
     url, queries = trained_queries(trained, config.run)
     name = None
     if config.data is not None:
@@ -88,24 +91,6 @@ def _open(config: SearchConfig) -> _Searched:
         if name not in known:
             raise UsageError(describe("search", "videos", f"ids of {feature.recipe.name}", name, near(name, known)))
     return _Searched(trained, store, feature, queries, tuple(config.videos or known))
-
-
-def _usable(
-    searched: _Searched, texts: Sequence[str]
-) -> tuple[list[str], list[Failure], Mapping[str, tuple[str, ...]]]:
-    """Returns the sentences that the model knows a word of, the others, and which words it does not know."""
-    _, text, _, tokens = query_inputs(searched.trained.card.inputs)
-    known = set(searched.trained.origin.vocabularies[text])
-    usable, failures, unknown = list[str](), list[Failure](), dict[str, tuple[str, ...]]()
-    for sentence, words in zip(texts, sentence_words(texts, tokens), strict=True):
-        unknown[sentence] = tuple(word for word in words if word not in known)
-        if len(unknown[sentence]) < len(words):
-            usable.append(sentence)
-            continue
-        got = "no word" if not words else f"only others ({', '.join(words[:5])})"
-        expected = "words that the model was trained with"
-        failures.append(Failure(sentence, describe("query", repr(sentence), expected, got, "say it in other words")))
-    return usable, failures, unknown
 
 
 def _search(searched: _Searched, texts: Sequence[str], k: int) -> list[SearchedQuery]:

@@ -8,7 +8,7 @@ from typing import TextIO
 
 from clipmill.jobs.configs import read_config, read_text_of, tell_config
 from clipmill.jobs.output import Outcome
-from clipmill.jobs.run_reports import write_training_report
+from clipmill.jobs.training_report import write_training_report
 from clipmill.pipelines.features.run_progress import duration
 from clipmill.pipelines.features.windows import clip_windows
 from clipmill.pipelines.training.train import TrainReport, resolve, train

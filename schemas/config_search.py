@@ -34,7 +34,7 @@ class VideoFramesConfig(Model):
 class QueriesConfig(Model):
     """What is searched with: the images of a folder (searched recursively), single image files, frames of videos.
 
-    Or, with a run of a model of moments, sentences (`texts`).
+    Or, with a run of a model of moments or of texts and clips, sentences (`texts`).
     """
 
     folder: str | None = Field(default=None, min_length=1)
@@ -76,7 +76,7 @@ class SearchConfig(Model):
         k: clips retrieved per query and space.
         spaces: of the model; default: all.
         rerank: how many of the best are scored again in spaces that re-rank; default: as many as the model says.
-        videos: ids of those that sentences are searched in; default: all.
+        videos: ids of those in which moments are searched; default: all.
         tracks: how key features are searched, where `data` names such.
         weights: where the image feature's weights file is now, if it was moved since the build; its digest must agree.
         device: for the network that embeds the queries.

@@ -177,4 +177,7 @@ def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made
         for begin, end in spans[:place]:
             assert min(stop, end) - max(start, begin) <= 0.5 * (max(stop, end) - min(start, begin)) + 1e-6
     refused(clipmill("search", "--config", str(path), "--set", "videos=[video99]"), "video99")
+    image = tmp_path / "image.yaml"
+    image.write_text(yaml.safe_dump({"run": str(run), "queries": {"files": ["image.png"]}}), "utf-8")
+    refused(clipmill("search", "--config", str(image)), "searched with single images")
     refused(clipmill("search", "--config", str(path), "--set", "run=null", "--set", "data={store: x, video: y}"), "run")

@@ -7,7 +7,13 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from PIL import Image
 
+from clipmill.models.checkpoints import find_checkpoint, load
+from clipmill.models.embedding import embed
+from clipmill.pipelines.datasets.text import Vocabulary
+from clipmill.pipelines.datasets.tokenisers import TOKENISERS
+from clipmill.schemas.inputs import InputRows
 from examples.semart.corpus import drawn, seen
 from tests.command_line import clipmill, refused, result
 
@@ -88,3 +94,40 @@ def test_a_painting_without_a_comment_is_one_line(corpus: Path, config_of: Calla
 def test_amd_needs_the_attribute(corpus: Path, config_of: Callable[..., str]) -> None:
     done = clipmill("train", "--config", config_of(corpus / "texts.csv", form="amd"))
     refused(done, "labels of the clips: expected one for every clip", f"none for {NUM} of {NUM}")
+
+
+def test_a_sentence_finds_paintings(corpus: Path, config_of: Callable[..., str], tmp_path: Path) -> None:
+    result("train", "--config", config_of(corpus / "texts.csv"))
+    texts = [line.split("\t")[1] for line in (corpus / "texts.csv").read_text("cp1252").splitlines()[7:10]]
+    search = {"run": str(tmp_path / "run"), "k": NUM, "out": str(tmp_path / "found")}
+    path = tmp_path / "search.yaml"
+    path.write_text(yaml.safe_dump(search | {"queries": {"texts": [*texts, "xyzzy", f"{texts[0]} xyzzy"]}}))
+    found = result("search", "--config", str(path), code=3)
+    assert [query["query"] for query in found["failed"]] == ["xyzzy"]
+    assert [query["unknown_words"] for query in found["queries"]] == [[], [], [], ["xyzzy"]]
+    # By hand: the cosine of what the model makes of the sentence, read as comment and as title, and of each painting.
+    trained = load(find_checkpoint(str(tmp_path / "run")))
+    paintings = embed(trained, "gallery", {"image": InputRows(np.load(corpus / "image.npy").astype(np.float32))})
+    for query, text in zip(found["queries"], texts, strict=False):
+        rows = {
+            name: Vocabulary(trained.origin.vocabularies[name]).rows([TOKENISERS["words"](text)], 10_000)
+            for name in ("comment", "title")
+        }
+        score = (paintings["common"] @ embed(trained, "query", rows)["common"].T)[:, 0]
+        hits = query["spaces"]["common"]
+        assert [hit["score"] for hit in hits] == pytest.approx(np.sort(score)[::-1].tolist(), abs=1e-5)
+        assert hits[0]["video"] == f"p{int(score.argmax()):02d}"
+    page = (tmp_path / "found" / "report.html").read_text("utf-8")
+    assert f"<blockquote>{texts[0]}</blockquote>" in page
+    # A picture is none of its queries, and it finds whole clips.
+    picture = tmp_path / "image.png"
+    Image.new("RGB", (8, 8)).save(picture)
+    path.write_text(yaml.safe_dump(search | {"queries": {"files": [str(picture)]}}))
+    refused(clipmill("search", "--config", str(path)), "give queries: {texts: [...]}")
+    path.write_text(yaml.safe_dump(search | {"queries": {"texts": texts}, "videos": ["p01"]}))
+    refused(clipmill("search", "--config", str(path)), "leave videos out")
+    # The same feature, named for the search.
+    there = {"store": str(corpus / "store"), "video": "image"}
+    path.write_text(yaml.safe_dump(search | {"queries": {"texts": texts}, "data": there}))
+    again = result("search", "--config", str(path))
+    assert again["queries"] == found["queries"][:3]
