@@ -88,7 +88,11 @@ def _contact_sheet(url: str, videos: Sequence[Video]) -> ContactSheet | None:
     local = [video for video in videos if "://" not in video.uri]
     chosen = local[:: -(-len(local) // SHEET_VIDEOS)] if local else []
     lengths = {video.id: video.header.duration_seconds or 0.0 for video in chosen if video.header is not None}
-    images = moving(FeatureStore(url), [ClipPlace(name, name, 0, 0.0, seconds) for name, seconds in lengths.items()])
+    images: dict[str, Thumbnail] = {}
+    places = [ClipPlace(name, name, 0, 0.0, seconds) for name, seconds in lengths.items()]
+    # A fault of the machine costs the page its images, and not the build its end.
+    with contextlib.suppress(ClipmillError):
+        images = moving(FeatureStore(url), places)
     hits = tuple(
         Hit(
             name=video.id,
