@@ -192,5 +192,5 @@ with TemporaryDirectory() as build_folder:
             "docs": DOCUMENTATION,
         },
         options={"build": {"build_base": build_folder}},
-        entry_points={"console_scripts": ["clipmill=clipmill.jobs.cli:main"]},
+        entry_points={"console_scripts": ["clipmill=clipmill.__main__:main"]},
     )

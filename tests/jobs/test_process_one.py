@@ -54,3 +54,27 @@ def test_a_build_as_process_one_ends_on_sigterm_and_goes_on_later(tmp_path: Path
             running.kill()
     assert "run the same command again to go on" in (tmp_path / "err").read_text()
     assert not list(tmp_path.glob("store/**/.*.tmp"))
+
+
+@pytest.mark.skipif(not has_namespaces(), reason="no process namespace can be made here")
+def test_a_sigterm_while_process_one_still_imports_its_libraries_ends_it(tmp_path: Path) -> None:
+    # A library that takes long to import, as from a slow disk.
+    (tmp_path / "typer.py").write_text(
+        f"import pathlib, time\npathlib.Path({str(tmp_path / 'reached')!r}).touch()\ntime.sleep(120)\n"
+    )
+    command = [*UNSHARE, sys.executable, "-m", "clipmill", "build", "build.yaml"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    running = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.PIPE, text=True)
+    try:
+        deadline = time.monotonic() + 60
+        while not (tmp_path / "reached").exists():
+            assert running.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        (one,) = children_of(running.pid)
+        os.kill(one, signal.SIGTERM)
+        _, err = running.communicate(timeout=30)
+    finally:
+        running.kill()
+    assert running.returncode == EXIT_RETRYABLE, err
+    assert err == "clipmill: interrupted; run the same command again\n"
