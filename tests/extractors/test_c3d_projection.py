@@ -119,7 +119,7 @@ def test_the_files_bytes_and_not_its_path_are_in_the_fingerprint(pca: PCA, tmp_p
 
 def test_without_a_projection_recipes_are_what_they_were() -> None:
     identity = resolve().identity()
-    assert {key for key, value in identity["options"].items() if value is not None} == {"pool5"}
+    assert {key for key, value in identity["options"].items() if value} == {"pool5"}
 
 
 def test_the_orientation_must_be_said(pca: PCA, tmp_path: Path) -> None:

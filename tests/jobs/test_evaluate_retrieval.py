@@ -164,7 +164,7 @@ def test_the_page_has_images_lineage_and_the_time_of_the_training(blobs: Path, t
 def test_the_command_in_a_process_of_its_own_prints_json_alone(blobs: Path, tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "clipmill", "evaluate", "--config", "examples/demo/evaluate.yaml", "--json",
-         "--set", f"run={blobs / 'run'}", "--set", f"out={tmp_path}"],
+         "--set", f"run={blobs / 'run'}", "--set", f"out={tmp_path}", "--set", "cosine_baseline=true"],
         cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr

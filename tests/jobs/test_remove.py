@@ -111,7 +111,7 @@ def test_a_deleted_and_a_renamed_video_leave_readers_and_exports_with_the_next_b
     after = values(folder)
     assert same(before, after, ["c.mp4", "d.mp4"])
     assert np.array_equal(after["two"]["z.mp4"], before["two"]["b.mp4"])
-    run_export(str(folder / "store"), "two", "npy", str(folder / "npy"))
+    run_export(str(folder / "store"), "two", str(folder / "npy"), "npy")
     with open(folder / "npy" / "index.csv", encoding="utf-8") as file:
         assert {row["video_id"] for row in csv.DictReader(file)} == {"c.mp4", "d.mp4", "z.mp4"}
     status = run_status(str(folder / "store")).data

@@ -120,7 +120,7 @@ def test_deadline_does_not_count_the_time_of_the_consumer(video: Path, monkeypat
 def test_out_of_memory(tmp_path: Path) -> None:
     large = encode_video(tmp_path / "large.mp4", 8, width=4096, height=2304, pattern="plain")
     small = encode_video(tmp_path / "small.mp4", 8)
-    with DecodeSession(memory_bytes=720 << 20, ring_bytes=1 << 20, num_threads=4) as session:
+    with DecodeSession(memory_bytes=520 << 20, ring_bytes=1 << 20, num_threads=4) as session:
         too_large, fits = run(session, [request(large), request(small)])
     assert too_large.error is not None
     assert (too_large.error.reason, too_large.attempts) == ("out_of_memory", 2)

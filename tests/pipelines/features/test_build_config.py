@@ -38,6 +38,7 @@ COMMON = {
     "max_attempts": 1,
     "batch_windows": 7,
     "max_fault_share": 0.5,
+    "decoders": 3,
 }
 OWN: dict[str, dict[str, Any]] = {
     "local": {},
@@ -79,6 +80,7 @@ def test_without_an_engine_it_is_the_local_one() -> None:
         "forward_deadline_seconds": 600.0,
         "max_attempts": 2,
         "max_fault_share": 0.2,
+        "decoders": "auto",
     }
 
 

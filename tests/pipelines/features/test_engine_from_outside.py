@@ -63,6 +63,7 @@ def test_it_builds_the_bytes_every_engine_builds(root: Path) -> None:
         "threads": 1,
         "task_seconds": 0.05,
         "commit_seconds": 300.0,
+        "decoders": "auto",
         "forward_deadline_seconds": 600.0,
         "max_attempts": 2,
         "max_fault_share": 0.2,
