@@ -34,7 +34,7 @@ def bare_rate(recipe: Recipe, device: str, num_threads: int, seconds: float) -> 
     """
     path = _path(recipe, device, num_threads)
     found = _remembered(path)
-    if found is not None or _expected_seconds(recipe) > seconds:
+    if found is not None or not seconds or _expected_seconds(recipe) > seconds:
         return found
     rate = measure(recipe, device, num_threads, seconds)
     if rate is not None:

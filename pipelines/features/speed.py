@@ -8,7 +8,6 @@ from itertools import cycle, islice
 
 from clipmill.extractors import registry
 from clipmill.pipelines.decode.rate import raw_decode_rate
-from clipmill.pipelines.features.bare_model import bare_rate
 from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.sources import is_local, local_copy
 from clipmill.schemas.errors import VideoError
@@ -24,6 +23,8 @@ MODEL_SECONDS = 10.0
 """ours: most time of all networks' measurements, beyond what they take to load."""
 MODEL_SHARE = 0.1
 """ours: of a run's time, for those; they are made once for a machine and a recipe."""
+MODEL_RUN_SECONDS = 60.0
+"""ours: a shorter run is held against what is remembered alone, since a network has to be loaded once more for it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,13 +78,17 @@ def _bare_model_rate(
     results: Sequence[TaskResult], tasks: Sequence[ShardTask], num_threads: int, run_seconds: float
 ) -> float | None:
     """Returns windows per second, of all recipes in the mix of the run; those that share passes count as one does."""
+    # It imports torch, which a build that has nothing to do never needs.
+    from clipmill.pipelines.features.bare_model import bare_rate
+
     counts: Counter[str] = Counter()
     for result in results:
         counts.update(result.num_windows)
     device = next((result.device for result in results if result.device), "cpu")
     recipes = {recipe.fingerprint: recipe for task in tasks for recipe in task.recipes if counts[recipe.key]}
     groups = registry.groups(list(recipes.values()))
-    budget = min(run_seconds * MODEL_SHARE, MODEL_SECONDS) / max(len(groups), 1)
+    total = min(run_seconds * MODEL_SHARE, MODEL_SECONDS) if run_seconds >= MODEL_RUN_SECONDS else 0.0
+    budget = total / max(len(groups), 1)
     seconds = 0.0
     for group in groups:
         rate = bare_rate(group[0], device, min(num_threads, num_cores()), budget)

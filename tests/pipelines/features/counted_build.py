@@ -24,13 +24,16 @@ def main(path: str) -> None:
     loaded: list[str] = []
     run, make, fingerprint = DecodeSession.run, registry.build, probing.video_fingerprint
 
-    def counted_run(self: DecodeSession, requests: Iterable[DecodeRequest]) -> Iterator[Event]:
-        def counted() -> Iterator[DecodeRequest]:
+    def counted_run(
+        self: DecodeSession, requests: Iterable[DecodeRequest | None], at_a_time: int | None = None
+    ) -> Iterator[Event]:
+        def counted() -> Iterator[DecodeRequest | None]:
             for request in requests:
-                decoded[Path(request.path).name] += 1
+                if request is not None:
+                    decoded[Path(request.path).name] += 1
                 yield request
 
-        return run(self, counted())
+        return run(self, counted(), at_a_time)
 
     def counted_make(recipe: Recipe, *rest: Any) -> Any:
         loaded.append(recipe.name)
