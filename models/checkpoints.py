@@ -153,12 +153,21 @@ def save(path: Path, trained: TrainedModel) -> None:
         "epoch": trained.epoch,
         "training": dict(trained.training),
     }
+    write(path, data)
+
+
+def write(path: Path, data: Mapping[str, Any]) -> None:
+    """Writes a checkpoint's `data` to `path` in one step.
+
+    Raises:
+        StorageUnavailableError: the folder cannot be written.
+    """
+    import torch
+
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("wb") as file:
-            import torch
-
             torch.save(data, file)
         os.replace(temporary, path)
     except OSError as error:

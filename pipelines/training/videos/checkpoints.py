@@ -3,8 +3,6 @@
 A file is at once a weights file: under ``state_dict`` its tensors have the names of a layout that the extractor reads.
 """
 
-import contextlib
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipmill.schemas.errors import StorageUnavailableError, WeightsError, describe
+from clipmill.models.checkpoints import write
+from clipmill.schemas.errors import WeightsError, describe
 
 FORMAT = "clipmill.trained_extractor"
 FORMAT_VERSION = 1
@@ -53,18 +52,7 @@ def save(path: Path, checkpoint: VideoCheckpoint) -> None:
         "epoch": checkpoint.epoch,
         "training": dict(checkpoint.training),
     }
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("wb") as file:
-            torch.save(data, file)
-        os.replace(temporary, path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise StorageUnavailableError(
-            describe("checkpoint", str(path), "a folder that can be written", str(error), "free it and run again")
-        ) from None
+    write(path, data)
 
 
 def load(path: Path) -> VideoCheckpoint:
