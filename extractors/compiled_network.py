@@ -4,6 +4,7 @@ import io
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable
+from functools import cache
 from importlib.metadata import version
 from typing import Any
 
@@ -117,7 +118,7 @@ def _openvino(network: nn.Module, inputs: Tensor, precision: str) -> _Run:
     steps.input().tensor().set_element_type(openvino.Type.f32)
     steps.input().tensor().set_layout(openvino.Layout("NHWC" if len(last) == 2 else "NDHWC"))
     steps.input().model().set_layout(openvino.Layout("NCHW" if len(last) == 2 else "NCDHW"))
-    compiled = openvino.Core().compile_model(
+    compiled = _openvino_core().compile_model(
         steps.build(),
         "CPU",
         {
@@ -135,6 +136,18 @@ def _openvino(network: nn.Module, inputs: Tensor, precision: str) -> _Run:
         return torch.from_numpy(request.get_output_tensor(0).data.astype(np.float32))
 
     return run
+
+
+@cache
+def _openvino_core() -> Any:
+    """OpenVINO's `Core`, one for the life of the process.
+
+    Where a processor has AMX, its plugin gives the thread that loads it another stack for signals, and frees that stack
+    when the last network is dropped. Dropped by another thread, the first one would die of its next signal.
+    """
+    import openvino
+
+    return openvino.Core()
 
 
 def _onnxruntime(network: nn.Module, inputs: Tensor, precision: str) -> _Run:

@@ -1,5 +1,7 @@
 """`runtime: openvino | onnxruntime`: PyTorch's numbers within what is promised, and one line where they are not."""
 
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -161,3 +163,27 @@ def test_what_a_runtime_is_not_for_is_refused(name: str, written: Mapping[str, A
 def test_a_gpu_is_refused() -> None:
     with pytest.raises(UsageError, match="expected torch on cuda, got openvino; use runtime: torch, or engine.device"):
         registry.build(recipe("squeezenet", runtime="openvino"), "cuda")
+
+
+DROPPED = """
+import os, signal, threading
+
+import numpy as np
+
+from clipmill.extractors import registry
+from tests.extractors.test_runtimes import recipe
+
+held = [registry.build(recipe("squeezenet", runtime="openvino"), "cpu")]
+held[0].forward(np.zeros((1, 1, 227, 227, 3), np.uint8))
+dropping = threading.Thread(target=held.clear)
+dropping.start()
+dropping.join()
+signal.signal(signal.SIGTERM, lambda *_: os.write(1, b"handled"))
+os.kill(os.getpid(), signal.SIGTERM)
+"""
+
+
+def test_a_signal_is_handled_after_another_thread_dropped_the_last_network() -> None:
+    # Seen on processors with AMX, for which OpenVINO gives a thread another stack for signals.
+    done = subprocess.run([sys.executable, "-c", DROPPED], capture_output=True, timeout=240, check=False)
+    assert (done.returncode, done.stdout) == (0, b"handled"), done.stderr.decode()
