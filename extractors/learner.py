@@ -141,6 +141,8 @@ class Learner:
         augmentation: of recipe and options.
         buffers: of detection, of recipe; None: clips are classified.
         other_weights: of the validated options: a weights file of another network that it begins with, or None.
+        views: of classification: how a clip is looked at in the test, by name: a feature's `sampling` without what
+            makes a window, and its `preprocess`. The scores of a view's windows and crops are averaged.
     """
 
     source: str
@@ -154,6 +156,7 @@ class Learner:
     augmentation: Callable[[Recipe, Any], Augmentation]
     buffers: Callable[[Recipe], Buffers] | None = None
     other_weights: Callable[[Any], str | None] = lambda options: None
+    views: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def task(self) -> Literal["classification", "detection"]:

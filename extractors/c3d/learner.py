@@ -127,4 +127,13 @@ LEARNER = Learner(
     recipe_options=lambda classes: {"classes": list(classes)},
     start=C3DLearning,
     augmentation=_augmentation,
+    views={
+        "one_clip": {"sampling": {"uniform_windows": 1, "tail": "repeat"}},
+        "ten_clips": {"sampling": {"uniform_windows": 10, "tail": "repeat"}},  # MMAction2's test
+        "ten_crops": {
+            "sampling": {"uniform_windows": 1, "tail": "repeat"},
+            # Cards of Caffe weights say where their one crop lies.
+            "preprocess": {"crops": "ten", "crop_offset": None},
+        },
+    },
 )

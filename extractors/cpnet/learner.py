@@ -150,4 +150,8 @@ LEARNER = Learner(
     recipe_options=lambda classes: {"classes": list(classes)},
     start=CPNetLearning,
     augmentation=_augmentation,
+    views={
+        "one_clip": {"sampling": {"uniform_windows": 1, "tail": "loop"}},
+        "eight_clips_six_crops": {"sampling": {"uniform_windows": 8, "tail": "loop"}, "preprocess": {"crops": "six"}},
+    },
 )

@@ -303,6 +303,7 @@ class RunFolder:
         """
         temporary = (self.path / name).with_name(f".{Path(name).name}.{os.getpid()}")
         with self._writing():
+            temporary.parent.mkdir(exist_ok=True)
             temporary.write_text(text, "utf-8")
             os.replace(temporary, self.path / name)
 

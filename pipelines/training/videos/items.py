@@ -48,6 +48,7 @@ class SourceVideo:
     path: str
     timeline: Timeline
     part: str
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -73,6 +74,7 @@ class VideoItems:
 
     Attributes:
         classes: names; of buffers class 1 is the first, 0 the background.
+        segments: of each video its clips, or its annotated segments, with their classes.
         num_test: videos kept for the test.
         notes: what was cut, left out or is doubtful, with counts.
         fingerprint: over all of it.
@@ -81,6 +83,7 @@ class VideoItems:
     videos: tuple[SourceVideo, ...]
     items: tuple[VideoItem, ...]
     classes: tuple[str, ...]
+    segments: tuple[tuple[Segment, ...], ...]
     num_test: int
     labels_without_training: tuple[str, ...]
     labels_without_test: tuple[str, ...]
@@ -130,7 +133,7 @@ def read_video_items(
         raise UsageError(describe("data", "classes", "at least two", f"only {', '.join(classes)}", "add videos"))
     code = {name: index for index, name in enumerate(classes)}
     sources = tuple(
-        SourceVideo(video.id, video.uri, timeline, side)
+        SourceVideo(video.id, video.uri, timeline, side, video.stream)
         for video, timeline, side in zip(videos, timelines, part, strict=True)
     )
     items, about = _items(sources, clips, code, (recipe, buffers), windows_of)
@@ -145,6 +148,7 @@ def read_video_items(
         videos=sources,
         items=tuple(items),
         classes=classes,
+        segments=tuple(tuple(of_video) for of_video in clips),
         num_test=int((np.array(part) == "test").sum()),
         labels_without_training=tuple(name for name in classes if name not in sides[0]),
         labels_without_test=tuple(name for name in classes if name not in sides[1]),

@@ -5,7 +5,7 @@ report = train_on_videos(config, clip_windows, [print])
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,6 +22,7 @@ from clipmill.pipelines.training.parallel import OneProcess
 from clipmill.pipelines.training.run_folder import RunFolder, must_stay
 from clipmill.pipelines.training.train import EpochObserver, TrainReport, resolve_device, use_threads
 from clipmill.pipelines.training.videos.checkpoints import load
+from clipmill.pipelines.training.videos.held_out import HELD_OUT, write_held_out
 from clipmill.pipelines.training.videos.items import VideoItems, WindowsOf, read_video_items
 from clipmill.pipelines.training.videos.worker import VideoTrainJob, work
 from clipmill.pipelines.training.worker import EpochDone
@@ -144,7 +145,15 @@ def train_on_videos(
             with Interruption() as interruption, use_threads(config.loop.threads):
                 epoch = work(job, OneProcess(), resolve_device(device), lambda: interruption.requested, tell)
     path = checkpoint_path(config.out, epoch)
-    _write_feature(folder, job.feature, path)
+    feature = {**job.feature, "weights": {"file": str(path), **job.feature["weights"]}}
+    folder.write(FEATURE, yaml.safe_dump({feature["extractor"]: feature}, sort_keys=False))
+    notes = [*items.notes, f"weights for clipmill build: {Path(config.out) / FEATURE}"]
+    learner, annotated = registry.learner(config.model.name), config.data.annotations is not None
+    if write_held_out(config.out, items, annotated, feature, learner):
+        place = Path(config.out) / HELD_OUT
+        notes.append(
+            f"held-out videos: clipmill build {place}/build.yaml, then clipmill evaluate {place}/evaluate.yaml"
+        )
     report = TrainReport(
         out=config.out,
         checkpoint=str(path),
@@ -166,7 +175,7 @@ def train_on_videos(
         num_validation=0,
         selected_epoch=epoch,
         stopped_early=False,
-        notes=(*items.notes, f"weights for clipmill build: {Path(config.out) / FEATURE}"),
+        notes=tuple(notes),
     )
     folder.write_report(report.to_plain())
     if epoch < config.loop.epochs:
@@ -202,8 +211,3 @@ def _identity(config: VideoTrainConfig, recipe: Recipe, items: VideoItems) -> di
 def _other_weights(learner: Learner, options: Any) -> dict[str, str]:
     path = learner.other_weights(options)
     return {} if path is None else {"weights of another network": digest(path)}
-
-
-def _write_feature(folder: RunFolder, feature: Mapping[str, Any], checkpoint: Path) -> None:
-    weights = {"file": str(checkpoint), **feature["weights"]}
-    folder.write(FEATURE, yaml.safe_dump({feature["extractor"]: {**feature, "weights": weights}}, sort_keys=False))

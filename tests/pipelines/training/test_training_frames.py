@@ -42,7 +42,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> VideoItems:
     videos = tuple(SourceVideo(path.name, str(path), scan(str(path)), "train") for path in paths)
     halves = [np.arange(0, 15), np.arange(15, 30)]
     clips = tuple(VideoItem(number, half, number) for number in range(2) for half in halves)
-    return VideoItems(videos, clips, ("left", "right"), 0, (), (), (), "")
+    return VideoItems(videos, clips, ("left", "right"), ((), ()), 0, (), (), (), "")
 
 
 def shown(

@@ -14,12 +14,16 @@ from clipmill.extractors.rc3d.segments import propose
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.extractors.torch_extractor import affine, network_input
 from clipmill.models.checkpoints import checkpoints
+from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.pipelines.training.videos.checkpoints import load
+from clipmill.pipelines.training.videos.held_out import HELD_OUT
 from clipmill.pipelines.training.videos.train import FEATURE, recipe_of, resolve
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.errors import UsageError, WeightsError
 from clipmill.schemas.model import validate
 from clipmill.schemas.recipe import ClipRule
+from clipmill.stores.formats.segments_csv import read_segments_csv
+from clipmill.stores.manifests import read_manifest
 from tests.pipelines.training.gloo_workers import run_workers
 from tests.pipelines.training.video_runs import (
     RC3D,
@@ -89,6 +93,14 @@ def test_a_checkpoint_is_the_extractors_weights(videos: Path, tmp_path: Path) ->
     report = run(config)
     feature = yaml.safe_load((tmp_path / FEATURE).read_text())["rc3d"]
     assert feature["options"]["classes"] == ["first drift", "first noise", "second"]
+    # What is left for the videos that were kept for the test is a build of this feature, and its truth.
+    kept = tmp_path / HELD_OUT
+    build = parse_build_config((kept / "build.yaml").read_text(), (), "build.yaml")
+    assert build.features["rc3d"] == validate(FeatureConfig, feature, "feature")
+    listed = [video.id for video in read_manifest(build.videos).videos]
+    truth = read_segments_csv(kept / "truth.csv").segments
+    assert (listed, len(truth)) == (sorted(truth.video_ids), 4)
+    assert len(listed) == report.num_test == 2
     recipe = resolve_recipe("rc3d", validate(FeatureConfig, feature, "feature"), ClipRule(), DecodeConfig())
     assert registry.class_names(recipe) == ("first drift", "first noise", "second")
     # Low, so that an untrained network finds something.
