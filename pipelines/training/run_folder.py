@@ -147,9 +147,9 @@ def better(best: BestEpoch | None, epoch: int, validation: Mapping[str, float], 
     return best
 
 
-def has_run_out(best: BestEpoch | None, epoch: int, config: LoopConfig) -> bool:
-    """Returns whether `config.patience` is at its end after `epoch`."""
-    return config.patience is not None and best is not None and epoch - best.epoch >= config.patience
+def has_run_out(best: BestEpoch | None, epoch: int, patience: int | None) -> bool:
+    """Returns whether `patience`, of a config's loop, is at its end after `epoch`."""
+    return patience is not None and best is not None and epoch - best.epoch >= patience
 
 
 class Resumable(Protocol):
