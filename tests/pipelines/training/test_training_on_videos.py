@@ -28,6 +28,8 @@ from clipmill.stores.formats.segments_csv import read_segments_csv
 from clipmill.stores.manifests import read_manifest
 from tests.pipelines.training.gloo_workers import run_workers
 from tests.pipelines.training.video_runs import (
+    C3D,
+    CPNET,
     RC3D,
     UNEVEN,
     assert_the_same,
@@ -38,12 +40,6 @@ from tests.pipelines.training.video_runs import (
     state_of,
 )
 
-C3D: dict[str, Any] = {"name": "c3d"}
-CPNET: dict[str, Any] = {
-    "name": "cpnet",
-    "sampling": {"fps": 24, "frames": 3, "every": 2, "step": 6},
-    "options": {"input_size": 112, "k": 4},
-}
 LOOPS: dict[str, dict[str, Any]] = {"rc3d": {}, "c3d": {"batch": 1}, "cpnet": {"batch": 2}}
 
 

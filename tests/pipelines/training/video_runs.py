@@ -28,7 +28,12 @@ RC3D = {
     "training": {"flip": False},
 }
 """The smallest of the releases, on a seventh of the pixels."""
-
+C3D: dict[str, Any] = {"name": "c3d"}
+CPNET: dict[str, Any] = {
+    "name": "cpnet",
+    "sampling": {"fps": 24, "frames": 3, "every": 2, "step": 6},
+    "options": {"input_size": 112, "k": 4},
+}
 
 UNEVEN: dict[str, Any] = {
     "epochs": 1,
