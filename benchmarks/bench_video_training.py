@@ -92,7 +92,7 @@ def measure(config: VideoTrainConfig, num_steps: int) -> None:
     wanted = (drawing(0, number % len(items)) for number in range(num_steps + 4))
     decoded: list[float] = []
     bare: list[float] = []
-    with FrameSource(items, recipe, augmentation, config.decode, wanted) as source:
+    with FrameSource(items, recipe, config.decode, wanted) as source:
         kept = next(source)
         step(kept)
         for _ in range(num_steps):

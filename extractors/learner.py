@@ -109,6 +109,8 @@ class Learning(Protocol):
     ) -> "Mapping[str, Tensor]":
         """Returns the losses ``[B]`` of B items by name, ``total`` among them.
 
+        Where the network is set to evaluation nothing is dropped out: validation calls it so.
+
         Args:
             clips: ``uint8[T, H, W, C]`` each, prepared as the recipe says (see `preprocess.values_of`).
             targets: the class from 0 up of each clip, or the `Annotated` of each buffer.
@@ -141,6 +143,8 @@ class Learner:
         augmentation: of recipe and options.
         buffers: of detection, of recipe; None: clips are classified.
         other_weights: of the validated options: a weights file of another network that it begins with, or None.
+        views: of classification: how a clip is looked at in the test, by name: a feature's `sampling` without what
+            makes a window, and its `preprocess`. The scores of a view's windows and crops are averaged.
     """
 
     source: str
@@ -154,6 +158,7 @@ class Learner:
     augmentation: Callable[[Recipe, Any], Augmentation]
     buffers: Callable[[Recipe], Buffers] | None = None
     other_weights: Callable[[Any], str | None] = lambda options: None
+    views: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     @property
     def task(self) -> Literal["classification", "detection"]:
@@ -167,3 +172,16 @@ def kept_by_dropout(
     """Returns ``float32[B, *shape]``: 0 with probability `rate`, else ``1 / (1 - rate)``, drawn of each item."""
     masks = [generator.random(tuple(shape), dtype=np.float32) >= rate for generator in generators]
     return np.asarray(np.stack(masks) / np.float32(1.0 - rate), dtype=np.float32)
+
+
+def class_losses(scores: "Tensor", label: "Tensor") -> "dict[str, Tensor]":
+    """Returns of B clips ``total``, the cross-entropy, and ``error``, 1 where the best scored class is another one.
+
+    Args:
+        scores: ``[B, C]`` before softmax.
+        label: ``int64[B]``.
+    """
+    from torch.nn import functional
+
+    wrong = (scores.detach().argmax(dim=1) != label).to(scores.dtype)
+    return {"total": functional.cross_entropy(scores, label, reduction="none"), "error": wrong}

@@ -276,6 +276,19 @@ class Prepares(Protocol):
 
 
 @runtime_checkable
+class MeasuresValidation(Protocol):
+    """An ``nn.Module`` that says more of the validation split than its mean losses: an epoch may be selected by it."""
+
+    def measures(self, query: "Mapping[str, Tensor]", gallery: "Mapping[str, Tensor]") -> dict[str, float]:
+        """Returns values by name, none of them a loss's; the least is best.
+
+        Args:
+            query, gallery: what `embed` gives of both sides of all its items, in one order.
+        """
+        ...
+
+
+@runtime_checkable
 class ScoresPairs(Protocol):
     """What a model with a space of kind `schemas.spaces.PairScore` or `Reranked` has besides."""
 

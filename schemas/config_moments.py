@@ -24,6 +24,8 @@ class MomentsConfig(PredictionTaskConfig):
         map_iou_thresholds: thresholds of mAP and its average; None: those of R@n.
         overlap: ``>`` for 2D-TAN.
         order: the first answer is the best scored one, or the first of the file (``file_order``).
+        nms: of a query's answers those go that overlap with a better scored one by an IoU above this, before anything
+            is counted (2D-TAN); None: none.
         max_windows: answers of a query that average precision reads; ``all``: all of them.
         lengths: score also the windows of each length range (QVHighlights' short, middle, long).
         training: annotations that the fixed-span baseline is tuned on; None: the scored ones.
@@ -39,6 +41,7 @@ class MomentsConfig(PredictionTaskConfig):
     map_iou_thresholds: tuple[float, ...] | None = None
     overlap: Overlap = ">="
     order: Literal["score", "file_order"] | None = None
+    nms: float | None = Field(default=None, ge=0, lt=1)
     max_windows: int | Literal["all"] = 10
     lengths: bool | None = None
     training: TruthConfig | None = None

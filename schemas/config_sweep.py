@@ -11,7 +11,8 @@ class TrialsConfig(Model):
     """Many trainings, each evaluated.
 
     Attributes:
-        evaluate: keys of ``clipmill evaluate`` with ``task: retrieval``, `run`, `data` and `out` aside.
+        evaluate: keys of ``clipmill evaluate`` with ``task: retrieval``, or ``moments`` where the model is one of
+            moments; what is scored and `out` aside. Of trainings on videos none: validation losses compare them.
         backwards: rank the other way round, too: gallery items search the queries. Spaces that compare vectors of equal
             length alone.
         seeds: each point is trained once with each.
@@ -41,11 +42,13 @@ class TrialsConfig(Model):
     @field_validator("evaluate")
     @classmethod
     def _keys_of_its_own(cls, keys: dict[str, Any]) -> dict[str, Any]:
-        taken = [key for key in ("run", "data", "out", "queries", "gallery", "checkpoint") if key in keys]
+        taken = [
+            key for key in ("run", "data", "out", "queries", "gallery", "checkpoint", "predictions") if key in keys
+        ]
         if taken:
             raise ValueError(f"{taken[0]} is each training's own; leave it out")
-        if keys.get("task", "retrieval") != "retrieval":
-            raise ValueError("expected task retrieval, the one that trained runs are scored by")
+        if keys.get("task", "retrieval") not in ("retrieval", "moments"):
+            raise ValueError("expected task retrieval or moments, which trained runs are scored by")
         return keys
 
 
@@ -105,7 +108,7 @@ class SweepConfig(TrialsConfig):
         grid: dotted key to its values; every combination is a point. A number in a key is a place in a list.
         metric: what points are compared by, ``<space>/<metric>``; default: the headline of the model's last space.
         also: further metrics to show and to draw, such as ``loss/orth``.
-        goal: whether the best is the greatest or the least.
+        goal: whether the best is the greatest or the least; None: of losses the least, else the greatest.
         title: of the page.
         source: of the published values.
     """
@@ -117,7 +120,7 @@ class SweepConfig(TrialsConfig):
     points: tuple[PointConfig, ...] = ()
     metric: str | None = None
     also: tuple[str, ...] = ()
-    goal: Literal["max", "min"] = "max"
+    goal: Literal["max", "min"] | None = None
     title: str = ""
     source: str = ""
     out: LocalPath = "out/sweep"

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from pydantic import Field, field_serializer, field_validator
+from pydantic import Field, field_serializer, field_validator, model_validator
 
 from clipmill.schemas.config import (
     DecodeConfig,
@@ -34,8 +34,6 @@ class VideoDataConfig(Model):
     def _something_to_train_on(cls, split: SplitConfig) -> SplitConfig:
         if split.from_ == "none":
             raise ValueError("split: {from: none} keeps every video for the test; take random or manifest")
-        if split.validation_fraction:
-            raise ValueError("validation_fraction: no epoch is selected here; leave it out")
         return split
 
 
@@ -72,6 +70,9 @@ class VideoLoopConfig(Model):
         milestones, gamma: after so many epochs the learning rate is multiplied by `gamma`.
         least_learning_rate: the milestones do not lower it further.
         max_gradient_norm: the gradients of a step that are longer, all together, are shortened to it; None: never.
+        select: the epoch a run is used by: the ``last``, or the one whose loss of this name (``total``, of clips also
+            ``error``) is least on the validation split.
+        patience: the training ends after so many epochs without a smaller loss `select`; None: never.
         device, threads, checkpoint_every_epochs, keep_checkpoints: as of other trainings.
     """
 
@@ -85,11 +86,19 @@ class VideoLoopConfig(Model):
     gamma: float = Field(default=0.1, gt=0)
     least_learning_rate: float = Field(default=0.0, ge=0)
     max_gradient_norm: float | None = Field(default=None, gt=0)
+    select: str = "last"
+    patience: int | None = Field(default=None, ge=1)
     seed: int = 0
     checkpoint_every_epochs: int = Field(default=1, ge=1)
     keep_checkpoints: int = Field(default=2, ge=1)
     device: str = "auto"
     threads: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _keys_fit_each_other(self) -> "VideoLoopConfig":
+        if self.patience is not None and self.select == "last":
+            raise ValueError("patience waits for a smaller loss on the validation split: set select, such as total")
+        return self
 
 
 class LookAheadConfig(DecodeConfig):

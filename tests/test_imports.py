@@ -57,6 +57,7 @@ MAY_IMPORT = {
         "models",
         "pipelines.datasets",
         "pipelines.training",
+        "pipelines.features",
         "pipelines.evaluation",
         "pipelines.reports",
         "pipelines.ray_cluster",

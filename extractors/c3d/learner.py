@@ -20,7 +20,7 @@ from clipmill.extractors.c3d.card import CARD
 from clipmill.extractors.c3d.layouts import PORT_NAMES, layouts
 from clipmill.extractors.c3d.network import C3D
 from clipmill.extractors.c3d.options import C3DOptions
-from clipmill.extractors.learner import Augmentation, Learner, ParameterGroup, kept_by_dropout
+from clipmill.extractors.learner import Augmentation, Learner, ParameterGroup, class_losses, kept_by_dropout
 from clipmill.extractors.torch_extractor import affine, network_input, seeded
 from clipmill.extractors.weights import read_weights
 from clipmill.schemas.arrays import Pixels
@@ -83,16 +83,15 @@ class C3DLearning:
     def losses(
         self, clips: Sequence[Pixels], targets: Sequence[Any], generators: Sequence[np.random.Generator]
     ) -> Mapping[str, Tensor]:
-        """Returns ``total [B]``, the cross-entropy of each clip ``uint8[16, 112, 112, 3]``."""
+        """Returns the cross-entropy of each clip ``uint8[16, 112, 112, 3]``, and whether its best class is wrong."""
         frames = network_input(np.stack(clips), self._recipe.preprocess, self._affine)
         values = self.network.layers(frames.permute(0, 4, 1, 2, 3), {"pool5"})["pool5"]
         for layer in (self.network.fc6, self.network.fc7):
             values = functional.relu(layer(values))
-            if self._options.dropout:
+            if self._options.dropout and self.network.training:
                 kept = kept_by_dropout(values.shape[1:], self._options.dropout, generators)
                 values = values * torch.from_numpy(kept).to(self._device)
-        label = torch.tensor(targets, device=self._device)
-        return {"total": functional.cross_entropy(self.network.fc8(values), label, reduction="none")}
+        return class_losses(self.network.fc8(values), torch.tensor(targets, device=self._device))
 
     def published(self) -> dict[str, Tensor]:
         """Returns the weights by the names of the PyTorch port, whose layout takes any number of classes."""
@@ -122,9 +121,18 @@ LEARNER = Learner(
     },
     layer="fc7",
     trained_layer="probabilities",
-    losses=("total",),
+    losses=("total", "error"),
     options=C3DTraining,
     recipe_options=lambda classes: {"classes": list(classes)},
     start=C3DLearning,
     augmentation=_augmentation,
+    views={
+        "one_clip": {"sampling": {"uniform_windows": 1, "tail": "repeat"}},
+        "ten_clips": {"sampling": {"uniform_windows": 10, "tail": "repeat"}},  # MMAction2's test
+        "ten_crops": {
+            "sampling": {"uniform_windows": 1, "tail": "repeat"},
+            # Cards of Caffe weights say where their one crop lies.
+            "preprocess": {"crops": "ten", "crop_offset": None},
+        },
+    },
 )

@@ -12,7 +12,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as functional
 from pydantic import Field
 from torch import Tensor, nn
 
@@ -24,7 +23,7 @@ from clipmill.extractors.cpnet.layouts import layouts
 from clipmill.extractors.cpnet.network import CPNet
 from clipmill.extractors.cpnet.options import CPNetOptions
 from clipmill.extractors.cpnet.weights import read_state, to_tensorflow
-from clipmill.extractors.learner import Augmentation, Learner, ParameterGroup, kept_by_dropout
+from clipmill.extractors.learner import Augmentation, Learner, ParameterGroup, class_losses, kept_by_dropout
 from clipmill.extractors.torch_extractor import affine, network_input, seeded, set_batch_norm_epsilon
 from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.config_videos import VideoLoopConfig
@@ -100,14 +99,13 @@ class CPNetLearning:
     def losses(
         self, clips: Sequence[Pixels], targets: Sequence[Any], generators: Sequence[np.random.Generator]
     ) -> Mapping[str, Tensor]:
-        """Returns ``total [B]``, the cross-entropy of each clip ``uint8[T, H, W, 3]``."""
+        """Returns the cross-entropy of each clip ``uint8[T, H, W, 3]``, and whether its best class is wrong."""
         frames = network_input(np.stack(clips), self._recipe.preprocess, self._affine)
         features = self.network.maps(frames.permute(0, 1, 4, 2, 3)).mean(dim=(1, 3, 4))
-        if self._options.dropout:
+        if self._options.dropout and self.network.training:
             kept = kept_by_dropout(features.shape[1:], self._options.dropout, generators)
             features = features * torch.from_numpy(kept).to(self._device)
-        label = torch.tensor(targets, device=self._device)
-        return {"total": functional.cross_entropy(self.network.fc(features), label, reduction="none")}
+        return class_losses(self.network.fc(features), torch.tensor(targets, device=self._device))
 
     def published(self) -> dict[str, Tensor]:
         """Returns the weights as the variables of the released TensorFlow code."""
@@ -145,9 +143,13 @@ LEARNER = Learner(
     },
     layer="features",
     trained_layer="probabilities",
-    losses=("total",),
+    losses=("total", "error"),
     options=CPNetTraining,
     recipe_options=lambda classes: {"classes": list(classes)},
     start=CPNetLearning,
     augmentation=_augmentation,
+    views={
+        "one_clip": {"sampling": {"uniform_windows": 1, "tail": "loop"}},
+        "eight_clips_six_crops": {"sampling": {"uniform_windows": 8, "tail": "loop"}, "preprocess": {"crops": "six"}},
+    },
 )

@@ -75,7 +75,7 @@ def points_table(result: SweepResult) -> Table:
     columns = ("point", *spaces, *(f"published {name}" for name in published), "seeds")
     order: Sequence[PointSummary] = result.points
     if not result.config.points:
-        sign = -1 if result.config.goal == "max" else 1
+        sign = -1 if result.goal == "max" else 1
         order = sorted(
             result.points,
             key=lambda p: sign * p.metrics[result.metric].mean if result.metric in p.metrics else math.inf,
@@ -268,7 +268,7 @@ def _failed(result: SweepResult) -> Block:
 
 def _facts(result: SweepResult) -> Facts:
     facts: Mapping[str, str] = {
-        "metric": f"{result.metric}, the {'greatest' if result.config.goal == 'max' else 'least'} is best",
+        "metric": f"{result.metric}, the {'greatest' if result.goal == 'max' else 'least'} is best",
         "seeds": f"{', '.join(map(str, result.config.seeds))} as {', '.join(result.config.seed_keys)}",
         "trials": f"{result.config.concurrent} at a time",
         "folder": result.config.out,

@@ -6,11 +6,12 @@ Of two points as good, the earlier one is the best.
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
+from clipmill.pipelines.sweeps.planning import Planner
 from clipmill.pipelines.sweeps.points import Point, points_of, with_settings
 from clipmill.pipelines.sweeps.summary import PointSummary, Spread, baselines_of, summaries
-from clipmill.pipelines.sweeps.trials import Planner, Runner, Tell, TrialResult, run_all
+from clipmill.pipelines.sweeps.trials import LOSS, VALIDATION, Runner, Tell, TrialResult, run_all
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.errors import UsageError, describe, near
 
@@ -37,6 +38,11 @@ class SweepResult:
     metric: str
     best: int | None
     baselines: Mapping[str, Spread]
+
+    @property
+    def goal(self) -> Literal["max", "min"]:
+        """Whether the best is the greatest or the least."""
+        return goal_of(self.config, self.metric)
 
     @property
     def num_failed(self) -> int:
@@ -89,8 +95,13 @@ def _check_metric(metric: str, found: list[PointSummary]) -> None:
         raise UsageError(describe(SOURCE, "metric", "one that the trials have", metric, remedy))
 
 
+def goal_of(config: SweepConfig, metric: str) -> Literal["max", "min"]:
+    """Returns what the best has of `metric`: of losses the least, unless the config says otherwise."""
+    return config.goal or ("min" if metric.partition("/")[0] in (LOSS, VALIDATION) else "max")
+
+
 def _best(found: list[PointSummary], metric: str, config: SweepConfig) -> int | None:
-    sign = 1 if config.goal == "max" else -1
+    sign = 1 if goal_of(config, metric) == "max" else -1
     # A point of which seeds failed has a mean over fewer, which may be luck: only where there is no other.
     ranked = [
         (len(point.errors) == 0, sign * point.metrics[metric].mean, -number)
@@ -116,7 +127,7 @@ def to_plain(result: SweepResult) -> dict[str, Any]:
     return {
         "version": 1,
         "metric": result.metric,
-        "goal": result.config.goal,
+        "goal": result.goal,
         "seeds": list(result.config.seeds),
         "seed_keys": list(result.config.seed_keys),
         "spread": "sample standard deviation over seeds",

@@ -5,7 +5,6 @@ rows of the store included, so a trial is never run twice, whatever else its swe
 """
 
 import contextlib
-import hashlib
 import json
 import os
 import shutil
@@ -13,24 +12,26 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from clipmill.models import registry
 from clipmill.models.checkpoints import FOLDER, find_checkpoint, load
 from clipmill.models.embedding import embed
-from clipmill.pipelines.datasets.items import Items, read_items
-from clipmill.pipelines.evaluation.tasks.base import Sources
+from clipmill.pipelines.datasets.items import read_items
+from clipmill.pipelines.evaluation.tasks.base import Sources, Task
 from clipmill.pipelines.evaluation.tasks.evaluate import evaluate_task, write_evaluation
+from clipmill.pipelines.evaluation.tasks.moments.task import TASK as MOMENTS
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
-from clipmill.pipelines.evaluation.tasks.retrieval.task import TASK
-from clipmill.pipelines.sweeps.points import Point, with_settings
-from clipmill.pipelines.training.run_folder import identity
-from clipmill.pipelines.training.train import items_for, resolve, train
+from clipmill.pipelines.evaluation.tasks.retrieval.task import TASK as RETRIEVAL
+from clipmill.pipelines.features.windows import clip_windows
+from clipmill.pipelines.training.run_folder import RunFolder
+from clipmill.pipelines.training.train import train
+from clipmill.pipelines.training.videos.train import train_on_videos
 from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.config_moments import MomentsConfig
 from clipmill.schemas.config_retrieval import RetrievalConfig
-from clipmill.schemas.config_sweep import TrialsConfig
+from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.errors import (
     EXIT_RETRYABLE,
     EXIT_USAGE,
@@ -43,10 +44,13 @@ from clipmill.schemas.model import validate
 from clipmill.schemas.spaces import Cosine, Hamming
 
 TRIALS, TRIAL = "trials", "trial.json"
-LOSS = "loss"
-"""Stands in place of a space before the losses of the epoch that the run is used by."""
+LOSS, VALIDATION = "loss", "validation"
+"""Stand in place of a space before the losses of the epoch that the run is used by, on either split."""
 BACKWARDS = "backwards "
 """Beginning of the name of a space that gallery items search the queries in."""
+
+Kind = Literal["retrieval", "moments", "videos"]
+"""What is trained, and so what it is scored by: `task` of an evaluation, or losses on the validation split."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,7 @@ class Trial:
     key: str
     point: str
     seed: int
+    kind: Kind
     train: Mapping[str, Any]
     evaluate: Mapping[str, Any]
     backwards: bool = False
@@ -102,78 +107,6 @@ Tell = Callable[[int, int, TrialResult], None]
 
 Runner = Callable[[Sequence[Trial], Path], Iterator[TrialResult]]
 """Runs trials below a folder, in any order, and yields what each found as it is done."""
-
-
-class Planner:
-    """Makes trials, and reads each set of clips once, so that what cannot be trained is refused before anything is."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, Items] = {}
-
-    def items(self, config: TrainConfig) -> Items:
-        """Returns the clips `config` trains and tests on.
-
-        Raises:
-            UsageError: they cannot be used by the model; see `read_items`.
-        """
-        card = registry.card(config.model.name, registry.resolve_options(config.model.name, config.model.options))
-        kinds = {name: repr(kind) for name, kind in card.inputs.items()}
-        name = json.dumps([config.data.model_dump(mode="json"), kinds, card.needs_labels], sort_keys=True)
-        if name not in self._items:
-            self._items[name] = items_for(config.data, card)
-        return self._items[name]
-
-    def trials(
-        self, train_keys: Mapping[str, Any], points: Sequence[Point], config: TrialsConfig, source: str
-    ) -> list[Trial]:
-        """Returns each point with each seed, point by point.
-
-        Args:
-            train_keys: of a train config, before the points' own.
-            source: what messages about a point begin with.
-
-        Raises:
-            UsageError: a config does not validate, or its clips cannot be used.
-        """
-        evaluate = _evaluation_keys(config.evaluate, source)
-        found = []
-        for point in points:
-            for seed in config.seeds:
-                settings = {**point.settings, **dict.fromkeys(config.seed_keys, seed)}
-                where = f"{source} ({point.name})"
-                keys = with_settings(train_keys, settings, where) | {"out": config.out, "resume": True}
-                resolved = resolve(validate(TrainConfig, keys, where))
-                if resolved.trainer.name != "local":
-                    remedy = "leave it out; concurrent runs several trials at a time"
-                    got = resolved.trainer.name
-                    raise UsageError(describe(where, "trainer.name", "local for each of many trials", got, remedy))
-                found.append(self._trial(point, seed, resolved, evaluate, config))
-        return found
-
-    def _trial(
-        self, point: Point, seed: int, train_config: TrainConfig, evaluate: Mapping[str, Any], config: TrialsConfig
-    ) -> Trial:
-        name, options = train_config.model.name, train_config.model.options
-        plain = registry.resolve_options(name, options).model_dump(mode="json")
-        decides = [
-            identity(train_config, plain, self.items(train_config)),
-            train_config.loop.epochs,
-            evaluate,
-            config.backwards,
-        ]
-        text = json.dumps(decides, sort_keys=True, default=str)
-        key = hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-        keys = train_config.model_dump(mode="json", by_alias=True, exclude_none=True)
-        return Trial(key, point.name, seed, keys, evaluate, config.backwards, config.keep_checkpoints)
-
-
-def _evaluation_keys(keys: Mapping[str, Any], source: str) -> dict[str, Any]:
-    """Returns the keys of the evaluation, checked; no page is made of each trial."""
-    wanted = {"report": False, **keys}
-    config = validate(RetrievalConfig, {**wanted, "run": "run"}, f"{source} evaluate")
-    return config.model_dump(
-        mode="json", by_alias=True, exclude={"run", "out", "data", "checkpoint"}, exclude_none=True
-    )
 
 
 def run_all(trials: Sequence[Trial], root: Path, run: Runner, tell: Tell) -> list[TrialResult]:
@@ -220,7 +153,7 @@ def run_trial(trial: Trial, root: Path) -> TrialResult:
     """
     folder = root / TRIALS / trial.key
     try:
-        result = _result(trial, folder)
+        result = _of_videos(trial, folder) if trial.kind == "videos" else _of_rows(trial, folder)
     except ClipmillError as error:
         return TrialResult(trial.key, trial.point, trial.seed, error=str(error), exit_code=error.exit_code)
     except (RuntimeError, ArithmeticError, ValueError, MemoryError) as error:
@@ -236,23 +169,40 @@ def run_trial(trial: Trial, root: Path) -> TrialResult:
     return result
 
 
-def _result(trial: Trial, folder: Path) -> TrialResult:
+def _of_videos(trial: Trial, folder: Path) -> TrialResult:
+    started = time.monotonic()
+    config = validate(VideoTrainConfig, {**trial.train, "out": str(folder)}, f"trial {trial.point}")
+    report = train_on_videos(config, clip_windows)
+    line = RunFolder(folder).metrics()[report.selected_epoch - 1]
+    parts = ((VALIDATION, line["validation"]), (LOSS, line["losses"]))
+    return TrialResult(
+        key=trial.key,
+        point=trial.point,
+        seed=trial.seed,
+        metrics={f"{part}/{name}": float(value) for part, values in parts for name, value in values.items()},
+        headline=f"{VALIDATION}/{config.loop.select}",
+        epoch=report.selected_epoch,
+        num_train=report.num_train,
+        num_test=report.num_test,
+        train_seconds=round(time.monotonic() - started, 3),
+    )
+
+
+def _of_rows(trial: Trial, folder: Path) -> TrialResult:
     started = time.monotonic()
     config = validate(TrainConfig, {**trial.train, "out": str(folder)}, f"trial {trial.point}")
     report = train(config)
     trained_at = time.monotonic()
-    evaluation_config = validate(
-        RetrievalConfig, {**trial.evaluate, "run": str(folder)}, f"trial {trial.point} evaluate"
-    )
+    task, evaluation_config = _evaluation_of(trial, folder)
     sources = Sources()
-    evaluation = evaluate_task(TASK, evaluation_config, sources)
-    write_evaluation(TASK, evaluation, evaluation_config, sources)
+    evaluation = evaluate_task(task, evaluation_config, sources)
+    write_evaluation(task, evaluation, evaluation_config, sources)
     score = evaluation.score
     metrics = _metrics(score)
     if 0 < report.selected_epoch <= len(report.losses):
         losses = report.losses[report.selected_epoch - 1]
         metrics |= {f"{LOSS}/{name}": float(value) for name, value in losses.items()}
-    if trial.backwards:
+    if trial.backwards and isinstance(evaluation_config, RetrievalConfig):
         metrics |= {f"{BACKWARDS}{name}": value for name, value in _backwards(folder, evaluation_config).items()}
     first = score.runs[0]
     return TrialResult(
@@ -277,6 +227,14 @@ def _result(trial: Trial, folder: Path) -> TrialResult:
         train_seconds=round(trained_at - started, 3),
         evaluate_seconds=round(time.monotonic() - trained_at, 3),
     )
+
+
+def _evaluation_of(trial: Trial, folder: Path) -> tuple[Task[Any, Any], RetrievalConfig | MomentsConfig]:
+    where = f"trial {trial.point} evaluate"
+    if trial.kind == "retrieval":
+        return RETRIEVAL, validate(RetrievalConfig, {**trial.evaluate, "run": str(folder)}, where)
+    scored = {"predictions": {"run": str(folder), "name": "moments"}, "out": str(folder / "evaluation")}
+    return MOMENTS, validate(MomentsConfig, {**trial.evaluate, **scored}, where)
 
 
 def _metrics(score: TaskScore) -> dict[str, float]:
@@ -305,7 +263,7 @@ def _backwards(folder: Path, config: RetrievalConfig) -> dict[str, float]:
         return {}
     keys = {"queries": "<queries>", "gallery": "<gallery>", "run": None, "data": None, "spaces": ()}
     there = config.model_copy(update=keys)
-    found = evaluate_task(TASK, there, Sources(arrays=dict(zip(("<queries>", "<gallery>"), sides, strict=True))))
+    found = evaluate_task(RETRIEVAL, there, Sources(arrays=dict(zip(("<queries>", "<gallery>"), sides, strict=True))))
     return _metrics(found.score)
 
 

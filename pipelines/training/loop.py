@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from clipmill.models.base import ALONE, Batch, Step, Values
+from clipmill.models.base import ALONE, Batch, MeasuresValidation, Side, Step, Values
 from clipmill.pipelines.training.optimiser import Optimiser, autocast, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel, share
 from clipmill.pipelines.training.phases import PlannedPhase
@@ -176,8 +176,13 @@ def num_batches(training: Training) -> int:
 
 
 def validation_losses(training: Training, items: TrainingItems) -> dict[str, float]:
-    """Returns the mean of each loss over `items`, with the same noise each time, and moves nothing."""
+    """Returns the mean of each loss over `items`, with the same noise each time, and moves nothing.
+
+    And what else the model says of all of them, if it does: see `MeasuresValidation`.
+    """
     sums: dict[str, float] = {}
+    embedded: dict[Side, list[Mapping[str, Tensor]]] = {"query": [], "gallery": []}
+    measured = isinstance(training.model, MeasuresValidation)
     training.model.eval()
     device = training.device
     with torch.no_grad(), autocast(training.config, device):
@@ -195,7 +200,16 @@ def validation_losses(training: Training, items: TrainingItems) -> dict[str, flo
             for name, values in training.model.losses(batch).items():
                 mean = values.double().mean().item()
                 sums[name] = sums.get(name, 0.0) + mean * len(taken)
-    return {name: value / len(items) for name, value in sums.items()}
+            for side, blocks in embedded.items() if measured else ():
+                blocks.append(training.model.embed(side, batch.inputs))
+        found = {name: value / len(items) for name, value in sums.items()}
+        if measured:
+            query, gallery = (
+                {name: torch.cat([block[name] for block in blocks]) for name in blocks[0]}
+                for blocks in embedded.values()
+            )
+            found |= training.model.measures(query, gallery)
+    return found
 
 
 def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progress: float, phase: str) -> Batch:

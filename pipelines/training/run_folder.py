@@ -147,9 +147,9 @@ def better(best: BestEpoch | None, epoch: int, validation: Mapping[str, float], 
     return best
 
 
-def has_run_out(best: BestEpoch | None, epoch: int, config: LoopConfig) -> bool:
-    """Returns whether `config.patience` is at its end after `epoch`."""
-    return config.patience is not None and best is not None and epoch - best.epoch >= config.patience
+def has_run_out(best: BestEpoch | None, epoch: int, patience: int | None) -> bool:
+    """Returns whether `patience`, of a config's loop, is at its end after `epoch`."""
+    return patience is not None and best is not None and epoch - best.epoch >= patience
 
 
 class Resumable(Protocol):
@@ -303,6 +303,7 @@ class RunFolder:
         """
         temporary = (self.path / name).with_name(f".{Path(name).name}.{os.getpid()}")
         with self._writing():
+            temporary.parent.mkdir(exist_ok=True)
             temporary.write_text(text, "utf-8")
             os.replace(temporary, self.path / name)
 

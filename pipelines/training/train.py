@@ -151,7 +151,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
             observer(done)
 
     def is_finished(epoch: int) -> bool:
-        return epoch >= config.loop.epochs or has_run_out(folder.best(config.loop.select), epoch, config.loop)
+        return epoch >= config.loop.epochs or has_run_out(folder.best(config.loop.select), epoch, config.loop.patience)
 
     epoch = job.start_epoch
     if card.closed_form:

@@ -165,7 +165,7 @@ def work(
             if validation is not None:
                 line["validation"] = validation_losses(training, validation)
                 best = better(best, epoch, line["validation"], config.select)
-            stopping = stop_requested() or has_run_out(best, epoch, config)
+            stopping = stop_requested() or has_run_out(best, epoch, config.patience)
         flag = torch.tensor(float(stopping), device=device)
         stopping = bool(parallel.add_up(flag) > 0)
         if parallel.rank == 0:

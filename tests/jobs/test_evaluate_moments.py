@@ -124,6 +124,27 @@ def test_charades_counts_missing_queries_as_wrong_and_every_switch_matters(tmp_p
     assert "r1@0.9" in one
 
 
+def test_suppression_leaves_room_among_the_first_five(tmp_path: Path) -> None:
+    (tmp_path / "truth.txt").write_text("v 6.0 10.0##a person sits\nv 0.0 4.0##a person stands\n")
+    (tmp_path / "seconds.json").write_text('{"v": 10.0}')
+    # Five of one place and the right one last; 0 to 2 overlaps with the best one by exactly a half, and stays.
+    stops = [4.0, 4.2, 3.8, 4.1, 3.9]
+    rows = [f"v#1,0.0,{stop},{0.9 - 0.1 * rank:.1f}" for rank, stop in enumerate(stops)] + ["v#1,6.0,10.0,0.3"]
+    rows += ["v#2,6.0,10.0,0.9", "v#2,6.0,9.9,0.8", "v#2,0.0,2.0,0.4", "v#2,0.0,4.0,0.5"]
+    (tmp_path / "found.csv").write_text("\n".join(["video_id,start_seconds,stop_seconds,score", *rows]) + "\n")
+    truth = {"file": str(tmp_path / "truth.txt"), "durations": str(tmp_path / "seconds.json")}
+    config = FAST | {"task": "moments", "ground_truth": truth, "predictions": str(tmp_path / "found.csv")}
+    plain, apart = evaluate(tmp_path, config), evaluate(tmp_path, config | {"nms": 0.5}, out="apart")
+    assert plain.run()["metrics"]["r5@0.5"] == 0.5
+    assert apart.run()["metrics"]["r5@0.5"] == 1.0
+    assert apart.run()["metrics"]["r1@0.5"] == plain.run()["metrics"]["r1@0.5"] == 0.0
+    # 2 of six are left of the first query, 3 of four of the second.
+    assert (plain.run()["counts"]["num_predictions"], apart.run()["counts"]["num_predictions"]) == (10, 5)
+    assert apart.results["protocol"]["nms"] == 0.5
+    assert "nms" not in plain.results["protocol"]
+    refused(evaluate(tmp_path, config | {"nms": 0.5, "order": "file_order"}), "nms", "order: score", "file_order")
+
+
 def test_results_are_the_same_bytes_for_any_order_of_lines(official: Path, tmp_path: Path) -> None:
     contents = []
     for seed in (0, 1):

@@ -9,6 +9,11 @@ import yaml
 
 from clipmill.models.checkpoints import find_checkpoint, load
 from clipmill.models.localising import localise
+from clipmill.pipelines.evaluation.metrics.detection_nms import nms
+from clipmill.pipelines.evaluation.tasks.base import Sources
+from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_truth
+from clipmill.pipelines.evaluation.tasks.moments.trained import answers
+from clipmill.schemas.config_evaluate import TruthConfig
 from clipmill.schemas.inputs import InputRows
 from tests.command_line import clipmill, refused, result
 from tests.pipelines.datasets.moment_stores import write_moment_store
@@ -85,6 +90,21 @@ def test_a_run_is_trained_and_scored(made: Path, tmp_path: Path) -> None:
     seen = evaluation(made, tmp_path / "run", tmp_path / "seen", ground_truth=str(made / "train.txt"))
     notes = result("evaluate", "--config", seen)["runs"]["run"]["notes"]
     assert any("24 of 24 videos scored are among those it was trained" in note for note in notes)
+
+
+def test_what_is_kept_apart_of_a_run_is_kept_of_all_its_spans(made: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    trained = load(find_checkpoint(run))
+    truth = read_moment_truth(TruthConfig(file=str(made / "test.txt")), None, Sources()).truth
+    # 12 steps have 78 spans.
+    everything = answers(trained, str(run), truth, 78)
+    assert len(everything) == 78 * 12
+    kept = everything.take(nms(everything, 0.5))
+    best = kept.take(np.concatenate([np.flatnonzero(kept.video == query)[:5] for query in range(12)]))
+    found = answers(trained, str(run), truth, 5, nms=0.5)
+    for name in ("video", "start_seconds", "stop_seconds", "score"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(best, name))
 
 
 def found_by_hand(folder: Path, run: Path, least: float) -> float:

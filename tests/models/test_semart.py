@@ -18,7 +18,7 @@ from clipmill.models.tf_idf import STOP_WORDS, TfIdf
 from clipmill.pipelines.datasets.text import Vocabulary
 from clipmill.pipelines.datasets.tokenisers import words_of
 from clipmill.pipelines.evaluation.metrics.retrieval_rank import pessimistic_first_rank
-from clipmill.pipelines.training.loop import train_epoch
+from clipmill.pipelines.training.loop import train_epoch, validation_losses
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.inputs import InputRows
 from tests.models.synthetic_items import DIM, synthetic_items
@@ -124,6 +124,32 @@ def test_which_form_needs_labels() -> None:
 
 def ranks_of(scores: np.ndarray) -> np.ndarray:
     return pessimistic_first_rank(scores, np.eye(len(scores), dtype=bool))
+
+
+def test_the_median_rank_of_a_texts_own_painting_by_hand() -> None:
+    # Cosines of four texts with four paintings, of which each text's own is 1st, 2nd, 4th, and 2nd beside an equal one.
+    query = torch.tensor([[0.9, 0.3, 0.1, 0.0], [0.8, 0.5, 0.2, 0.1], [0.4, 0.6, 0.1, 0.5], [0.5, 0.3, 0.1, 0.5]])
+    gallery, alike = torch.eye(4), torch.ones(4, 4)
+    assert semart().measures({"common": query}, {"common": gallery}) == {"median_rank": 2.0}
+    assert semart().measures({"common": alike}, {"common": alike}) == {"median_rank": 4.0}
+    # Of an even number the mean of the middle two.
+    assert semart().measures({"common": query[:2, :2]}, {"common": gallery[:2, :2]}) == {"median_rank": 1.5}
+
+
+def test_the_median_rank_is_that_among_all_that_validate() -> None:
+    options = resolve_options("semart", {"words": "all", "min_comment_count": 1, "embedding_dim": 8})
+    items = synthetic_items(card("semart", options).inputs, 4, 10)
+    num_words = {name: len(words) + 2 for name, words in items.vocabularies.items()}
+    model: Any = build("semart", options, Sizes({**num_words, "image": DIM}), 0)
+    model.prepare(items.inputs, items.vocabularies)
+    training = replace(training_of(model, items, LoopConfig(epochs=1, batch=7)), couples_batch=True)
+    found = validation_losses(training, training.items)
+    everything = torch.arange(40)
+    batch = training.items.batch(everything, training.items.lengths(everything))
+    with torch.no_grad():
+        text, image = (model.embed(side, batch.inputs)["common"].double().numpy() for side in ("query", "gallery"))
+    assert found["median_rank"] == np.median(ranks_of(text @ image.T))
+    assert {"pair", "total"} < found.keys()
 
 
 def test_without_training_ranks_are_those_of_chance() -> None:

@@ -12,9 +12,10 @@ from typing import Any
 from clipmill.models import registry
 from clipmill.pipelines.evaluation.tasks.published import published_scores
 from clipmill.pipelines.reproductions.map_ivr_table.rows import ROWS, SystemRow, chosen_rows
+from clipmill.pipelines.sweeps.planning import Planner
 from clipmill.pipelines.sweeps.points import Point
 from clipmill.pipelines.sweeps.summary import PointSummary, Spread, baselines_of, summaries
-from clipmill.pipelines.sweeps.trials import Planner, Runner, Tell, Trial, TrialResult, run_all
+from clipmill.pipelines.sweeps.trials import Runner, Tell, Trial, TrialResult, run_all
 from clipmill.schemas.config import TrainConfig
 from clipmill.schemas.config_table import MapIvrTableConfig
 from clipmill.schemas.errors import ClipmillError, UsageError, describe, near

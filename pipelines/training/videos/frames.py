@@ -47,6 +47,7 @@ class Drawn:
         frames: ``int64[T]``, in order, with repeats.
         place: of the crop: shares of the room there is, from the top and from the left.
         mirrored: whether frames are mirrored.
+        how: what else is done to them.
         target: as the network is told, the class of the mirror image where that is another.
         generator: for what else is drawn of the item.
     """
@@ -55,6 +56,7 @@ class Drawn:
     frames: Ints
     place: tuple[float, float]
     mirrored: bool
+    how: Augmentation
     target: Any
     generator: np.random.Generator
 
@@ -87,16 +89,27 @@ class Drawing:
 
     def __call__(self, epoch: int, number: int) -> Drawn:
         """Returns item `number` as it is in epoch `epoch`, both from 0."""
-        item = self._items.items[number]
-        digest = hashlib.blake2b(f"{self._seed} {epoch} item {number}".encode(), digest_size=16).digest()
-        generator = np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
+        item, generator = self._items.items[number], self._generator(f"{epoch} item {number}")
         start, place, coin = generator.random(), generator.random(2), generator.random()
         frames, target = item.frames, item.target
         mirrored = item.mirrored or (self._augmentation.flip == "random" and coin < 0.5)
         if isinstance(target, int):
             frames = self._window(frames, start)
             target = self._mirrored.get(target, target) if mirrored else target
-        return Drawn(item, frames, (float(place[0]), float(place[1])), mirrored, target, generator)
+        return Drawn(item, frames, (float(place[0]), float(place[1])), mirrored, self._augmentation, target, generator)
+
+    def validation(self, number: int) -> Drawn:
+        """Returns item `number` of the validation split, in every epoch alike: its middle window, cropped as rows are.
+
+        What a network draws of it besides is the same each time, too.
+        """
+        item, how = self._items.validation[number], Augmentation("recipe", flip="never")
+        frames = self._window(item.frames, 0.5) if isinstance(item.target, int) else item.frames
+        return Drawn(item, frames, (0.0, 0.0), False, how, item.target, self._generator(f"validation {number}"))
+
+    def _generator(self, what: str) -> np.random.Generator:
+        digest = hashlib.blake2b(f"{self._seed} {what}".encode(), digest_size=16).digest()
+        return np.random.Generator(np.random.PCG64(int.from_bytes(digest, "little")))
 
     def _window(self, sequence: Ints, start: float) -> Ints:
         """Returns a window at a random place; a shorter clip repeats its last frame, or begins again."""
@@ -121,11 +134,10 @@ class FrameSource:
         self,
         items: VideoItems,
         recipe: Recipe,
-        augmentation: Augmentation,
         decode: LookAheadConfig,
         wanted: Iterator[Drawn],
     ) -> None:
-        self._items, self._preprocess, self._augmentation = items, recipe.preprocess, augmentation
+        self._items, self._preprocess = items, recipe.preprocess
         self._decode, self._wanted = decode, wanted
         self._ready: queue.Queue[Shown | BaseException | None] = queue.Queue(maxsize=decode.look_ahead)
         self._stopped = threading.Event()
@@ -214,26 +226,26 @@ class FrameSource:
     def _request(self, drawn: Drawn) -> DecodeRequest:
         video = self._items.videos[drawn.item.video]
         timeline = video.timeline
-        view = View(self._geometry(drawn.place), np.unique(drawn.frames))
+        view = View(self._geometry(drawn), np.unique(drawn.frames))
         duration = timeline.stop_seconds - float(timeline.pts_seconds[0])
         return DecodeRequest(video.path, timeline, (view,), self._decode.decoder, duration)
 
-    def _geometry(self, place: tuple[float, float]) -> Preprocess:
+    def _geometry(self, drawn: Drawn) -> Preprocess:
         """Returns what the child does: the resize, and the crop where its place is known before a frame is seen."""
-        preprocess, how = self._preprocess, self._augmentation.crop
+        preprocess, how = self._preprocess, drawn.how.crop
         if how == "resized":
             # The frames as they are stored; the part's own resize comes after.
             return preprocess.model_copy(update={"crop": None, "crop_rounding": None, "resize": "none", "size": ()})
         if how == "random" and preprocess.crop is not None:
             if preprocess.resize != "exact" or preprocess.resize_when != "always":
                 return preprocess.model_copy(update={"crop": None, "crop_offset": None})
-            offset = _offset(resized_shape(preprocess, 1, 1), preprocess.crop, place)
+            offset = _offset(resized_shape(preprocess, 1, 1), preprocess.crop, drawn.place)
             return preprocess.model_copy(update={"crop_offset": offset})
         return preprocess
 
     def _changed(self, pixels: Pixels, drawn: Drawn) -> Pixels:
         """Returns the frames cut and changed as far as the child did not."""
-        crop, how = self._preprocess.crop, self._augmentation
+        crop, how = self._preprocess.crop, drawn.how
         if how.crop == "random" and crop is not None and pixels.shape[1:3] != crop:
             top, left = _offset(pixels.shape[1:3], crop, drawn.place)
             pixels = pixels[:, max(top, 0) : top + crop[0], max(left, 0) : left + crop[1]]

@@ -48,6 +48,7 @@ class SourceVideo:
     path: str
     timeline: Timeline
     part: str
+    stream: str | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -72,7 +73,9 @@ class VideoItems:
     """The items that are trained on, and what to know of them.
 
     Attributes:
+        items: of the training videos; `validation`: of those that validate.
         classes: names; of buffers class 1 is the first, 0 the background.
+        segments: of each video its clips, or its annotated segments, with their classes.
         num_test: videos kept for the test.
         notes: what was cut, left out or is doubtful, with counts.
         fingerprint: over all of it.
@@ -80,7 +83,9 @@ class VideoItems:
 
     videos: tuple[SourceVideo, ...]
     items: tuple[VideoItem, ...]
+    validation: tuple[VideoItem, ...]
     classes: tuple[str, ...]
+    segments: tuple[tuple[Segment, ...], ...]
     num_test: int
     labels_without_training: tuple[str, ...]
     labels_without_test: tuple[str, ...]
@@ -130,11 +135,15 @@ def read_video_items(
         raise UsageError(describe("data", "classes", "at least two", f"only {', '.join(classes)}", "add videos"))
     code = {name: index for index, name in enumerate(classes)}
     sources = tuple(
-        SourceVideo(video.id, video.uri, timeline, side)
+        SourceVideo(video.id, video.uri, timeline, side, video.stream)
         for video, timeline, side in zip(videos, timelines, part, strict=True)
     )
-    items, about = _items(sources, clips, code, (recipe, buffers), windows_of)
+    items, about = _items("train", sources, clips, code, (recipe, buffers), windows_of)
     notes += about
+    if not items:
+        remedy = "check the annotations' times, or lower options.buffer_frames"
+        raise UsageError(describe("data", "items", "something to train on", "no window keeps an annotation", remedy))
+    validation, _ = _items("validation", sources, clips, code, (recipe, buffers), windows_of)
     if mirrored_copies:
         items = [copy for item in items for copy in (item, replace(item, mirrored=True))]
     sides = [
@@ -144,7 +153,9 @@ def read_video_items(
     return VideoItems(
         videos=sources,
         items=tuple(items),
+        validation=tuple(validation),
         classes=classes,
+        segments=tuple(tuple(of_video) for of_video in clips),
         num_test=int((np.array(part) == "test").sum()),
         labels_without_training=tuple(name for name in classes if name not in sides[0]),
         labels_without_test=tuple(name for name in classes if name not in sides[1]),
@@ -154,19 +165,20 @@ def read_video_items(
 
 
 def _items(
+    part: str,
     sources: Sequence[SourceVideo],
     clips: Sequence[Sequence[Segment]],
     code: Mapping[str, int],
     how: tuple[Recipe, Buffers | None],
     windows_of: WindowsOf,
 ) -> tuple[list[VideoItem], list[str]]:
-    """Returns the items of the training videos, and a note where some are short."""
+    """Returns the items of a part's videos, and a note where some are short."""
     recipe, buffers = how
     items: list[VideoItem] = []
     notes: list[str] = []
     short: list[str] = []
     for number, (source, segments) in enumerate(zip(sources, clips, strict=True)):
-        if source.part != "train":
+        if source.part != part:
             continue
         if buffers is None:
             items += _clips(number, source, segments, code, recipe, windows_of, short)
@@ -177,9 +189,6 @@ def _items(
         notes.append(f"{len(short)} annotations are shorter than {shortest}, such as {short[0]}; they are trained on")
     elif short:
         notes.append(f"{len(short)} clips are shorter than a window, whose rest is filled up, such as {short[0]}")
-    if not items:
-        remedy = "check the annotations' times, or lower options.buffer_frames"
-        raise UsageError(describe("data", "items", "something to train on", "no window keeps an annotation", remedy))
     return items, notes
 
 
@@ -238,7 +247,8 @@ def _split(videos: Sequence[Video], config: VideoDataConfig) -> list[str]:
         labels = [
             video.label or Counter(str(item.label) for item in video.segments).most_common(1)[0][0] for video in videos
         ]
-        part = random_parts(ids, labels, config.split.test_fraction, 0.0, config.split.seed)
+        split = config.split
+        part = random_parts(ids, labels, split.test_fraction, split.validation_fraction, split.seed)
     if not (part == "train").any():
         raise UsageError(describe("data.split", config.split.from_, "videos to train on", "none", "mark some as train"))
     return [str(side) for side in part.tolist()]

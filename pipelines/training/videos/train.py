@@ -5,7 +5,7 @@ report = train_on_videos(config, clip_windows, [print])
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,9 +19,10 @@ from clipmill.extractors.weights import digest
 from clipmill.models.checkpoints import checkpoint_path
 from clipmill.pipelines.training.interruption import Interruption
 from clipmill.pipelines.training.parallel import OneProcess
-from clipmill.pipelines.training.run_folder import RunFolder, must_stay
+from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, must_stay
 from clipmill.pipelines.training.train import EpochObserver, TrainReport, resolve_device, use_threads
 from clipmill.pipelines.training.videos.checkpoints import load
+from clipmill.pipelines.training.videos.held_out import HELD_OUT, write_held_out
 from clipmill.pipelines.training.videos.items import VideoItems, WindowsOf, read_video_items
 from clipmill.pipelines.training.videos.worker import VideoTrainJob, work
 from clipmill.pipelines.training.worker import EpochDone
@@ -95,6 +96,7 @@ def prepared(config: VideoTrainConfig, windows_of: WindowsOf) -> VideoTrainJob:
     copies = learner.augmentation(recipe, options).flip == "copies"
     items = read_video_items(config.data, recipe, buffers, copies, windows_of)
     _check_batch(config, learner, items)
+    _check_selection(config, learner, items)
     identity = _identity(config, recipe, items) | _other_weights(learner, options)
     feature = feature_of(config.model, recipe, learner, items.classes)
     return VideoTrainJob(config, recipe, items, feature, identity, str(RunFolder(config.out).path), 0)
@@ -135,7 +137,11 @@ def train_on_videos(
         for observer in observers:
             observer(done)
 
-    if epoch < config.loop.epochs:
+    def is_finished(epoch: int) -> bool:
+        loop = config.loop
+        return epoch >= loop.epochs or has_run_out(folder.best(loop.select), epoch, loop.patience)
+
+    if not is_finished(epoch):
         if on_ray:
             from clipmill.pipelines.training.ray_train import run_on_ray
 
@@ -143,11 +149,24 @@ def train_on_videos(
         else:
             with Interruption() as interruption, use_threads(config.loop.threads):
                 epoch = work(job, OneProcess(), resolve_device(device), lambda: interruption.requested, tell)
-    path = checkpoint_path(config.out, epoch)
-    _write_feature(folder, job.feature, path)
+    best = folder.best(config.loop.select)
+    if best is not None:
+        folder.select(best.epoch)  # Once more: a run may have been killed between a checkpoint and this.
+    used = epoch if best is None else best.epoch
+    stopped_early = epoch < config.loop.epochs and is_finished(epoch)
+    path = checkpoint_path(config.out, used)
+    feature = {**job.feature, "weights": {"file": str(path), **job.feature["weights"]}}
+    folder.write(FEATURE, yaml.safe_dump({feature["extractor"]: feature}, sort_keys=False))
+    notes = [*items.notes, f"weights for clipmill build: {Path(config.out) / FEATURE}"]
+    learner, annotated = registry.learner(config.model.name), config.data.annotations is not None
+    if write_held_out(config.out, items, annotated, feature, learner):
+        place = Path(config.out) / HELD_OUT
+        notes.append(
+            f"held-out videos: clipmill build {place}/build.yaml, then clipmill evaluate {place}/evaluate.yaml"
+        )
     report = TrainReport(
         out=config.out,
-        checkpoint=str(path),
+        checkpoint=str(checkpoint_path(config.out, epoch)),
         epoch=epoch,
         start_epoch=job.start_epoch,
         seconds=time.monotonic() - started,
@@ -163,13 +182,13 @@ def train_on_videos(
         labels_without_training=items.labels_without_training,
         labels_without_test=items.labels_without_test,
         num_only={},
-        num_validation=0,
-        selected_epoch=epoch,
-        stopped_early=False,
-        notes=(*items.notes, f"weights for clipmill build: {Path(config.out) / FEATURE}"),
+        num_validation=len(items.validation),
+        selected_epoch=used,
+        stopped_early=stopped_early,
+        notes=tuple(notes),
     )
     folder.write_report(report.to_plain())
-    if epoch < config.loop.epochs:
+    if epoch < config.loop.epochs and not stopped_early:
         raise KeyboardInterrupt(
             f"stopped after epoch {epoch} of {config.loop.epochs}, which is kept; run the same command again to go on"
         )
@@ -183,6 +202,19 @@ def _check_batch(config: VideoTrainConfig, learner: Learner, items: VideoItems) 
         expected = f"at most the {len(items)} items there are to train on"
         remedy = "lower it, or leave it out: the network's own is cut down to what there is"
         raise UsageError(describe("loop", "batch", expected, str(batch), remedy))
+
+
+def _check_selection(config: VideoTrainConfig, learner: Learner, items: VideoItems) -> None:
+    """Makes sure that there is what an epoch is selected by."""
+    select = config.loop.select
+    if select == "last":
+        return
+    if select not in learner.losses:
+        known = ", ".join(["last", *learner.losses])
+        raise UsageError(describe("loop", "select", f"one of {known}", select, "correct the name"))
+    if not items.validation:
+        remedy = "set data.split.validation_fraction, or mark videos of the manifest as validation"
+        raise UsageError(describe("loop", "select", f"videos to validate {select} on", "none", remedy))
 
 
 def _identity(config: VideoTrainConfig, recipe: Recipe, items: VideoItems) -> dict[str, Any]:
@@ -202,8 +234,3 @@ def _identity(config: VideoTrainConfig, recipe: Recipe, items: VideoItems) -> di
 def _other_weights(learner: Learner, options: Any) -> dict[str, str]:
     path = learner.other_weights(options)
     return {} if path is None else {"weights of another network": digest(path)}
-
-
-def _write_feature(folder: RunFolder, feature: Mapping[str, Any], checkpoint: Path) -> None:
-    weights = {"file": str(checkpoint), **feature["weights"]}
-    folder.write(FEATURE, yaml.safe_dump({feature["extractor"]: {**feature, "weights": weights}}, sort_keys=False))

@@ -18,9 +18,9 @@ from clipmill.extractors.learner import Learner, Learning
 from clipmill.models.checkpoints import checkpoint_path, checkpoints
 from clipmill.pipelines.datasets.epoch_order import epoch_order
 from clipmill.pipelines.training.parallel import Parallel, share
-from clipmill.pipelines.training.run_folder import RunFolder
+from clipmill.pipelines.training.run_folder import RunFolder, better, has_run_out
 from clipmill.pipelines.training.videos.checkpoints import VideoCheckpoint, load, save
-from clipmill.pipelines.training.videos.frames import Drawing, Drawn, FrameSource
+from clipmill.pipelines.training.videos.frames import Drawing, Drawn, FrameSource, Shown
 from clipmill.pipelines.training.videos.items import VideoItems
 from clipmill.pipelines.training.worker import EpochDone, check_finite
 from clipmill.schemas.config_videos import VideoLoopConfig, VideoTrainConfig
@@ -58,6 +58,11 @@ class VideoTrainJob:
     def learner(self) -> Learner:
         """How the network is trained."""
         return registry.learner(self.config.model.name)
+
+    @property
+    def validates(self) -> bool:
+        """Whether an epoch is selected by its losses on the validation split."""
+        return self.config.loop.select != "last"
 
     def work(self, parallel: Parallel, device: torch.device, stop_requested: Callable[[], bool]) -> int:
         """Trains as one of several workers."""
@@ -135,22 +140,27 @@ def work(
     augmentation = learner.augmentation(job.recipe, options)
     drawing = Drawing(job.items, job.recipe, augmentation, loop.seed)
     wanted = _wanted(job, parallel, drawing)
-    epoch = job.start_epoch
-    with FrameSource(job.items, job.recipe, augmentation, job.config.decode, wanted) as source:
+    folder, epoch = RunFolder(job.folder), job.start_epoch
+    best = folder.best(loop.select)
+    with FrameSource(job.items, job.recipe, job.config.decode, wanted) as source:
         while epoch < loop.epochs:
             began = time.monotonic()
             means = _train_epoch(job, learning, descent, parallel, source, epoch)
             epoch += 1
             check_finite(epoch, means)
-            stopping = stop_requested() if parallel.rank == 0 else False
+            line: dict[str, Any] = {"epoch": epoch, "losses": means}
+            if job.validates:
+                line["validation"] = _validation_losses(job, learning, parallel, source)
+                best = better(best, epoch, line["validation"], loop.select)
+            stopping = parallel.rank == 0 and (stop_requested() or has_run_out(best, epoch, loop.patience))
             stopping = bool(parallel.add_up(torch.tensor(float(stopping), device=device)) > 0)
             if parallel.rank == 0:
                 done = EpochDone(epoch, loop.epochs, means, time.monotonic() - began, len(job.items))
-                line = {"epoch": epoch, "losses": means, "seconds": round(done.seconds, 6)}
                 # Before the checkpoint: a line too many is dropped when the run goes on, a missing one could not.
-                RunFolder(job.folder).add_metrics(line)
-                if stopping or epoch == loop.epochs or epoch % loop.checkpoint_every_epochs == 0:
-                    _save(job, learning, descent, epoch)
+                folder.add_metrics(line | {"seconds": round(done.seconds, 6)})
+                used = None if best is None else best.epoch
+                if stopping or used == epoch or epoch == loop.epochs or epoch % loop.checkpoint_every_epochs == 0:
+                    _save(job, learning, descent, epoch, used)
                 on_epoch(done)
             if stopping:
                 break
@@ -163,6 +173,14 @@ def _wanted(job: VideoTrainJob, parallel: Parallel, drawing: Drawing) -> Iterato
         for _, ours in _batches(job, parallel, epoch):
             for number in ours:
                 yield drawing(epoch, number)
+        if job.validates:
+            for number in _validated(job, parallel):
+                yield drawing.validation(number)
+
+
+def _validated(job: VideoTrainJob, parallel: Parallel) -> range:
+    """Returns the items of the validation split that are this worker's."""
+    return range(len(job.items.validation))[share(len(job.items.validation), parallel.rank, parallel.num_workers)]
 
 
 def _batches(job: VideoTrainJob, parallel: Parallel, epoch: int) -> Iterator[tuple[int, list[int]]]:
@@ -190,10 +208,7 @@ def _train_epoch(
         descent.begin()
         at_once = loop.at_once or len(ours) or 1
         for start in range(0, len(ours), at_once):
-            shown = [next(source) for _ in ours[start : start + at_once]]
-            losses = learning.losses(
-                [item.pixels for item in shown], [item.target for item in shown], [item.generator for item in shown]
-            )
+            losses = _losses(learning, [next(source) for _ in ours[start : start + at_once]])
             (losses["total"].sum() / num_items).backward()  # type: ignore[no-untyped-call]
             sums += torch.stack([losses[name].detach().sum().double() for name in names])
         parallel.add_up_gradients(descent.parameters)
@@ -202,6 +217,29 @@ def _train_epoch(
             _average_statistics(learning.network, parallel, len(ours) / num_items)
     total = parallel.add_up(sums).tolist()
     return {name: value / len(job.items) for name, value in zip(names, total, strict=True)}
+
+
+def _validation_losses(
+    job: VideoTrainJob, learning: Learning, parallel: Parallel, source: FrameSource
+) -> dict[str, float]:
+    """Returns the mean of each loss over the validation split's items, and moves nothing."""
+    names, ours = job.learner.losses, _validated(job, parallel)
+    device = next(learning.network.parameters()).device
+    sums = torch.zeros(len(names), dtype=torch.float64, device=device)
+    learning.network.eval()
+    at_once = job.config.loop.at_once or job.config.loop.batch
+    with torch.no_grad():
+        for start in range(0, len(ours), at_once):
+            losses = _losses(learning, [next(source) for _ in ours[start : start + at_once]])
+            sums += torch.stack([losses[name].sum().double() for name in names])
+    total = parallel.add_up(sums).tolist()
+    return {name: value / len(job.items.validation) for name, value in zip(names, total, strict=True)}
+
+
+def _losses(learning: Learning, shown: Sequence[Shown]) -> Mapping[str, Tensor]:
+    return learning.losses(
+        [item.pixels for item in shown], [item.target for item in shown], [item.generator for item in shown]
+    )
 
 
 def _average_statistics(network: nn.Module, parallel: Parallel, weight: float) -> None:
@@ -216,10 +254,17 @@ def _average_statistics(network: nn.Module, parallel: Parallel, weight: float) -
         start += buffer.numel()
 
 
-def _save(job: VideoTrainJob, learning: Learning, descent: Descent, epoch: int) -> None:
-    """Writes the checkpoint of an epoch and deletes those that are no longer kept."""
+def _save(job: VideoTrainJob, learning: Learning, descent: Descent, epoch: int, best: int | None) -> None:
+    """Writes the checkpoint of an epoch and deletes those that are no longer kept.
+
+    Args:
+        best: the epoch the run is used by so far; None: the last.
+    """
     training = {"identity": dict(job.identity), "optimiser": descent.optimiser.state_dict()}
     checkpoint = VideoCheckpoint(learning.published(), job.feature, job.items.classes, epoch, training)
     save(checkpoint_path(job.folder, epoch), checkpoint)
-    for path in list(checkpoints(job.folder).values())[: -job.config.loop.keep_checkpoints]:
-        path.unlink(missing_ok=True)
+    if best is not None:
+        RunFolder(job.folder).select(best)
+    for other, path in list(checkpoints(job.folder).items())[: -job.config.loop.keep_checkpoints]:
+        if other != best:
+            path.unlink(missing_ok=True)

@@ -16,10 +16,11 @@ from clipmill.models import registry
 from clipmill.models.checkpoints import find_checkpoint, load
 from clipmill.models.embedding import embed
 from clipmill.pipelines.datasets.items import read_items
+from clipmill.pipelines.sweeps.planning import Planner
 from clipmill.pipelines.sweeps.points import points_of
 from clipmill.pipelines.sweeps.summary import spread_of
 from clipmill.pipelines.sweeps.sweep import SweepResult, best_train_keys, sweep
-from clipmill.pipelines.sweeps.trials import Planner, Trial, TrialResult, run_all, run_here
+from clipmill.pipelines.sweeps.trials import Trial, TrialResult, run_all, run_here
 from clipmill.schemas.config import DataConfig
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.errors import ConfigError, UsageError
@@ -27,6 +28,8 @@ from clipmill.schemas.model import validate
 from clipmill.schemas.registry import Registry
 from tests.jobs.retrieval_store import retrieval_config
 from tests.outside_packages import install
+from tests.pipelines.datasets.moment_stores import LINES, SECONDS, write_moment_store
+from tests.pipelines.training.video_runs import make_videos
 
 SMALL = {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "video_hidden": [8], "image_hidden": [8]}
 
@@ -229,3 +232,113 @@ def run_all_again(result: SweepResult, folder: Path) -> list[TrialResult]:
     config = result.config
     trials = Planner().trials(result.train_keys, points_of(config), config, "sweep")
     return run_all(trials, Path(config.out), run_here, lambda *_: None)
+
+
+def moments_sweep(folder: Path, **keys: Any) -> SweepConfig:
+    """A sweep of CI-MHA over a store of three videos, which trains on four sentences and is scored on them."""
+    write_moment_store(folder)
+    (folder / "lines.txt").write_text(LINES)
+    (folder / "seconds.json").write_text(json.dumps(SECONDS))
+    train = {
+        "data": {"store": str(folder / "store"), "video": "steps", "queries": {"train": str(folder / "lines.txt")}},
+        "model": {"name": "ci_mha", "options": {"dim": 8, "word_dim": 8, "max_words": 8, "num_heads": 2}},
+        "loop": {"epochs": 1, "batch": 4, "device": "cpu", "threads": 1},
+    }
+    truth = {"file": str(folder / "lines.txt"), "durations": str(folder / "seconds.json")}
+    defaults = {
+        "train": train,
+        "evaluate": {"task": "moments", "ground_truth": truth, "iou_thresholds": [0.3, 0.5]},
+        "grid": {"model.options.fusion": ["pool", "pad"]},
+        "seeds": [1],
+        "out": str(folder / "sweep"),
+    }
+    return validate(SweepConfig, {**defaults, **keys}, "sweep.yaml")
+
+
+def test_a_model_of_moments_is_swept_by_its_own_score(tmp_path: Path) -> None:
+    config, runs = moments_sweep(tmp_path), _Runs()
+    result = swept(config, runs)
+    assert result.metric == "moments/r1@0.5"
+    assert (len(runs.keys), result.num_failed, result.goal) == (2, 0, "max")
+    [first, second] = result.points
+    assert {"moments/r5@0.5", "moments/miou", "loss/total"} <= first.metrics.keys()
+    assert first.metrics["loss/total"].mean != second.metrics["loss/total"].mean
+    assert "chance/r1@0.5" in result.baselines
+    # What the two verbs give of the same config.
+    train = {**result.train_keys, "loop": {**result.train_keys["loop"], "seed": 1}, "out": str(tmp_path / "run")}
+    train["model"] = {**train["model"], "options": {**train["model"]["options"], "fusion": "pad"}}
+    (tmp_path / "train.yaml").write_text(yaml.safe_dump(train))
+    evaluate = {**config.evaluate, "predictions": {"run": train["out"]}, "out": str(tmp_path / "evaluation")}
+    (tmp_path / "evaluate.yaml").write_text(yaml.safe_dump(evaluate))
+    run_train(str(tmp_path / "train.yaml"), [])
+    [alone] = run_evaluate(str(tmp_path / "evaluate.yaml"), ["report=false"]).data["runs"].values()
+    assert alone["metrics"]["miou"] == second.metrics["moments/miou"].mean
+    # Nothing is run again, until the annotations are others.
+    assert swept(config, runs).results == result.results
+    assert len(runs.keys) == 2
+    (tmp_path / "lines.txt").write_text(LINES.replace("c 0.0 6.5", "c 1.0 6.5"))
+    swept(config, runs)
+    assert len(runs.keys) == 4
+
+
+@pytest.mark.parametrize(
+    ("keys", "message"),
+    [
+        ({"evaluate": {}}, r"sweep evaluate task: expected moments, .* got retrieval; write evaluate: {task: moments"),
+        ({"evaluate": {"task": "moments"}}, "ground_truth"),
+        ({"backwards": True}, "sweep backwards: expected none: moments do not search"),
+    ],
+)
+def test_a_sweep_of_moments_that_cannot_be_scored_is_refused(
+    tmp_path: Path, keys: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(UsageError, match=message):
+        swept(moments_sweep(tmp_path, **keys))
+    with pytest.raises(ConfigError, match="predictions is each training's own"):
+        moments_sweep(tmp_path, evaluate={"task": "moments", "predictions": "found.csv"})
+
+
+def test_a_model_of_retrieval_is_not_scored_as_moments(tmp_path: Path) -> None:
+    evaluate = {"task": "moments", "ground_truth": "lines.txt"}
+    with pytest.raises(UsageError, match="sweep evaluate task: expected retrieval, .* got moments"):
+        swept(sweep_config(tmp_path, evaluate=evaluate))
+
+
+def videos_sweep(folder: Path, **keys: Any) -> SweepConfig:
+    """A sweep of CPNet over three small videos, one of which validates."""
+    videos = folder / "videos" if (folder / "videos").exists() else make_videos(folder / "videos")
+    train = {
+        "data": {"videos": {"manifest": str(videos / "parts.csv")}, "split": {"from": "manifest"}},
+        "model": {"name": "cpnet", "sampling": {"frames": 2, "every": 2, "step": 4}, "options": {"input_size": 112}},
+        "loop": {"epochs": 1, "batch": 2, "select": "total", "threads": 1},
+    }
+    defaults = {"train": train, "grid": {"loop.learning_rate": [0.001, 0.1]}, "out": str(folder / "sweep")}
+    return validate(SweepConfig, {**defaults, **keys}, "sweep.yaml")
+
+
+@pytest.mark.slow
+def test_a_training_on_videos_is_swept_by_its_validation_loss(tmp_path: Path) -> None:
+    config, runs = videos_sweep(tmp_path), _Runs()
+    result = swept(config, runs)
+    assert (result.metric, result.goal, result.num_failed) == ("validation/total", "min", 0)
+    assert {"validation/error", "loss/total", "loss/error"} <= result.points[0].metrics.keys()
+    means = [point.metrics["validation/total"].mean for point in result.points]
+    assert result.best == int(np.argmin(means))
+    # A trial is what the command gives, and its weights go once they are scored.
+    best = best_train_keys(result)
+    assert best is not None
+    (tmp_path / "best.yaml").write_text(yaml.safe_dump(best))
+    alone = run_train(str(tmp_path / "best.yaml"), []).data
+    assert alone["losses"][0]["total"] == result.points[result.best].metrics["loss/total"].mean
+    assert not list((tmp_path / "sweep").glob("trials/*/checkpoints"))
+    swept(config, runs)
+    assert len(runs.keys) == 2
+
+
+def test_a_sweep_on_videos_is_compared_by_what_validates(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"sweep loop.select: expected a loss on the validation split.* got last"):
+        swept(videos_sweep(tmp_path, set={"loop.select": "last"}))
+    with pytest.raises(UsageError, match=r"sweep evaluate: expected none: .* got cutoffs; leave it out"):
+        swept(videos_sweep(tmp_path, evaluate={"cutoffs": [1]}))
+    with pytest.raises(UsageError, match=r"trainer.name: expected local for each of many trials, got ray"):
+        swept(videos_sweep(tmp_path, set={"trainer": {"name": "ray", "workers": 2}}))

@@ -42,7 +42,7 @@ def items(tmp_path_factory: pytest.TempPathFactory) -> VideoItems:
     videos = tuple(SourceVideo(path.name, str(path), scan(str(path)), "train") for path in paths)
     halves = [np.arange(0, 15), np.arange(15, 30)]
     clips = tuple(VideoItem(number, half, number) for number in range(2) for half in halves)
-    return VideoItems(videos, clips, ("left", "right"), 0, (), (), (), "")
+    return VideoItems(videos, clips, (), ("left", "right"), ((), ()), 0, (), (), (), "")
 
 
 def shown(
@@ -53,7 +53,7 @@ def shown(
     def wanted() -> Iterator[object]:
         yield from (drawing(epoch, number) for number in order)
 
-    with FrameSource(items, recipe, augmentation, LookAheadConfig(look_ahead=ahead), wanted()) as source:  # type: ignore[arg-type]
+    with FrameSource(items, recipe, LookAheadConfig(look_ahead=ahead), wanted()) as source:  # type: ignore[arg-type]
         return list(source)
 
 

@@ -28,28 +28,47 @@ RC3D = {
     "training": {"flip": False},
 }
 """The smallest of the releases, on a seventh of the pixels."""
+C3D: dict[str, Any] = {"name": "c3d"}
+CPNET: dict[str, Any] = {
+    "name": "cpnet",
+    "sampling": {"fps": 24, "frames": 3, "every": 2, "step": 6},
+    "options": {"input_size": 112, "k": 4},
+}
 
-
-UNEVEN: dict[str, Any] = {"epochs": 1, "batch": 3, "learning_rate": 1e-3, "max_gradient_norm": 10.0}
-"""Four buffers in batches of three: of two workers one has none of the last."""
+UNEVEN: dict[str, Any] = {
+    "epochs": 1,
+    "batch": 3,
+    "learning_rate": 1e-3,
+    "max_gradient_norm": 10.0,
+    "select": "total",
+}
+"""Four buffers in batches of three: of two workers one has none of the last. Each validates on one of two more."""
 
 
 def make_videos(folder: Path) -> Path:
-    """Writes two videos of each of two classes, and segments.csv: 16 frames of one, 16 of the other."""
+    """Writes two videos of each of two classes, and segments.csv: 16 frames of one, 16 of the other.
+
+    parts.csv has one of each class to train on, one to validate on and one to test.
+    """
+    parts = ["path,id,label,split"]
     rows = ["video_id,start_seconds,stop_seconds,label"]
     for label in ("drift", "noise"):
         (folder / label).mkdir(parents=True)
-        for name in ("1", "2"):
+        for name, part in {"1": "train", "2": "validation" if label == "drift" else "test"}.items():
+            parts.append(f"{label}/{name}.mp4,{label}/{name}.mp4,{label},{part}")
             encode_video(folder / label / f"{name}.mp4", 32, pattern=label)  # type: ignore[arg-type]
             rows += [f"{label}/{name}.mp4,0.0,0.6,first {label}", f"{label}/{name}.mp4,0.64,1.28,second"]
     (folder / "segments.csv").write_text("\n".join(rows) + "\n")
+    (folder / "parts.csv").write_text("\n".join(parts) + "\n")
     return folder
 
 
-def config_of(videos: Path, out: Path, model: dict[str, Any], **loop: Any) -> VideoTrainConfig:
-    """Returns the config of a training on two of the videos of `make_videos`."""
+def config_of(videos: Path, out: Path, model: dict[str, Any], validates: bool = False, **loop: Any) -> VideoTrainConfig:
+    """Returns the config of a training on two of the videos of `make_videos`; a third one may validate."""
     data: dict[str, Any] = {"videos": {"folder": str(videos), "label": "parent_folder"}}
     data["split"] = {"test_fraction": 0.5}
+    if validates:
+        data = {"videos": {"manifest": str(videos / "parts.csv")}, "split": {"from": "manifest"}}
     if model["name"] == "rc3d":
         data["annotations"] = {"file": str(videos / "segments.csv")}
     given = {"data": data, "model": model, "loop": {"threads": 1} | loop, "out": str(out)}
@@ -63,7 +82,7 @@ def run(config: VideoTrainConfig) -> TrainReport:
 
 def share_of_a_run(videos: str, out: str) -> dict[str, torch.Tensor]:
     """Trains R-C3D as one of the workers of a process group; returns its weights as every worker has them."""
-    job = prepared(config_of(Path(videos), Path(out), RC3D, **UNEVEN), clip_windows)
+    job = prepared(config_of(Path(videos), Path(out), RC3D, validates=True, **UNEVEN), clip_windows)
     Path(out).mkdir(exist_ok=True)
     job.work(ProcessGroup(), torch.device("cpu"), lambda: False)
     return dict(load(checkpoints(out)[UNEVEN["epochs"]]).weights) if torch.distributed.get_rank() == 0 else {}

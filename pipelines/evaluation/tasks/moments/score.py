@@ -1,11 +1,12 @@
 """``task: moments``: language queries against windows."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import numpy as np
 
+from clipmill.pipelines.evaluation.metrics.detection_nms import nms
 from clipmill.pipelines.evaluation.metrics.moments import (
     MOMENT_THRESHOLDS,
     QVHIGHLIGHTS_LENGTHS,
@@ -19,6 +20,7 @@ from clipmill.pipelines.evaluation.tasks.segment_truth import in_order
 from clipmill.schemas.arrays import Floats
 from clipmill.schemas.config_evaluate import Overlap
 from clipmill.schemas.config_moments import MomentsConfig
+from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.segments import Segments
 
 
@@ -37,14 +39,22 @@ class MomentsProtocol:
     map_iou_thresholds: tuple[float, ...]
     overlap: Overlap
     order: Literal["score", "file_order"]
+    nms: float | None
     max_windows: int | None
     lengths: bool
     asked: frozenset[str] = frozenset()
 
     @staticmethod
     def of(config: MomentsConfig, protocol: Literal["charades", "qvhighlights"]) -> "MomentsProtocol":
-        """Returns the settings of `config`, with those of `protocol` for what it leaves out."""
+        """Returns the settings of `config`, with those of `protocol` for what it leaves out.
+
+        Raises:
+            UsageError: answers are to be suppressed by score, and taken in the order of the file.
+        """
         qvhighlights = protocol == "qvhighlights"
+        order = config.order or ("file_order" if qvhighlights else "score")
+        if config.nms is not None and order != "score":
+            raise UsageError(describe("evaluation", "nms", "order: score, as the best scored stay", order, "write it"))
         thresholds = config.iou_thresholds or (QVHIGHLIGHTS_THRESHOLDS if qvhighlights else MOMENT_THRESHOLDS)
         keys = ("iou_thresholds", "map_iou_thresholds", "lengths")
         return MomentsProtocol(
@@ -53,7 +63,8 @@ class MomentsProtocol:
             iou_thresholds=thresholds,
             map_iou_thresholds=config.map_iou_thresholds or thresholds,
             overlap=config.overlap,
-            order=config.order or ("file_order" if qvhighlights else "score"),
+            order=order,
+            nms=config.nms,
             max_windows=None if config.max_windows == "all" else int(config.max_windows),
             lengths=qvhighlights if config.lengths is None else config.lengths,
             asked=frozenset(key for key in keys if getattr(config, key)),
@@ -72,6 +83,7 @@ class MomentsProtocol:
             "max_windows": "all" if self.max_windows is None else self.max_windows,
             "lengths": self.lengths,
             **{key: list(values) for key, values in own.items()},
+            **({} if self.nms is None else {"nms": self.nms}),
         }
 
     def state(self, length_seconds: tuple[float, float] | None = None) -> Moments:
@@ -155,6 +167,10 @@ def evaluate_moments(
     # Only with `order: file_order` does the order of a query's answers mean something. With `order: score` equal scores
     # rank by start, then stop, so that the order of a file's lines cannot reach a result.
     windows, answers = in_order(truth.windows, rows=False), in_order(predictions, rows=protocol.order == "score")
+    if protocol.nms is not None:
+        # Whatever their classes: those of a query compete.
+        alike = replace(answers, label_names=("",), label=np.zeros_like(answers.label))
+        predictions = answers = answers.take(np.sort(nms(alike, protocol.nms)))
     state = protocol.state().update(windows, answers)
     score = state.result()
     by_length = {}

@@ -7,8 +7,9 @@ import numpy as np
 
 from clipmill.models.checkpoints import TrainedModel, find_checkpoint, load
 from clipmill.models.localising import localise
-from clipmill.pipelines.datasets.queries import answerable, known_durations, query_inputs, whole_videos
+from clipmill.pipelines.datasets.queries import Answerable, answerable, known_durations, query_inputs, whole_videos
 from clipmill.pipelines.datasets.video_steps import VideoSteps, seconds_of
+from clipmill.pipelines.evaluation.metrics.detection_matching import tiou
 from clipmill.pipelines.evaluation.tasks.base import Sources
 from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_truth
 from clipmill.pipelines.evaluation.tasks.moments.score import MomentsProtocol, MomentTruth
@@ -27,6 +28,10 @@ from clipmill.stores.formats.sniff import listed
 
 NUM_ANSWERS = 10
 """ours: answers of a query, where the protocol reads fewer; as many as average precision reads by default."""
+NUM_CANDIDATES = 1000
+"""ours: the best of a query's spans, of which those that overlap with better ones go: of 128 steps an eighth of all."""
+QUERIES_AT_ONCE = 2048
+"""ours: what bounds the memory that their candidates take."""
 
 
 def predict(item: PredictionsConfig, config: MomentsConfig) -> SegmentTable:
@@ -42,11 +47,17 @@ def predict(item: PredictionsConfig, config: MomentsConfig) -> SegmentTable:
     read = read_moment_truth(config.ground_truth, None, Sources())
     protocol = MomentsProtocol.of(config, config.protocol or read.protocol)
     most = max(*protocol.cutoffs, protocol.max_windows or NUM_ANSWERS)
-    return SegmentTable(answers(trained, str(item.run), read.truth, most))
+    return SegmentTable(answers(trained, str(item.run), read.truth, most, config.nms))
 
 
-def answers(trained: TrainedModel, run: str, truth: MomentTruth, num_answers: int) -> Segments:
-    """Returns the moments found for the queries of `truth`; their "videos" are the ids of the queries answered."""
+def answers(
+    trained: TrainedModel, run: str, truth: MomentTruth, num_answers: int, nms: float | None = None
+) -> Segments:
+    """Returns the moments found for the queries of `truth`; their "videos" are the ids of the queries answered.
+
+    Args:
+        nms: those that overlap with a better one by an IoU above this go, of the best `NUM_CANDIDATES`; None: none.
+    """
     url, queries = trained_queries(trained, run)
     feature = trained_feature(trained, run, url)
     videos = [queries.train.id_of(name) for name in truth.video_ids]
@@ -59,8 +70,11 @@ def answers(trained: TrainedModel, run: str, truth: MomentTruth, num_answers: in
         raise UsageError(describe("ground_truth", "durations", "seconds of every video", got, remedy))
     asked = list(zip(videos, truth.sentences, strict=True))
     given = answerable(feature, trained.card.inputs, trained.origin.vocabularies, asked, seconds, queries.grid)
-    steps, score = localise(trained, given.inputs, num_answers)
-    times = in_seconds(given.steps, given.video_ids, steps)
+    if nms is None:
+        steps, score = localise(trained, given.inputs, num_answers)
+        times = in_seconds(given.steps, given.video_ids, steps)
+    else:
+        times, score = _apart(trained, given, num_answers, nms)
     names = [truth.windows.video_ids[row] for row in given.kept.tolist()]
     row, place = np.nonzero(np.isfinite(score))
     return segments_from_columns(
@@ -70,6 +84,41 @@ def answers(trained: TrainedModel, run: str, truth: MomentTruth, num_answers: in
         score=score[row, place],
         video_ids=names,
     )
+
+
+def _apart(trained: TrainedModel, given: Answerable, num_answers: int, threshold: float) -> tuple[Floats, Floats]:
+    """Returns seconds ``[n, K, 2]`` of the K best moments that lie apart, and scores ``[n, K]``, -inf of none."""
+    times, scores = [], []
+    for start in range(0, len(given.video_ids), QUERIES_AT_ONCE):
+        names = given.video_ids[start : start + QUERIES_AT_ONCE]
+        rows = np.arange(start, start + len(names))
+        block = {name: values.take(rows) for name, values in given.inputs.items()}
+        steps, score = localise(trained, block, NUM_CANDIDATES)
+        found = in_seconds(given.steps, names, steps)
+        kept = kept_scores(found, score, num_answers, threshold)
+        best = np.argsort(-kept, axis=1, kind="stable")[:, :num_answers]
+        times.append(np.take_along_axis(found, best[..., None], axis=1))
+        scores.append(np.take_along_axis(kept, best, axis=1))
+    return np.concatenate(times), np.concatenate(scores)
+
+
+def kept_scores(times: Floats, score: Floats, num_kept: int, threshold: float) -> Floats:
+    """Returns the scores of the best `num_kept` moments of each query that survive suppression, -inf for all others.
+
+    Args:
+        times: ``float64[n, C, 2]``, seconds.
+        score: ``float64[n, C]``; -inf is no moment.
+        threshold: the largest IoU with a kept moment that does no harm.
+    """
+    left, kept, query = score.copy(), np.full_like(score, -np.inf), np.arange(len(score))
+    for _ in range(num_kept):
+        best = left.argmax(axis=1)
+        kept[query, best] = np.maximum(kept[query, best], left[query, best])
+        chosen = times[query, best]
+        overlap = tiou(chosen[:, :1], chosen[:, 1:], times[..., 0], times[..., 1])
+        left[overlap > threshold] = -np.inf
+        left[query, best] = -np.inf
+    return kept
 
 
 def in_seconds(steps: VideoSteps, video_ids: tuple[str, ...], spans: Floats) -> Floats:
