@@ -6,11 +6,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 TEST_WORKERS ?= 2
 
-.PHONY: help venv demo test lint docs bench clean
+.PHONY: help venv demo test test-all lint docs bench clean
 
 help:
 	@echo "make demo   set up, then render videos, build features, train, evaluate, write a report"
-	@echo "make test   set up, then run the tests"
+	@echo "make test   set up, then run the tests but the slow ones"
+	@echo "make test-all  the slow ones too"
 	@echo "make venv   set up alone, in $(VENV)"
 	@echo "make lint   ruff, ruff format, mypy"
 	@echo "make docs   the pages as a site, in out/site; a link that leads nowhere fails it"
@@ -38,6 +39,9 @@ demo: venv
 
 test: venv
 	$(BIN)/python -m pytest -n $(TEST_WORKERS)
+
+test-all: venv
+	$(BIN)/python -m pytest -n $(TEST_WORKERS) -m ''
 
 lint: venv
 	$(BIN)/ruff check .

@@ -81,7 +81,16 @@ def test_a_run_ends_early_and_the_next_one_does_the_rest(engine: Engine, config:
     assert Store.open(config.store.url).commits().num_rows == 4
 
 
-@pytest.mark.parametrize("engine", ENGINES, indirect=True)
+@pytest.mark.parametrize(
+    "engine",
+    [
+        "local",
+        "process_pool",
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
+        pytest.param("beam", marks=pytest.mark.beam),
+    ],
+    indirect=True,
+)
 def test_when_the_time_is_up_no_task_is_begun(engine: Engine, config: BuildConfig) -> None:
     planned = plan_build(config)
     store = Store.create(config.store.url, config.store.format, planned.manifest.dataset)

@@ -20,7 +20,7 @@ from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.task import ShardTask, TaskResult
 from clipmill.stores import FeatureStore
 from clipmill.stores.feature import Feature
-from tests.command_line import ROOT, clipmill, result
+from tests.command_line import ROOT, invoke, invoked_result, result
 from tests.encoded_videos import encode_video
 from tests.outside_packages import install
 
@@ -143,8 +143,15 @@ class KilledDecoder:
 living_sessions: "weakref.WeakSet[DecodeSession]" = weakref.WeakSet()
 
 
-@pytest.mark.parametrize("decoders", [2, 4])
-@pytest.mark.parametrize("killed", [False, True])
+@pytest.mark.parametrize(
+    ("decoders", "killed"),
+    [
+        (2, False),
+        (4, True),
+        pytest.param(4, False, marks=pytest.mark.slow),
+        pytest.param(2, True, marks=pytest.mark.slow),
+    ],
+)
 def test_one_of_several_decoders(
     decoders: int, killed: bool, videos: Path, at_once: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -171,7 +178,12 @@ ENGINES: dict[str, Any] = {
     "beam": {"name": "beam", "runner": "in_process"},
     "process_pool": {"name": "process_pool", "processes": 2},
 }
-MARKS = {"ray": pytest.mark.ray, "beam": pytest.mark.beam, "process_pool": ()}
+# tests/conformance/test_engines.py holds Ray and Beam to the bytes of the local engine, too.
+MARKS: dict[str, Any] = {
+    "ray": (pytest.mark.ray, pytest.mark.slow),
+    "beam": (pytest.mark.beam, pytest.mark.slow),
+    "process_pool": (),
+}
 
 
 @pytest.mark.parametrize("name", [pytest.param(name, marks=MARKS[name]) for name in ENGINES])
@@ -194,7 +206,7 @@ def test_another_batch_size_moves_the_last_bits_and_diff_calls_it_rounding(
 ) -> None:
     build(parse_build_config(config(tmp_path, videos, "store", batch_windows=1).read_text()))
     other = str(tmp_path / "store")
-    found = result("diff", str(at_once), other)
+    found = invoked_result("diff", str(at_once), other)
     assert (found["same"], found["difference"]) == (False, "rounding")
     differences = {item["feature"]: item["difference"] for item in found["features"]}
     # Steps go through the network one by one, whatever the batch.
@@ -209,9 +221,9 @@ def test_another_batch_size_moves_the_last_bits_and_diff_calls_it_rounding(
     assert squeezenet["num_rounding"] > 0
     assert 0 < squeezenet["relative_rounding"] < 1e-5
 
-    told = clipmill("diff", str(at_once), other)
+    told = invoke("diff", str(at_once), other)
     assert told.returncode == 0
     assert "the same up to rounding" in told.stdout.splitlines()[0]
     assert f"{squeezenet['num_rounding']} videos differ by rounding: at most" in told.stdout
-    assert clipmill("diff", str(at_once), other, "--fail-on", "rows").returncode == 0
-    assert clipmill("diff", str(at_once), other, "--fail-on", "rounding").returncode == 5
+    assert invoke("diff", str(at_once), other, "--fail-on", "rows").returncode == 0
+    assert invoke("diff", str(at_once), other, "--fail-on", "rounding").returncode == 5

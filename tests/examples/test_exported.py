@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT, python, result
+from tests.command_line import ROOT, invoked_result, python
 from tests.encoded_videos import encode_video
 
 
@@ -23,7 +23,7 @@ def test_the_example_builds(tmp_path: Path) -> None:
         "engine.device=cpu",
     ]
     config = ROOT / "examples" / "exported" / "build.yaml"
-    result("build", "--config", str(config), *(word for change in changes for word in ("--set", change)))
+    invoked_result("build", "--config", str(config), *(word for change in changes for word in ("--set", change)))
     store = FeatureStore(str(tmp_path / "store"))
     means, largest = store["features"]["a.mp4"].values, store["maps"]["a.mp4"].values
     assert means.shape == largest.shape == (6, 32)

@@ -14,8 +14,8 @@ from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.config import TrainConfig, parse_config
 from clipmill.schemas.errors import ManifestError
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT, python, refused, result
-from tests.command_line import clipmill as command
+from tests.command_line import ROOT, invoked_result, python, refused
+from tests.command_line import invoke as command
 from tests.encoded_videos import encode_video
 
 EXAMPLE = ROOT / "examples" / "map_ivr"
@@ -87,7 +87,7 @@ def test_the_whole_way_on_small_videos(tmp_path: Path) -> None:
             writer.writerow(header)
             for number in range(0 if part == "valid" else 4, 4 if part == "valid" else 8):
                 name = f"v{number}.mp4"
-                encode_video(tmp_path / "videos" / name, num_frames=100, fps=5)
+                encode_video(tmp_path / "videos" / name, num_frames=40, fps=2, width=96, height=64)
                 label = labels[number % 4]
                 writer.writerow([name[:-4], 0, 19.5, label, 20.0, name, "Action"])
                 writer.writerow([name[:-4], 19.5, 20, "", 20.0, name, "No action"])
@@ -112,7 +112,7 @@ def test_the_whole_way_on_small_videos(tmp_path: Path) -> None:
     }
     build = tmp_path / "build.yaml"
     build.write_text(yaml.safe_dump(config))
-    result("build", "--config", str(build))
+    invoked_result("build", "--config", str(build))
     store = FeatureStore(str(tmp_path / "store"))
     clips = store["query"].clips()
     assert len(clips) == 24
@@ -129,11 +129,11 @@ def test_the_whole_way_on_small_videos(tmp_path: Path) -> None:
     }  # fmt: skip
     path = tmp_path / "train.yaml"
     path.write_text(yaml.safe_dump(train))
-    done = result("train", "--config", str(path))
+    done = invoked_result("train", "--config", str(path))
     assert (done["num_labels"], done["num_train"], done["num_test"]) == (2, 12, 12)
     evaluation = tmp_path / "evaluate.yaml"
     evaluation.write_text(yaml.safe_dump({"run": str(tmp_path / "run"), "cutoffs": [1], "report": False}))
-    assert set(next(iter(result("evaluate", "--config", str(evaluation))["runs"].values()))["per_class"]) == {
+    assert set(next(iter(invoked_result("evaluate", "--config", str(evaluation))["runs"].values()))["per_class"]) == {
         "Cricket",
         "Diving",
     }

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -103,9 +103,9 @@ def rows_of(extractor: Extractor, outputs: Outputs, found: Recipe) -> Rows:
     return reducer.rows()
 
 
-@cache
+@lru_cache(maxsize=1)
 def default_run(name: str) -> tuple[Recipe, Extractor, Outputs]:
-    """Returns recipe, extractor and outputs of `name` with its defaults; computed once per process."""
+    """Returns recipe, extractor and outputs of `name` with its defaults; one is kept, as networks are large."""
     found = recipe(name)
     extractor = registry.build(found, "cpu")
     return found, extractor, extractor.forward(frames_for(found))

@@ -18,7 +18,7 @@ from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.errors import UsageError
 from clipmill.schemas.recipe import ClipRule, Recipe
 
-RC3D = {"options": {"form": "pytorch-thumos14", "buffer_frames": 128}}
+RC3D = {"options": {"form": "pytorch-thumos14", "buffer_frames": 32}}
 I3D = {"sampling": {"frames": 10}, "preprocess": {"crop": [64, 64], "size": [72]}}
 BOTH_STREAMS = {"sampling": {"frames": 10}, "options": {"stream": "both", "crop": 64}, "preprocess": {"size": [72]}}
 
@@ -60,10 +60,10 @@ def test_a_recipe_that_names_no_runtime_keeps_its_fingerprint() -> None:
     [
         ("squeezenet", "openvino", {}, (2, 1, 227, 227, 3)),
         ("squeezenet", "onnxruntime", {"layer": "probabilities"}, (2, 1, 227, 227, 3)),
-        ("c3d", "openvino", {"layer": "pool5"}, (1, 16, 112, 112, 3)),
         ("resnet50", "onnxruntime", {"preprocess": {"crop": [64, 64], "size": [64]}}, (2, 1, 64, 64, 3)),
-        ("i3d", "openvino", I3D, (2, 10, 64, 64, 3)),
         ("i3d", "onnxruntime", I3D, (2, 10, 64, 64, 3)),
+        pytest.param("i3d", "openvino", I3D, (2, 10, 64, 64, 3), marks=pytest.mark.slow),
+        pytest.param("c3d", "openvino", {"layer": "pool5"}, (1, 16, 112, 112, 3), marks=pytest.mark.slow),
     ],
 )
 def test_rows_are_those_of_pytorch(
@@ -86,8 +86,9 @@ def test_both_streams_of_i3d_run_by_it() -> None:
     assert relative_error(values, expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_rc3d_finds_the_same_segments() -> None:
-    frames = noise((1, 128, 112, 112, 3))
+    frames = noise((1, 32, 112, 112, 3))
     expected = registry.build(recipe("rc3d", **RC3D), "cpu").forward(frames)
     extractor = registry.build(recipe("rc3d", runtime="openvino", **RC3D), "cpu")
     found = extractor.forward(frames)

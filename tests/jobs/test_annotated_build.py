@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from clipmill.stores import FeatureStore
-from tests.command_line import clipmill, refused, result
+from tests.command_line import invoke, invoked_result, refused
 from tests.encoded_videos import encode_video
 
 
@@ -36,7 +36,7 @@ def test_clips_are_the_annotated_segments_and_both_sides_are_counted(tmp_path: P
         "gone": {"subset": "training", "annotations": [{"label": "Run", "segment": [0.0, 1.0]}]},
     }
     (tmp_path / "anet.json").write_text(json.dumps({"version": "", "database": database}))
-    refused(clipmill("build", written(tmp_path, ids="{id}.mp4")), "videos.folder", "set videos.ids", "prefix 'v_'")
+    refused(invoke("build", written(tmp_path, ids="{id}.mp4")), "videos.folder", "set videos.ids", "prefix 'v_'")
     path = written(tmp_path, ids="v_{id}.mp4")
     told = {
         "num_annotated": 3,
@@ -44,8 +44,8 @@ def test_clips_are_the_annotated_segments_and_both_sides_are_counted(tmp_path: P
         "not_annotated": ["v_c.mp4"],
         "empty_segments": {},
     }
-    assert result("plan", path)["annotations"] == told
-    done = clipmill("build", path)
+    assert invoked_result("plan", path)["annotations"] == told
+    done = invoke("build", path)
     assert done.returncode == 0, done.stderr
     assert "  annotated videos: 3, 2 of them with a file" in done.stdout
     assert "    without a file: 1: 'gone'" in done.stdout

@@ -21,7 +21,7 @@ def test_some_test_runs_each_verb_in_a_fresh_process() -> None:
     for verb in sorted(verbs()):
         words = r",\s*".join(f'"{word}"' for word in verb.split())
         # The helpers of tests/command_line.py start a process; others write the command out.
-        started = rf'((result|clipmill)\(|"-m", "clipmill",)\s*{words}'
+        started = rf'(\b(result|clipmill)\(|"-m", "clipmill",)\s*{words}'
         assert re.search(started, text), f"no test runs clipmill {verb} so"
 
 

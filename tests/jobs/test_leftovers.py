@@ -10,15 +10,17 @@ import pytest
 from tests.held_builds import LIMIT_SECONDS, held_build
 
 BEAM = {"name": "beam", "runner": "multi_processing", "workers": 2}
+DASK = {"name": "beam", "runner": "dask"}
+RAY = {"name": "ray", "connect_seconds": 280}
 CASES = [
     pytest.param({"name": "local"}, signal.SIGKILL, id="local-kill"),
-    pytest.param({"name": "local"}, signal.SIGTERM, id="local-term"),
+    pytest.param({"name": "local"}, signal.SIGTERM, id="local-term", marks=pytest.mark.slow),
     pytest.param({"name": "local"}, signal.SIGHUP, id="local-hup"),
     pytest.param(BEAM, signal.SIGKILL, id="beam-kill", marks=pytest.mark.beam),
-    pytest.param(BEAM, signal.SIGHUP, id="beam-hup", marks=pytest.mark.beam),
-    pytest.param({"name": "beam", "runner": "dask"}, signal.SIGKILL, id="dask-kill", marks=pytest.mark.beam),
-    pytest.param({"name": "ray", "connect_seconds": 280}, signal.SIGKILL, id="ray-kill", marks=pytest.mark.ray),
-    pytest.param({"name": "ray", "connect_seconds": 280}, signal.SIGTERM, id="ray-term", marks=pytest.mark.ray),
+    pytest.param(BEAM, signal.SIGHUP, id="beam-hup", marks=[pytest.mark.beam, pytest.mark.slow]),
+    pytest.param(DASK, signal.SIGKILL, id="dask-kill", marks=[pytest.mark.beam, pytest.mark.slow]),
+    pytest.param(RAY, signal.SIGKILL, id="ray-kill", marks=pytest.mark.ray),
+    pytest.param(RAY, signal.SIGTERM, id="ray-term", marks=[pytest.mark.ray, pytest.mark.slow]),
 ]
 
 

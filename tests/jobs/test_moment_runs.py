@@ -15,7 +15,7 @@ from clipmill.pipelines.evaluation.tasks.moments.inputs import read_moment_truth
 from clipmill.pipelines.evaluation.tasks.moments.trained import answers
 from clipmill.schemas.config_evaluate import TruthConfig
 from clipmill.schemas.inputs import InputRows
-from tests.command_line import clipmill, refused, result
+from tests.command_line import invoke, invoked_result, refused, result
 from tests.pipelines.datasets.moment_stores import write_moment_store
 
 WORDS = ("jump", "run", "sit", "wave", "fall")
@@ -129,11 +129,11 @@ def found_by_hand(folder: Path, run: Path, least: float) -> float:
 
 
 def test_queries_that_cannot_be_answered_score_nothing_and_are_listed(made: Path, tmp_path: Path) -> None:
-    result("train", "--config", train(made, tmp_path / "run", loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    invoked_result("train", "--config", train(made, tmp_path / "run", loop={"epochs": 1, "batch": 16, "device": "cpu"}))
     lines = (made / "test.txt").read_text("utf-8") + "elsewhere 0.0 1.0##a person runs\nvideo25 0.0 1.0##...\n"
     path = tmp_path / "more.txt"
     path.write_text(lines, "utf-8")
-    found = result(
+    found = invoked_result(
         "evaluate", "--config", evaluation(made, tmp_path / "run", tmp_path / "scored", ground_truth=str(path))
     )
     assert found["runs"]["run"]["counts"]["num_missing"] == 2
@@ -141,10 +141,13 @@ def test_queries_that_cannot_be_answered_score_nothing_and_are_listed(made: Path
     assert any("elsewhere#13" in note for note in found["runs"]["run"]["notes"])
 
 
+@pytest.mark.slow
 def test_two_workers_under_ray_train_end_as_one_does(made: Path, tmp_path: Path) -> None:
     loop = {"epochs": 3, "batch": 15, "device": "cpu", "threads": 1}
-    one = result("train", "--config", train(made, tmp_path / "one", loop=loop))
-    two = result("train", "--config", train(made, tmp_path / "two", loop=loop, trainer={"name": "ray", "workers": 2}))
+    one = invoked_result("train", "--config", train(made, tmp_path / "one", loop=loop))
+    two = invoked_result(
+        "train", "--config", train(made, tmp_path / "two", loop=loop, trainer={"name": "ray", "workers": 2})
+    )
     assert two["num_workers"] == 2
     for left, right in zip(one["losses"], two["losses"], strict=True):
         assert left == pytest.approx(right, rel=1e-4)
@@ -152,19 +155,19 @@ def test_two_workers_under_ray_train_end_as_one_does(made: Path, tmp_path: Path)
 
 def test_what_a_run_cannot_do_is_one_line(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    invoked_result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
     ranked = tmp_path / "ranked.yaml"
     ranked.write_text(yaml.safe_dump({"run": str(run), "out": str(tmp_path / "r")}), "utf-8")
-    refused(clipmill("evaluate", "--config", str(ranked)), "task: moments")
+    refused(invoke("evaluate", "--config", str(ranked)), "task: moments")
     bad = train(made, tmp_path / "bad", data={"store": str(made / "store"), "video": "steps"})
-    refused(clipmill("train", "--config", bad), "data queries")
+    refused(invoke("train", "--config", bad), "data queries")
     wrong = train(made, tmp_path / "wrong", model={"name": "sdml"})
-    refused(clipmill("train", "--config", wrong), "no model of moments")
+    refused(invoke("train", "--config", wrong), "no model of moments")
 
 
 def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result("train", "--config", train(made, run))
+    invoked_result("train", "--config", train(made, run))
     config = {
         "run": str(run),
         "queries": {"texts": ["a person starts to jump", "xyzzy plugh", "someone will JUMP!"]},
@@ -173,7 +176,7 @@ def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made
     }
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(config), "utf-8")
-    found = result("search", "--config", str(path), code=3)
+    found = invoked_result("search", "--config", str(path), code=3)
     (jump, also), (failed,) = found["queries"], found["failed"]
     assert failed["query"] == "xyzzy plugh"
     assert "xyzzy" in failed["message"]
@@ -189,15 +192,15 @@ def test_a_sentence_finds_its_moment_in_ones_own_videos_and_a_page_shows_it(made
     assert page.count('<span class="when"') == 2 * 5, "each moment is marked where it lies in its video"
     one = {**config, "videos": ["video03"], "queries": {"texts": ["a person starts to run"]}}
     path.write_text(yaml.safe_dump(one), "utf-8")
-    moments = result("search", "--config", str(path))["queries"][0]["moments"]
+    moments = invoked_result("search", "--config", str(path))["queries"][0]["moments"]
     assert {moment["video"] for moment in moments} == {"video03"}
     # Answers that overlap much with a better one are left out.
     spans = [(moment["start_seconds"], moment["stop_seconds"]) for moment in moments]
     for place, (start, stop) in enumerate(spans):
         for begin, end in spans[:place]:
             assert min(stop, end) - max(start, begin) <= 0.5 * (max(stop, end) - min(start, begin)) + 1e-6
-    refused(clipmill("search", "--config", str(path), "--set", "videos=[video99]"), "video99")
+    refused(invoke("search", "--config", str(path), "--set", "videos=[video99]"), "video99")
     image = tmp_path / "image.yaml"
     image.write_text(yaml.safe_dump({"run": str(run), "queries": {"files": ["image.png"]}}), "utf-8")
-    refused(clipmill("search", "--config", str(image)), "searched with single images")
-    refused(clipmill("search", "--config", str(path), "--set", "run=null", "--set", "data={store: x, video: y}"), "run")
+    refused(invoke("search", "--config", str(image)), "searched with single images")
+    refused(invoke("search", "--config", str(path), "--set", "run=null", "--set", "data={store: x, video: y}"), "run")

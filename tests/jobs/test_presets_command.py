@@ -10,7 +10,7 @@ from clipmill.extractors.presets import PRESETS
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.recipe import ClipRule
-from tests.command_line import clipmill, refused, result
+from tests.command_line import clipmill, invoke, invoked_result, refused, result
 from tests.encoded_videos import encode_video
 
 
@@ -30,7 +30,7 @@ def test_all_are_listed_with_their_rows() -> None:
 
 @pytest.mark.parametrize("name", ["charades-i3d-vslnet", "map-ivr"])
 def test_one_is_shown_as_the_yaml_one_would_write(name: str) -> None:
-    shown = clipmill("presets", name).stdout
+    shown = invoke("presets", name).stdout
     assert PRESETS[name].source in shown
     features = yaml.safe_load(shown)["features"]
     assert list(features) == list(PRESETS[name].features)
@@ -43,8 +43,8 @@ def test_one_is_shown_as_the_yaml_one_would_write(name: str) -> None:
 
 
 def test_near_names_are_suggested() -> None:
-    refused(clipmill("presets", "charades-i3d-vslnt"), "preset charades-i3d-vslnt", "charades-i3d-vslnet")
-    refused(clipmill("presets", "--fps", "0"), "--fps", "above zero")
+    refused(invoke("presets", "charades-i3d-vslnt"), "preset charades-i3d-vslnt", "charades-i3d-vslnet")
+    refused(invoke("presets", "--fps", "0"), "--fps", "above zero")
 
 
 def test_a_build_names_a_preset(tmp_path: Path) -> None:
@@ -58,14 +58,14 @@ features:
   paintings: {{preset: semart-resnet50, weights: {{random: 0}}}}
 """
     )
-    result("build", "--config", str(config))
+    invoked_result("build", "--config", str(config))
     rows = package.open(str(tmp_path / "store"))["paintings"]["a.mp4"]
     # 2.4 seconds: a row of ResNet-50's 1000 outputs a second, rounded up.
     assert rows.values.shape == (3, 1000)
     # The keys written out are the same recipe: nothing is left to do.
-    written = yaml.safe_load(clipmill("presets", "semart-resnet50").stdout)["features"]["resnet50"]
+    written = yaml.safe_load(invoke("presets", "semart-resnet50").stdout)["features"]["resnet50"]
     written["weights"] = {"random": 0, "card": written["weights"]["card"]}
     by_hand = yaml.safe_load(config.read_text()) | {"features": {"paintings": written}}
     config.write_text(yaml.safe_dump(by_hand))
-    planned = result("plan", "--config", str(config))
+    planned = invoked_result("plan", "--config", str(config))
     assert (planned["num_tasks"], planned["num_complete"]) == (0, 1)

@@ -112,12 +112,14 @@ def test_a_node_without_a_package(head: Head, tmp_path: Path) -> None:
     assert "'a_package_of_clipmill'; install there what this machine has" in line
 
 
+@pytest.mark.slow
 def test_a_device_that_the_node_lacks(head: Head, tmp_path: Path) -> None:
     engine = {"address": head.address, "device": "cuda:7"}
     line = line_of(build(tmp_path, engine, RAY_AUTH_MODE="token", RAY_AUTH_TOKEN=TOKEN), 2)
     assert line == "clipmill: engine device: expected a CUDA GPU, got none on this machine; use device: auto or cpu"
 
 
+@pytest.mark.slow
 def test_a_store_that_the_node_does_not_see(head: Head, tmp_path: Path) -> None:
     config = build_config(tmp_path, {"name": "ray", "address": head.address}, SQUEEZENET)
     config.write_text(config.read_text().replace("url: store", "url: memory://of-the-driver"))
@@ -157,11 +159,13 @@ def test_rays_other_protocols_are_refused(address: str, tmp_path: Path) -> None:
     assert f"expected host:port of a cluster's head, or auto, got {address}; run the command on a machine of" in line
 
 
+@pytest.mark.slow
 def test_a_home_that_takes_no_token(tmp_path: Path) -> None:
     done = build(tmp_path, {}, HOME="/dev/null")
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 def test_the_head_is_killed(tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
     lost = Head(tmp_path_factory.mktemp("k"), "lost-ray-cluster-of-the-tests")
     try:

@@ -23,7 +23,7 @@ from clipmill.stores import FeatureStore
 from clipmill.stores.objects import Objects
 from clipmill.stores.store import Store
 from clipmill.stores.verify import verify_commits
-from tests.command_line import clipmill, python, refused, result
+from tests.command_line import clipmill, invoke, invoked_result, python, refused, result
 from tests.encoded_videos import encode_video
 
 Served = Mapping[str, Mapping[str, np.ndarray]]
@@ -104,7 +104,7 @@ def test_a_deleted_and_a_renamed_video_leave_readers_and_exports_with_the_next_b
     (folder / "videos" / "b.mp4").rename(folder / "videos" / "z.mp4")
     plan = run_plan(config(folder), []).data
     assert (plan["num_unlisted"], plan["num_renamed"]) == (2, 1)
-    done = clipmill("build", "--config", config(folder))
+    done = invoke("build", "--config", config(folder))
     assert done.returncode == 0, done.stderr
     assert "no longer in the manifest, so no longer served: 2 videos (1 of them renamed" in done.stdout
     assert served(folder) == ["c.mp4", "d.mp4", "z.mp4"]
@@ -155,7 +155,7 @@ def test_missing_videos_are_removed_and_clean_gives_their_space_back(folder: Pat
 def test_a_removed_video_comes_back_by_a_build_that_lists_it(folder: Path, is_cleaned: bool) -> None:
     store, before = str(folder / "store"), values(folder)
     (folder / "ids.txt").write_text("b.mp4\n")
-    removed = result("remove", store, "--ids", "d.mp4", "--ids-from", str(folder / "ids.txt"), "--yes")
+    removed = invoked_result("remove", store, "--ids", "d.mp4", "--ids-from", str(folder / "ids.txt"), "--yes")
     assert (removed["videos"], removed["num_served_before"]) == (["b.mp4", "d.mp4"], 2)
     assert served(folder) == ["a.mp4", "c.mp4"]
     assert remove(store, "d.mp4")["num_removed"] == 0
@@ -175,7 +175,7 @@ def test_a_removed_video_comes_back_by_a_build_that_lists_it(folder: Path, is_cl
 
 def test_what_remove_refuses(made: Path) -> None:
     store = str(made / "store")
-    refused(clipmill("remove", store, "--ids", "x.mp4", "--yes"), "ids of store", "'x.mp4'")
+    refused(invoke("remove", store, "--ids", "x.mp4", "--yes"), "ids of store", "'x.mp4'")
     for arguments, got in (((True, ["a.mp4"], None), "both"), ((False, [], None), "neither")):
         with pytest.raises(UsageError, match=f"got {got}"):
             run_remove(store, *arguments, False, True)
@@ -255,7 +255,7 @@ def test_a_clean_that_died_with_its_process_is_finished_by_the_verb(folder: Path
     remove(store, "a.mp4")
     assert python("-c", KILLED_IN_CLEAN, store).returncode == 9
     assert same(before, values(folder), NAMES[1:])
-    assert result("clean", store)["num_removed_videos"] == 1
+    assert invoked_result("clean", store)["num_removed_videos"] == 1
     assert len(shards(folder)) == len(FEATURES)
     assert same(before, values(folder), NAMES[1:])
 
@@ -299,7 +299,7 @@ def test_a_list_that_lacks_most_of_the_store_is_refused(folder: Path) -> None:
         (folder / "videos" / name).unlink()
     before = sorted(os.listdir(folder / "store" / "runs"))
     refused(
-        clipmill("build", "--config", config(folder)),
+        invoke("build", "--config", config(folder)),
         "store manifest: expected a full list of the dataset, with most of the 7 videos",
         "one without 5 of them, such as 'a.mp4'",
         "store.manifest: additive",

@@ -18,7 +18,7 @@ from clipmill.pipelines.evaluation.retrieval.key_features import (
     track_score,
 )
 from clipmill.stores import FeatureStore
-from tests.command_line import clipmill, refused, result
+from tests.command_line import invoke, invoked_result, refused
 from tests.shot_videos import encode_frames, shots
 
 FPS, LENGTHS = 12.5, (14, 12, 16)
@@ -71,7 +71,7 @@ def search(folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
     }
     path = out.parent / "search.yaml"
     path.write_text(yaml.safe_dump(config | changes))
-    return result("search", "--config", str(path))
+    return invoked_result("search", "--config", str(path))
 
 
 def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Path) -> None:
@@ -135,4 +135,4 @@ def test_what_cannot_be_searched_is_refused_in_one_line(filmed: Path, tmp_path: 
     data = {"store": str(filmed / "store"), "image": "tracks", "video": "tracks"}
     config = {"data": data, "queries": {"folder": str(filmed / "photographs")}, "out": str(tmp_path / "out")}
     path.write_text(yaml.safe_dump(config))
-    refused(clipmill("search", "--config", str(path)), "expected tracks frame_descriptors, got tracks key_features")
+    refused(invoke("search", "--config", str(path)), "expected tracks frame_descriptors, got tracks key_features")

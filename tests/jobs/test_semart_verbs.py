@@ -15,7 +15,7 @@ from clipmill.pipelines.datasets.text import Vocabulary
 from clipmill.pipelines.datasets.tokenisers import TOKENISERS
 from clipmill.schemas.inputs import InputRows
 from examples.semart.corpus import drawn, seen
-from tests.command_line import clipmill, refused, result
+from tests.command_line import clipmill, invoke, invoked_result, refused, result
 
 NUM = 24
 
@@ -38,7 +38,7 @@ def corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "features": {"image": {"file": str(folder / "image.npy")}},
     }
     (folder / "import.yaml").write_text(yaml.safe_dump(config))
-    result("import", "--config", str(folder / "import.yaml"))
+    invoked_result("import", "--config", str(folder / "import.yaml"))
     return folder
 
 
@@ -87,22 +87,22 @@ def test_a_painting_without_a_comment_is_one_line(corpus: Path, config_of: Calla
     name, _, title = lines[4].split(b"\t")
     texts = tmp_path / "texts.csv"
     texts.write_bytes(b"\n".join([*lines[:4], name + b"\t\t" + title, *lines[5:]]))
-    done = clipmill("train", "--config", config_of(texts))
+    done = invoke("train", "--config", config_of(texts))
     refused(done, "expected words for every clip", f"none for 1 of {NUM}, such as 'p03#0'", "complete the file")
 
 
 def test_amd_needs_the_attribute(corpus: Path, config_of: Callable[..., str]) -> None:
-    done = clipmill("train", "--config", config_of(corpus / "texts.csv", form="amd"))
+    done = invoke("train", "--config", config_of(corpus / "texts.csv", form="amd"))
     refused(done, "labels of the clips: expected one for every clip", f"none for {NUM} of {NUM}")
 
 
 def test_a_sentence_finds_paintings(corpus: Path, config_of: Callable[..., str], tmp_path: Path) -> None:
-    result("train", "--config", config_of(corpus / "texts.csv"))
+    invoked_result("train", "--config", config_of(corpus / "texts.csv"))
     texts = [line.split("\t")[1] for line in (corpus / "texts.csv").read_text("cp1252").splitlines()[7:10]]
     search = {"run": str(tmp_path / "run"), "k": NUM, "out": str(tmp_path / "found")}
     path = tmp_path / "search.yaml"
     path.write_text(yaml.safe_dump(search | {"queries": {"texts": [*texts, "xyzzy", f"{texts[0]} xyzzy"]}}))
-    found = result("search", "--config", str(path), code=3)
+    found = invoked_result("search", "--config", str(path), code=3)
     assert [query["query"] for query in found["failed"]] == ["xyzzy"]
     assert [query["unknown_words"] for query in found["queries"]] == [[], [], [], ["xyzzy"]]
     # By hand: the cosine of what the model makes of the sentence, read as comment and as title, and of each painting.
@@ -123,11 +123,11 @@ def test_a_sentence_finds_paintings(corpus: Path, config_of: Callable[..., str],
     picture = tmp_path / "image.png"
     Image.new("RGB", (8, 8)).save(picture)
     path.write_text(yaml.safe_dump(search | {"queries": {"files": [str(picture)]}}))
-    refused(clipmill("search", "--config", str(path)), "give queries: {texts: [...]}")
+    refused(invoke("search", "--config", str(path)), "give queries: {texts: [...]}")
     path.write_text(yaml.safe_dump(search | {"queries": {"texts": texts}, "videos": ["p01"]}))
-    refused(clipmill("search", "--config", str(path)), "leave videos out")
+    refused(invoke("search", "--config", str(path)), "leave videos out")
     # The same feature, named for the search.
     there = {"store": str(corpus / "store"), "video": "image"}
     path.write_text(yaml.safe_dump(search | {"queries": {"texts": texts}, "data": there}))
-    again = result("search", "--config", str(path))
+    again = invoked_result("search", "--config", str(path))
     assert again["queries"] == found["queries"][:3]

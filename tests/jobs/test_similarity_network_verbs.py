@@ -11,7 +11,7 @@ from clipmill.models.checkpoints import find_checkpoint, load
 from clipmill.models.embedding import embed
 from clipmill.schemas.inputs import InputRows
 from clipmill.stores import FeatureStore
-from tests.command_line import clipmill, refused, result
+from tests.command_line import invoke, invoked_result, refused, result
 
 
 @pytest.fixture(scope="module")
@@ -26,7 +26,7 @@ def run(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     }
     path = out.parent / "train.yaml"
     path.write_text(yaml.safe_dump(config))
-    found = result("train", "--config", str(path))
+    found = invoked_result("train", "--config", str(path))
     assert [("difficult_share" in losses) for losses in found["losses"]] == [False, False, False, False, True, True]
     return out
 
@@ -34,7 +34,7 @@ def run(blobs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_it_is_evaluated_by_cosine_again_and_by_every_pair(run: Path, tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     path.write_text(yaml.safe_dump({"run": str(run), "cutoffs": [1, 2], "out": str(tmp_path / "out"), "rerank": 1}))
-    found = result("evaluate", "--config", str(path))
+    found = invoked_result("evaluate", "--config", str(path))
     runs = found["runs"]
     assert set(runs) == {"reranked", "similarity"}
     # The best alone, scored again, stays the best.
@@ -79,4 +79,4 @@ def test_a_search_scores_the_nearest_again(run: Path, blobs: Path, tmp_path: Pat
 def test_what_does_not_rerank_is_refused(blobs: Path, tmp_path: Path) -> None:
     path = tmp_path / "evaluate.yaml"
     path.write_text(yaml.safe_dump({"run": str(blobs / "run"), "rerank": 5, "out": str(tmp_path / "out")}))
-    refused(clipmill("evaluate", "--config", str(path)), "rerank", "a model with a re-ranked space", "leave rerank out")
+    refused(invoke("evaluate", "--config", str(path)), "rerank", "a model with a re-ranked space", "leave rerank out")

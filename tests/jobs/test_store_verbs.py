@@ -18,7 +18,7 @@ import yaml
 import zarr
 
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT, clipmill, refused, result
+from tests.command_line import ROOT, clipmill, invoke, invoked_result, refused, result
 from tests.encoded_videos import encode_video
 from tests.outside_packages import install
 
@@ -76,16 +76,16 @@ def test_diff_shows_the_one_option_two_stores_differ_in(built: Path, tmp_path: P
     shutil.copytree(built / "videos", tmp_path / "videos")
     encode_video(tmp_path / "videos" / "left" / "2.mp4", 20, fps=10, width=SIDE, height=SIDE)
     other = SQUEEZENET | {"sampling": {"fps": 5}}
-    result("build", "--config", config(tmp_path, "other", {"squeezenet": other}))
+    invoked_result("build", "--config", config(tmp_path, "other", {"squeezenet": other}))
     stores = str(built / "store"), str(tmp_path / "other")
-    found = result("diff", *stores)
+    found = invoked_result("diff", *stores)
     assert (found["stores"], found["same"]) == (list(stores), False)
     histogram, squeezenet = found["features"]
     assert (histogram["feature"], histogram["summary"]) == ("colour_histogram", f"not in {stores[1]}")
     assert squeezenet["recipe"] == {"sampling.fps": [2.0, 5.0]}
     assert squeezenet["passport"] == [["values_sha256", "rows differ", 2]]
     assert (squeezenet["only_left"], squeezenet["only_right"]) == ([], ["left/2.mp4"])
-    done = clipmill("diff", *stores)
+    done = invoke("diff", *stores)
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         f"{stores[0]} and {stores[1]}: different",
@@ -106,14 +106,14 @@ def test_diff_of_a_store_and_its_copy_finds_nothing(built: Path, store: Path) ->
 
 
 def test_diff_with_what_is_no_store_is_refused(built: Path, tmp_path: Path) -> None:
-    refused(clipmill("diff", str(built / "store"), str(tmp_path / "nothing")), "nothing", "expected a clipmill store")
+    refused(invoke("diff", str(built / "store"), str(tmp_path / "nothing")), "nothing", "expected a clipmill store")
 
 
 # doctor
 
 
 def test_doctor_says_what_this_machine_has() -> None:
-    found = result("doctor")
+    found = invoked_result("doctor")
     assert found["python"] == platform.python_version()
     assert found["cores"] == len(os.sched_getaffinity(0))
     assert found["devices"][0] == "cpu"
@@ -141,7 +141,7 @@ def test_doctor_finds_a_library_that_does_not_load(tmp_path: Path) -> None:
 
 
 def test_doctor_takes_no_argument() -> None:
-    done = clipmill("doctor", "store")
+    done = invoke("doctor", "store")
     assert (done.returncode, done.stdout) == (2, "")
     assert "unexpected extra argument (store)" in done.stderr.replace("(s)", "")
 
@@ -165,7 +165,7 @@ def test_export_writes_the_rows_of_the_decoded_frames(built: Path, tmp_path: Pat
     arguments = [str(built / "store"), "--feature", "colour_histogram", "--format", "hdf5", "--out", str(out)]
     # At 5 rows a second: of every second frame.
     num_rows = {name: -(-num_frames // 2) for name, num_frames in VIDEOS.items()}
-    assert result("export", *arguments) == {
+    assert invoked_result("export", *arguments) == {
         "store": str(built / "store"),
         "feature": "colour_histogram",
         "format": "hdf5",
@@ -209,10 +209,10 @@ LOADERS = ["2dtan", "vslnet", "lgi", "actionformer", "opentad", "bsn", "moment-d
 
 
 @pytest.mark.parametrize("target", LOADERS)
-def test_what_each_loader_opens_is_written_by_a_fresh_process(built: Path, tmp_path: Path, target: str) -> None:
+def test_what_each_loader_opens_is_written(built: Path, tmp_path: Path, target: str) -> None:
     out = tmp_path / "out"
     arguments = [str(built / "store"), "--feature", "squeezenet", "--for", target, "--out", str(out)]
-    found = result("export", *arguments)
+    found = invoked_result("export", *arguments)
     assert (found["num_videos"], found["dim"]) == (2, FeatureStore(str(built / "store"))["squeezenet"].dim)
     assert any(str(out) in step for step in found["next_steps"])
     assert any(out.rglob("*"))
@@ -223,7 +223,7 @@ def test_an_export_for_a_loader_says_what_is_missing_and_what_to_run(built: Path
     annotations.write_text("video_id,start_seconds,stop_seconds,label\n0,0.5,1.0,a\n7,0,1,b\n")
     out = tmp_path / "out"
     options = ["--feature", "squeezenet", "--for", "actionformer", "--out", str(out), "--annotations", str(annotations)]
-    done = clipmill("export", str(built / "store"), *options)
+    done = invoke("export", str(built / "store"), *options)
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert lines[0] == f"squeezenet: 2 videos, 10 rows written to {out} for actionformer (thumos)"
@@ -237,7 +237,7 @@ def test_an_export_for_a_loader_says_what_is_missing_and_what_to_run(built: Path
 
 def test_export_refuses_what_it_cannot_do(built: Path, tmp_path: Path) -> None:
     def run(feature: str, *options: str) -> Any:
-        return clipmill("export", str(built / "store"), "--feature", feature, *options)
+        return invoke("export", str(built / "store"), "--feature", feature, *options)
 
     out = str(tmp_path / "out")
     refused(run("squeezent", "--out", out), "feature squeezent", "did you mean 'squeezenet")
@@ -264,12 +264,12 @@ def broken(tmp_path: Path) -> Path:
     (tmp_path / "videos" / "text.mp4").write_text("this is no video")
     whole = (tmp_path / "whole" / "cut.mp4").read_bytes()
     (tmp_path / "videos" / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    result("build", "--config", config(tmp_path), code=3)
+    invoked_result("build", "--config", config(tmp_path), code=3)
     return tmp_path
 
 
 def quarantine(folder: Path) -> dict[str, str]:
-    return {item["video_id"]: item["reason"] for item in result("status", str(folder / "store"))["quarantine"]}
+    return {item["video_id"]: item["reason"] for item in invoked_result("status", str(folder / "store"))["quarantine"]}
 
 
 def test_requeue_puts_videos_back_and_a_repaired_one_is_built(broken: Path) -> None:
@@ -277,28 +277,28 @@ def test_requeue_puts_videos_back_and_a_repaired_one_is_built(broken: Path) -> N
     reasons = quarantine(broken)
     assert reasons == {"cut.mp4": "truncated", "text.mp4": "not_a_video"}
     # Without requeue the same bytes are not tried again.
-    plan = result("plan", "--config", config(broken))
+    plan = invoked_result("plan", "--config", config(broken))
     assert (plan["num_quarantined_before"], plan["num_unreadable"], plan["num_tasks"]) == (2, 0, 0)
 
     refused(
-        clipmill("requeue", store, "--reason", "no_such_reason"),
+        invoke("requeue", store, "--reason", "no_such_reason"),
         "requeue --reason: expected not_a_video, truncated, got no_such_reason; see clipmill status",
     )
-    assert result("requeue", store, "--reason", "not_a_video") == {
+    assert invoked_result("requeue", store, "--reason", "not_a_video") == {
         "store": store,
         "num_released": 1,
         "videos": ["text.mp4"],
     }
     assert quarantine(broken) == {"cut.mp4": "truncated"}
-    plan = result("plan", "--config", config(broken))
+    plan = invoked_result("plan", "--config", config(broken))
     assert (plan["num_quarantined_before"], plan["num_unreadable"]) == (1, 1)
 
     # Still broken: it comes back. Then all are put back, one is repaired, and it alone becomes complete.
-    assert result("build", "--config", config(broken), code=3)["num_quarantined"] == 2
-    done = clipmill("requeue", store)
+    assert invoked_result("build", "--config", config(broken), code=3)["num_quarantined"] == 2
+    done = invoke("requeue", store)
     assert (done.returncode, done.stdout) == (0, f"{store}: 2 videos put back; run clipmill build again\n")
     shutil.copy(broken / "whole" / "cut.mp4", broken / "videos" / "cut.mp4")
-    report = result("build", "--config", config(broken), code=3)
+    report = invoked_result("build", "--config", config(broken), code=3)
     assert (report["num_complete_before"], report["num_complete"]) == (1, 2)
     assert quarantine(broken) == {"text.mp4": "not_a_video"}
     feature = FeatureStore(store)["squeezenet"]
@@ -318,26 +318,26 @@ def test_requeue_with_nothing_in_quarantine_writes_nothing(store: Path) -> None:
 def test_damaged_rows_are_made_again(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / "videos", tmp_path / "videos")
     path = config(tmp_path)
-    result("build", "--config", path)
+    invoked_result("build", "--config", path)
     store = tmp_path / "store"
     before = {name: digest for name, digest in digests(store).items() if name.startswith("shards/")}
-    assert result("requeue", str(store), "--damaged")["num_withdrawn"] == 0
+    assert invoked_result("requeue", str(store), "--damaged")["num_withdrawn"] == 0
     (values,) = (store / "shards").glob("squeezenet-*/*.zarr/values/c/0/0")
     values.write_bytes(values.read_bytes()[:-9])
-    found = clipmill("verify", str(store), "--sample", "0")
+    found = invoke("verify", str(store), "--sample", "0")
     assert found.returncode == 1
     assert f"clipmill requeue {store} --damaged" in found.stdout
-    data = result("requeue", str(store), "--damaged")
+    data = invoked_result("requeue", str(store), "--damaged")
     assert (data["num_withdrawn"], data["videos"]) == (1, sorted(VIDEOS))
-    assert result("build", "--config", path)["num_complete"] == len(VIDEOS)
-    assert result("verify", str(store), "--sample", "0")["problems"] == []
+    assert invoked_result("build", "--config", path)["num_complete"] == len(VIDEOS)
+    assert invoked_result("verify", str(store), "--sample", "0")["problems"] == []
     assert {name: digest for name, digest in digests(store).items() if name.startswith("shards/")} == before
 
 
 def test_other_bytes_of_the_same_size_and_time_are_found_by_rechecking(built: Path, tmp_path: Path) -> None:
     shutil.copytree(built / "videos", tmp_path / "videos")
     path, video = config(tmp_path), tmp_path / "videos" / "left" / "0.mp4"
-    result("build", "--config", path)
+    invoked_result("build", "--config", path)
     status = video.stat()
     data = bytearray(video.read_bytes())
     # The version of the encoder, in a message that no frame depends on.
@@ -345,13 +345,13 @@ def test_other_bytes_of_the_same_size_and_time_are_found_by_rechecking(built: Pa
     data[place : place + 4] = b"X264"
     video.write_bytes(data)
     os.utime(video, ns=(status.st_atime_ns, status.st_mtime_ns))
-    assert result("plan", "--config", path)["num_tasks"] == 0
-    found = clipmill("verify", str(tmp_path / "store"), "--sample", "1")
+    assert invoked_result("plan", "--config", path)["num_tasks"] == 0
+    found = invoke("verify", str(tmp_path / "store"), "--sample", "1")
     assert "run clipmill build --recheck bytes" in found.stdout
-    report = result("build", "--config", path, "--recheck", "bytes")
+    report = invoked_result("build", "--config", path, "--recheck", "bytes")
     assert (report["num_tasks_executed"], report["num_complete"]) == (1, len(VIDEOS))
-    assert result("plan", "--config", path)["num_tasks"] == 0
-    refused(clipmill("build", "--config", path, "--recheck", "all"), "--recheck", "bytes")
+    assert invoked_result("plan", "--config", path)["num_tasks"] == 0
+    refused(invoke("build", "--config", path, "--recheck", "all"), "--recheck", "bytes")
 
 
 # clean
@@ -372,14 +372,14 @@ def test_clean_deletes_what_no_commit_names_and_nothing_else(store: Path) -> Non
 
     nothing_removed = {"num_removed_videos": 0, "num_commits_changed": 0, "problems": []}
     data = {"store": str(store), "num_bytes": num_bytes, "paths": garbage, **nothing_removed}
-    assert result("clean", str(store), "--dry-run") == data | {"dry_run": True}
+    assert invoked_result("clean", str(store), "--dry-run") == data | {"dry_run": True}
     assert digests(store).keys() == before.keys() | set(garbage)
-    assert result("clean", str(store)) == data | {"dry_run": False}
+    assert invoked_result("clean", str(store)) == data | {"dry_run": False}
     assert digests(store) == before
     assert not orphan.exists()
-    done = clipmill("clean", str(store))
+    done = invoke("clean", str(store))
     assert (done.returncode, done.stdout) == (0, f"{store}: deleted 0 objects, 0 bytes\n")
-    assert result("verify", str(store), "--sample", "0")["problems"] == []
+    assert invoked_result("verify", str(store), "--sample", "0")["problems"] == []
 
 
 def test_clean_of_what_is_no_store_deletes_nothing(built: Path) -> None:

@@ -1,4 +1,4 @@
-"""What cannot be trained on or evaluated is one line before anything is computed, exit code 2, in a fresh process."""
+"""What cannot be trained on or evaluated is one line before anything is computed, exit code 2."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ from clipmill.schemas.rows import Rows
 from clipmill.schemas.tables import COMMITS
 from clipmill.stores import Store
 from clipmill.stores.verify import values_sha256
-from tests.command_line import clipmill, refused, result
+from tests.command_line import Done, clipmill, invoke, invoked_result, refused
 from tests.jobs.stored_rows import write_store
 
 LABELS: dict[str, str | None] = {f"v{number}": ("jump", "run")[number % 2] for number in range(8)}
@@ -67,8 +67,8 @@ def config(folder: Path, url: str, model: str = "dscmr", **changes: Any) -> str:
     return str(path)
 
 
-def refused_training(folder: Path, path: str, *words: str) -> None:
-    refused(clipmill("train", "--config", path), *words)
+def refused_training(folder: Path, path: str, *words: str, run: Callable[..., Done] = invoke) -> None:
+    refused(run("train", "--config", path), *words)
     assert not (folder / "run" / "checkpoints").exists(), "refused before a run was begun"
 
 
@@ -77,7 +77,9 @@ def refused_training(folder: Path, path: str, *words: str) -> None:
 
 def test_a_system_that_needs_labels_and_gets_none(tmp_path: Path) -> None:
     url = made(tmp_path, dict.fromkeys(LABELS))
-    refused_training(tmp_path, config(tmp_path, url), "labels of the clips", "none for 8 of 8, such as 'v0#0'")
+    refused_training(
+        tmp_path, config(tmp_path, url), "labels of the clips", "none for 8 of 8, such as 'v0#0'", run=clipmill
+    )
 
 
 def test_a_system_that_needs_bags_and_gets_single_vectors(tmp_path: Path) -> None:
@@ -87,7 +89,7 @@ def test_a_system_that_needs_bags_and_gets_single_vectors(tmp_path: Path) -> Non
 
 def test_a_system_to_which_one_row_is_a_bag_trains_on_single_vectors(tmp_path: Path) -> None:
     path = config(tmp_path, made(tmp_path, num_rows=1), "bpbc", closed_form=True)
-    done = clipmill("train", "--config", path)
+    done = invoke("train", "--config", path)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "checkpoints").exists()
 
@@ -144,7 +146,7 @@ def test_a_row_that_is_not_finite_but_does_not_count_is_no_matter(tmp_path: Path
         values[2], mask[2] = np.nan, False
         return replace(found, values=values, mask=mask)
 
-    assert result("train", "--config", config(tmp_path, made(tmp_path, change=change)))["num_train"] == 6
+    assert invoked_result("train", "--config", config(tmp_path, made(tmp_path, change=change)))["num_train"] == 6
 
 
 def test_features_cut_into_different_clips(tmp_path: Path) -> None:
@@ -181,29 +183,29 @@ def rewritten(url: str, recipe: Recipe, video: str, **passport: str) -> None:
 def test_a_store_that_changed_since_the_checkpoint_is_named_by_its_passport(tmp_path: Path) -> None:
     url = made(tmp_path)
     path = config(tmp_path, url)
-    result("train", "--config", path)
+    invoked_result("train", "--config", path)
     evaluation = tmp_path / "evaluate.yaml"
     evaluation.write_text(yaml.safe_dump({"run": str(tmp_path / "run"), "cutoffs": [1], "report": False}))
-    assert "metrics" in result("evaluate", "--config", str(evaluation))["runs"]["common"]
+    assert "metrics" in invoked_result("evaluate", "--config", str(evaluation))["runs"]["common"]
     rewritten(url, CLIP, "v5", decoder_version="9.1", weights="random(0)")
     words = ("video feature clip: other rows for 1 of 8 videos, such as 'v5' (decoder_version 9.1, then 0)",)
-    refused(clipmill("evaluate", "--config", str(evaluation)), "the rows it was trained on", *words)
-    refused(clipmill("train", "--config", path, "--set", "loop.epochs=2"), "features of its checkpoint", *words)
+    refused(invoke("evaluate", "--config", str(evaluation)), "the rows it was trained on", *words)
+    refused(invoke("train", "--config", path, "--set", "loop.epochs=2"), "features of its checkpoint", *words)
     assert (tmp_path / "run" / "checkpoints" / "epoch-0001.pt").exists(), "what was learned stands"
     rewritten(url, QUERY, "v2")
     refused(
-        clipmill("evaluate", "--config", str(evaluation)),
+        invoke("evaluate", "--config", str(evaluation)),
         "image feature query: other rows for 1 of 8 videos, such as 'v2' (nothing else in their passports); video",
     )
 
 
 def test_a_checkpoint_of_another_system(tmp_path: Path) -> None:
     url = made(tmp_path)
-    result("train", "--config", config(tmp_path, url))
+    invoked_result("train", "--config", config(tmp_path, url))
     before = (tmp_path / "run" / "report.json").read_text()
     path = config(tmp_path, url, "sdml")
-    refused(clipmill("train", "--config", path), "another", "model.name (dscmr there, sdml now)", "give another out")
+    refused(invoke("train", "--config", path), "another", "model.name (dscmr there, sdml now)", "give another out")
     path = config(tmp_path, url, "cca", closed_form=True)
-    refused(clipmill("train", "--config", path), "model.name (dscmr there, cca now)")
+    refused(invoke("train", "--config", path), "model.name (dscmr there, cca now)")
     assert (tmp_path / "run" / "report.json").read_text() == before
     assert json.loads(before)["model"] == "dscmr"

@@ -27,7 +27,7 @@ from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.decode.thumbnails import thumbnails
 from clipmill.schemas.errors import MachineFaultError, VideoError
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT, clipmill, result
+from tests.command_line import ROOT, clipmill, invoked_result, result
 
 ONE_TRY = InspectionLimits(max_attempts=1)
 
@@ -249,7 +249,7 @@ def test_build_with_too_little_memory_for_any_child_ends_with_one_line_and_books
     assert not list((tmp_path / "store").glob("quarantine/**/*.parquet"))
     data["decode"] = {"memory_gib": 1}
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(data))
-    assert result("build", "--config", str(tmp_path / "build.yaml"))["num_complete"] == 1
+    assert invoked_result("build", "--config", str(tmp_path / "build.yaml"))["num_complete"] == 1
 
 
 def test_fork_that_is_refused_is_a_fault_of_the_machine(video: str, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -91,7 +91,7 @@ def num_stretches(wanted: DecodeRequest) -> int:
     return len(slots.pending_of(0, wanted, 4 << 30, 64 << 20, is_alone=False))
 
 
-@pytest.mark.parametrize("num_children", [2, 4])
+@pytest.mark.parametrize("num_children", [2, pytest.param(4, marks=pytest.mark.slow)])
 def test_different_videos(videos: dict[str, Path], num_children: int) -> None:
     assert_same([request(path) for path in videos.values()] * 2, num_children)
 
@@ -171,6 +171,7 @@ def test_what_is_decoded_ahead_stays_within_the_memory_of_one_child(videos: dict
     assert most <= 2 * pending.bytes_ahead
 
 
+@pytest.mark.slow
 def test_real_files(shared_data: Path) -> None:
     """What can be cut of the torture and field sets, cut wherever it can be."""
     folders = [shared_data / "torture", shared_data / "field", shared_data / "clips" / "single"]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from command_line import result
 
 from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.planning import plan_build
@@ -15,6 +14,7 @@ from clipmill.schemas.fingerprint import fingerprint
 from clipmill.schemas.model import validate
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
+from tests.command_line import invoked_result
 from tests.encoded_videos import encode_video
 
 LATE = 1.4
@@ -84,7 +84,7 @@ def test_times_of_the_container_are_taken_on_request_and_counted(tmp_path: Path,
     assert (report.num_segments_emptied, report.num_segments_clamped) == (1, 1)
     rows = FeatureStore(str(tmp_path / "store"))["a"][str(videos[1])]
     assert np.bincount(rows.clip, minlength=3).tolist() == [0, 3, 10]
-    (feature,) = result("status", str(tmp_path / "store"))["features"]
+    (feature,) = invoked_result("status", str(tmp_path / "store"))["features"]
     assert (feature["num_segments_emptied"], feature["num_segments_clamped"]) == (1, 1)
 
 

@@ -15,7 +15,7 @@ import yaml
 from PIL import Image
 
 from clipmill.stores import FeatureStore
-from tests.command_line import clipmill, refused, result
+from tests.command_line import clipmill, invoke, invoked_result, refused, result
 from tests.conformance.conftest import ENGINES, digests
 from tests.encoded_videos import encode_video
 from tests.extractors.exported_programs import HALF, network, onnx_file, program
@@ -139,7 +139,7 @@ def test_stored_rows_are_the_networks_own(root: Path, local: Path, feature: str)
 @pytest.mark.parametrize(
     "engine",
     [
-        pytest.param("ray", marks=pytest.mark.ray),
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
         pytest.param("beam-in-process", marks=pytest.mark.beam),
     ],
 )
@@ -154,7 +154,7 @@ def test_a_second_build_runs_nothing_and_a_moved_program_is_the_same(root: Path,
     config, _ = write(root, "local", {"name": "local"})
     moved = root / "moved.pt2"
     moved.write_bytes((root / "vit.pt2").read_bytes())
-    again = result("build", "--config", str(config), "--set", f"features.vit.weights.file={moved}")
+    again = invoked_result("build", "--config", str(config), "--set", f"features.vit.weights.file={moved}")
     assert again["num_tasks_executed"] == 0
 
 
@@ -163,7 +163,7 @@ def test_a_program_that_does_not_fit_ends_before_a_video_is_read(root: Path) -> 
     (root / "no_video").mkdir()
     (root / "no_video" / "broken.mp4").write_bytes(b"not a video")
     changes = ["--set", f"videos.folder={root / 'no_video'}", "--set", "features.vit.layer=poller_output"]
-    refused(clipmill("build", "--config", str(config), *changes), "features.vit.layer", "did you mean 'pooler_output'?")
+    refused(invoke("build", "--config", str(config), *changes), "features.vit.layer", "did you mean 'pooler_output'?")
     assert not (store / "probes").exists()
 
 
@@ -175,7 +175,7 @@ def test_the_program_is_described_and_classified(root: Path) -> None:
     num_parameters = sum(value.numel() for value in network("vit").state_dict().values())
     assert found["parameters"] == [f"{num_parameters:,}"]
     (root / "broken.onnx").write_bytes(b"no model")
-    refused(clipmill("weights", "check", "onnx", str(root / "broken.onnx")), "expected an ONNX model")
+    refused(invoke("weights", "check", "onnx", str(root / "broken.onnx")), "expected an ONNX model")
     shutil.copy(program("resnet"), root / "resnet.pt2")
     changes = [
         *("--set", "options.preprocessor=none"),

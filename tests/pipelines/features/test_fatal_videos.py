@@ -171,7 +171,7 @@ def test_ray_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: 
 
 
 @pytest.mark.beam
-@pytest.mark.parametrize("runner", ["multi_processing", "dask"])
+@pytest.mark.parametrize("runner", ["multi_processing", pytest.param("dask", marks=pytest.mark.slow)])
 def test_beam_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: Path, runner: str) -> None:
     engine = {"name": "beam", "runner": runner, "workers": 2, "task_seconds": 0.05}
     done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, **engine)

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import result
 
 from clipmill.stores import FeatureStore
+from tests.command_line import invoked_result
 from tests.encoded_videos import encode_video
 
 
@@ -30,14 +30,14 @@ def test_from_folder_to_page(tmp_path: Path) -> None:
         "engine": {"device": "cpu", "threads": 1},
     }
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(config))
-    report = result("build", "--config", str(tmp_path / "build.yaml"), code=3)
+    report = invoked_result("build", "--config", str(tmp_path / "build.yaml"), code=3)
     assert (report["num_videos"], report["num_left_out"], report["reasons"]) == (3, {}, {"not_a_video": 1})
     feature = FeatureStore(store)["a"]
     assert sorted(feature.video_ids) == ["caf%E9.mp4", "plain.mp4"]
     assert (feature["caf%E9.mp4"].values == feature["plain.mp4"].values).all()
-    status = result("status", store)
+    status = invoked_result("status", store)
     assert [item["video_id"] for item in status["quarantine"]] == ["broken%FF.mp4"]
     assert "broken%FF.mp4" in Path(report["report"]).read_text("utf-8")
     # A second plan reads no video again, and finds nothing to do.
-    again = result("build", "--config", str(tmp_path / "build.yaml"), code=3)
+    again = invoked_result("build", "--config", str(tmp_path / "build.yaml"), code=3)
     assert (again["num_tasks"], again["num_complete"]) == (0, 2)

@@ -14,7 +14,6 @@ import numpy.typing as npt
 import pytest
 import torch
 import yaml
-from command_line import clipmill, refused, result
 from encoded_videos import encode_video
 
 from clipmill.extractors.flow import FlowOptions, make_flow
@@ -27,6 +26,7 @@ from clipmill.pipelines.features.planning import plan_build
 from clipmill.schemas.errors import ClipmillError
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
+from tests.command_line import invoke, invoked_result, refused
 
 NUM_FRAMES = 26
 NUM_FLOWS = 9
@@ -187,7 +187,7 @@ def test_a_changed_file_is_read_again_and_a_moved_folder_is_not(root: Path) -> N
     np.testing.assert_array_equal(after["two.mp4"], before["two.mp4"])
     assert _digests(url)["one.mp4"] != digest["one.mp4"]
     assert _digests(url)["two.mp4"] == digest["two.mp4"]
-    assert result("verify", url, "--sample", "1")["problems"] == []
+    assert invoked_result("verify", url, "--sample", "1")["problems"] == []
 
     shutil.move(root / "flow", root / "elsewhere")
     moved = named | {"folder": str(root / "elsewhere" / "{stem}")}
@@ -234,7 +234,7 @@ def test_files_that_are_not_there_or_do_not_fit_are_quarantined_with_a_reason(ro
         assert cv2.imwrite(str(path), cv2.imread(str(path), cv2.IMREAD_GRAYSCALE).T)
     (flow / "damaged" / "damaged-000005x.jpg").write_bytes(b"no image")
     path = config(root, {"flow": feature({"folder": str(flow / "{stem}"), "x": X, "y": Y})})
-    report = result("build", "--config", str(path), code=3)
+    report = invoked_result("build", "--config", str(path), code=3)
     assert report["num_complete"] == 2
     assert report["reasons"] == {"flow_size": 2, "missing_flow": 2, "surplus_flow": 1, "unreadable_flow": 1}
     rows = {row["video_id"]: row["message"] for row in Store.open(str(root / "store")).quarantine().to_pylist()}
@@ -293,12 +293,11 @@ def test_what_cannot_be_used_is_refused_before_any_work(root: Path) -> None:
     for expected, flow in cases.items():
         with pytest.raises(ClipmillError, match=re.escape(expected)):
             plan_build(parse_build_config(config(root, {"flow": feature(flow)}).read_text()))
-    refused(
-        clipmill("build", "--config", str(config(root, {"flow": feature({"folder": "/nowhere/at/all"})}))), "folder"
-    )
+    refused(invoke("build", "--config", str(config(root, {"flow": feature({"folder": "/nowhere/at/all"})}))), "folder")
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 def test_workers_of_ray_find_files_of_a_relative_folder(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(root)
     features_ = {"flow": feature({"folder": "flow/{stem}", "x": X, "y": Y})}

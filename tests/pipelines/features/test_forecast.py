@@ -280,7 +280,7 @@ def test_a_build_prints_its_forecast_beside_what_it_cost_and_the_next_one_learns
     assert first.actual is not None
     assert first.forecast.source == "rough figures for a small machine"
     assert first.actual.num_windows == 3 * (2 + 10)
-    for number in range(3, 9):
+    for number in range(3, 6):
         encode_video(tmp_path / "videos" / f"{number}.mp4", num_frames=20, fps=10)
     report = build(config)
     second = report.account
@@ -288,7 +288,7 @@ def test_a_build_prints_its_forecast_beside_what_it_cost_and_the_next_one_learns
     assert second.actual is not None
     assert second.forecast.source == "by the last run with these features"
     # Exact where nothing is a matter of speed.
-    assert (second.forecast.num_windows, second.forecast.num_videos) == (second.actual.num_windows, 6)
+    assert (second.forecast.num_windows, second.forecast.num_videos) == (second.actual.num_windows, 3)
     # Videos that are alike are compressed together, so only the order of magnitude can be known here.
     assert 1 / 3 < second.forecast.num_bytes / second.actual.num_bytes < 3
     assert abs(second.forecast.num_writes - second.actual.num_writes) <= 4

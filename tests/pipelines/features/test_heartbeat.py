@@ -172,7 +172,9 @@ class HeldEngine:
         return report
 
 
-@pytest.mark.parametrize("name", ["local", "process_pool", pytest.param("ray", marks=pytest.mark.ray)])
+@pytest.mark.parametrize(
+    "name", ["local", "process_pool", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+)
 def test_a_build_beats_on_every_engine_and_leaves_no_notes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

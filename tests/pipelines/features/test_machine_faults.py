@@ -21,7 +21,7 @@ from clipmill.schemas.tables import QUARANTINE
 from clipmill.schemas.task import RunReport
 from clipmill.stores.store import Store
 from clipmill.stores.tables import quarantine_table
-from tests.command_line import clipmill, result
+from tests.command_line import invoke, invoked_result
 from tests.encoded_videos import encode_video
 
 NUM_VIDEOS = 7
@@ -83,13 +83,13 @@ def test_a_folder_that_goes_away_while_a_build_runs_ends_it_and_books_nothing(ro
 def test_a_folder_that_is_gone_before_planning_is_one_line_and_the_next_run_goes_on(root: Path) -> None:
     (root / "build.yaml").write_text(yaml.safe_dump(_data(root)))
     (root / "mount").rename(root / "dropped")
-    done = clipmill("build", "--config", str(root / "build.yaml"))
+    done = invoke("build", "--config", str(root / "build.yaml"))
     assert done.returncode == 4, done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("clipmill: ")]
     assert "missing_file 7" in line
     assert not (root / "store").exists()
     (root / "dropped").rename(root / "mount")
-    assert result("build", "--config", str(root / "build.yaml"))["num_complete"] == NUM_VIDEOS
+    assert invoked_result("build", "--config", str(root / "build.yaml"))["num_complete"] == NUM_VIDEOS
 
 
 def test_files_that_come_back_are_built_by_the_next_run_and_leave_quarantine(root: Path) -> None:
@@ -207,10 +207,10 @@ def test_status_says_when_a_video_is_tried_again(root: Path) -> None:
     (root / "mount" / "4.mp4").write_bytes(b"no video at all")
     build(_config(root))
     items: dict[str, Mapping[str, Any]] = {
-        item["video_id"]: item for item in result("status", str(root / "store"))["quarantine"]
+        item["video_id"]: item for item in invoked_result("status", str(root / "store"))["quarantine"]
     }
     assert items["4"]["next_try"] is None
     assert items["3"]["next_try"] is not None
     assert items["3"]["num_runs_failed"] == 1
-    text = clipmill("status", str(root / "store")).stdout
+    text = invoke("status", str(root / "store")).stdout
     assert text.count("tried again by builds from") == 1

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 import yaml
-from command_line import result
 
 from clipmill.schemas.config import VideosConfig
 from clipmill.schemas.errors import ManifestError
 from clipmill.stores import FeatureStore
 from clipmill.stores.manifests import read_manifest
+from tests.command_line import invoked_result
 from tests.encoded_videos import encode_two_streams
 
 
@@ -25,16 +25,16 @@ def test_two_streams_of_one_file_are_two_videos(tmp_path: Path) -> None:
         "engine": {"device": "cpu", "threads": 1},
     }
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(config))
-    report = result("build", "--config", str(tmp_path / "build.yaml"), code=3)
+    report = invoked_result("build", "--config", str(tmp_path / "build.yaml"), code=3)
     assert report["reasons"] == {"ambiguous_stream": 1}
     feature = FeatureStore(store)["a"]
     assert sorted(feature.video_ids) == ["front", "rear"]
     assert abs(feature["front"].values - feature["rear"].values).max() > 1e-3
     assert FeatureStore(store).videos()["rear"].stream == "1"
-    assert result("verify", store, "--sample", "1")["problems"] == []
+    assert invoked_result("verify", store, "--sample", "1")["problems"] == []
     # The key of the config is for the videos whose row names no stream.
     settings = ["--set", "videos.stream=1"]
-    again = result("build", "--config", str(tmp_path / "build.yaml"), *settings)
+    again = invoked_result("build", "--config", str(tmp_path / "build.yaml"), *settings)
     assert (again["num_quarantined"], again["num_complete_before"], again["num_complete"]) == (0, 2, 3)
     feature = FeatureStore(store)["a"]
     assert (feature["either"].values == feature["rear"].values).all()

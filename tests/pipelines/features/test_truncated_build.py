@@ -20,7 +20,7 @@ from clipmill.schemas.tables import COMMITS
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
 from clipmill.stores.tables import gather, truncated_and_joined
-from tests.command_line import result
+from tests.command_line import invoked_result
 from tests.encoded_videos import encode_video
 
 NUM_FRAMES = 20
@@ -67,14 +67,14 @@ def kept(root: Path) -> Path:
     config = root / "build.yaml"
     config.write_text(yaml.safe_dump(_data(root, "keep")))
     # What is in quarantine for it is taken out, and counted instead.
-    data = result("build", "--config", str(config), code=3)
+    data = invoked_result("build", "--config", str(config), code=3)
     assert (data["num_tasks"], data["num_quarantined"], data["num_truncated_kept"]) == (1, 0, 1)
     assert data["num_complete"] == 2
     return root
 
 
 def test_what_is_kept_is_counted_and_its_passport_says_how_much_it_is(kept: Path) -> None:
-    (feature,) = result("status", str(kept / "store"))["features"]
+    (feature,) = invoked_result("status", str(kept / "store"))["features"]
     assert (feature["num_truncated_kept"], feature["num_joined"]) == (1, 0)
     found = _passports(kept)
     whole, cut = found["whole.mkv"], found["cut.mkv"]
