@@ -2,9 +2,9 @@
 
     python -m benchmarks.bench_device_queue [--repeat 5] [--batches 40]
 
-The device is a thread that does one thing after another, each a sleep, as a CUDA stream does: a batch of 20 ms. The host
-needs 10 ms to make the next batch, also asleep, so that the processors of this machine do not matter. A network like
-R-C3D takes the 20 ms in two parts, 16 and 4 ms, between which the host needs 5 ms with what the first part gave.
+The device is a thread that does one thing after another, each a sleep, as a CUDA stream does: a batch of 20 ms. The
+host needs 10 ms to make the next batch, also asleep, so that the processors of this machine do not matter. A network
+like R-C3D takes the 20 ms in two parts, 16 and 4 ms, between which the host needs 5 ms with what the first part gave.
 
 `RecipeExtraction` and R-C3D's order of steps are the real ones. Busy is the device's time over the wall time; each
 figure is the median of `--repeat` runs, with the least and the greatest beside it.
