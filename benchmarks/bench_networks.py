@@ -2,9 +2,10 @@
 
     python -m benchmarks.bench_networks [NAME...] [--threads 2] [--repeat 5] [--wall] [--ways openvino ...]
 
-Ways: `eager` (PyTorch, channels first), `channels-last` (what extractors do), `openvino`, `onnxruntime` (a recipe's
-`runtime`), and in bfloat16 `channels-last-bf16` and `openvino-bf16`. All run in one process on the same ready batch of
-the extractor's batch size and take turns; the median of the rounds counts, its spread is that of the middle half.
+Ways: `eager` (PyTorch, channels first), `channels-last` (what extractors do), `compile` (the same by `torch.compile`,
+which wants a C++ compiler), `openvino`, `onnxruntime` (a recipe's `runtime`), and in bfloat16 `channels-last-bf16` and
+`openvino-bf16`. All run in one process on the same ready batch of the extractor's batch size and take turns; the median
+of the rounds counts, its spread is that of the middle half.
 Times are processor times of all threads, which other work on the machine disturbs least; `--wall` takes the clock's.
 The error is the length of the difference from eager over that of eager's output. Weights are random.
 """
@@ -77,7 +78,7 @@ NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...], float]] = {
 }
 """Name -> its network, the shape of a batch, and the largest value of its inputs."""
 
-WAYS = ("eager", "channels-last", "openvino", "onnxruntime", "channels-last-bf16", "openvino-bf16")
+WAYS = ("eager", "channels-last", "compile", "openvino", "onnxruntime", "channels-last-bf16", "openvino-bf16")
 
 
 def way_of(way: str, name: str, network: nn.Module, inputs: Tensor) -> Callable[[], Tensor]:
@@ -86,11 +87,13 @@ def way_of(way: str, name: str, network: nn.Module, inputs: Tensor) -> Callable[
         return lambda: network(inputs)
     last = torch.channels_last if inputs.dim() == 4 else torch.channels_last_3d
     runtime, _, precision = way.partition("-")
-    if runtime == "channels":
+    if runtime in ("channels", "compile"):
         dtype = torch.bfloat16 if way.endswith("bf16") else torch.float32
         moved = copy.deepcopy(network).to(dtype).to(memory_format=last)  # type: ignore[call-overload]
         ready = inputs.to(dtype).contiguous(memory_format=last)
-        return lambda: moved(ready).float()
+        # Frozen weights are packed once, as the other runtimes do.
+        run = torch.compile(moved, options={"freezing": True}) if runtime == "compile" else moved
+        return lambda: run(ready).float()
     feature = FeatureConfig(
         weights=WeightsConfig(random=0),
         runtime=runtime,  # type: ignore[arg-type]
@@ -109,12 +112,15 @@ def measure(name: str, ways: list[str], repeat: int, now: Callable[[], float]) -
     inputs = (torch.rand(shape, generator=torch.Generator().manual_seed(0)) * 2 - 1) * largest
     runs: dict[str, Callable[[], Tensor]] = {}
     errors: dict[str, float] = {}
+    starts: dict[str, float] = {}
     with torch.inference_mode():
         expected = network(inputs).double()
         for way in ways:
+            started = now()
             try:
                 runs[way] = way_of(way, name, network, inputs)
                 errors[way] = relative_error(runs[way]().double(), expected)
+                starts[way] = now() - started
             except UsageError as error:
                 print(f"{name:11}{way:19} {error}", flush=True)
         times: dict[str, list[float]] = {way: [] for way in runs}
@@ -129,7 +135,8 @@ def measure(name: str, ways: list[str], repeat: int, now: Callable[[], float]) -
         quarters = statistics.quantiles(found, n=4) if len(found) > 1 else [middle] * 3
         print(
             f"{name:11}{way:19} {middle / shape[0]:8.4f} s a window (middle half {quarters[0] / shape[0]:.4f} to "
-            f"{quarters[2] / shape[0]:.4f}), {eager / middle:5.2f} times eager, error {errors[way]:.1e}",
+            f"{quarters[2] / shape[0]:.4f}), {eager / middle:5.2f} times eager, error {errors[way]:.1e}, "
+            f"{starts[way]:.1f} s until the first batch was through",
             flush=True,
         )
 

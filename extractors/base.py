@@ -287,11 +287,19 @@ class QueueingExtractor(Extractor, Protocol):
 
     @property
     def queues(self) -> bool:
-        """Whether it does: not on a CPU, and not where its outputs depend on more than frames."""
+        """Whether it does: not on a CPU."""
         ...
 
-    def submit(self, frames: npt.NDArray[np.uint8]) -> Callable[[], Outputs]:
-        """Begins what `forward` does; what it returns waits for the end and gives the outputs, or raises."""
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Begins what `forward` does; what it returns waits for the end and gives the outputs, or raises.
+
+        With `windows` what `forward_windows` does, and with `files` too `forward_files`, where there are these.
+        """
         ...
 
 

@@ -1,16 +1,17 @@
 """Several crops of each frame, whose rows are averaged: ten-crop, and CPNet's six."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from clipmill.extractors.base import Extractor, Outputs, Reducer
+from clipmill.extractors.base import Extractor, Outputs, QueueingExtractor, Reducer
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.preprocess import centre_offset
 from clipmill.extractors.runtime import runtime_use_of
 from clipmill.schemas.recipe import Preprocess
-from clipmill.schemas.records import Clip
+from clipmill.schemas.records import Clip, Window
 
 Corner = tuple[int, int]
 
@@ -66,12 +67,33 @@ class AveragedCrops:
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns the mean, taken in float64, of each output over the crops of ``uint8[N, T, H, W, C]``."""
-        found: Sequence[Outputs] = [self._extractor.forward(crop) for crop in cut(frames, self._preprocess)]
-        return {name: _mean([outputs[name] for outputs in found]) for name in found[0]}
+        return _mean_outputs([self._extractor.forward(crop) for crop in cut(frames, self._preprocess)])
+
+    @property
+    def queues(self) -> bool:
+        """Whether the extractor of one crop does."""
+        return isinstance(self._extractor, QueueingExtractor) and self._extractor.queues
+
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does, of all crops."""
+        inner = self._extractor
+        if not isinstance(inner, QueueingExtractor):
+            raise TypeError("crops: expected an extractor that queues")
+        waiting = [inner.submit(crop) for crop in cut(frames, self._preprocess)]
+        return lambda: _mean_outputs([outputs() for outputs in waiting])
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns the extractor's own reducer."""
         return self._extractor.reducer(clip)
+
+
+def _mean_outputs(found: Sequence[Outputs]) -> Outputs:
+    return {name: _mean([outputs[name] for outputs in found]) for name in found[0]}
 
 
 def _mean(values: Sequence[npt.NDArray[Any]]) -> npt.NDArray[Any]:

@@ -10,11 +10,13 @@ from torch import Tensor, nn
 
 from clipmill.extractors.base import EachWindow, Extractor, Outputs, Reducer
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.runtime import RuntimeUse
 from clipmill.extractors.shared_pass import LastPass
+from clipmill.extractors.transfers import fetching, on_device
 from clipmill.schemas.recipe import Preprocess, Recipe
-from clipmill.schemas.records import Clip
+from clipmill.schemas.records import Clip, Window
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 
@@ -87,31 +89,26 @@ class TorchExtractor:
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns ``{"values": float32[N, D]}`` for ``uint8[N, T, H, W, C]``."""
-        with torch.inference_mode():
-            return _outputs(self._network(self.prepare(frames)), self._recipe)
+        return self.submit(frames)()
 
     @property
     def queues(self) -> bool:
         """Whether `submit` leaves the work to the device: on a GPU, where `forward` is the one of this class."""
         return self._device.type == "cuda" and type(self).forward is TorchExtractor.forward
 
-    def submit(self, frames: npt.NDArray[np.uint8]) -> Callable[[], Outputs]:
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
         """Queues what `forward` does: frames go to the device, and rows come back, while the caller goes on."""
         with torch.inference_mode():
-            values = _values(self._network(self.prepare(frames)), self._recipe)
-            rows = torch.empty(values.shape, dtype=values.dtype, pin_memory=values.is_cuda)
-            rows.copy_(values, non_blocking=True)
-        make_event: Any = torch.cuda.Event
-        done = make_event() if values.is_cuda else None
-        if done is not None:
-            done.record()
+            return fetching({"values": self.rows(frames)})
 
-        def outputs() -> Outputs:
-            if done is not None:
-                done.synchronize()
-            return {"values": rows.numpy()}
-
-        return outputs
+    def rows(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns ``float32[N, D]`` on the device."""
+        return _values(self._network(self.prepare(frames)), self._recipe)
 
     def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
         """Returns what runs the network alone, to its end, on `frames` that are prepared already."""
@@ -130,7 +127,7 @@ class TorchExtractor:
                 return found
 
         shared = LastPass(run)
-        return [LayerReader(recipe, shared) for recipe in recipes]
+        return [LayerReader(recipe, shared, self._device) for recipe in recipes]
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
@@ -165,33 +162,37 @@ def running(run: Callable[[], object], device: torch.device) -> Callable[[], Non
 class LayerReader:
     """The extractor of a recipe that takes its layer of a pass that others read too."""
 
-    def __init__(self, recipe: Recipe, shared: LastPass[Mapping[str, Tensor]]) -> None:
-        self._recipe, self._shared = recipe, shared
+    def __init__(self, recipe: Recipe, shared: LastPass[Mapping[str, Tensor]], device: torch.device) -> None:
+        self._recipe, self._shared, self._device = recipe, shared, device
 
     def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
         """Returns what the recipe's own network would, bit for bit: ``{"values": float32[N, D]}``."""
+        return self.submit(frames)()
+
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU."""
+        return self._device.type == "cuda"
+
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does."""
         with torch.inference_mode():
-            return _outputs(self._shared(frames)[network_layer(self._recipe.layer)], self._recipe)
+            found = self._shared(frames)[network_layer(self._recipe.layer)]
+            return fetching({"values": _values(found, self._recipe)})
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""
         return EachWindow(clip, self._recipe.dtype)
 
 
-def on_device(values: npt.NDArray[Any], device: torch.device) -> Tensor:
-    """Returns an array on the device; on a GPU through pinned memory, without waiting until it is there."""
-    # torch shares memory only with arrays that may be written to.
-    tensor = torch.from_numpy(values if values.flags.writeable else values.copy())
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
 def _values(found: Tensor, recipe: Recipe) -> Tensor:
     values = found.flatten(1).float()
     return values.softmax(dim=1) if recipe.layer == PROBABILITIES else values
-
-
-def _outputs(found: Tensor, recipe: Recipe) -> Outputs:
-    return {"values": _values(found, recipe).cpu().numpy()}
 
 
 def make_arithmetic_exact() -> None:

@@ -7,14 +7,15 @@ damaged or deleted at any time without changing what a reader sees.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 from typing import Protocol
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.tables import COMMITS
 from clipmill.stores.objects import Objects
-from clipmill.stores.tables import from_parquet, gather, repeated, take, to_parquet
+from clipmill.stores.tables import from_parquet, gather, numbers_of, repeated, take, to_parquet
 
 
 class ReadTable(Protocol):
@@ -104,11 +105,12 @@ def _in_order(
         for name, part in zip(fresh, parts, strict=True)
     ]
     table = gather(schema, [catalog.table, *named])
-    names = table.column(_NAME).to_pylist()
+    names = table.column(_NAME)
     # Taking rows copies them, and a catalog is written in this order.
-    if all(before <= after for before, after in pairwise(names)):
+    if not table.num_rows or pc.all(pc.less_equal(names[:-1], names[1:])).as_py():
         return table
-    return take(table, sorted(range(len(names)), key=names.__getitem__))
+    texts = names.to_pylist()
+    return take(table, sorted(range(len(texts)), key=texts.__getitem__))
 
 
 def _read_catalog(
@@ -125,9 +127,12 @@ def _read_catalog(
         table = gather(schema, [from_parquet(objects.read(path), wanted)])
     except (FileNotFoundError, pa.ArrowException, OSError, KeyError):
         return nothing
-    names = table.column(_NAME).to_pylist()
+    names = table.column(_NAME).combine_chunks().dictionary_encode()
+    commits = names.dictionary.to_pylist()
     # Strictly older: where times are whole seconds, a commit of the same second may have come after.
     older = {name for name, time in listed.items() if time is not None and time < made}
-    known = frozenset(older.intersection(names))
-    kept = [row for row, name in enumerate(names) if name in known]
-    return _Catalog(table if len(kept) == len(names) else take(table, kept), known)
+    known = frozenset(older.intersection(commits))
+    if len(known) == len(commits):
+        return _Catalog(table, known)
+    is_known = np.array([name in known for name in commits], np.bool_)
+    return _Catalog(take(table, np.flatnonzero(is_known[numbers_of(names.indices)])), known)

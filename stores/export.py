@@ -8,7 +8,7 @@ import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import chain
+from itertools import chain, repeat
 from typing import Any
 from urllib.parse import quote
 
@@ -155,10 +155,10 @@ def _write_npy(feature: Feature, path: str) -> None:
             name = f"{safe_name(video_id)}.npy"
             writer = quoting if "\r" in video_id + (labels[video_id] or "") else plain
             np.save(os.path.join(path, name), rows.values)
-            times = zip(rows.clip, rows.start_seconds, rows.stop_seconds, rows.mask, strict=True)
-            for row, (clip, start, stop, mask) in enumerate(times):
-                label = labels[video_id]
-                writer.writerow([video_id, name, row, int(clip), float(start), float(stop), int(mask), label or ""])
+            columns = (rows.clip, rows.start_seconds, rows.stop_seconds, rows.mask.astype(np.int8))
+            lists = (column.tolist() for column in columns)
+            same = (repeat(video_id), repeat(name), range(len(rows)))
+            writer.writerows(zip(*same, *lists, repeat(labels[video_id] or "")))  # noqa: B905 -- repeats have no end
             if not len(rows):
                 writer.writerow([video_id, name, "", "", "", "", "", labels[video_id] or ""])
 

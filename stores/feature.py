@@ -24,6 +24,7 @@ from clipmill.stores.shard_clips import ShardClips
 from clipmill.stores.shard_formats import ShardCache
 from clipmill.stores.shards import RowColumns, columns_at, slice_rows, take_values
 from clipmill.stores.store import Store
+from clipmill.stores.tables import numbers_of, repeated, take
 
 if TYPE_CHECKING:
     import dask.array
@@ -57,6 +58,25 @@ class _Place(NamedTuple):
     stop: int
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class _Spans:
+    """Where the rows of each video lie, in the order of `Feature.index`.
+
+    Attributes:
+        paths: of the shards.
+        shards: ``int64[V]``, whose number each video's has among `paths`.
+        starts, stops: ``int64[V]``, of its rows there.
+    """
+
+    paths: list[str]
+    shards: Ints
+    starts: Ints
+    stops: Ints
+
+    def place(self, number: int) -> _Place:
+        return _Place(self.paths[self.shards.item(number)], self.starts.item(number), self.stops.item(number))
+
+
 class Feature:
     """The rows of one recipe. Build it with ``FeatureStore(url)[name]``.
 
@@ -79,11 +99,35 @@ class Feature:
 
     @cached_property
     def _committed(self) -> pa.Table:
-        return self._store.commits_in_force(self.recipe.fingerprint, self._manifest)
+        """Where the rows of each video lie: passports and clips are most of a commit, and are read when asked for."""
+        return self._store.commits_in_force(self.recipe.fingerprint, self._manifest, ("row_stop",))
+
+    @cached_property
+    def _described(self) -> pa.Table:
+        """The rows of `_committed`, whatever was committed since, with all columns.
+
+        Raises:
+            StoreError: their commits are gone.
+        """
+        table = self._store.commits(self.recipe.fingerprint)
+        if not len(self):
+            return table.slice(0, 0)
+        rows = (
+            numbers_of(pc.index_in(_keys(self._committed), value_set=_keys(table)))
+            if table.num_rows
+            else np.full(len(self), -1)
+        )
+        if (rows < 0).any():
+            name = self._committed.column("video_id")[int(np.flatnonzero(rows < 0)[0])]
+            raise StoreError(
+                f"feature {self.recipe.name}: expected the commit of video {name} in store {self.url}, got none; "
+                "it was there when the store was opened: open it again"
+            )
+        return table if np.array_equal(rows, np.arange(table.num_rows)) else take(table, rows)
 
     @cached_property
     def _index(self) -> pa.Table:
-        table = self._committed
+        table = self._described
         num_rows = pc.subtract(table.column("row_stop"), table.column("row_start"))
         first_row = pc.subtract(pc.cumulative_sum(num_rows), num_rows)
         labels = [self._manifest[video_id].label for video_id in table.column("video_id").to_pylist()]
@@ -91,24 +135,33 @@ class Feature:
         return table.append_column("num_rows", num_rows).append_column("first_row", first_row)
 
     @cached_property
-    def _places(self) -> dict[str, _Place]:
-        columns = (self._committed.column(name).to_pylist() for name in ("shard", "row_start", "row_stop"))
-        places = dict(zip(self._committed.column("video_id").to_pylist(), map(_Place, *columns), strict=True))
-        return {name: places[name] for name in sorted(places)}
+    def _numbers(self) -> dict[str, int]:
+        """Where each video stands in the order of `index`."""
+        return dict(zip(self._committed.column("video_id").to_pylist(), range(self._committed.num_rows), strict=True))
+
+    @cached_property
+    def _spans(self) -> _Spans:
+        shards = self._committed.column("shard").combine_chunks().dictionary_encode()
+        starts, stops = (numbers_of(self._committed.column(name)) for name in ("row_start", "row_stop"))
+        return _Spans(shards.dictionary.to_pylist(), numbers_of(shards.indices), starts, stops)
+
+    @cached_property
+    def _sorted_ids(self) -> list[str]:
+        return sorted(self._numbers)
 
     @property
     def video_ids(self) -> list[str]:
         """The ids of the videos that have rows (be they none, for a video too short), sorted."""
-        return list(self._places)
+        return list(self._sorted_ids)
 
     def __len__(self) -> int:
-        return len(self._places)
+        return len(self._numbers)
 
     def __contains__(self, video_id: object) -> bool:
-        return video_id in self._places
+        return video_id in self._numbers
 
     def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
+        return iter(self._sorted_ids)
 
     def keys(self) -> list[str]:
         """Returns `video_ids`, so that ``dict(feature)`` is what it is of any mapping."""
@@ -116,12 +169,12 @@ class Feature:
 
     def items(self) -> Iterator[tuple[str, Rows[np.float32]]]:
         """Yields the id and the rows of each video, in the order of ids; those of one video are read at a time."""
-        for video_id in self._places:
+        for video_id in self._sorted_ids:
             yield video_id, self[video_id]
 
     def values(self) -> Iterator[Rows[np.float32]]:
         """Yields the rows of each video, in the order of ids."""
-        for video_id in self._places:
+        for video_id in self._sorted_ids:
             yield self[video_id]
 
     @overload
@@ -130,7 +183,7 @@ class Feature:
     def get(self, video_id: str, default: T) -> Rows[np.float32] | T: ...
     def get(self, video_id: str, default: T | None = None) -> Rows[np.float32] | T | None:
         """Returns the video's rows, or `default` where it has none."""
-        return self[video_id] if video_id in self._places else default
+        return self[video_id] if video_id in self._numbers else default
 
     def batches(self, num_rows: int) -> Iterator[RowBatch]:
         """Yields all rows, `num_rows` at a time, in the order of `index` and `dask`; the last batch may be shorter.
@@ -182,10 +235,9 @@ class Feature:
         return slice_rows(shard, place.start, place.stop, columns)
 
     def _place(self, video_id: str) -> _Place:
-        try:
-            return self._places[video_id]
-        except KeyError:
-            pass
+        number = self._numbers.get(video_id)
+        if number is not None:
+            return self._spans.place(number)
         if video_id in self._manifest:
             raise UnknownNameError(
                 f"video {video_id}: expected rows of {self.recipe.key}, got none yet; "
@@ -201,7 +253,7 @@ class Feature:
 
         A clip's label is its own annotation's, else its video's, both from the newest manifest.
         """
-        columns = zip(*(self._committed.column(name).to_pylist() for name in ("video_id", "clips")), strict=True)
+        columns = zip(*(self._described.column(name).to_pylist() for name in ("video_id", "clips")), strict=True)
         found = []
         for video_id, clips in sorted(columns, key=lambda item: item[0]):
             video = self._manifest[video_id]
@@ -236,8 +288,7 @@ class Feature:
         return self._at(place.shard, rows)
 
     def _check_clip(self, video_id: str, clip: int) -> None:
-        at = self._committed.column("video_id").index(video_id).as_py()
-        num_clips = len(self._committed.column("clips")[at])
+        num_clips = len(self._described.column("clips")[self._numbers[video_id]])
         if not 0 <= clip < num_clips:
             raise StoreError(
                 f"clip {clip} of video {video_id}: expected 0 to {num_clips - 1}, got {clip}; see Feature.clips()"
@@ -269,30 +320,23 @@ class Feature:
     def _placed(self, rows: Ints) -> list[tuple[str, Ints, Ints]]:
         """Returns, by shard, its path, rows there ``int64[m]``, and which of `rows` these are."""
         rows = np.asarray(rows, np.int64)
-        first_row, shards, starts = self._row_order
+        first_row, spans = self._first_rows, self._spans
         if len(rows) and not (0 <= rows.min() and rows.max() < first_row[-1]):
             got = f"{rows.min()} to {rows.max()}"
             raise IndexError(f"rows of {self.recipe.key}: expected 0 to {first_row[-1] - 1}, got {got}")
         video = np.searchsorted(first_row, rows, side="right") - 1
-        within, owners = rows - first_row[video] + starts[video], shards[video]
+        within, owners = rows - first_row[video] + spans.starts[video], spans.shards[video]
         numbers = np.unique(owners).tolist()
         if len(numbers) == 1:
-            return [(self._shard_paths[numbers[0]], within, np.arange(len(rows)))]
+            return [(spans.paths[numbers[0]], within, np.arange(len(rows)))]
         found = [(number, np.flatnonzero(owners == number)) for number in numbers]
-        return [(self._shard_paths[number], within[at], at) for number, at in found]
+        return [(spans.paths[number], within[at], at) for number, at in found]
 
     @cached_property
-    def _shard_paths(self) -> list[str]:
-        return list(dict.fromkeys(self._committed.column("shard").to_pylist()))
-
-    @cached_property
-    def _row_order(self) -> tuple[Ints, Ints, Ints]:
-        """First row of each video in the order of `index`, and the number of rows; its shard; where it starts there."""
-        places = self._storage_order()
-        number = {path: position for position, path in enumerate(self._shard_paths)}
-        first_row = np.concatenate([[0], np.cumsum([place.stop - place.start for place in places])]).astype(np.int64)
-        shards = np.array([number[place.shard] for place in places], np.int64)
-        return first_row, shards, np.array([place.start for place in places], np.int64)
+    def _first_rows(self) -> Ints:
+        """First row of each video in the order of `index`, and the number of rows."""
+        spans = self._spans
+        return np.concatenate([[0], np.cumsum(spans.stops - spans.starts)]).astype(np.int64)
 
     def _none(self) -> Rows[np.float32]:
         empty = np.zeros(0)
@@ -316,10 +360,8 @@ class Feature:
 
     @cached_property
     def _video_starts(self) -> dict[str, Ints]:
-        starts: dict[str, list[int]] = {}
-        for place in self._places.values():
-            starts.setdefault(place.shard, []).append(place.start)
-        return {shard: np.unique(np.array(found, np.int64)) for shard, found in starts.items()}
+        spans = self._spans
+        return {path: np.unique(spans.starts[spans.shards == number]) for number, path in enumerate(spans.paths)}
 
     def clip_positions(self, clips: Sequence[ClipRows]) -> list[Ints]:
         """Returns the positions (of `index` and `take`) of all rows of each clip, whatever their mask, ascending.
@@ -395,13 +437,15 @@ class Feature:
     def dask(self) -> "dask.array.Array":
         """Returns ``float32[N, D]``, lazy, in blocks of a shard's rows or at most 32 MiB, in the order of `index`."""
         spans: dict[str, list[tuple[int, int]]] = {}
-        for place in self._storage_order():
+        for place in map(self._spans.place, range(len(self))):
             if place.stop > place.start:
                 spans.setdefault(place.shard, []).append((place.start, place.stop))
         return dask_rows(self._store.objects.absolute_url, spans, self.dim)
 
-    def _storage_order(self) -> list[_Place]:
-        return [self._places[video_id] for video_id in self._committed.column("video_id").to_pylist()]
+
+def _keys(commits: pa.Table) -> pa.ChunkedArray:
+    """Returns what tells the rows of commits apart: a shard's path, and a video's id."""
+    return pc.binary_join_element_wise(commits.column("shard"), commits.column("video_id"), repeated("\n", 1)[0])
 
 
 def _as_float32(rows: Rows) -> Rows[np.float32]:

@@ -8,6 +8,7 @@ from urllib.parse import quote
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from clipmill.schemas.errors import StorageUnavailableError, describe, near
 from clipmill.schemas.fingerprint import short
@@ -40,8 +41,10 @@ from clipmill.stores.tables import (
 from clipmill.stores.tables import (
     gather,
     in_force,
+    numbers_of,
     probes_table,
     quarantine_table,
+    repeated,
     take,
     to_parquet,
     whole_columns,
@@ -264,10 +267,11 @@ class Store(StoredVideos):
         wanted = None if columns is None else list(dict.fromkeys([*columns, "recipe_fingerprint"]))
         parts = [read_commits(self.objects, name, self.read_table, wanted) for name in folders]
         table = gather(commits_schema(wanted), parts)
-        if recipe_fingerprint is not None:
-            found = table.column("recipe_fingerprint").to_pylist()
-            rows = [row for row, value in enumerate(found) if value == recipe_fingerprint]
-            table = table if len(rows) == len(found) else take(table, rows)
+        # Arrow's comparison ends the process where a column has no chunk.
+        if recipe_fingerprint is not None and table.num_rows:
+            same = pc.equal(table.column("recipe_fingerprint"), repeated(recipe_fingerprint, 1)[0])
+            rows = numbers_of(pc.indices_nonzero(same))
+            table = table if len(rows) == table.num_rows else take(table, rows)
         return table if columns is None else table.select(whole_columns(columns))
 
     def write_catalog(self) -> None:

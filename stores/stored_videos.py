@@ -2,13 +2,17 @@
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
+from clipmill.schemas.arrays import Ints
 from clipmill.schemas.tables import MANIFEST, REMOVED, VIDEO_IDS
+from clipmill.schemas.task import is_imported_fingerprint
 from clipmill.stores.membership import Membership, RunVideos, membership
 from clipmill.stores.stored_runs import StoredRuns
-from clipmill.stores.tables import gather, manifest_videos, take, to_parquet
-from clipmill.stores.video_table import VideoTable
+from clipmill.stores.tables import gather, manifest_videos, numbers_of, take, to_parquet
+from clipmill.stores.video_table import VideoTable, has_files
 
 _RUNS_AT_A_TIME = 4
 """ours: so many manifests of runs are in memory at a time."""
@@ -19,7 +23,44 @@ class StoredVideos(StoredRuns):
 
     def manifest(self) -> VideoTable:
         """Returns the videos of the store, by id: those of `every_video` that its membership serves."""
-        return self._newest(self.membership().served)
+        found = self._newest_full_manifest()
+        return found if found is not None else self._newest(self.membership().served)
+
+    def _newest_full_manifest(self) -> VideoTable | None:
+        """Returns what `manifest` does where the newest run's manifest alone says which videos are served.
+
+        That is how most stores are: nothing was removed or imported, and the newest manifest is full. None where more
+        is to be looked at: by `membership`, which takes a string of Python's for each video of each run.
+        """
+        runs = self.runs()
+        if not runs or self.objects.names("removed"):
+            return None
+        build = self.build_file(runs[-1])
+        if build.get("is_share") or (build.get("manifest") != "full" and len(runs) > 1):
+            return None
+        # Oldest first, as ids are in the order in which runs first had them.
+        order: list[Ints] = []
+        newest = next((table for _, table in self._run_tables(runs[-1:], None)), None)
+        if newest is None or not newest.num_rows:
+            return None
+        ids = newest.column("video_id")
+        first = numbers_of(pc.index_in(ids, value_set=ids))
+        if has_files(newest) or not np.array_equal(first, np.arange(len(ids))):
+            return None
+        left = np.ones(len(ids), np.bool_)
+        for _, table in self._run_tables(runs[:-1], ("video_id", "video_fingerprint", "file_digests")):
+            if not table.num_rows:
+                continue
+            numbers = numbers_of(pc.index_in(table.column("video_id"), value_set=ids))
+            unlisted = take(table, np.flatnonzero(numbers < 0))
+            names, fingerprints = (unlisted.column(name).to_pylist() for name in unlisted.column_names[:2])
+            if has_files(table) or any(map(is_imported_fingerprint, names, fingerprints)):
+                return None
+            fresh = numbers[(numbers >= 0) & left[numbers]]
+            order.append(fresh[np.sort(np.unique(fresh, return_index=True)[1])])
+            left[fresh] = False
+        order.append(np.flatnonzero(left))
+        return VideoTable([newest], np.concatenate(order), {})
 
     def every_video(self) -> VideoTable:
         """Returns every video any run was given, by id; of several entries the newest run's counts.
@@ -80,10 +121,11 @@ class StoredVideos(StoredRuns):
                 before = sum(found.num_rows for found in tables)
                 rows.update((name, before + number) for number, name in enumerate(fresh))
                 tables.append(table if len(fresh) == len(ids) else take(table, list(fresh.values())))
-            if table.column("file_digests").null_count < table.num_rows:
+            if has_files(table):
                 for video in manifest_videos(take(table, list(last.values()))):
                     digests[video.id] = dict(video.file_digests) | digests.get(video.id, {})
-        return VideoTable(tables, {name: rows[name] for name in wanted if name in rows}, digests)
+        numbers = np.array([rows[name] for name in wanted if name in rows], np.int64)
+        return VideoTable(tables, numbers, digests)
 
     def _newest_full(self, runs: Sequence[str]) -> tuple[str, Collection[str]] | None:
         """Returns the newest run whose manifest is full, and the ids of that, where they are not those it was given."""

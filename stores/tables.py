@@ -67,6 +67,18 @@ def integers(numbers: Sequence[int] | Ints, kind: pa.DataType) -> pa.Array:
     return pa.Array.from_buffers(kind, len(data), [None, pa.py_buffer(data)])
 
 
+def numbers_of(column: pa.Array | pa.ChunkedArray) -> Ints:
+    """Returns ``int64[n]``, the integers of a column, -1 for null, in a way that does not import pandas."""
+    whole = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    if not len(whole):
+        return np.zeros(0, np.int64)
+    if whole.null_count:
+        whole = pc.fill_null(whole, integers([-1], whole.type)[0])
+    num_bits = whole.type.bit_width
+    data = np.frombuffer(whole.buffers()[1], f"int{num_bits}", len(whole), whole.offset * num_bits // 8)
+    return data.astype(np.int64)
+
+
 def repeated(text: str, count: int) -> pa.Array:
     """Returns an array of `text`, `count` times, in a way that does not import pandas."""
     data = text.encode()

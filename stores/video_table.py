@@ -15,7 +15,7 @@ import pyarrow.compute as pc
 from clipmill.schemas.arrays import Ints
 from clipmill.schemas.records import Video
 from clipmill.schemas.task import clips_fingerprint, with_file_digest
-from clipmill.stores.tables import integers, manifest_videos, take
+from clipmill.stores.tables import integers, manifest_videos, numbers_of, take
 
 COUNTING_COLUMNS = (
     "video_id",
@@ -26,21 +26,32 @@ COUNTING_COLUMNS = (
     "row_start",
 )
 """Of COMMITS: what decides whether a row counts."""
-_ORDER = ["shard", "row_start"]
 
 
 class VideoTable(Mapping[str, Video]):
     """The videos of `tables` (MANIFEST schema) by id; all records are made when the first one is asked for.
 
     Args:
-        rows: of the tables, one after the other, by id, in the order of the mapping.
+        numbers: ``int64[n]``, rows of the tables, one after the other, in the order of the mapping; no two of one id.
         digests: of files beside videos, by recipe, where they are not those of the table alone.
     """
 
-    def __init__(
-        self, tables: Sequence[pa.Table], rows: Mapping[str, int], digests: Mapping[str, Mapping[str, str]]
-    ) -> None:
-        self._tables, self._rows, self._digests = tables, rows, digests
+    def __init__(self, tables: Sequence[pa.Table], numbers: Ints, digests: Mapping[str, Mapping[str, str]]) -> None:
+        self._tables, self._numbers, self._digests = tables, numbers, digests
+
+    @cached_property
+    def _ids(self) -> pa.ChunkedArray:
+        """The ids, in the order of the mapping."""
+        every = self._column("video_id")
+        in_order = np.array_equal(self._numbers, np.arange(len(every)))
+        return every if in_order else every.take(integers(self._numbers, pa.int64()))
+
+    def _column(self, name: str) -> pa.ChunkedArray:
+        return pa.chunked_array([table.column(name).combine_chunks() for table in self._tables], pa.string())
+
+    @cached_property
+    def _rows(self) -> dict[str, int]:
+        return dict(zip(self._ids.to_pylist(), self._numbers.tolist(), strict=True))
 
     @cached_property
     def _videos(self) -> dict[str, Video]:
@@ -57,31 +68,35 @@ class VideoTable(Mapping[str, Video]):
         return iter(self._rows)
 
     def __len__(self) -> int:
-        return len(self._rows)
+        return len(self._numbers)
 
     def __contains__(self, video_id: object) -> bool:
         return video_id in self._rows
 
-    def counting(self, commits: pa.Table) -> npt.NDArray[np.bool_]:
-        """Returns ``bool[n]``, whether each row of `commits` was made of the bytes and clips of its video."""
-        rows = np.array([self._rows.get(name, -1) for name in commits.column("video_id").to_pylist()], np.int64)
-        known = np.flatnonzero(rows >= 0)
-        ours = pa.chunked_array([table.column("video_fingerprint").combine_chunks() for table in self._tables])
+    def counting(self, commits: pa.Table) -> Ints:
+        """Returns ``int64[n]``, the number of each row's video, -1 where it was not made of its bytes and clips."""
+        place = numbers_of(pc.index_in(commits.column("video_id"), value_set=self._ids))
+        known = np.flatnonzero(place >= 0)
+        rows = self._numbers[place[known]]
         same = pc.equal(
-            ours.take(integers(rows[known], pa.int64())),
+            self._column("video_fingerprint").take(integers(rows, pa.int64())),
             commits.column("video_fingerprint").take(integers(known, pa.int64())),
         )
-        found = np.zeros(len(rows), np.bool_)
-        found[known[_positions(pc.indices_nonzero(same))]] = True
+        found = np.zeros(len(place), np.bool_)
+        found[known[numbers_of(pc.indices_nonzero(same))]] = True
         # Only of rows with annotated clips, or of videos with files beside them, is the record needed.
-        plain = np.array([text == "" for text in commits.column("clips_fingerprint").to_pylist()], np.bool_)
-        has_files = bool(self._digests) or any(
-            table.column("file_digests").null_count < table.num_rows for table in self._tables
-        )
-        left = np.flatnonzero(found if has_files else found & ~plain)
+        annotated = np.zeros(len(place), np.bool_)
+        annotated[numbers_of(pc.indices_nonzero(pc.binary_length(commits.column("clips_fingerprint"))))] = True
+        all_of_them = bool(self._digests) or any(map(has_files, self._tables))
+        left = np.flatnonzero(found if all_of_them else found & annotated)
         if left.size:
-            found[left] = _counting(take(commits, left.tolist()), self)
-        return found
+            found[left] = _counting(take(commits, left), self)
+        return np.where(found, place, -1)
+
+
+def has_files(manifest: pa.Table) -> bool:
+    """Returns whether any video of a manifest has files beside it."""
+    return bool(manifest.column("file_digests").null_count < manifest.num_rows)
 
 
 def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
@@ -94,21 +109,22 @@ def counting_rows(commits: pa.Table, manifest: Mapping[str, Video]) -> pa.Table:
     """
     if not commits.num_rows or not len(manifest):
         return take(commits, [])
-    counts = manifest.counting(commits) if isinstance(manifest, VideoTable) else _counting(commits, manifest)
-    order = pc.sort_indices(
-        commits.select(["shard", "row_start"]), [("shard", "ascending"), ("row_start", "ascending")]
-    )
-    numbers = _positions(order)
-    numbers = numbers[counts[numbers]]
-    seen: set[str] = set()
-    kept = []
-    ids = commits.select(["video_id"])
-    for number, name in zip(numbers.tolist(), take(ids, numbers).column(0).to_pylist(), strict=True):
-        if name not in seen:
-            seen.add(name)
-            kept.append(number)
+    if isinstance(manifest, VideoTable):
+        videos = manifest.counting(commits)
+    else:
+        codes = numbers_of(commits.column("video_id").combine_chunks().dictionary_encode().indices)
+        videos = np.where(_counting(commits, manifest), codes, -1)
+    shards = commits.column("shard").combine_chunks().dictionary_encode()
+    names = shards.dictionary.to_pylist()
+    rank = np.empty(len(names), np.int64)
+    rank[sorted(range(len(names)), key=names.__getitem__)] = np.arange(len(names))
+    starts = numbers_of(commits.column("row_start"))
+    numbers = np.lexsort((starts, rank[numbers_of(shards.indices)]))
+    numbers = numbers[videos[numbers] >= 0]
+    numbers = numbers[np.sort(np.unique(videos[numbers], return_index=True)[1])]
     # Taking rows copies them, and a catalog is often in this order.
-    return commits if kept == list(range(commits.num_rows)) else take(commits, kept)
+    in_order = np.array_equal(numbers, np.arange(commits.num_rows))
+    return commits if in_order else take(commits, numbers)
 
 
 def _counting(commits: pa.Table, manifest: Mapping[str, Video]) -> npt.NDArray[np.bool_]:
@@ -122,9 +138,3 @@ def _counting(commits: pa.Table, manifest: Mapping[str, Video]) -> npt.NDArray[n
         return clips in (with_file_digest("", digest), with_file_digest(clips_fingerprint(video), digest))
 
     return np.array([counts(*row) for row in zip(*columns, strict=True)], np.bool_)
-
-
-def _positions(found: pa.Array) -> Ints:
-    """Returns what Arrow gives as ``uint64[n]``, in a way that does not import pandas."""
-    numbers = np.frombuffer(found.buffers()[1], np.uint64, len(found), found.offset * 8)
-    return numbers.astype(np.int64)

@@ -1,5 +1,7 @@
 """C3D as an extractor: windows of 16 frames to rows."""
 
+from collections.abc import Callable, Sequence
+
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -12,9 +14,11 @@ from clipmill.extractors.c3d.mean import read_mean_cube
 from clipmill.extractors.c3d.network import C3D
 from clipmill.extractors.c3d.options import C3DOptions
 from clipmill.extractors.c3d.projection import Projection, read_projection
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.torch_extractor import TorchExtractor, empty, network_layer, seeded
 from clipmill.extractors.weights import check_digest, load_network
 from clipmill.schemas.recipe import Recipe
+from clipmill.schemas.records import Window
 
 
 def build(recipe: Recipe, device: str) -> TorchExtractor:
@@ -45,17 +49,17 @@ class C3DExtractor(TorchExtractor):
         super().__init__(network, recipe, device, network.conv1a, single_frames=False, mean=mean)
         self._projection = projection
 
-    @property
-    def queues(self) -> bool:
-        """Whether `submit` leaves the work to the device: on a GPU, where no rows are projected afterwards."""
-        return self._device.type == "cuda" and self._projection is None
-
-    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        """Returns ``{"values": float32[N, D]}`` for ``uint8[N, 16, H, W, 3]``."""
-        outputs = super().forward(frames)
-        if self._projection is None:
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does; rows are projected when they are back."""
+        outputs, projection = super().submit(frames), self._projection
+        if projection is None:
             return outputs
-        return {"values": self._projection(np.asarray(outputs["values"], dtype=np.float32))}
+        return lambda: {"values": projection(np.asarray(outputs()["values"], dtype=np.float32))}
 
 
 def mean_volume(recipe: Recipe) -> Tensor | None:

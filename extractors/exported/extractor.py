@@ -1,7 +1,7 @@
 """An exported program as an extractor: from ``uint8`` windows to rows."""
 
 import contextlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,12 @@ from torch import Tensor
 from clipmill.extractors.base import EachWindow, Outputs, Reducer
 from clipmill.extractors.exported.options import ProgramOptions
 from clipmill.extractors.exported.program import Program, frame_axes, refused
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.torch_extractor import PRECISIONS, affine
+from clipmill.extractors.transfers import fetching, on_device
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
-from clipmill.schemas.records import Clip
+from clipmill.schemas.records import Clip, Window
 
 INPUT_DTYPES: Mapping[str, torch.dtype] = {
     "float32": torch.float32,
@@ -53,6 +55,20 @@ class ProgramExtractor:
         Raises:
             VideoError: ``frame_size``: the program takes frames of another size.
         """
+        return self.submit(frames)()
+
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU, though onnxruntime waits for each of its runs."""
+        return self._device.type == "cuda"
+
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does."""
         self._check_size(*frames.shape[1:4])
         num_windows = len(frames)
         step = min(self._most_windows or num_windows, num_windows)
@@ -61,8 +77,8 @@ class ProgramExtractor:
             frames = np.concatenate([frames, np.repeat(frames[-1:], -num_windows % step, axis=0)])
         with torch.inference_mode(), self._precision():
             parts = [self.output(frames[start : start + step]) for start in range(0, len(frames), step)]
-            rows = [pooled(part.float(), self._options).cpu().numpy() for part in parts]
-        return {"values": np.concatenate(rows)[:num_windows]}
+            rows = torch.cat([pooled(part.float(), self._options) for part in parts])
+            return fetching({"values": rows[:num_windows]})
 
     def output(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the program's output ``[N, ...]`` for ``uint8[N, T, H, W, C]``, before it is pooled.
@@ -80,9 +96,9 @@ class ProgramExtractor:
 
     def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns the program's input for ``uint8[N, T, H, W, C]``: scaled, in its colour order and its axes' order."""
-        # torch shares memory only with arrays that may be written to.
-        tensor = torch.from_numpy(frames if frames.flags.writeable else frames.copy()).to(self._device)
-        tensor = tensor.permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+        tensor = (
+            on_device(frames, self._device).permute(0, 4, 1, 2, 3).to(torch.float32).mul_(self._scale).add_(self._shift)
+        )
         if self._recipe.preprocess.colour == "bgr":
             tensor = tensor.flip(1)
         if self._axes.axes == "nchw":

@@ -26,12 +26,12 @@ from clipmill.extractors.shared_pass import LastPass
 from clipmill.extractors.torch_extractor import (
     PROBABILITIES,
     affine,
-    on_device,
     running,
     seeded,
     set_batch_norm_epsilon,
     torch_dtype,
 )
+from clipmill.extractors.transfers import fetching, on_device, uploaded
 from clipmill.schemas.errors import VideoError, describe
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
@@ -126,7 +126,7 @@ class I3DExtractor:
 
         Each window is taken for a clip of its own.
         """
-        return {"values": self._values(frames, None, None)}
+        return self.submit(frames)()
 
     def forward_windows(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window]) -> Outputs:
         """Returns what `forward` does; with `steps`, those of one pass over each window's whole clip.
@@ -134,7 +134,7 @@ class I3DExtractor:
         The frames that fill a clip's last window up are left out, since the network pads with zeros where a clip ends;
         the steps that they would have made are zeros.
         """
-        return self._forward(frames, windows, None)
+        return self.submit(frames, windows)()
 
     def forward_files(
         self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], files: Sequence[FlowFiles]
@@ -144,25 +144,52 @@ class I3DExtractor:
         Raises:
             VideoError: ``flow_size``, ``unreadable_flow``.
         """
-        sources = [(item, window.frames) for item, window in zip(files, windows, strict=True)]
-        return self._forward(frames, windows, sources)
+        return self.submit(frames, windows, files)()
 
-    def _forward(self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], sources: _Sources | None) -> Outputs:
-        if not self._options.steps:
-            return {"values": self._values(frames, None, sources)}
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU."""
+        return self._device.type == "cuda"
+
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does, or with windows `forward_windows`, and with files `forward_files`.
+
+        Flow is computed, or read, before it returns, while the device is at earlier batches.
+        """
+        sources = None
+        if windows is not None and files is not None:
+            sources = [(item, window.frames) for item, window in zip(files, windows, strict=True)]
+        if self._options.steps and windows is not None:
+            return self._submit_parts(frames, windows, sources)
+        return fetching({"values": self._values(frames, None, sources)})
+
+    def _submit_parts(
+        self, frames: npt.NDArray[np.uint8], windows: Sequence[Window], sources: _Sources | None
+    ) -> Callable[[], Outputs]:
+        """Queues the passes over what is real of each window: with `steps`."""
         extra = self._num_frames_without_flow
         num_steps = (frames.shape[1] - extra) // FRAMES_PER_STEP - 1
-        found: npt.NDArray[np.float32] | None = None
+        waiting = []
         for index, window in enumerate(windows):
             part = part_of(window, MIN_FRAMES + extra)
             of_window = sources[index : index + 1] if sources is not None else None
             # One by one: windows that are cut alike would else share a pass, whose size decides the last bits.
             only = frames[index : index + 1, : part.num_frames]
-            values = self._values(only, part.num_clip_frames - extra, of_window)
-            if found is None:
-                found = np.zeros((len(frames), num_steps, values.shape[2]), dtype=np.float32)
-            found[index, : values.shape[1]] = values[0]
-        return {"values": found if found is not None else np.zeros((0, num_steps, 0), dtype=np.float32)}
+            waiting.append(fetching({"values": self._values(only, part.num_clip_frames - extra, of_window)}))
+
+        def outputs() -> Outputs:
+            values = [arrive()["values"][0] for arrive in waiting]
+            found = np.zeros((len(frames), num_steps, values[0].shape[1] if values else 0), dtype=np.float32)
+            for index, of_window in enumerate(values):
+                found[index, : len(of_window)] = of_window
+            return {"values": found}
+
+        return outputs
 
     @property
     def _of_classes(self) -> bool:
@@ -173,9 +200,7 @@ class I3DExtractor:
         """The last frame of a window is there for its flow only."""
         return 0 if self._options.flow is None else 1
 
-    def _values(
-        self, frames: npt.NDArray[np.uint8], num_frames: int | None, sources: _Sources | None
-    ) -> npt.NDArray[np.float32]:
+    def _values(self, frames: npt.NDArray[np.uint8], num_frames: int | None, sources: _Sources | None) -> Tensor:
         with torch.inference_mode():
             parts = [self._stream(name, frames, num_frames, sources) for name in self._networks]
             # Two-stream: features side by side; logits summed with equal weight (kinetics-i3d).
@@ -187,7 +212,7 @@ class I3DExtractor:
                 values = values.transpose(1, 2) if by_step else values.mean(dim=2)
             if self._recipe.layer == PROBABILITIES:
                 values = values.softmax(dim=-1)
-        return np.asarray(values.contiguous().cpu().numpy(), dtype=np.float32)
+            return values.contiguous()
 
     def _stream(
         self, name: str, frames: npt.NDArray[np.uint8], num_frames: int | None, sources: _Sources | None
@@ -226,7 +251,7 @@ class I3DExtractor:
 
     def _flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> Tensor:
         values = self._computed_flow(frames) if self._images is None else self._stored_flow(frames, sources)
-        tensor = on_device(values, self._device).transpose(1, 2)
+        tensor = uploaded(values, self._device).transpose(1, 2)
         return tensor.contiguous(memory_format=torch.channels_last_3d)
 
     def _stored_flow(self, frames: npt.NDArray[np.uint8], sources: _Sources | None) -> npt.NDArray[np.float32]:

@@ -1,6 +1,7 @@
 """R-C3D as an extractor: a buffer of frames to scored segments with their features."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +14,7 @@ from torch import Tensor
 
 from clipmill.extractors.base import Extractor, Outputs, Reducer, card_for, options_of
 from clipmill.extractors.compiled_network import CompiledNetwork, sample_frames
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts, trained_layout_name
@@ -26,16 +28,16 @@ from clipmill.extractors.shared_pass import LastPass
 from clipmill.extractors.torch_extractor import (
     affine,
     empty,
-    on_device,
     reverse_input_channels,
     running,
     seeded,
     torch_dtype,
 )
+from clipmill.extractors.transfers import fetching, on_device, uploaded
 from clipmill.extractors.weights import load_network
-from clipmill.schemas.arrays import Floats, Ints
+from clipmill.schemas.arrays import Floats, Ints, Singles
 from clipmill.schemas.recipe import Recipe
-from clipmill.schemas.records import Clip
+from clipmill.schemas.records import Clip, Window
 
 RANDOM_INPUT_SCALE = 1 / 64
 """Frames are not scaled to unit size, so random weights are: else scores of an untrained network saturate (ours)."""
@@ -59,15 +61,51 @@ def build(recipe: Recipe, device: str) -> "RC3DExtractor":
 
 @dataclass(frozen=True, slots=True)
 class _Found:
-    """What one pass over a buffer gives: proposals, their classes and offsets, and both hidden layers."""
+    """What one pass over a buffer gives: proposals, their classes and offsets, and both hidden layers where wanted."""
 
     num_frames: int
     segments: Floats
     confidence: Floats
     probabilities: Floats
     offsets: Floats
-    fc6: Tensor
-    last: Tensor
+    fc6: Singles | None = None
+    last: Singles | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A buffer whose trunk is queued, and what its proposals are chosen by."""
+
+    num_frames: int
+    maps: Tensor
+    choice: Callable[[], Mapping[str, Floats]]
+
+
+class _Pass:
+    """One pass over a batch, in three steps, so that the device has work while the host chooses proposals.
+
+    As it is made, the trunk is queued, and what proposals are chosen by. `choose` waits for that, chooses, and queues
+    the heads; `found` waits for what these give. A step that was taken is not taken again.
+    """
+
+    def __init__(self, extractor: "RC3DExtractor", frames: npt.NDArray[np.uint8]) -> None:
+        self._extractor = extractor
+        with torch.inference_mode():
+            self._begun = [extractor.begin(extractor.prepare(buffer)) for buffer in frames]
+        self._heads: list[Callable[[], _Found]] = []
+        self._found: list[_Found] = []
+
+    def choose(self) -> None:
+        with torch.inference_mode():
+            self._heads += [self._extractor.end(begun) for begun in self._begun]
+        # Their maps are not needed any more.
+        self._begun.clear()
+
+    def found(self) -> list[_Found]:
+        self.choose()
+        self._found += [arrive() for arrive in self._heads]
+        self._heads.clear()
+        return self._found
 
 
 def random_network(release: Release, pooled: tuple[int, int, int] | None, seed: int) -> RC3D:
@@ -93,7 +131,9 @@ class RC3DExtractor:
         self._options = options
         self._release: Release = network.release
         self._trunk = network.trunk
-        self._pass: Callable[[npt.NDArray[np.uint8]], list[_Found]] = self._run
+        self._layers = {recipe.layer}
+        self._begin_pass: Callable[[npt.NDArray[np.uint8]], _Pass] = self._pass
+        self._last_pass: _Pass | None = None
         self.runtime_use: RuntimeUse | None = None
         if recipe.runtime is not None:
             self._compile_trunk(network)
@@ -101,7 +141,7 @@ class RC3DExtractor:
     def _compile_trunk(self, network: RC3D) -> None:
         """Has the recipe's runtime run the trunk, on a sample of one slab; heads are PyTorch's."""
         parts = network.trunk_parts()
-        maps = self._prepare(sample_frames(self._recipe)[0, :SLAB_FRAMES])
+        maps = self.prepare(sample_frames(self._recipe)[0, :SLAB_FRAMES])
         runs = []
         with torch.inference_mode():
             for part in parts:
@@ -118,7 +158,32 @@ class RC3DExtractor:
         ``segments float64[N, M, 2]`` in frames of the buffer, ``score``, ``class_score`` and ``class_index`` ``[N,
         M]``, and ``values float32[N, M, D]``: features of the segment, or its class probabilities for layer detections.
         """
-        found = [self._of_layer(buffer) for buffer in self._pass(frames)]
+        return self.submit(frames)()
+
+    @property
+    def queues(self) -> bool:
+        """Whether `submit` leaves the work to the device: on a GPU."""
+        return self._device.type == "cuda"
+
+    def submit(
+        self,
+        frames: npt.NDArray[np.uint8],
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Outputs]:
+        """Queues what `forward` does: the trunk, then the heads of the batch before, whose proposals the host chooses
+        while the device is at that trunk.
+        """
+        last, begun = self._last_pass, self._begin_pass(frames)
+        self._last_pass = begun
+        if last is not None:
+            # What it raises belongs to that batch, and comes again when its outputs are asked for.
+            with contextlib.suppress(Exception):
+                last.choose()
+        return lambda: self._outputs(begun.found())
+
+    def _outputs(self, buffers: Sequence[_Found]) -> Outputs:
+        found = [self._of_layer(buffer) for buffer in buffers]
         most = DETECTIONS_POOL if self._recipe.layer == "detections" else self._release.test_filter.num_after
         outputs: dict[str, npt.NDArray[np.generic]] = {
             name: np.stack([_padded(item[name], most) for item in found]) for name in found[0]
@@ -128,39 +193,52 @@ class RC3DExtractor:
 
     def of_layers(self, recipes: Sequence[Recipe]) -> list[Extractor]:
         """Returns an extractor of each recipe; they differ from this one's in their layer, and share its passes."""
-        shared = LastPass(self._run)
+        self._layers = {recipe.layer for recipe in recipes}
+        shared = LastPass(self._pass)
         found: list[Extractor] = []
         for recipe in recipes:
             # The network and all that was made of it are shared; what is read of a pass is its own.
             reader = copy(self)
-            reader._recipe, reader._pass = recipe, shared
+            reader._recipe, reader._begin_pass = recipe, shared
             found.append(reader)
         return found
 
-    def _run(self, frames: npt.NDArray[np.uint8]) -> list[_Found]:
-        with torch.inference_mode():
-            return [self._buffer(self._prepare(buffer)) for buffer in frames]
+    def _pass(self, frames: npt.NDArray[np.uint8]) -> _Pass:
+        return _Pass(self, frames)
 
     def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
         """Returns what runs the network alone, to its end, on buffers that are prepared already."""
-        buffers = [self._prepare(buffer) for buffer in frames]
-        return running(lambda: [self._buffer(buffer) for buffer in buffers], self._device)
+        buffers = [self.prepare(buffer) for buffer in frames]
+        return running(lambda: [self.end(self.begin(buffer))() for buffer in buffers], self._device)
 
-    def _buffer(self, inputs: Tensor) -> _Found:
+    def begin(self, inputs: Tensor) -> _Begun:
+        """Queues the trunk of one buffer, and the scores and offsets of its anchors."""
         maps = self._trunk(inputs)
         scores, offsets = self._network.propose(maps)
-        segments, confidence = propose(
-            _array(scores[0].float().softmax(dim=0)[1]),
-            _array(offsets[0]),
-            self._release.scales,
-            self._release.test_filter,
-            self._options.nms_equal,
-        )
-        fc6, last = self._network.hidden(maps[0], torch.from_numpy(segments).to(self._device))
-        class_scores, class_offsets = self._network.classify(last)
-        probabilities = _array(class_scores.float().softmax(dim=1))
-        moves = _array(self._network.real_offsets(class_offsets))
-        return _Found(inputs.shape[2], segments, confidence, probabilities, moves, fc6, last)
+        choice = {"scores": scores[0].float().softmax(dim=0)[1].double(), "offsets": offsets[0].double()}
+        return _Begun(inputs.shape[2], maps, fetching(choice))
+
+    def end(self, begun: _Begun) -> Callable[[], _Found]:
+        """Chooses the proposals of a buffer and queues its heads; what it returns waits for what they give."""
+        choice, options = begun.choice(), self._options
+        scales, rule = self._release.scales, self._release.test_filter
+        segments, confidence = propose(choice["scores"], choice["offsets"], scales, rule, options.nms_equal)
+        fc6, last = self._network.hidden(begun.maps[0], uploaded(segments, self._device))
+        scores, offsets = self._network.classify(last)
+        given = {
+            "probabilities": scores.float().softmax(dim=1).double(),
+            "offsets": self._network.real_offsets(offsets).double(),
+        }
+        if "fc6" in self._layers:
+            given["fc6"] = fc6.float()
+        if self._layers - {"fc6", "detections"}:
+            given["last"] = last.float()
+        arrive = fetching(given)
+
+        def found() -> _Found:
+            return _Found(num_frames=begun.num_frames, segments=segments, confidence=confidence, **arrive())
+
+        return found
 
     def _of_layer(self, found: _Found) -> dict[str, npt.NDArray[Any]]:
         """Returns what the recipe reads of a pass over one buffer."""
@@ -174,10 +252,11 @@ class RC3DExtractor:
             "score": found.confidence if self._options.confidence == "rpn" else class_score,
             "class_index": best,
             "class_score": class_score,
-            "values": (found.fc6 if self._recipe.layer == "fc6" else found.last).float().cpu().numpy(),
+            "values": found.fc6 if self._recipe.layer == "fc6" else found.last,
         }
 
-    def _prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+    def prepare(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns the network's input ``float[1, 3, L, H, W]`` for one buffer ``uint8[L, H, W, 3]``."""
         values = values_of(frames, self._recipe.preprocess)
         tensor = on_device(np.ascontiguousarray(values), self._device)
         tensor = tensor.permute(3, 0, 1, 2)[None].to(torch.float32, memory_format=torch.contiguous_format, copy=True)
@@ -215,10 +294,6 @@ class RC3DExtractor:
         """Returns a reducer that makes the clip's best proposals, or its detections."""
         make = DetectionRows if self._recipe.layer == "detections" else ProposalRows
         return make(clip, self._recipe, self._options, self._release)
-
-
-def _array(tensor: Tensor) -> Floats:
-    return np.asarray(tensor.double().cpu().numpy())
 
 
 def _padded(array: npt.NDArray[Any], length: int) -> npt.NDArray[Any]:

@@ -119,7 +119,10 @@ class RC3D(nn.Module):
 
     def real_offsets(self, offsets: Tensor) -> Tensor:
         """Returns head offsets as `segments.decode` takes them, whichever way the weights were saved."""
-        return offsets * offsets.new_tensor(OFFSET_STD) if self.offsets_normalised else offsets
+        if not self.offsets_normalised:
+            return offsets
+        # Filled on the device: a tensor that comes from the host would wait for all that is queued there.
+        return offsets * torch.stack([offsets.new_full((), deviation) for deviation in OFFSET_STD])
 
     @torch.no_grad()
     def normalise_offsets(self, normalised: bool) -> None:

@@ -10,7 +10,7 @@ import torch.nn.functional as functional
 from PIL import Image
 from torch import Tensor
 
-from clipmill.extractors.base import Outputs, Reducer, options_of
+from clipmill.extractors.base import Reducer, options_of
 from clipmill.extractors.resnet50.build import network_of as resnet50_of
 from clipmill.extractors.resnet50.network import ResNet50
 from clipmill.extractors.rmac.card import CARD
@@ -56,23 +56,18 @@ class RMACExtractor(TorchExtractor):
             self._mean = torch.from_numpy(whitening.mean).float().to(self._device)
             self._projection = torch.from_numpy(projection.T.copy()).float().to(self._device)
 
-    def forward(self, frames: npt.NDArray[np.uint8]) -> Outputs:
-        """Returns ``values``: descriptors ``float32[N, D]``, or for layer regions their parts ``float32[N, R, D]``.
+    def rows(self, frames: npt.NDArray[np.uint8]) -> Tensor:
+        """Returns descriptors ``float32[N, D]``, or for layer regions their parts ``float32[N, R, D]``.
 
         R is a function of the frames' size alone (`regions`).
 
         Raises:
             VideoError: ``frame_too_small``: VGG-16's maps of these frames would have no cell.
         """
-        with torch.inference_mode():
-            if self._options.scales:
-                values = self._of_scales(self.prepare(frames))
-            else:
-                vectors = torch.cat(
-                    [self._vectors(self.prepare(resized)) for resized in self._resolutions(frames)], dim=1
-                )
-                values = vectors if self._recipe.layer == "regions" else unit(vectors.sum(dim=1))
-        return {"values": values.cpu().numpy()}
+        if self._options.scales:
+            return self._of_scales(self.prepare(frames))
+        vectors = torch.cat([self._vectors(self.prepare(resized)) for resized in self._resolutions(frames)], dim=1)
+        return vectors if self._recipe.layer == "regions" else unit(vectors.sum(dim=1))
 
     def _resolutions(self, frames: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
         """Returns the frames at each resolution, sides rounded half to even, as Pillow resizes."""

@@ -32,4 +32,7 @@ def empty_cache() -> None:
     """Gives the memory that PyTorch keeps for later back to the device."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
+        from clipmill.extractors.transfers import forget_uploads
+
+        forget_uploads()
         torch.cuda.empty_cache()

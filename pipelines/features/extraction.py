@@ -1,6 +1,7 @@
 """One recipe over the videos of one task: windows in, rows out."""
 
 import time
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -52,6 +53,10 @@ def check_device(device: str) -> None:
     if not torch.cuda.is_available():
         raise UsageError(describe("engine", "device", "a CUDA GPU", "none on this machine", "use device: auto or cpu"))
 
+
+MOST_UNDER_WAY = 2
+"""ours: so many batches wait on a device that works on its own. With two it has one to work at while the host does what
+a network leaves to it in the middle of a pass (R-C3D's choice of proposals), and the rest of that pass afterwards."""
 
 _Found = TypeVar("_Found")
 
@@ -115,7 +120,7 @@ class RecipeExtraction:
         self._extractor = extractor
         self.runtime_use = runtime_use_of(extractor)
         self._queue = extractor if isinstance(extractor, QueueingExtractor) and extractor.queues else None
-        self._under_way: tuple[Sequence[Ticket], Pixels, Callable[[], Outputs]] | None = None
+        self._under_way: deque[tuple[Sequence[Ticket], Pixels, Callable[[], Outputs]]] = deque()
         self._batcher = Batcher(self.batch_windows, MOST_SHAPES + num_decoders - 1)
         self._videos: dict[int, _VideoState] = {}
 
@@ -208,19 +213,19 @@ class RecipeExtraction:
         if queue is None or at_once:
             self._end(tickets, batch, self._attempt(tickets, lambda: self._outputs(*filled)))
             return
-        # The device has this batch before the outputs of the last one are waited for, so that it never waits itself.
-        submitted = self._attempt(tickets, lambda: queue.submit(filled[1]))
-        self._collect()
+        # The device has this batch before the outputs of earlier ones are waited for, so that it never waits itself.
+        submitted = self._attempt(tickets, lambda: queue.submit(filled[1], *self._whose(filled[0])))
         if isinstance(submitted, Exception):
+            self._collect()
             self._end(tickets, batch, submitted)
-        else:
-            self._under_way = tickets, batch, submitted
+            return
+        self._under_way.append((tickets, batch, submitted))
+        self._collect(MOST_UNDER_WAY)
 
-    def _collect(self) -> None:
-        """Waits for the batch that the device is at, if any."""
-        if self._under_way is not None:
-            tickets, batch, outputs = self._under_way
-            self._under_way = None
+    def _collect(self, num_left: int = 0) -> None:
+        """Waits for the batches that the device has, the oldest first, up to the last `num_left` of them."""
+        while len(self._under_way) > num_left:
+            tickets, batch, outputs = self._under_way.popleft()
             self._end(tickets, batch, self._attempt(tickets, outputs))
 
     def _attempt(self, tickets: Sequence[Ticket], run: Callable[[], _Found]) -> _Found | Exception:
@@ -265,13 +270,17 @@ class RecipeExtraction:
         return [*tickets, *([tickets[-1]] * missing)], np.concatenate([batch, np.repeat(batch[-1:], missing, axis=0)])
 
     def _outputs(self, tickets: Sequence[Ticket], batch: Pixels) -> Outputs:
-        windows = [ticket.window for ticket in tickets]
-        files = [found for ticket in tickets if (found := self._videos[ticket.video].files) is not None]
+        windows, files = self._whose(tickets)
         if files and isinstance(self._extractor, FilesExtractor):
             return self._extractor.forward_files(batch, windows, files)
         if isinstance(self._extractor, WindowExtractor):
             return self._extractor.forward_windows(batch, windows)
         return self._extractor.forward(batch)
+
+    def _whose(self, tickets: Sequence[Ticket]) -> tuple[list[Window], list[FlowFiles] | None]:
+        """Returns the windows, and what their videos have beside them, if anything."""
+        files = [found for ticket in tickets if (found := self._videos[ticket.video].files) is not None]
+        return [ticket.window for ticket in tickets], files or None
 
     def _is_live(self, ticket: Ticket) -> bool:
         state = self._videos.get(ticket.video)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import card_for
+from clipmill.extractors.base import QueueingExtractor, card_for
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip
 from tests.extractors.registered import built_in, default_run, frames_for, recipe, rows_of
@@ -71,6 +71,18 @@ def test_a_window_has_the_same_bits_at_every_place_and_beside_any_others(name: s
                     count = int(full["num_valid"][window])
                     expected, got = expected[:count], got[:count]
                 np.testing.assert_array_equal(got, expected, err_msg=f"{key} of window {window} at {place}")
+
+
+def test_every_network_can_be_queued_and_gives_the_same_bits(name: str) -> None:
+    if name == "tracks":
+        pytest.skip("tracks are found on the CPU, whatever the device")
+    found, extractor, expected = default_run(name)
+    assert isinstance(extractor, QueueingExtractor)
+    assert not extractor.queues, "on a CPU nothing works on its own"
+    outputs = extractor.submit(frames_for(found))()
+    assert outputs.keys() == expected.keys()
+    for key, values in expected.items():
+        np.testing.assert_array_equal(outputs[key], values, key)
 
 
 def test_other_frames_give_other_values(name: str) -> None:

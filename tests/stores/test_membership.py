@@ -1,8 +1,10 @@
 """Which videos a store serves, by what its runs were given and what was removed."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from clipmill.schemas.records import Video
@@ -96,3 +98,42 @@ def test_a_store_serves_by_what_it_has_written(tmp_path: Path) -> None:
 def test_a_fingerprint_of_an_import_is_told_from_one_of_bytes(name: str) -> None:
     assert is_imported_fingerprint(name, imported_fingerprint(name))
     assert not is_imported_fingerprint(name, imported_fingerprint(name + "2"))
+
+
+def drawn_history(store: Store, random: np.random.Generator) -> dict[str, dict[str, Video]]:
+    """Writes runs of a store, most of them full, some with imports, files beside videos or removals; returns them."""
+    runs: dict[str, dict[str, Video]] = {}
+    for day in range(1, random.integers(2, 5)):
+        run_id = f"2026010{day}T000000000-aaaa"
+        ids = random.permutation(list("abcdefgh"))[: random.integers(1, 9)].tolist()
+        if random.random() < 0.1:
+            ids.append(ids[0])
+        videos = [Video(name, f"/{name}{day}", f"{name}{random.integers(2)}", label=f"{day}") for name in ids]
+        if random.random() < 0.1:
+            videos.append(Video("z", "/z", imported_fingerprint("z")))
+        if random.random() < 0.1:
+            videos[0] = replace(videos[0], file_digests=(("recipe", f"digest {day}"),))
+        store.write_manifest(run_id, videos)
+        if random.random() < 0.9:
+            is_share = random.random() < 0.1
+            store.write_build(run_id, {}, bool(random.random() < 0.8), [*ids, "s"] if is_share else [])
+        if random.random() < 0.1:
+            store.write_removal(f"2026010{day}T120000000-aaaa", {ids[0]: ids[0]})
+        runs[run_id] = {video.id: video for video in videos}
+    return runs
+
+
+def test_the_manifest_is_what_membership_serves_in_its_order_however_it_was_found(tmp_path: Path) -> None:
+    num_short = 0
+    for seed in range(25):
+        store = Store.create(str(tmp_path / str(seed)), "zarr", "d")
+        runs = drawn_history(store, np.random.default_rng(seed))
+        found, served = store.manifest(), store.membership().served
+        num_short += store._newest_full_manifest() is not None
+        assert [(video.id, video.fingerprint) for video in found.values()] == list(served.items())
+        for name, video in found.items():
+            newest = [videos[name] for _, videos in sorted(runs.items()) if name in videos][-1]
+            assert replace(video, file_digests=()) == replace(newest, file_digests=())
+            if newest.file_digests:
+                assert video.file_digests == newest.file_digests
+    assert 5 < num_short < 22

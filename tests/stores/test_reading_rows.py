@@ -185,6 +185,16 @@ def test_a_mapped_shard_is_plain_npy_and_its_rows_are_copies(tmp_path: Path, mak
     np.testing.assert_array_equal(shard.values(0, 30), rows.values)
 
 
+def test_a_mapped_shard_knows_its_videos_whatever_they_are_called(tmp_path: Path, make_rows: Any) -> None:
+    objects = Objects(str(tmp_path))
+    spans = [(', "videos": [', 0, 10), ('"videos": [["v", 0, 30]]}', 10, 10), ("ü]}", 10, 30)]
+    rows = replace(make_rows(30, dim=6), extras={"videos": np.zeros(30), ', "videos": [': np.zeros(30)})
+    write_shard(objects, "x.npy", rows, spans)
+    shard = open_shard(objects, "x.npy")
+    assert shard.videos() == spans
+    assert shard.num_rows == 30
+
+
 def test_a_mapped_shard_that_was_cut_is_named_and_not_read(tmp_path: Path, make_rows: Any) -> None:
     objects = Objects(str(tmp_path))
     write_shard(objects, "x.npy", make_rows(30, dim=6), [("v", 0, 30)])

@@ -252,6 +252,25 @@ def test_dask_index_and_clips_agree_with_the_rows(
     assert [clip.video_id for clip in feature.clips()] == ["v0", "v0", "v1", "v1", "v2", "v2", "v3", "v4", "v5"]
 
 
+def test_an_opened_feature_is_what_it_was_when_a_video_is_built_again(
+    tmp_path: Path, make_recipe: Any, make_rows: Any, commit: Any
+) -> None:
+    store, recipe = Store.create(str(tmp_path), "npy", "d"), make_recipe()
+    before, after = (Video("v", "/v", f"bytes {number}") for number in range(2))
+    commit(store, recipe, "a", {before: make_rows(3)}, [(0.0, 1.0, None)])
+    store.write_manifest("r1", [before])
+    opened, other = (FeatureStore(str(tmp_path))["c3d"] for _ in range(2))
+    assert opened.video_ids == other.video_ids == ["v"]
+    commit(store, recipe, "b", {after: make_rows(5)}, [(0.0, 2.0, None)])
+    store.write_manifest("r2", [after])
+    assert opened.index().column("num_rows").to_pylist() == [3]
+    assert opened.clips() == [ClipRows("v", 0, 0.0, 1.0)]
+    assert FeatureStore(str(tmp_path))["c3d"].clips() == [ClipRows("v", 0, 0.0, 2.0)]
+    store.withdraw_commit(next(path for path in store.commit_paths() if path.endswith("/a.parquet")))
+    with pytest.raises(StoreError, match="expected the commit of video v .* open it again"):
+        other.clips()
+
+
 @pytest.mark.parametrize("slab_bytes", [1, 100, 1 << 20])
 def test_clip_means_are_masked_means_in_the_order_asked(
     slab_bytes: int, tmp_path: Path, shard_format: str, make_recipe: Any, make_rows: Any, commit: Any, monkeypatch: Any

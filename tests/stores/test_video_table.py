@@ -54,7 +54,7 @@ def test_the_table_answers_as_the_records_do(seed: int, with_files: bool) -> Non
     videos = drawn_videos(random, with_files)
     commits = drawn_commits(random, videos, 400)
     halves = [manifest_table(videos[: NUM_VIDEOS // 2]), manifest_table(videos[NUM_VIDEOS // 2 :])]
-    table = VideoTable(halves, {video.id: row for row, video in enumerate(videos)}, {})
+    table = VideoTable(halves, np.arange(NUM_VIDEOS), {})
     found = counting_rows(commits, table)
     assert found.equals(counting_rows(commits, {video.id: video for video in videos}))
     ids = found.column("video_id").to_pylist()
@@ -67,16 +67,15 @@ def test_the_table_answers_as_the_records_do(seed: int, with_files: bool) -> Non
 def test_nothing_counts_without_videos_and_all_of_a_table_in_order_is_that_table() -> None:
     videos = drawn_videos(np.random.default_rng(0), with_files=False)
     commits = drawn_commits(np.random.default_rng(0), videos, 20)
-    assert counting_rows(commits, VideoTable([], {}, {})).num_rows == 0
-    table = VideoTable([manifest_table(videos)], {video.id: row for row, video in enumerate(videos)}, {})
+    assert counting_rows(commits, VideoTable([], np.arange(0), {})).num_rows == 0
+    table = VideoTable([manifest_table(videos)], np.arange(NUM_VIDEOS), {})
     counting = counting_rows(commits, table)
     assert counting_rows(counting, table).equals(counting)
 
 
 def test_digests_of_other_runs_reach_the_records_and_decide_what_counts() -> None:
     videos = drawn_videos(np.random.default_rng(0), with_files=False)
-    rows = {video.id: row for row, video in enumerate(videos)}
-    table = VideoTable([manifest_table(videos)], rows, {"v3": {RECIPE: "digest"}})
+    table = VideoTable([manifest_table(videos)], np.arange(NUM_VIDEOS), {"v3": {RECIPE: "digest"}})
     assert table["v3"].file_digests == ((RECIPE, "digest"),)
     row = drawn_commits(np.random.default_rng(0), videos, 1).to_pylist()[0]
     row |= {"video_id": "v3", "video_fingerprint": videos[3].fingerprint}

@@ -1,6 +1,6 @@
 """One recipe over several videos: batches, restarts, failures. The extractor is a plain function of the pixels."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,8 @@ import pytest
 import torch
 
 from clipmill.extractors import registry
-from clipmill.extractors.base import EachWindow, QueueingExtractor
+from clipmill.extractors.base import EachWindow
+from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.pipelines.features.device_memory import BatchTooLargeError
 from clipmill.pipelines.features.extraction import RecipeExtraction
@@ -202,7 +203,14 @@ class QueuedMeanOfPixels(MeanOfPixels):
         super().__init__(failure)
         self.events: list[str] = []
 
-    def submit(self, frames: np.ndarray) -> Callable[[], Mapping[str, np.ndarray]]:
+    def submit(
+        self,
+        frames: np.ndarray,
+        windows: Sequence[Window] | None = None,
+        files: Sequence[FlowFiles] | None = None,
+    ) -> Callable[[], Mapping[str, np.ndarray]]:
+        assert windows is not None
+        assert len(windows) == len(frames)
         number = sum(event.startswith("submit") for event in self.events)
         self.events.append(f"submit {number}")
 
@@ -216,15 +224,16 @@ class QueuedMeanOfPixels(MeanOfPixels):
 def test_a_device_has_its_next_batch_before_the_last_one_is_waited_for() -> None:
     extractor = QueuedMeanOfPixels()
     extraction = RecipeExtraction(_recipe(), extractor, 2)
-    extraction.start_video(0, [CLIP], _windows(5))
-    for frame in range(5):
+    extraction.start_video(0, [CLIP], _windows(7))
+    for frame in range(7):
         extraction.add_frame(0, frame, _pixels(frame))
-    assert extractor.events == ["submit 0", "submit 1", "collect 0"]
+    begun = ["submit 0", "submit 1", "submit 2", "collect 0"]
+    assert extractor.events == begun
     assert extraction.finished() == {}
     extraction.flush()
-    assert extractor.events == ["submit 0", "submit 1", "collect 0", "submit 2", "collect 1", "collect 2"]
-    np.testing.assert_array_equal(extraction.finished()[0].values[:, 0], range(5))
-    assert extraction.take_counts()[1] == 5
+    assert extractor.events == [*begun, "submit 3", "collect 1", "collect 2", "collect 3"]
+    np.testing.assert_array_equal(extraction.finished()[0].values[:, 0], range(7))
+    assert extraction.take_counts()[1] == 7
 
 
 def test_a_queued_batch_that_fails_costs_the_window_at_fault_alone() -> None:
@@ -261,18 +270,9 @@ def test_what_a_restarted_or_dropped_video_has_on_the_device_is_thrown_away() ->
 
 def test_memory_that_ran_out_on_the_device_is_told_when_the_batch_is_waited_for() -> None:
     extraction = RecipeExtraction(_recipe(), QueuedMeanOfPixels(torch.cuda.OutOfMemoryError("CUDA out of memory")), 2)
-    extraction.start_video(0, [CLIP], _windows(4))
-    for frame in range(3):
+    extraction.start_video(0, [CLIP], _windows(6))
+    for frame in range(5):
         extraction.add_frame(0, frame, _pixels(255))
     with pytest.raises(BatchTooLargeError, match="no memory for 2 windows"):
-        extraction.add_frame(0, 3, _pixels(255))
+        extraction.add_frame(0, 5, _pixels(255))
     assert not extraction.is_settled(0)
-
-
-def test_submitting_to_a_network_gives_the_bits_of_its_forward_pass() -> None:
-    frames = np.random.default_rng(0).integers(0, 256, (2, 1, 64, 64, 3), dtype=np.uint8)
-    extractor = registry.build(_recipe(layer="probabilities", dim=1000), "cpu")
-    assert isinstance(extractor, QueueingExtractor)
-    assert not extractor.queues
-    outputs = extractor.submit(frames)
-    np.testing.assert_array_equal(outputs()["values"], extractor.forward(frames)["values"])
