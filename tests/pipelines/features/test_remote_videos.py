@@ -209,11 +209,11 @@ def ended(server: VideoServer, names: tuple[str, ...]) -> BuildReport | str:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (401, "access_denied"),
+        pytest.param(401, "access_denied", marks=pytest.mark.slow),
         (403, "access_denied"),
         (429, "storage_unavailable"),
         (500, "storage_unavailable"),
-        (503, "storage_unavailable"),
+        pytest.param(503, "storage_unavailable", marks=pytest.mark.slow),
     ],
 )
 def test_videos_that_a_server_refuses_end_the_run(server: VideoServer, status: int, reason: str) -> None:
