@@ -57,7 +57,7 @@ def config(server: VideoServer, names: tuple[str, ...] = NAMES, **changes: Any) 
         "store": {"url": str(root / "store"), "attempts": 1},
         "videos": {"manifest": str(root / "videos.csv")},
         "features": {"rows": {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
     return BuildConfig.model_validate(data | changes)
 
@@ -315,7 +315,7 @@ def _s3_config(root: Path, **store: Any) -> BuildConfig:
             "store": {"url": str(root / "store"), "attempts": 1, **store},
             "videos": {"folder": f"s3://{BUCKET}/videos"},
             "features": {"rows": {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}},
-            "engine": {"device": "cpu", "threads": 1},
+            "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
         }
     )
 
