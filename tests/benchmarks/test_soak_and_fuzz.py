@@ -90,6 +90,7 @@ def test_rounding_is_counted_apart() -> None:
     assert soak.compare(wanted * np.float32(1.001), wanted) == soak.compare(wanted[:2], wanted) == "different"
 
 
+@pytest.mark.slow
 def test_damaged_files_have_rows_or_a_reason_in_time(tmp_path: Path) -> None:
     tally = fuzz.fuzz(tmp_path, None, seed=3, seconds=0, batch=10)
     assert tally.found.total() == 0, tally.notes

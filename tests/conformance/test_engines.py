@@ -106,10 +106,10 @@ KILLER = Registration(
 '''
 
 
-@pytest.fixture
-def killer_path(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def killer_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder that, on the Python path, provides the extractor through an entry point."""
-    root = tmp_path / "plugin"
+    root = tmp_path_factory.mktemp("killer") / "plugin"
     info = root / "killer-1.0.dist-info"
     info.mkdir(parents=True)
     (root / "killer_extractor.py").write_text(KILLER)
@@ -141,21 +141,25 @@ KILLED: dict[str, dict[str, Any]] = {
 }
 
 
+KILLER_FEATURES = {"killer": {"weights": {"random": 0}, "sampling": {"frames": 1, "step": 5}}}
+
+
+@pytest.fixture(scope="module")
+def spared(folder: Path, killer_path: Path, tmp_path_factory: pytest.TempPathFactory) -> list[tuple[str, str]]:
+    """What the local engine commits where nothing is killed."""
+    root = tmp_path_factory.mktemp("spared")
+    (root / "spared").touch()
+    config = write_config(root / "build.yaml", folder, root / "store", KILLED["local"], KILLER_FEATURES)
+    done = _run(config, killer_path, root / "spared")
+    assert done.returncode == 3, done.stderr
+    return _passports(root / "store")
+
+
 @pytest.mark.parametrize("name", [param for param in PARAMS if param.values[0] in KILLED])
 def test_a_task_killed_on_its_first_attempt_changes_nothing(
-    name: str, folder: Path, tmp_path: Path, killer_path: Path
+    name: str, folder: Path, tmp_path: Path, killer_path: Path, spared: list[tuple[str, str]]
 ) -> None:
-    features = {"killer": {"weights": {"random": 0}, "sampling": {"frames": 1, "step": 5}}}
-    spared = tmp_path / "spared"
-    spared.touch()
-    clean = _run(
-        write_config(tmp_path / "clean.yaml", folder, tmp_path / "clean", KILLED["local"], features),
-        killer_path,
-        spared,
-    )
-    assert clean.returncode == 3, clean.stderr
-
-    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", KILLED[name], features)
+    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", KILLED[name], KILLER_FEATURES)
     marker = tmp_path / "marker"
     first = _run(config, killer_path, marker)
     assert marker.exists(), "the extractor never ran"
@@ -165,17 +169,17 @@ def test_a_task_killed_on_its_first_attempt_changes_nothing(
         second = _run(config, killer_path, marker)
         assert second.returncode == 3, second.stderr
     # A task whose worker died within a run goes on video by video: its commits are cut otherwise, and hold the same.
-    assert _passports(tmp_path / "killed") == _passports(tmp_path / "clean")
-    assert json.loads(_run(config, killer_path, marker).stdout)["num_tasks"] == 0
+    assert _passports(tmp_path / "killed") == spared
+    if name == "local":
+        assert json.loads(_run(config, killer_path, marker).stdout)["num_tasks"] == 0
 
 
 @pytest.mark.beam
 def test_a_lost_dask_worker_is_replaced_and_the_report_counts_what_is_stored(
     folder: Path, tmp_path: Path, killer_path: Path
 ) -> None:
-    features = {"killer": {"weights": {"random": 0}, "sampling": {"frames": 1, "step": 5}}}
     engine = ENGINES["beam-dask"]
-    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", engine, features)
+    config = write_config(tmp_path / "killed.yaml", folder, tmp_path / "killed", engine, KILLER_FEATURES)
     marker = tmp_path / "marker"
     done = _run(config, killer_path, marker, CLIPMILL_TEST_KILL_PARENT="1")
     assert marker.exists(), "the extractor never ran"

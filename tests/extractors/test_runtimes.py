@@ -78,10 +78,11 @@ def test_rows_are_those_of_pytorch(
     assert (use.name, 0 <= use.error < 1e-5) == (name_of_runtime, True)
 
 
-def test_both_streams_of_i3d_run_by_it() -> None:
+@pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_both_streams_of_i3d_run_by_it(name: str) -> None:
     frames = noise((1, 11, 72, 96, 3))
     expected = registry.build(recipe("i3d", **BOTH_STREAMS), "cpu").forward(frames)["values"]
-    values = registry.build(recipe("i3d", runtime="openvino", **BOTH_STREAMS), "cpu").forward(frames)["values"]
+    values = registry.build(recipe("i3d", runtime=name, **BOTH_STREAMS), "cpu").forward(frames)["values"]
     assert values.shape == expected.shape
     assert relative_error(values, expected) < 1e-5
 
@@ -116,9 +117,11 @@ def test_a_window_has_the_same_bits_whatever_is_beside_it(name: str) -> None:
     np.testing.assert_array_equal(forth, again)
 
 
-def test_every_size_of_frames_is_run() -> None:
-    extractor = registry.build(recipe("rmac", runtime="openvino"), "cpu")
-    eager = registry.build(recipe("rmac"), "cpu")
+@pytest.mark.parametrize("name", ["onnxruntime", pytest.param("openvino", marks=pytest.mark.slow)])
+def test_every_size_of_frames_is_run(name: str) -> None:
+    small = {"preprocess": {"size": [96]}}
+    extractor = registry.build(recipe("rmac", runtime=name, **small), "cpu")
+    eager = registry.build(recipe("rmac", **small), "cpu")
     for rows, columns in ((64, 96), (96, 64), (64, 96)):
         frames = noise((1, 1, rows, columns, 3))
         assert relative_error(extractor.forward(frames)["values"], eager.forward(frames)["values"]) < 1e-5

@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from typer.testing import CliRunner
 
-from clipmill.jobs.cli import app
+from tests.command_line import invoke
 
 
 @dataclass(frozen=True)
@@ -40,12 +39,10 @@ def evaluate(folder: Path, config: Mapping[str, Any], *arguments: str, out: str 
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "evaluate.yaml"
     path.write_text(yaml.safe_dump({"out": str(folder / out), "report": False, **config}, allow_unicode=True))
-    done = CliRunner().invoke(app, ["evaluate", "--config", str(path), *arguments])
-    assert "Traceback" not in done.stderr, done.stderr
-    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    done = invoke("evaluate", "--config", str(path), *arguments)
     results = folder / out / "results.json"
     content = results.read_bytes() if results.is_file() else b""
-    return Done(done.exit_code, done.stdout, done.stderr, json.loads(content) if content else {}, content)
+    return Done(done.returncode, done.stdout, done.stderr, json.loads(content) if content else {}, content)
 
 
 def refused(done: Done, *words: str) -> None:

@@ -25,7 +25,7 @@ def config(folder: Path, features: dict[str, Any] | None = None, **changes: Any)
         "store": {"url": str(folder / "store")},
         "videos": {"folder": str(folder / "videos")},
         "features": features or SQUEEZENET,
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
     path = folder / "build.yaml"
     path.write_text(yaml.safe_dump(data | changes, allow_unicode=True))
@@ -228,7 +228,7 @@ def test_full_disk_loses_nothing_that_is_committed(videos: Path) -> None:
     features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 10}, "layer": "logits"}}
     try:
         settings = {
-            "engine": {"device": "cpu", "threads": 1, "task_seconds": 0.5},
+            "engine": {"device": "cpu", "threads": 1, "batch_windows": 4, "task_seconds": 0.5},
             "store": {"url": str(mount / "store")},
         }
         path = config(videos.parent, features, **settings)
@@ -268,7 +268,9 @@ def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
     for index in range(4):
         encode_video(videos / f"{index}.mp4", num_frames=10, fps=10)
     features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 5}}}
-    path = config(videos.parent, features, engine={"device": "cpu", "threads": 1, "task_seconds": 0.05})
+    path = config(
+        videos.parent, features, engine={"device": "cpu", "threads": 1, "batch_windows": 4, "task_seconds": 0.05}
+    )
     site = videos.parent / "site"
     site.mkdir()
     (site / "sitecustomize.py").write_text(INTERRUPTED.format(number=int(number)))

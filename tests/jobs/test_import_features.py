@@ -1,8 +1,7 @@
-"""``clipmill import`` in a process of its own on real files, and every other verb (here) on what it leaves."""
+"""``clipmill import`` on real files, and every other verb on what it leaves."""
 
 import csv
 import json
-import os
 import re
 import subprocess
 import sys
@@ -14,60 +13,20 @@ import h5py
 import numpy as np
 import pytest
 import yaml
-from click.testing import Result
 from PIL import Image
 from scipy.io import loadmat
-from typer.testing import CliRunner
 
 from clipmill.jobs.build import run_build
-from clipmill.jobs.cli import app
 from clipmill.jobs.search import run_search
 from clipmill.jobs.train import run_train
 from clipmill.schemas.errors import UsageError
 from clipmill.stores import FeatureStore
+from tests.command_line import invoke, invoked_result, result
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLES = ROOT / "examples" / "import"
 SMALL = {"appearance_dim": 8, "motion_dim": 8, "latent_dim": 4, "video_hidden": [8], "image_hidden": [8]}
-
-
-def clipmill(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    """Runs the command line as a user does; an error of ours is one line, so no traceback may appear."""
-    done = subprocess.run(
-        [sys.executable, "-m", "clipmill", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        timeout=280,
-        check=False,
-    )
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def imported(*arguments: str) -> dict[str, Any]:
-    """Returns what ``clipmill import`` prints with ``--json``."""
-    done = clipmill("import", *arguments, "--json")
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
-
-
-def here(*arguments: str) -> Result:
-    """Runs another verb in this process."""
-    done = CliRunner().invoke(app, list(arguments))
-    assert "Traceback" not in done.stderr, done.stderr
-    return done
-
-
-def told(*arguments: str) -> dict[str, Any]:
-    """Returns what another verb prints with ``--json``."""
-    done = here(*arguments, "--json")
-    assert done.exit_code == 0, done.stderr
-    found: dict[str, Any] = json.loads(done.stdout)
-    return found
 
 
 # THUMOS14 by TSP: an HDF5 file with a vector for each video.
@@ -80,7 +39,7 @@ def thumos(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     annotations = shared_data / "annotations" / "thumos14"
     made = [sys.executable, str(EXAMPLES / "thumos14_tsp" / "manifest.py"), str(annotations), str(folder / "m.csv")]
     subprocess.run(made, check=True, timeout=280, capture_output=True)
-    (folder / "import.json").write_text(json.dumps(imported(*import_arguments(folder))))
+    (folder / "import.json").write_text(json.dumps(result("import", *import_arguments(folder))))
     return folder
 
 
@@ -114,7 +73,7 @@ def test_the_vectors_of_tsp_become_a_store(thumos: Path, vectors: tuple[list[str
     assert feature.video_ids == ids
     np.testing.assert_array_equal(np.concatenate([feature[name].values for name in ids]), values)
     assert [clip.label for clip in feature.clips()] == labels
-    again = imported(*import_arguments(thumos))
+    again = invoked_result("import", *import_arguments(thumos))
     assert (again["features"][0]["num_imported"], again["features"][0]["num_before"]) == (0, 412)
 
 
@@ -134,7 +93,8 @@ def test_plain_cosine_of_every_video_is_the_known_score(
     assert round(float(np.mean(precisions[False])), 3) == 0.511
 
     config = str(EXAMPLES / "thumos14_tsp" / "evaluate.yaml")
-    data = told("evaluate", "--config", config, "--set", f"data.store={thumos / 'store'}", "--set", f"out={tmp_path}")
+    settings = ["--set", f"data.store={thumos / 'store'}", "--set", f"out={tmp_path}"]
+    data = invoked_result("evaluate", "--config", config, *settings)
     metrics = data["runs"]["cosine"]["metrics"]
     assert metrics["map@412"] == pytest.approx(np.mean(precisions[True]), abs=1e-9)
     assert round(metrics["map@412"], 4) == 0.5487
@@ -149,14 +109,14 @@ def test_status_verify_diff_and_export_work_on_imported_features(
     thumos: Path, vectors: tuple[list[str], np.ndarray, list[str]], tmp_path: Path
 ) -> None:
     store = str(thumos / "store")
-    (feature,) = told("status", store)["features"]
+    (feature,) = invoked_result("status", store)["features"]
     assert (feature["num_complete"], feature["num_missing"], feature["weights"]) == (412, 0, "imported")
-    verified = told("verify", store)
+    verified = invoked_result("verify", store)
     assert (verified["imported"], verified["recomputed"], verified["problems"]) == (["tsp"], [], [])
     assert verified["num_commit_rows"] == 412
-    assert "imported, so nothing can compute them again: tsp" in here("verify", store).stdout
-    assert told("diff", store, store)["same"]
-    told("export", store, "--feature", "tsp", "--format", "hdf5", "--out", str(tmp_path / "tsp.h5"))
+    assert "imported, so nothing can compute them again: tsp" in invoke("verify", store).stdout
+    assert invoked_result("diff", store, store)["same"]
+    invoked_result("export", store, "--feature", "tsp", "--format", "hdf5", "--out", str(tmp_path / "tsp.h5"))
     ids, values, _ = vectors
     with h5py.File(tmp_path / "tsp.h5") as file:
         np.testing.assert_array_equal(np.concatenate([file[name]["values"][()] for name in ids]), values)
@@ -165,13 +125,14 @@ def test_status_verify_diff_and_export_work_on_imported_features(
 def test_verify_sees_a_damaged_shard_of_imported_rows(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(2, dtype=np.float32))
     (tmp_path / "m.csv").write_text("id\na\nb\n")
-    imported("--config", small_config(tmp_path, store={"url": str(tmp_path / "store"), "format": "parquet"}))
+    store = {"url": str(tmp_path / "store"), "format": "parquet"}
+    invoked_result("import", "--config", small_config(tmp_path, store=store))
     (shard,) = (tmp_path / "store" / "shards").rglob("*.parquet")
     data = bytearray(shard.read_bytes())
     # Values are the last column before the footer, whose length stands before the last four bytes.
     data[-8 - int.from_bytes(data[-8:-4], "little") - 4] ^= 0xFF
     shard.write_bytes(bytes(data))
-    assert here("verify", str(tmp_path / "store")).exit_code == 1
+    assert invoke("verify", str(tmp_path / "store")).returncode == 1
 
 
 def test_a_model_trains_and_is_evaluated_on_imported_features(thumos: Path, tmp_path: Path) -> None:
@@ -183,7 +144,7 @@ def test_a_model_trains_and_is_evaluated_on_imported_features(thumos: Path, tmp_
     config.write_text(
         yaml.safe_dump({"run": str(tmp_path / "run"), "out": str(tmp_path / "e"), "report": False, "resamples": 50})
     )
-    runs = told("evaluate", "--config", str(config))["runs"]
+    runs = invoked_result("evaluate", "--config", str(config))["runs"]
     assert set(runs) == {"appearance", "video", "combined"}
     assert "cosine" in runs["combined"]["baselines"]
 
@@ -192,8 +153,8 @@ def test_a_query_image_is_refused_for_imported_features(thumos: Path, tmp_path: 
     data = {"store": str(thumos / "store"), "image": "tsp", "video": "tsp"}
     config = tmp_path / "search.yaml"
     config.write_text(yaml.safe_dump({"data": data, "queries": {"files": ["x.png"]}, "out": str(tmp_path / "out")}))
-    done = here("search", "--config", str(config))
-    assert done.exit_code == 2
+    done = invoke("search", "--config", str(config))
+    assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("clipmill: ")]
     assert "search feature tsp: expected a feature that clipmill computes" in line
 
@@ -205,7 +166,7 @@ def test_a_query_image_is_refused_for_imported_features(thumos: Path, tmp_path: 
 def wikipedia(tmp_path_factory: pytest.TempPathFactory, shared_data: Path) -> Path:
     """The folder of its store, as examples/import makes it."""
     folder = tmp_path_factory.mktemp("wikipedia")
-    report = told(
+    report = invoked_result(
         "import", "--config", str(EXAMPLES / "wikipedia" / "import.yaml"), "--set", f"store.url={folder}/store"
     )
     assert [feature["num_imported"] for feature in report["features"]] == [2866, 2866]
@@ -242,7 +203,7 @@ def test_images_of_the_wikipedia_set_are_ranked_by_plain_cosine(
         "--set",
         "resamples=50",
     ]
-    data = told("evaluate", "--config", config, *settings)
+    data = invoked_result("evaluate", "--config", config, *settings)
     folder = shared_data / "features" / "wikipedia"
     rows = loadmat(folder / "raw_features.mat")["I_te"].astype(np.float32).astype(np.float64)
     lines = [line.split("\t") for line in (folder / "testset_txt_img_cat.list").read_text().splitlines()]
@@ -256,8 +217,8 @@ def test_images_of_the_wikipedia_set_are_ranked_by_plain_cosine(
         hits = (labels == labels[query])[np.argsort(-np.round(unit @ unit[query], 7), kind="stable")]
         values.append(float((np.cumsum(hits) / np.arange(1, len(hits) + 1))[hits].mean()))
     assert data["runs"]["cosine"]["metrics"]["map@693"] == pytest.approx(np.mean(values), abs=1e-4)
-    refused = here("evaluate", "--config", config, *settings, "--set", "data.video=text")
-    assert refused.exit_code == 2
+    refused = invoke("evaluate", "--config", config, *settings, "--set", "data.video=text")
+    assert refused.returncode == 2
     assert "give run, or features of one network" in refused.stderr
 
 
@@ -291,7 +252,7 @@ def mixed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     np.save(folder / "x.npy", np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32))
     lines = [f"{number}.mp4,{'ab'[number % 2]}" for number in range(4)]
     (folder / "m.csv").write_text("\n".join(["id,label", *lines]))
-    report = imported("--config", small_config(folder, store=build["store"], name="clip"))
+    report = invoked_result("import", "--config", small_config(folder, store=build["store"], name="clip"))
     assert report["features"][0]["num_imported"] == 4
     return folder
 
@@ -322,7 +283,7 @@ def test_imported_clips_are_found_by_images_through_a_trained_run(mixed: Path, t
 
 
 def test_verify_computes_what_was_built_and_names_what_was_imported(mixed: Path) -> None:
-    verified = told("verify", str(mixed / "store"), "--sample", "0.25")
+    verified = invoked_result("verify", str(mixed / "store"), "--sample", "0.25")
     assert [item["feature"] for item in verified["recomputed"]] == ["query"]
     assert verified["imported"] == ["clip"]
     assert verified["problems"] == []
@@ -351,7 +312,7 @@ def small_config(folder: Path, name: str = "x", **keys: Any) -> str:
 def test_bad_input_is_one_line_and_exit_code_2(lines: str, keys: dict[str, Any], words: str, tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.eye(2, dtype=np.float32))
     (tmp_path / "m.csv").write_text(lines)
-    done = clipmill("import", "--config", small_config(tmp_path, **keys))
+    done = invoke("import", "--config", small_config(tmp_path, **keys))
     assert done.returncode == 2
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("clipmill: ")]
     assert words in line

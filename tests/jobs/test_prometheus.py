@@ -31,7 +31,7 @@ def _config(root: Path) -> dict[str, Any]:
         "videos": {"manifest": str(root / "videos" / "list.csv")},
         "clips": {"from": "annotations"},
         "features": {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
 
 

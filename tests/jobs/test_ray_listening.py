@@ -64,6 +64,7 @@ def test_build(tmp_path: Path) -> None:
     assert found <= LOOPBACK
 
 
+@pytest.mark.slow
 def test_train_with_two_workers(tmp_path: Path) -> None:
     small = {"video_hidden": [8], "image_hidden": [8], "decoder_hidden": [8]}
     config = {

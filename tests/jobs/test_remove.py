@@ -23,7 +23,7 @@ from clipmill.stores import FeatureStore
 from clipmill.stores.objects import Objects
 from clipmill.stores.store import Store
 from clipmill.stores.verify import verify_commits
-from tests.command_line import clipmill, invoke, invoked_result, python, refused, result
+from tests.command_line import invoke, invoked_result, python, refused, result
 from tests.encoded_videos import encode_video
 
 Served = Mapping[str, Mapping[str, np.ndarray]]
@@ -42,7 +42,7 @@ def config(folder: Path, features: Mapping[str, Any] | None = None, videos: Any 
         "store": {"url": str(folder / "store"), "dataset": "d", **store},
         "videos": videos or {"folder": str(folder / "videos")},
         "features": dict(features or FEATURES),
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
     path = folder / "build.yaml"
     path.write_text(yaml.safe_dump(data))
@@ -125,15 +125,15 @@ def test_missing_videos_are_removed_and_clean_gives_their_space_back(folder: Pat
     for name in ("a.mp4", "c.mp4"):
         (folder / "videos" / name).unlink()
     build(folder)
-    dry = result("remove", store, "--missing", "--dry-run")
+    dry = invoked_result("remove", store, "--missing", "--dry-run")
     assert (dry["videos"], dry["num_pairs"], dry["num_served_before"]) == (["a.mp4", "c.mp4"], 4, 0)
-    refused(clipmill("remove", store, "--missing"), "expected --yes, or --dry-run", "2 videos, 4 pairs")
+    refused(invoke("remove", store, "--missing"), "expected --yes, or --dry-run", "2 videos, 4 pairs")
     assert run_status(store).data["num_unlisted"] == 2
     assert result("remove", store, "--missing", "--yes")["num_removed"] == 2
     status = run_status(store).data
     assert (status["num_unlisted"], status["num_removed_with_rows"]) == (0, 2)
     assert shards(folder) == old
-    would = result("clean", store, "--dry-run")
+    would = invoked_result("clean", store, "--dry-run")
     assert {"/".join(path.split("/")[:3]) for path in would["paths"]} == old
     assert shards(folder) == old
     cleaned = result("clean", store)
@@ -143,7 +143,7 @@ def test_missing_videos_are_removed_and_clean_gives_their_space_back(folder: Pat
     assert served(folder) == ["b.mp4", "d.mp4"]
     assert same(before, values(folder), ["b.mp4", "d.mp4"])
     assert run_status(store).data["num_removed_with_rows"] == 0
-    verified = result("verify", store, "--sample", "1")
+    verified = invoked_result("verify", store, "--sample", "1")
     assert (verified["problems"], verified["num_commit_rows"]) == ([], 4)
     assert run_clean(store, False).data["paths"] == []
     # Nothing is due: the rows that moved are complete.

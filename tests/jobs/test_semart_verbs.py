@@ -15,7 +15,7 @@ from clipmill.pipelines.datasets.text import Vocabulary
 from clipmill.pipelines.datasets.tokenisers import TOKENISERS
 from clipmill.schemas.inputs import InputRows
 from examples.semart.corpus import drawn, seen
-from tests.command_line import clipmill, invoke, invoked_result, refused, result
+from tests.command_line import invoke, invoked_result, refused
 
 NUM = 24
 
@@ -67,11 +67,11 @@ def config_of(corpus: Path, tmp_path: Path) -> Callable[..., str]:
 
 
 def test_each_text_has_one_painting_to_find(corpus: Path, config_of: Callable[..., str], tmp_path: Path) -> None:
-    assert result("train", "--config", config_of(corpus / "texts.csv"))["epoch"] == 3
+    assert invoked_result("train", "--config", config_of(corpus / "texts.csv"))["epoch"] == 3
     path = tmp_path / "evaluate.yaml"
     evaluation = {"run": str(tmp_path / "run"), "cutoffs": [1, 6], "out": str(tmp_path / "out")}
     path.write_text(yaml.safe_dump(evaluation | {"relevant": "own_clip"}))
-    found = result("evaluate", "--config", str(path))
+    found = invoked_result("evaluate", "--config", str(path))
     metrics = found["runs"]["common"]["metrics"]
     assert found["protocol"]["relevance"] == "the own clip"
     assert metrics["hit@6"] == 1
@@ -79,7 +79,7 @@ def test_each_text_has_one_painting_to_find(corpus: Path, config_of: Callable[..
     assert metrics["recall@1"] == metrics["p@1"]
     # Paintings without labels cannot be found by them.
     path.write_text(yaml.safe_dump(evaluation))
-    refused(clipmill("evaluate", "--config", str(path)), "labels of the clips: expected one for every clip")
+    refused(invoke("evaluate", "--config", str(path)), "labels of the clips: expected one for every clip")
 
 
 def test_a_painting_without_a_comment_is_one_line(corpus: Path, config_of: Callable[..., str], tmp_path: Path) -> None:

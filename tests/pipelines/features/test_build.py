@@ -32,7 +32,7 @@ def _config(root: Path, **changes: Any) -> BuildConfig:
         "store": {"url": str(root / "store")},
         "videos": {"folder": str(root / "videos"), "label": "parent_folder"},
         "features": FEATURES,
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
     return BuildConfig.model_validate(data | changes)
 

@@ -57,7 +57,7 @@ def config(server: VideoServer, names: tuple[str, ...] = NAMES, **changes: Any) 
         "store": {"url": str(root / "store"), "attempts": 1},
         "videos": {"manifest": str(root / "videos.csv")},
         "features": {"rows": {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1},
+        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
     }
     return BuildConfig.model_validate(data | changes)
 
@@ -209,11 +209,11 @@ def ended(server: VideoServer, names: tuple[str, ...]) -> BuildReport | str:
 @pytest.mark.parametrize(
     ("status", "reason"),
     [
-        (401, "access_denied"),
+        pytest.param(401, "access_denied", marks=pytest.mark.slow),
         (403, "access_denied"),
         (429, "storage_unavailable"),
         (500, "storage_unavailable"),
-        (503, "storage_unavailable"),
+        pytest.param(503, "storage_unavailable", marks=pytest.mark.slow),
     ],
 )
 def test_videos_that_a_server_refuses_end_the_run(server: VideoServer, status: int, reason: str) -> None:
@@ -315,7 +315,7 @@ def _s3_config(root: Path, **store: Any) -> BuildConfig:
             "store": {"url": str(root / "store"), "attempts": 1, **store},
             "videos": {"folder": f"s3://{BUCKET}/videos"},
             "features": {"rows": {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}},
-            "engine": {"device": "cpu", "threads": 1},
+            "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
         }
     )
 
