@@ -161,7 +161,7 @@ class DecodeConfig(Model):
     truncated: Literal["quarantine", "keep"] = "quarantine"
     deadline_seconds: float = Field(default=60.0, gt=0)
     memory_gib: float = Field(default=4.0, gt=0)
-    videos_per_child: int = Field(default=200, ge=1)
+    videos_per_child: int = Field(default=1000, ge=1)
 
 
 class EngineConfig(Model):

@@ -109,7 +109,7 @@ class WorkerSpec:
     decode_deadline_seconds: float = 60.0
     deadline_factor: float = 4.0
     decode_memory_bytes: int = 4 << 30
-    decode_videos_per_child: int = 200
+    decode_videos_per_child: int = 1000
     max_attempts: int = 2
     max_outside_share: float = 1.0
     keep_truncated: bool = False

@@ -19,7 +19,8 @@ from clipmill.schemas.errors import VideoError, describe
 READ_BYTES_PER_SECOND = 10e6
 """Slowest storage a scan allows for (ours)."""
 MAX_IDLE = 2
-FILES_PER_CHILD = 500
+FILES_PER_CHILD = 5000
+"""ours: a child takes 55 MiB after a hundred small files, and 59 after 6,000."""
 RING_BYTES = 4096
 
 _lock = threading.Lock()

@@ -157,6 +157,7 @@ class ChildProcess:
         self._closed = False
         self.memory_bytes = memory_bytes
         self.num_requests = 0
+        self.num_frames = 0
         _living.add(self)
 
     @property

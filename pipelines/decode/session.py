@@ -131,7 +131,7 @@ class DecodeSession:
         deadline_seconds: float = 60.0,
         deadline_factor: float = 4.0,
         memory_bytes: int = 4 << 30,
-        videos_per_child: int = 200,
+        videos_per_child: int = 1000,
         ring_bytes: int = 64 << 20,
         max_attempts: int = 2,
         num_threads: int | None = None,

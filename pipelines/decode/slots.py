@@ -24,8 +24,11 @@ as a start costs (ours)."""
 MIN_STRETCH_FRAMES, MAX_STRETCH_FRAMES = 250, 2000
 """A stretch costs a file's opening and a seek: it has at least so many frames, and cuts are sought from so many on
 (ours)."""
-SUCCESSOR_SHARE = 4
-"""A child's successor starts when it has this part of its videos left, so that none waits for a start (ours)."""
+FRAMES_PER_CHILD = 200_000
+"""A child is replaced after so many frames, too: 200 videos of 40 s (ours). Tiny ones need no start each 200 of them."""
+SUCCESSOR_SHARE, SUCCESSOR_VIDEOS = 4, 50
+"""A child's successor starts when it has this part of its videos or frames left, or so many videos, so that none waits
+for a start (ours)."""
 MIN_RING_BYTES = 16 << 20
 FULL_RINGS = 4
 """So many rings have their full size; more children share as much memory, down to `MIN_RING_BYTES` each (ours)."""
@@ -76,6 +79,11 @@ class Pending:
     def has_its_turn(self) -> bool:
         """Whether its frames are due: those of a stretch come when all stretches before it are done."""
         return self.stretches is None or self.is_abandoned or self.stretches.left[0] is self
+
+    @property
+    def num_frames(self) -> int:
+        """Frames that are decoded for it, as far as the packets tell."""
+        return self.request.timeline.num_frames if self.stretches is None else len(self.request.wanted)
 
     def message(self) -> bytes:
         """Returns what the child is sent."""
@@ -155,7 +163,7 @@ class Slot:
 
     Args:
         start: returns a child that has started.
-        videos_per_child: a child is replaced after this many.
+        videos_per_child: a child is replaced after this many, or `FRAMES_PER_CHILD`.
     """
 
     def __init__(self, start: Callable[[], ChildProcess], videos_per_child: int) -> None:
@@ -189,7 +197,10 @@ class Slot:
 
     @property
     def _is_used_up(self) -> bool:
-        return self.child is not None and self.child.num_requests >= self._videos_per_child
+        child = self.child
+        if child is None:
+            return False
+        return child.num_requests >= self._videos_per_child or child.num_frames >= FRAMES_PER_CHILD
 
     def give(self, pending: Pending, in_background: bool) -> None:
         """Gives it a request.
@@ -255,8 +266,12 @@ class Slot:
     def _send(self, pending: Pending) -> None:
         child = self.running
         child.num_requests += 1
+        child.num_frames += pending.num_frames
         child.send(pending.message())
-        if 0 < self._videos_per_child - child.num_requests <= self._videos_per_child // SUCCESSOR_SHARE:
+        videos_left = self._videos_per_child - child.num_requests
+        frames_left = FRAMES_PER_CHILD - child.num_frames
+        ends_soon = videos_left <= min(self._videos_per_child // SUCCESSOR_SHARE, SUCCESSOR_VIDEOS)
+        if (ends_soon or frames_left <= FRAMES_PER_CHILD // SUCCESSOR_SHARE) and min(videos_left, frames_left) > 0:
             self._start_next()
 
     def _start_next(self) -> None:

@@ -14,6 +14,7 @@ from decoded_events import Outcome, request, run
 from encoded_videos import draw_frame, encode_video, read_frame_number
 
 from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode import slots
 from clipmill.pipelines.decode.scan import scan
 from clipmill.pipelines.decode.session import DecodedFrame, DecodeSession, Finished, View
 from clipmill.schemas.recipe import Preprocess
@@ -189,6 +190,16 @@ def test_frame_larger_than_the_ring(videos: dict[str, Path]) -> None:
 
 def test_requests_come_back_in_order_and_children_are_replaced(videos: dict[str, Path]) -> None:
     with DecodeSession(videos_per_child=2) as session:
+        pids = []
+        for event in session.run([request(videos["plain.mp4"], [number]) for number in range(5)]):
+            if isinstance(event, Finished):
+                pids.append(session.pids[0] if session.pids else None)
+        assert len({pid for pid in pids if pid}) == 3
+
+
+def test_a_child_is_replaced_after_so_many_frames_too(videos: dict[str, Path], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(slots, "FRAMES_PER_CHILD", 2 * NUM_FRAMES)
+    with DecodeSession() as session:
         pids = []
         for event in session.run([request(videos["plain.mp4"], [number]) for number in range(5)]):
             if isinstance(event, Finished):
