@@ -56,7 +56,7 @@ def write_config(
                 "weights": {"random": 1},
             },
         },
-        "engine": {"threads": 1, "device": "cpu", "batch_windows": 4, "task_seconds": 0.15} | engine,
+        "engine": {"threads": 1, "device": "cpu", "task_seconds": 0.15} | engine,
     }
     path.write_text(yaml.safe_dump(config))
     return path

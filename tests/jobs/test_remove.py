@@ -42,7 +42,7 @@ def config(folder: Path, features: Mapping[str, Any] | None = None, videos: Any 
         "store": {"url": str(folder / "store"), "dataset": "d", **store},
         "videos": videos or {"folder": str(folder / "videos")},
         "features": dict(features or FEATURES),
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
     }
     path = folder / "build.yaml"
     path.write_text(yaml.safe_dump(data))

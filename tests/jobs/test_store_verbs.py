@@ -35,7 +35,7 @@ def config(folder: Path, name: str = "store", features: dict[str, Any] | None = 
         "store": {"url": str(folder / name), "dataset": "d"},
         "videos": {"folder": str(folder / "videos"), "label": "parent_folder"},
         "features": features or {"squeezenet": SQUEEZENET},
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
     }
     path = folder / f"{name}.yaml"
     path.write_text(yaml.safe_dump(data))

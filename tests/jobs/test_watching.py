@@ -79,7 +79,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "store": {"url": str(root / "store"), "attempts": 1},
         "videos": {"manifest": str(root / "videos" / "list.csv")},
         "features": {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4, "max_fault_share": 1},
+        "engine": {"device": "cpu", "threads": 1, "max_fault_share": 1},
     }
     (root / "build.yaml").write_text(yaml.safe_dump(config))
     build = ("build", "--config", str(root / "build.yaml"))

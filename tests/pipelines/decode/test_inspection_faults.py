@@ -117,7 +117,7 @@ def test_build_whose_readers_are_killed_once_for_each_file_is_complete(
         "store": {"url": str(tmp_path / "store")},
         "videos": {"folder": str(tmp_path / "videos")},
         "features": features,
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
     }
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(data))
     killed = kill_readers(tmp_path, monkeypatch, times=1)
@@ -237,7 +237,7 @@ def test_build_with_too_little_memory_for_any_child_ends_with_one_line_and_books
         "store": {"url": str(tmp_path / "store")},
         "videos": {"folder": str(tmp_path / "videos")},
         "features": features,
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
         # Enough to read packets in, too little to decode in.
         "decode": {"memory_gib": 0.3},
     }

@@ -27,7 +27,7 @@ def test_from_folder_to_page(tmp_path: Path) -> None:
         "store": {"url": store},
         "videos": {"folder": str(folder)},
         "features": {"a": {"extractor": "squeezenet", "sampling": {"fps": 5}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
     }
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(config))
     report = invoked_result("build", "--config", str(tmp_path / "build.yaml"), code=3)

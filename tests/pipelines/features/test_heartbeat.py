@@ -155,7 +155,7 @@ def _config(root: Path) -> BuildConfig:
             "store": {"url": str(root / "store")},
             "videos": {"folder": str(root / "videos")},
             "features": {"squeezenet": {"sampling": {"fps": 2}, "weights": {"random": 0}}},
-            "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+            "engine": {"device": "cpu", "threads": 1},
         }
     )
 

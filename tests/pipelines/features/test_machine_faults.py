@@ -51,7 +51,7 @@ def _data(root: Path, **engine: Any) -> dict[str, Any]:
         "store": {"url": str(root / "store")},
         "videos": {"manifest": str(root / "videos.csv")},
         "features": {"rows": {"extractor": "squeezenet", "sampling": {"fps": 1}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4, **engine},
+        "engine": {"device": "cpu", "threads": 1, **engine},
     }
 
 

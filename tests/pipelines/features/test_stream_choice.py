@@ -22,7 +22,7 @@ def test_two_streams_of_one_file_are_two_videos(tmp_path: Path) -> None:
         "store": {"url": store},
         "videos": {"manifest": str(listed)},
         "features": {"a": {"extractor": "squeezenet", "sampling": {"fps": 5}, "weights": {"random": 0}}},
-        "engine": {"device": "cpu", "threads": 1, "batch_windows": 4},
+        "engine": {"device": "cpu", "threads": 1},
     }
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(config))
     report = invoked_result("build", "--config", str(tmp_path / "build.yaml"), code=3)
