@@ -241,6 +241,10 @@ def _no_library(name: str, error: ImportError) -> UsageError:
 def _write_zarr(feature: Feature, path: str) -> None:
     import zarr
 
+    from clipmill.stores.zarr_loop import end_at_exit
+
+    end_at_exit()
+
     num_rows = _num_rows(feature)
     attributes = {"recipe": feature.recipe.model_dump(mode="json", by_alias=True), "video_ids": feature.video_ids}
     group = zarr.create_group(path, attributes=attributes)

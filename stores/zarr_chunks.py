@@ -16,6 +16,9 @@ from numcodecs.zstd import Zstd
 
 from clipmill.schemas.arrays import Ints
 from clipmill.stores.objects import Objects
+from clipmill.stores.zarr_loop import end_at_exit
+
+end_at_exit()
 
 CHUNK_BYTES = 1 << 18
 """ours: what one row costs to read and decompress; smaller ones take longer to write and compress no worse."""
