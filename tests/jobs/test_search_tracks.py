@@ -1,5 +1,6 @@
 """Photographs of a screen, found by key-feature tracks: real encoded videos with cuts at known frames."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,20 @@ def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Pa
     direct = track_score(truth, per_frame)
     assert direct.shot_at_1 == 1
     assert score.recall[0.5] >= direct.recall[0.5] > 0.7
+    # As scenes, of photographs named by number: each finds its video before any other.
+    numbered = {item["query"]: str(number) for number, item in enumerate(found["queries"])}
+    lines = [f"{numbered[item['query']]} film_{Path(item['query']).name[0]}.mp4 0:00 0:03" for item in found["queries"]]
+    (tmp_path / "truth.txt").write_text("\n".join(lines) + "\n")
+    text = (tmp_path / "out" / "results.json").read_text().replace("film ", "film_")
+    for name, number in numbered.items():
+        text = text.replace(json.dumps(name), json.dumps(number))
+    (tmp_path / "numbered.json").write_text(text)
+    scenes = {"ground_truth": str(tmp_path / "truth.txt"), "predictions": str(tmp_path / "numbered.json")}
+    (tmp_path / "scenes.yaml").write_text(
+        yaml.safe_dump(scenes | {"task": "scene_retrieval", "scene_separator": "#", "out": str(tmp_path / "scenes")})
+    )
+    scored = result("evaluate", "--config", str(tmp_path / "scenes.yaml"))["runs"]["numbered"]["metrics"]
+    assert (scored["p@1"], scored["map@100"]) == (1, 1)
     report = (tmp_path / "out" / "report.html").read_text()
     assert "film 0.mp4" in report
     assert "queries a second" in report

@@ -25,9 +25,12 @@ pytestmark = [
 def cluster() -> Iterator[None]:
     from clipmill.pipelines.training import ray_train
 
-    ray_train.ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
-    yield
-    ray_train.ray.shutdown()
+    with pytest.MonkeyPatch.context() as patch:
+        # Two processes import PyTorch: where many share the processors, not within Ray's minute.
+        patch.setenv("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", "300")
+        ray_train.ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, logging_level="ERROR")
+        yield
+        ray_train.ray.shutdown()
 
 
 def shared(videos: Path, out: Path, model: dict[str, Any], *observers: EpochObserver, **loop: Any) -> TrainReport:
