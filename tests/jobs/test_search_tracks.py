@@ -115,7 +115,7 @@ def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Pa
     (tmp_path / "scenes.yaml").write_text(
         yaml.safe_dump(scenes | {"task": "scene_retrieval", "scene_separator": "#", "out": str(tmp_path / "scenes")})
     )
-    scored = result("evaluate", "--config", str(tmp_path / "scenes.yaml"))["runs"]["numbered"]["metrics"]
+    scored = invoked_result("evaluate", "--config", str(tmp_path / "scenes.yaml"))["runs"]["numbered"]["metrics"]
     assert (scored["p@1"], scored["map@100"]) == (1, 1)
     report = (tmp_path / "out" / "report.html").read_text()
     assert "film 0.mp4" in report
