@@ -18,7 +18,7 @@ from clipmill.extractors.flow_files import FlowFiles
 from clipmill.extractors.preprocess import values_of
 from clipmill.extractors.rc3d.card import CARD
 from clipmill.extractors.rc3d.layouts import layout_name, layouts, trained_layout_name
-from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, Slab, first_slab, run_trunk
+from clipmill.extractors.rc3d.network import RC3D, SLAB_FRAMES, LastSlabs, Slab, first_slab, run_trunk
 from clipmill.extractors.rc3d.options import RC3DOptions
 from clipmill.extractors.rc3d.releases import Release
 from clipmill.extractors.rc3d.rows import DETECTIONS_POOL, DetectionRows, ProposalRows
@@ -35,7 +35,7 @@ from clipmill.extractors.torch_extractor import (
 )
 from clipmill.extractors.transfers import fetching, on_device, uploaded
 from clipmill.extractors.weights import load_network
-from clipmill.schemas.arrays import Floats, Ints, Singles
+from clipmill.schemas.arrays import Floats, Ints, Pixels, Singles
 from clipmill.schemas.recipe import Recipe
 from clipmill.schemas.records import Clip, Window
 
@@ -91,7 +91,7 @@ class _Pass:
     def __init__(self, extractor: "RC3DExtractor", frames: npt.NDArray[np.uint8]) -> None:
         self._extractor = extractor
         with torch.inference_mode():
-            self._begun = [extractor.begin(extractor.prepare(buffer)) for buffer in frames]
+            self._begun = [extractor.begin(extractor.prepare(buffer), buffer) for buffer in frames]
         self._heads: list[Callable[[], _Found]] = []
         self._found: list[_Found] = []
 
@@ -130,10 +130,11 @@ class RC3DExtractor:
         self._recipe = recipe
         self._options = options
         self._release: Release = network.release
-        self._trunk = network.trunk
+        self._trunk: Callable[..., Tensor] = network.trunk
         self._layers = {recipe.layer}
         self._begin_pass: Callable[[npt.NDArray[np.uint8]], _Pass] = self._pass
         self._last_pass: _Pass | None = None
+        self._last_slabs = LastSlabs()
         self.runtime_use: RuntimeUse | None = None
         if recipe.runtime is not None:
             self._compile_trunk(network)
@@ -211,9 +212,13 @@ class RC3DExtractor:
         buffers = [self.prepare(buffer) for buffer in frames]
         return running(lambda: [self.end(self.begin(buffer))() for buffer in buffers], self._device)
 
-    def begin(self, inputs: Tensor) -> _Begun:
-        """Queues the trunk of one buffer, and the scores and offsets of its anchors."""
-        maps = self._trunk(inputs)
+    def begin(self, inputs: Tensor, frames: Pixels | None = None) -> _Begun:
+        """Queues the trunk of one buffer, and the scores and offsets of its anchors.
+
+        Args:
+            frames: what `inputs` were made of; without them nothing is taken from the buffer before.
+        """
+        maps = self._trunk(inputs, frames=frames, memory=self._last_slabs)
         scores, offsets = self._network.propose(maps)
         choice = {"scores": scores[0].float().softmax(dim=0)[1].double(), "offsets": offsets[0].double()}
         return _Begun(inputs.shape[2], maps, fetching(choice))

@@ -1,14 +1,16 @@
 """The R-C3D network: trunk, proposal subnet, 3D region pooling, classification subnet."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import cast
 
+import numpy as np
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
 
 from clipmill.extractors.rc3d.releases import FEATURE_STRIDE_FRAMES, OFFSET_STD, TRUNK, Release
 from clipmill.extractors.rc3d.resnet import TRUNK_STAGES, WIDTHS, Stage, Trunk, head_features, widened
+from clipmill.schemas.arrays import Pixels
 from clipmill.schemas.errors import WeightsError, describe
 
 TRUNK_WIDTHS = (64, 128, 256, 256, 512, 512, 512, 512)
@@ -66,9 +68,13 @@ class RC3D(nn.Module):
         """The convolution that takes the frames."""
         return self.get_submodule("conv1a") if self.base is None else self.base.conv1
 
-    def trunk(self, clips: Tensor) -> Tensor:
-        """Returns ``[N, C, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5 (C = 512), or ResNet's stages."""
-        return run_trunk(self.trunk_parts(), clips)
+    def trunk(self, clips: Tensor, frames: Pixels | None = None, memory: "LastSlabs | None" = None) -> Tensor:
+        """Returns ``[N, C, L / 8, H / 16, W / 16]``: C3D up to conv5b, without pool5 (C = 512), or ResNet's stages.
+
+        Args:
+            frames, memory: as in `run_trunk`.
+        """
+        return run_trunk(self.trunk_parts(), clips, frames=frames, memory=memory)
 
     def trunk_parts(self) -> list[nn.Module]:
         """Returns the trunk as modules that run one after another (`run_trunk`); those of `Slab` by slabs."""
@@ -188,24 +194,83 @@ class NarrowTrunk(nn.Module):
         return maps
 
 
+class LastSlabs:
+    """What the wide layers gave of the last buffer, for the next one, which overlaps it by three quarters.
+
+    Slabs begin at multiples of `SLAB_FRAMES` of their buffer and have one shape. Where a buffer begins whole slabs
+    after the last one, with the same frames, the input of a slab that is far enough from the ends of both is the same
+    bytes in both, and so is what comes of it. Each wide layer lies one slab further from the ends, as it sees a frame
+    of the neighbouring slabs.
+    """
+
+    def __init__(self) -> None:
+        self._frames: Pixels | None = None
+        self._slabs: list[Tensor] = []
+
+    def found(self, frames: Pixels, num_layers: int) -> dict[int, Tensor]:
+        """Returns, by number, the slabs of the last of `num_layers` wide layers that ``uint8[L, H, W, C]`` shares."""
+        last, num_frames = self._frames, len(frames)
+        shift = num_frames // 4
+        if last is None or last.shape != frames.shape or num_frames % SLAB_FRAMES or shift % SLAB_FRAMES:
+            return {}
+        # Other frames nearly always differ in the first, which costs nothing to compare.
+        if not (np.array_equal(last[shift], frames[0]) and np.array_equal(last[shift:], frames[:-shift])):
+            return {}
+        before = shift // SLAB_FRAMES
+        stop = num_frames // SLAB_FRAMES - before - num_layers
+        return {number: self._slabs[number + before] for number in range(num_layers, stop)}
+
+    def keep(self, frames: Pixels, slabs: list[Tensor]) -> None:
+        """Remembers the slabs of a buffer."""
+        self._frames, self._slabs = frames, slabs
+
+
 def run_trunk(
-    parts: Sequence[nn.Module], clips: Tensor, runs: Sequence[Callable[[Tensor], Tensor]] | None = None
+    parts: Sequence[nn.Module],
+    clips: Tensor,
+    runs: Sequence[Callable[[Tensor], Tensor]] | None = None,
+    frames: Pixels | None = None,
+    memory: LastSlabs | None = None,
 ) -> Tensor:
     """Returns what the parts of a trunk give, one after another.
 
     Args:
         runs: what computes each part in its place.
+        frames: ``uint8[L, H, W, C]``, what `clips`, one buffer, was made of.
+        memory: of the buffer before.
     """
     maps = clips
     steps: Sequence[Callable[[Tensor], Tensor]] = parts if runs is None else runs
-    for part, run in zip(parts, steps, strict=True):
-        maps = _in_slabs(run, maps) if isinstance(part, Slab) else run(maps)
+    num_wide = sum(isinstance(part, Slab) for part in parts)
+    shared = memory.found(frames, num_wide) if memory is not None and frames is not None and num_wide else {}
+    for number, (part, run) in enumerate(zip(parts, steps, strict=True)):
+        if not isinstance(part, Slab):
+            maps = run(maps)
+            continue
+        above = num_wide - 1 - number
+        # Of a layer below the last: slabs that only shared ones see.
+        unseen = {slab for slab in shared if all(slab + away in shared for away in range(-above, above + 1))}
+        slabs = _slabs(run, maps, shared if not above else dict.fromkeys(unseen))
+        if not above and memory is not None and frames is not None:
+            memory.keep(frames, slabs)
+        maps = torch.cat(slabs, dim=2)
     return maps
 
 
-def _in_slabs(of_slab: Callable[[Tensor], Tensor], maps: Tensor) -> Tensor:
-    """Returns what `of_slab` gives of ``[N, C, L, H, W]``, a slab of frames at a time: the same numbers."""
-    return torch.cat([of_slab(_slab(maps, start)) for start in range(0, maps.shape[2], SLAB_FRAMES)], dim=2)
+def _slabs(of_slab: Callable[[Tensor], Tensor], maps: Tensor, known: Mapping[int, Tensor | None]) -> list[Tensor]:
+    """Returns what `of_slab` gives of ``[N, C, L, H, W]``, a slab of frames at a time: the same numbers.
+
+    Args:
+        known: slabs that need not be computed; None: what stands in their place is not looked at.
+    """
+    found: list[Tensor] = []
+    for number, start in enumerate(range(0, maps.shape[2], SLAB_FRAMES)):
+        there = known.get(number)
+        if there is None:
+            # The first slab is never known.
+            there = found[0] if number in known else of_slab(_slab(maps, start))
+        found.append(there)
+    return found
 
 
 def first_slab(maps: Tensor) -> Tensor:

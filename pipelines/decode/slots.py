@@ -25,7 +25,7 @@ MIN_STRETCH_FRAMES, MAX_STRETCH_FRAMES = 250, 2000
 """A stretch costs a file's opening and a seek: it has at least so many frames, and cuts are sought from so many on
 (ours)."""
 FRAMES_PER_CHILD = 200_000
-"""A child is replaced after so many frames, too: 200 videos of 40 s (ours). Tiny ones need no start for each 200."""
+"""A child is replaced after so many frames, too: 200 videos of 40 s (ours)."""
 SUCCESSOR_SHARE, SUCCESSOR_VIDEOS = 4, 50
 """A child's successor starts when it has this part of its videos or frames left, or so many videos, so that none waits
 for a start (ours)."""

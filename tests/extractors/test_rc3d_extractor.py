@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from clipmill.extractors import registry
+from clipmill.extractors.rc3d import network as networks
 from clipmill.extractors.rc3d.build import RC3DExtractor
 from clipmill.extractors.rc3d.layouts import layouts
 from clipmill.extractors.rc3d.network import RC3D
@@ -318,3 +319,38 @@ def test_a_published_file_loads_with_its_wrapper_and_prefix(tmp_path: Path) -> N
     )
     with pytest.raises(WeightsError, match="rc3d_pytorch_activitynet"):
         recipe({"form": "pytorch-activitynet"}, file=path)
+
+
+def test_a_buffer_takes_slabs_of_the_one_it_overlaps_with_the_bits_of_its_own(
+    extractor: RC3DExtractor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(networks, "SLAB_FRAMES", 2)
+    num_slabs, slab = 0, networks._slab
+
+    def counted(maps: Any, start: int) -> Any:
+        nonlocal num_slabs
+        num_slabs += 1
+        return slab(maps, start)
+
+    monkeypatch.setattr(networks, "_slab", counted)
+    video = np.random.default_rng(0).integers(0, 256, (48, 32, 32, 3), dtype=np.uint8)
+    buffers = [video[start : start + 32] for start in (0, 8, 16)]
+    other = buffers[2].copy()
+    other[30] ^= 1
+    parts, memory = extractor._network.trunk_parts()[:2], networks.LastSlabs()
+    counts = []
+    with torch.inference_mode():
+        for buffer in [*buffers, other, buffers[0]]:
+            inputs = extractor.prepare(buffer)
+            num_slabs = 0
+            maps = networks.run_trunk(parts, inputs, frames=buffer, memory=memory)
+            counts.append(num_slabs)
+            assert torch.equal(maps, networks.run_trunk(parts, inputs))
+    # Of 16 slabs in each of two layers, the second has 8 of the buffer before, and 6 of the first nobody looks at.
+    assert counts == [32, 18, 18, 32, 32]
+
+
+def test_an_extractor_remembers_the_slabs_of_its_last_buffer(extractor: RC3DExtractor) -> None:
+    extractor.forward(FRAMES)
+    assert extractor._last_slabs._frames is not None
+    np.testing.assert_array_equal(extractor._last_slabs._frames, FRAMES[1])

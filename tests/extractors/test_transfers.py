@@ -49,7 +49,7 @@ def test_rc3ds_next_trunk_is_queued_before_proposals_are_chosen(monkeypatch: pyt
     extractor = build("rc3d", options=options, preprocess={"resize_precision": None})
     events: list[str] = []
     begin, end = extractor.begin, extractor.end
-    monkeypatch.setattr(extractor, "begin", lambda inputs: (events.append("trunk"), begin(inputs))[1])
+    monkeypatch.setattr(extractor, "begin", lambda *given: (events.append("trunk"), begin(*given))[1])
     monkeypatch.setattr(extractor, "end", lambda begun: (events.append("heads"), end(begun))[1])
     frames = noise(2, 1, 16, 32, 32, 3)
     waiting = [extractor.submit(batch) for batch in frames]

@@ -92,7 +92,7 @@ def test_what_is_measured_is_the_network_alone(
     run: Callable[[], None] = extractor.ready(sample_frames(found))
     # Frames are prepared already: none is looked at again.
     monkeypatch.setattr(np, "ascontiguousarray", _refuse)
-    monkeypatch.setattr(type(extractor), "_prepare" if name == "rc3d" else "prepare", _refuse, raising=False)
+    monkeypatch.setattr(type(extractor), "prepare", _refuse, raising=False)
     run()
 
 
