@@ -84,7 +84,6 @@ def outputs(model: TrainedModel, items: Items) -> dict[str, Any]:
     return {f"{side} {key}": values for side in sides for key, values in embed(model, side, items.inputs).items()}
 
 
-@pytest.mark.timeout(120)
 @pytest.mark.filterwarnings("error")
 @pytest.mark.parametrize("batch", [1, None])
 @pytest.mark.parametrize("form", FORMS, ids=str)
