@@ -48,7 +48,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return make_videos(tmp_path_factory.mktemp("videos") / "videos")
 
 
-@pytest.mark.parametrize("model", [RC3D, C3D, CPNET], ids=lambda model: model["name"])
+@pytest.mark.parametrize(
+    "model", [RC3D, pytest.param(C3D, marks=pytest.mark.slow), CPNET], ids=lambda model: model["name"]
+)
 def test_a_killed_training_goes_on_with_the_same_bits(videos: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     loop = {"epochs": 2, "milestones": [1], "keep_checkpoints": 1} | LOOPS[model["name"]]
     whole = run(config_of(videos, tmp_path / "whole", model, **loop))
