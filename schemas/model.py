@@ -97,6 +97,10 @@ def _line(model: type[BaseModel], item: Any, source: str, within: Sequence[str])
         return f"{source} {where}: expected a value, got none; add the key"
     got = repr(item.get("input"))
     got = got if len(got) <= 80 else got[:77] + "..."
+    if item["type"] == "model_type" and (known := _known_keys(model, path)):
+        # Not every key, which may be thirty: enough to see what is meant.
+        shown = ", ".join(known[:6]) + (", ..." if len(known) > 6 else "")
+        return f"{source} {where}: expected keys, as {shown}, got {got}; write them below it or in braces"
     message = str(item["msg"])
     message = message.removeprefix("Value error, ")
     return f"{source} {where}: {message}; got {got}"

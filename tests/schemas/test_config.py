@@ -84,6 +84,8 @@ BAD_BUILD = [
     ("features: {c3d: {sampling: {stepp: 8}}}", [], "features.c3d.sampling.stepp: unknown key; did you mean 'step'?"),
     ("features: {c3d: {weight: {random: 0}}}", [], "features.c3d.weight: unknown key; did you mean 'weights'?"),
     ("clips: {form: whole}", [], "clips.form: unknown key; did you mean 'from'?"),
+    ("store: s", [], "build.yaml store: expected keys, as url, format, "),
+    ("features: {c3d: 3}", [], "build.yaml features.c3d: expected keys, as preset, extractor, layer, "),
     ("features: {}", [], "features: Dictionary should have at least 1 item"),
     ("engine: {max_attempts: many}", [], "engine.max_attempts: Input should be a valid integer"),
     ("engine: {max_attempts: 0}", [], "engine.max_attempts: Input should be greater than or equal to 1; got 0"),

@@ -123,7 +123,7 @@ def test_a_bad_engine_meets_its_line(keys: dict[str, Any], message: str) -> None
 @pytest.mark.parametrize("value", ["ray", "[a]", "null"])
 def test_an_engine_that_is_no_mapping_is_refused(value: str) -> None:
     (line,) = _refused(MINIMAL + f"engine: {value}\n")
-    assert line.startswith("b.yaml engine: Input should be a valid dictionary")
+    assert line.startswith("b.yaml engine: expected keys, as name, device, ")
 
 
 def test_an_unknown_shard_format_lists_the_near_ones_and_every_problem_is_listed() -> None:
