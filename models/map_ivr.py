@@ -27,7 +27,8 @@ class MapIvrOptions(Model):
     """Options of MAP-IVR. A loss whose weight is 0 is switched off: it is not computed and its space is not offered.
 
     Attributes:
-        appearance_dim, motion_dim, latent_dim: lengths of a, m and z; a and m are compared, so they are equally long.
+        appearance_dim, motion_dim, latent_dim: lengths of a, m and z; a and m are compared by orth, so m has the length
+            of a unless it says otherwise.
         video_hidden: widths of the hidden layers of both video encoders.
         image_hidden: widths of the hidden layers of the image encoder.
         decoder_hidden: widths of the hidden layers of the decoder D_v.
@@ -45,7 +46,7 @@ class MapIvrOptions(Model):
     """
 
     appearance_dim: int = Field(default=64, ge=1)  # ours: the study of the dimensions is a figure without numbers
-    motion_dim: int = Field(default=64, ge=1)  # ours: as above
+    motion_dim: int = Field(default_factory=lambda given: given.get("appearance_dim", 64), ge=1)  # ours: as above
     latent_dim: int = Field(default=64, ge=1)  # ours: not stated
     video_hidden: tuple[int, ...] = (500, 200)  # ours: not stated; APIVR's released shape
     image_hidden: tuple[int, ...] = (100, 80)  # ours: not stated; APIVR's released shape

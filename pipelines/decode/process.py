@@ -38,6 +38,10 @@ ENVIRONMENT = {
     "OPENCV_FOR_THREADS_NUM": "1",
     # glibc reserves 128 MiB of address space per arena, which the ceiling on address space would count.
     "MALLOC_ARENA_MAX": "2",
+    # Frames are freed and asked for again all the time: glibc would give each back to the system, which fills the next
+    # with zeros first. 32 MiB is the most it takes; a frame of 4K has 25.
+    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
+    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
     # decord gives up on the last frames of a file after so many polls of its own decoder thread: on a busy machine it
     # would report faults that are none. The deadline is what ends a real hang.
     "DECORD_EOF_RETRY_MAX": str(2**31 - 1),
