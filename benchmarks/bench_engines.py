@@ -71,6 +71,7 @@ def main() -> None:
         for _ in range(options.repeat):
             for engine, keys in ENGINES.items():
                 wall, tasks = build(folder, videos, keys)
+                print(f"  {engine}: {wall:.1f} s", file=sys.stderr, flush=True)
                 walls[engine].append(wall)
                 beside[engine].append(wall - tasks)
     one = statistics.median(walls["local, one worker"])

@@ -7,9 +7,10 @@ import shutil
 import sys
 import uuid
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from itertools import chain, repeat
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote
 
 import numpy as np
@@ -30,10 +31,11 @@ INDEX_NAME = "index.csv"
 _MOST_NAME_BYTES = 200
 """ours: file systems take 255 bytes; the rest is room for a suffix."""
 _BATCH_BYTES = 32 << 20
-"""ours: bytes of values held at a time."""
+"""ours: bytes of values of a batch; one is held while the next is read."""
 _TAR_BYTES = 1 << 30
 """ours: of one WebDataset shard, which is what a worker of a loader is given."""
 _HDF5_QUOTED = {"%": "%25", "/": "%2F", ".": "%2E", "\0": "%00"}
+_Item = TypeVar("_Item")
 
 
 def export_feature(feature: Feature, format: str, out: str) -> dict[str, Any]:
@@ -108,6 +110,21 @@ def safe_name(video_id: str) -> str:
     return f"{quoted[: _MOST_NAME_BYTES - 17]}~{digest}"
 
 
+def _ahead(items: Iterator[_Item]) -> Iterator[_Item]:
+    """Yields `items`, each of which is read on a thread while the one before it is written."""
+    end = object()
+    with ThreadPoolExecutor(1) as reader:
+        coming = reader.submit(next, items, end)
+        while (item := coming.result()) is not end:
+            coming = reader.submit(next, items, end)
+            yield item  # type: ignore[misc]  # the end is told apart above
+
+
+def _videos(feature: Feature) -> Iterator[tuple[str, Rows]]:
+    """Yields the rows of each video in the order of their ids."""
+    return _ahead((video_id, feature.stored(video_id)) for video_id in feature.video_ids)
+
+
 def _columns(rows: Rows) -> dict[str, Any]:
     return {name: getattr(rows, name) for name in STANDARD_ROW_COLUMNS} | dict(rows.extras)
 
@@ -134,10 +151,11 @@ def _write_hdf5(feature: Feature, path: str) -> None:
 
     with h5py.File(path, "w") as file:
         file.attrs["recipe"] = feature.recipe.model_dump_json(by_alias=True)
-        for video_id, name in group_names(feature.video_ids).items():
-            group = file.create_group(name)
+        names = group_names(feature.video_ids)
+        for video_id, rows in _videos(feature):
+            group = file.create_group(names[video_id])
             group.attrs["video_id"] = video_id
-            for column, data in _columns(feature.stored(video_id)).items():
+            for column, data in _columns(rows).items():
                 group.create_dataset(column, data=data)
 
 
@@ -150,8 +168,7 @@ def _write_npy(feature: Feature, path: str) -> None:
         # Python's writer leaves a carriage return unquoted, which readers take for the end of the line.
         quoting = csv.writer(file, lineterminator="\n", quoting=csv.QUOTE_ALL)
         plain = writer
-        for video_id in feature.video_ids:
-            rows = feature.stored(video_id)
+        for video_id, rows in _videos(feature):
             name = f"{safe_name(video_id)}.npy"
             writer = quoting if "\r" in video_id + (labels[video_id] or "") else plain
             np.save(os.path.join(path, name), rows.values)
@@ -165,6 +182,10 @@ def _write_npy(feature: Feature, path: str) -> None:
 
 def _batches(feature: Feature) -> Iterator[tuple[Rows, list[Span]]]:
     """Yields the rows of all videos in the order of their ids, some videos together in bounded memory."""
+    return _ahead(_read_batches(feature))
+
+
+def _read_batches(feature: Feature) -> Iterator[tuple[Rows, list[Span]]]:
     parts: list[Rows] = []
     spans: list[Span] = []
     for video_id in feature.video_ids:
@@ -223,8 +244,8 @@ def _write_webdataset(feature: Feature, path: str) -> None:
     # The pattern is formatted by %; times of now would make equal exports differ.
     pattern = os.path.join(path.replace("%", "%%"), "%06d.tar")
     with webdataset.ShardWriter(pattern, maxsize=_TAR_BYTES, maxcount=sys.maxsize, verbose=0, mtime=0.0) as writer:
-        for video_id in feature.video_ids:
-            columns = _columns(feature.stored(video_id))
+        for video_id, rows in _videos(feature):
+            columns = _columns(rows)
             values = columns.pop("values")
             about = {name: column.tolist() for name, column in columns.items()}
             # A key ends at its first dot.
