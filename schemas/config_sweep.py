@@ -1,10 +1,40 @@
 """The YAML file of ``clipmill sweep``, and what it has in common with other files of many trainings."""
 
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import BeforeValidator, Field, field_validator, model_validator
 
 from clipmill.schemas.model import LocalPath, Model
+
+
+def dotted(given: Any) -> Any:
+    """Returns keys with every group among them as dotted keys: ``{loop: {threads: 1}}`` as ``{loop.threads: 1}``.
+
+    So ``--set set.loop.threads=1``, which writes such a group, changes one key, and the others of `loop` stay. What
+    stands under a key that is dotted already is a value. Of keys that are given twice the later one counts.
+    """
+    if not isinstance(given, Mapping):
+        return given
+    found: dict[Any, Any] = {}
+    for key, value in given.items():
+        items = _leaves(key, value) if isinstance(key, str) and "." not in key else [(key, value)]
+        for name, item in items:
+            found.pop(name, None)
+            found[name] = item
+    return found
+
+
+def _leaves(key: str, value: Any) -> Iterator[tuple[str, Any]]:
+    if not isinstance(value, Mapping) or not value:
+        yield key, value
+        return
+    for name, item in value.items():
+        yield from _leaves(f"{key}.{name}", item)
+
+
+DottedKeys = Annotated[dict[str, Any], BeforeValidator(dotted)]
+"""Keys of a train config, dotted, and their values."""
 
 
 class TrialsConfig(Model):
@@ -95,7 +125,7 @@ class PointConfig(Model):
     """
 
     name: str = Field(min_length=1)
-    set: dict[str, Any] = Field(default_factory=dict)
+    set: DottedKeys = Field(default_factory=dict)
     published: dict[str, float] = Field(default_factory=dict)
 
 
@@ -114,8 +144,8 @@ class SweepConfig(TrialsConfig):
     """
 
     train: str | dict[str, Any]
-    set: dict[str, Any] = Field(default_factory=dict)
-    grid: dict[str, tuple[Any, ...]] = Field(default_factory=dict)
+    set: DottedKeys = Field(default_factory=dict)
+    grid: Annotated[dict[str, tuple[Any, ...]], BeforeValidator(dotted)] = Field(default_factory=dict)
     random: RandomConfig | None = None
     points: tuple[PointConfig, ...] = ()
     metric: str | None = None

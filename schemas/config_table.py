@@ -1,11 +1,11 @@
 """The YAML file of ``clipmill reproduce map-ivr-table``."""
 
-from typing import Any, Literal
+from typing import Literal
 
 from pydantic import Field, field_validator
 
 from clipmill.schemas.config import DataConfig
-from clipmill.schemas.config_sweep import TrialsConfig
+from clipmill.schemas.config_sweep import DottedKeys, TrialsConfig
 from clipmill.schemas.model import LocalPath
 
 
@@ -24,7 +24,7 @@ class MapIvrTableConfig(TrialsConfig):
     data: DataConfig
     bags: str | None = Field(default=None, min_length=1)
     systems: tuple[str, ...] = ()
-    set: dict[str, dict[str, Any]] = Field(default_factory=dict)
+    set: dict[str, DottedKeys] = Field(default_factory=dict)
     published: Literal["activitynet", "thumos14"] = "thumos14"
     seeds: tuple[int, ...] = Field(default=(0, 1, 2, 3, 4), min_length=1)
     out: LocalPath = "out/reproduce/map-ivr-table"
