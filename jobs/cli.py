@@ -131,6 +131,10 @@ def build(
     verbose: Verbose = False,
 ) -> None:
     """Make every feature the store lacks."""
+    from clipmill.pipelines.decode import forked
+
+    # Videos are read in processes that it starts, while this one imports what comes now.
+    forked.warm()
     from clipmill.jobs.build import budgets_of, run_build, run_plan
     from clipmill.jobs.observation import Observation
 

@@ -1,4 +1,4 @@
-"""The decode child: reads requests, decodes, writes frames into the ring. Run as ``python -m``; see `process`."""
+"""The decode child: reads requests, decodes, writes frames into the ring. `process` has it forked, or run by ``-m``."""
 
 import errno
 import fcntl
@@ -20,9 +20,8 @@ LEAST_ROOM_BYTES = 64 << 20
 """Ours: with less address space than this beyond its libraries, a child could decode next to nothing."""
 
 
-def main() -> None:
-    """Serves requests until the parent closes its end."""
-    command, answer, life, ring, memory_bytes, num_threads, decodes = (int(item) for item in sys.argv[1:])
+def run(command: int, answer: int, life: int, ring: int, memory_bytes: int, num_threads: int, decodes: int) -> None:
+    """Serves requests until the parent closes its end; the first four arguments are descriptors."""
     die_with_parent(life)
     remedy = memory_limit.remedy(memory_bytes)
     allowed_bytes = memory_limit.allowed_bytes(memory_bytes)
@@ -112,4 +111,4 @@ def die_with_parent(life: int) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    run(*(int(item) for item in sys.argv[1:]))

@@ -13,14 +13,12 @@ import tempfile
 import time
 import weakref
 from collections.abc import Sequence
-from pathlib import Path
 
-from clipmill.pipelines.decode import memory_limit, ring
+from clipmill.pipelines.decode import forked, memory_limit, ring
+from clipmill.pipelines.decode.child_environment import child_environment
 from clipmill.pipelines.decode.wire import READY, Message, Unpacker
 from clipmill.schemas.errors import MachineFaultError, describe
 
-# Not resolved: the folder that holds `clipmill`, which in a checkout links to this one.
-ROOT = Path(__file__).absolute().parents[3]
 READ_BYTES = 1 << 16
 STDERR_TAIL_BYTES = 4096
 GOODBYE_SECONDS = 2.0
@@ -30,24 +28,6 @@ MAX_STARTS = 3
 """Ours: a child that is killed while it starts is started again; one that never starts is no fault of a video."""
 MAX_DECODE_THREADS = 4
 """More threads than this gain little on the small videos features are made from, and each costs memory (ours)."""
-
-ENVIRONMENT = {
-    # One compute thread: what runs in the child is copying and resizing single frames beside a decoder with its own.
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "OPENCV_FOR_THREADS_NUM": "1",
-    # glibc reserves 128 MiB of address space per arena, which the ceiling on address space would count.
-    "MALLOC_ARENA_MAX": "2",
-    # Frames are freed and asked for again all the time: glibc would give each back to the system, which fills the next
-    # with zeros first. 32 MiB is the most it takes; a frame of 4K has 25.
-    "MALLOC_MMAP_THRESHOLD_": str(32 << 20),
-    "MALLOC_TRIM_THRESHOLD_": str(256 << 20),
-    # decord gives up on the last frames of a file after so many polls of its own decoder thread: on a busy machine it
-    # would report faults that are none. The deadline is what ends a real hang.
-    "DECORD_EOF_RETRY_MAX": str(2**31 - 1),
-    # decord would otherwise answer a lost frame with an earlier one, uncounted, where it holds no frame to repeat.
-    "DECORD_REWIND_RETRY_MAX": "-1",
-}
 
 _living: "weakref.WeakSet[ChildProcess]" = weakref.WeakSet()
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+")
@@ -115,7 +95,7 @@ def last_line(text: bytes) -> str:
 
 
 class ChildProcess:
-    """One running ``python -m clipmill.pipelines.decode.child``.
+    """One running `clipmill.pipelines.decode.child`: forked by a server where that can be (`forked`), else started.
 
     It has a session of its own, so that Ctrl-C in a terminal reaches only the parent. It dies with its parent: both
     ends of its pipes close then, and the kernel signals it even while it is inside a decoder.
@@ -132,19 +112,9 @@ class ChildProcess:
         self.answer, answer_write = os.pipe()
         life_read, self._life = os.pipe()
         theirs = (command_read, answer_write, life_read)
+        numbers = (memory_bytes, num_threads, int(decodes))
         try:
-            self._process = subprocess.Popen(
-                [
-                    *(sys.executable, "-P", "-m", "clipmill.pipelines.decode.child"),
-                    *(str(int(item)) for item in (*theirs, ring_descriptor, memory_bytes, num_threads, decodes)),
-                ],
-                stdin=subprocess.DEVNULL,
-                stdout=self._stderr,
-                stderr=self._stderr,
-                pass_fds=(*theirs, ring_descriptor),
-                start_new_session=True,
-                env=os.environ | ENVIRONMENT | {"PYTHONPATH": python_path()},
-            )
+            self._process = _start((*theirs, ring_descriptor), numbers, self._stderr.fileno())
         except BaseException:
             for descriptor in (self._command, self.answer, self._life, ring_descriptor):
                 os.close(descriptor)
@@ -269,6 +239,24 @@ class ChildProcess:
                 del self._outgoing[:count]
 
 
+def _start(
+    descriptors: Sequence[int], numbers: Sequence[int], output: int
+) -> "forked.ForkedProcess | subprocess.Popen[bytes]":
+    """Returns a child of this process that runs `child.run`, with `output` for what it prints."""
+    process = forked.fork_child(numbers, (*descriptors, output))
+    if process is not None:
+        return process
+    return subprocess.Popen(
+        [*(sys.executable, "-P", "-m", "clipmill.pipelines.decode.child"), *map(str, (*descriptors, *numbers))],
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=output,
+        pass_fds=descriptors,
+        start_new_session=True,
+        env=child_environment(),
+    )
+
+
 def wait_for_any(children: Sequence[ChildProcess], timeout_seconds: float) -> set[int]:
     """Waits until one of the children can be heard or sent to; returns the descriptors that are ready, if any."""
     poll = select.poll()
@@ -283,7 +271,3 @@ def _abandon_all() -> None:
 
 
 os.register_at_fork(after_in_child=_abandon_all)
-
-
-def python_path() -> str:
-    return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from multiprocessing.connection import Pipe
 
-from clipmill.pipelines.decode.process import python_path
+from clipmill.pipelines.decode.child_environment import python_path
 from clipmill.pipelines.features.attempts import Attempts
 from clipmill.pipelines.worker_errors import Told, error_of
 from clipmill.schemas.errors import EXIT_RETRYABLE

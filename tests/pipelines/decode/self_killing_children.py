@@ -30,7 +30,7 @@ def kill_at_first_reads(event, arguments):
             continue
         os.kill(os.getpid(), signal.SIGKILL)
 
-if "clipmill.pipelines.decode.child" in sys.orig_argv:
+if "clipmill.pipelines.decode.fork_server" in sys.orig_argv:
     sys.addaudithook(kill_at_first_reads)
 """
 
