@@ -237,7 +237,7 @@ REFUSED = [
         "expected 72 x 72 pixels, as others have .*, got 30 x 20",
     ),
     ({"batch": 99}, "expected at most the 10 clips there are to train on"),
-    ({"network": {"layer": "regions"}}, "expected one row of an image"),
+    ({"network": {"layer": "regions", "options": {"network": "squeezenet"}}}, "expected one row of an image"),
 ]
 
 
