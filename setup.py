@@ -49,6 +49,7 @@ PACKAGES = [
     "clipmill.pipelines.reproductions.map_ivr_table",
     "clipmill.pipelines.sweeps",
     "clipmill.pipelines.training",
+    "clipmill.pipelines.training.images",
     "clipmill.pipelines.training.videos",
     "clipmill.schemas",
     "clipmill.stores",

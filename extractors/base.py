@@ -195,6 +195,8 @@ class ExtractorCard:
         shares_under_runtimes: whether they do so under another runtime than PyTorch too: where it runs a part of the
             network that is the same for all of them.
         runtimes: what else than PyTorch its network can be run by (`Recipe.runtime`).
+        trained_options: of a network that can be trained on images: options that it is trained with. Its extractor is a
+            `TorchExtractor` of single frames. None: it cannot.
     """
 
     name: str
@@ -222,6 +224,7 @@ class ExtractorCard:
     shared_layers: tuple[str, ...] = ()
     shares_under_runtimes: bool = False
     runtimes: frozenset[str] = frozenset()
+    trained_options: Mapping[str, Any] | None = None
 
     def layer(self, name: str) -> Layer:
         """Returns the layer of that name.

@@ -72,7 +72,8 @@ class TorchExtractor:
         self._recipe = recipe
         self._device = torch.device(device)
         self._dtype = torch_dtype(recipe)
-        self._single_frames = single_frames
+        self.single_frames = single_frames
+        self._first_conv = first_conv
         # Channels last is how frames lie in memory, and the faster layout on a CPU (docs/extractors: 1.1 to 1.6 times).
         layout: Any = torch.channels_last if single_frames else torch.channels_last_3d
         move: Any = network.to
@@ -108,7 +109,7 @@ class TorchExtractor:
 
     def rows(self, frames: npt.NDArray[np.uint8]) -> Tensor:
         """Returns ``float32[N, D]`` on the device."""
-        return _values(self._network(self.prepare(frames)), self._recipe)
+        return self.rows_of(self.prepare(frames))
 
     def ready(self, frames: npt.NDArray[np.uint8]) -> Callable[[], None]:
         """Returns what runs the network alone, to its end, on `frames` that are prepared already."""
@@ -133,14 +134,33 @@ class TorchExtractor:
         """Returns the network's input: scaled, in the recipe's precision, its channel axis second (last in memory)."""
         values = values_of(frames, self._recipe.preprocess)
         tensor = on_device(values, self._device)
-        tensor = tensor[:, 0].permute(0, 3, 1, 2) if self._single_frames else tensor.permute(0, 4, 1, 2, 3)
+        tensor = tensor[:, 0].permute(0, 3, 1, 2) if self.single_frames else tensor.permute(0, 4, 1, 2, 3)
+        return self.scaled(tensor)
+
+    def scaled(self, frames: Tensor) -> Tensor:
+        """Returns the network's input of frames ``[N, C, ...]`` from 0 to 255 that are on the device."""
         # Of float32 frames a copy: what was handed in stays as it is.
-        return tensor.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift).to(self._dtype)
+        return frames.to(torch.float32, copy=True).mul_(self._scale).add_(self._shift).to(self._dtype)
+
+    def rows_of(self, inputs: Tensor) -> Tensor:
+        """Returns ``float32[N, D]`` of the network's input, with gradients where they are on."""
+        return _values(self._network(inputs), self._recipe)
 
     @property
     def network(self) -> nn.Module:
         """The network as PyTorch runs it: its weights, device, precision and memory layout."""
         return self._module
+
+    @property
+    def published(self) -> dict[str, Tensor]:
+        """The weights by the network's own keys, on the CPU, for the colour order of the recipe: a weights file."""
+        is_reversed = self._recipe.preprocess.colour == "bgr"
+        network: nn.Module = getattr(self._module, "network", self._module)
+        found: dict[str, Tensor] = {}
+        for key, value in network.state_dict(keep_vars=True).items():
+            kept = value.flip(1) if is_reversed and value is self._first_conv.weight else value
+            found[key] = kept.detach().cpu().contiguous()
+        return found
 
     def reducer(self, clip: Clip) -> Reducer:
         """Returns a reducer that makes one row per window."""

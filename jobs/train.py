@@ -1,4 +1,4 @@
-"""``clipmill train``: train a model on stored features, or an extractor's network on videos."""
+"""``clipmill train``: a model on stored features, an extractor's network on videos, or both of them on images."""
 
 import json
 import sys
@@ -11,10 +11,12 @@ from clipmill.jobs.output import Outcome
 from clipmill.jobs.training_report import write_training_report
 from clipmill.pipelines.features.run_progress import duration
 from clipmill.pipelines.features.windows import clip_windows
+from clipmill.pipelines.training.images.train import train_on_images
 from clipmill.pipelines.training.train import TrainReport, resolve, train
 from clipmill.pipelines.training.videos import train as videos
 from clipmill.pipelines.training.worker import EpochDone
 from clipmill.schemas.config import TrainConfig, parse_mapping
+from clipmill.schemas.config_images import ImageTrainConfig
 from clipmill.schemas.config_videos import VideoTrainConfig
 
 
@@ -22,7 +24,12 @@ def run_train(path: str, overrides: Sequence[str]) -> Outcome:
     """Trains as the config at `path` says, going on from the newest checkpoint where there is one."""
     progress = EpochProgress(sys.stderr)
     data = parse_mapping(read_text_of(path), overrides, path).get("data")
-    if isinstance(data, dict) and "videos" in data:
+    if isinstance(data, dict) and "images" in data:
+        of_images = resolve(read_config(ImageTrainConfig, path, overrides))
+        tell_config(of_images)
+        report = train_on_images(of_images, clip_windows, [progress])
+        page = write_training_report(report, of_images)
+    elif isinstance(data, dict) and "videos" in data:
         of_videos = videos.resolve(read_config(VideoTrainConfig, path, overrides))
         tell_config(of_videos)
         report = videos.train_on_videos(of_videos, clip_windows, [progress])

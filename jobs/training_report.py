@@ -6,11 +6,11 @@ from clipmill.pipelines.reports.page import write_page
 from clipmill.pipelines.reports.runs import render_training
 from clipmill.pipelines.training.run_folder import RunFolder
 from clipmill.pipelines.training.train import TrainReport
-from clipmill.schemas.config import TrainConfig, dump_config
+from clipmill.schemas.config import ModelTrainConfig, dump_config
 from clipmill.schemas.config_videos import VideoTrainConfig
 
 
-def write_training_report(report: TrainReport, config: TrainConfig | VideoTrainConfig) -> str:
+def write_training_report(report: TrainReport, config: ModelTrainConfig | VideoTrainConfig) -> str:
     """Writes ``report.html`` into the run's folder and returns where it is.
 
     Raises:

@@ -81,6 +81,7 @@ class Batch:
         draws: standard normal noise ``float32[B, ...]`` by the names of the model's `draws`.
         progress: share of the training that is done, from 0 to 1.
         phase: name of the phase of the training.
+        turn: of a training in which parts learn in turns, how often they have changed places; see `Phase.others`.
         workers: those that share the batch, for the losses of a card that `gathers`; for others a worker is alone.
         video: ``int64[B]``, equal where items are clips of one video; None: not told (only solutions are).
         targets: ``[B, ...]`` by name: what is to be found of each item. Of moments ``span int64[B, 2]``, the first and
@@ -92,6 +93,7 @@ class Batch:
     draws: "Mapping[str, Tensor]" = field(default_factory=dict)
     progress: float = 0.0
     phase: str = "main"
+    turn: int = 0
     workers: Workers = ALONE
     video: "Tensor | None" = None
     targets: "Mapping[str, Tensor]" = field(default_factory=dict)
@@ -178,11 +180,13 @@ class Phase:
         name: given to `losses` in `Batch.phase`.
         epochs: how many; None: those that are left of ``loop.epochs``.
         steps: taken one after the other for every batch, each with a forward pass of its own.
+        others: steps in place of those, whenever the turn is the others'; none: `steps` always.
     """
 
     name: str = "main"
     epochs: int | None = None
     steps: tuple[Step, ...] = (Step(),)
+    others: tuple[Step, ...] = ()
 
 
 class Learns(Protocol):

@@ -6,7 +6,7 @@ painting, else a text and any other painting; a pair's loss is 1 - cos, or max(0
 classifier of an attribute (the label: type, school, timeframe, author), one for both embeddings.
 
 Values without a mark are those of the authors' code (noagarcia/SemArt). It trains ResNet-50, too, in turn with the
-layers: that has no place where vectors are read from a store, and the layers are trained alone.
+layers, as a training on images does; where vectors are read from a store the layers are trained alone.
 """
 
 import math

@@ -379,14 +379,14 @@ def _default(model: Model, key: str) -> Any:
     return type(model).model_fields[key].default
 
 
-class TrainConfig(Model):
-    """``clipmill train FILE``. `out` is the folder of the run: checkpoints and report.
+class ModelTrainConfig(Model):
+    """What trainings of a model have in common, whatever it is given. `out` is the folder of the run.
 
     Attributes:
         tensorboard: losses and learning rate also as TensorBoard's event files, in the folder ``tensorboard`` of `out`.
     """
 
-    data: DataConfig
+    data: Model
     model: ModelConfig
     loop: LoopConfig = Field(default_factory=LoopConfig)
     trainer: TrainerConfig = Field(default_factory=TrainerConfig)
@@ -394,17 +394,23 @@ class TrainConfig(Model):
     resume: bool = True
     tensorboard: bool = False
 
+    @field_serializer("loop")
+    def _loop_as_written(self, loop: LoopConfig) -> dict[str, Any]:
+        # A default filled in would read as a wish, and come before the model's own value.
+        return loop.model_dump(mode="json", exclude_unset=True)
+
+
+class TrainConfig(ModelTrainConfig):
+    """``clipmill train FILE`` on stored features."""
+
+    data: DataConfig
+
     @field_validator("data")
     @classmethod
     def _something_to_train_on(cls, data: DataConfig) -> DataConfig:
         if data.split.from_ == "none":
             raise ValueError("split: {from: none} keeps every clip for the test; take random or manifest")
         return data
-
-    @field_serializer("loop")
-    def _loop_as_written(self, loop: LoopConfig) -> dict[str, Any]:
-        # A default filled in would read as a wish, and come before the model's own value.
-        return loop.model_dump(mode="json", exclude_unset=True)
 
 
 T = TypeVar("T", bound=BaseModel)

@@ -17,6 +17,7 @@ from clipmill.jobs.cli import app
 from clipmill.pipelines.evaluation.tasks.registry import parse_task_config
 from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.config import TrainConfig, parse_config
+from clipmill.schemas.config_images import ImageTrainConfig
 from clipmill.schemas.config_import import ImportConfig
 from clipmill.schemas.config_search import SearchConfig
 from clipmill.schemas.config_sweep import SweepConfig
@@ -98,8 +99,9 @@ def check_config(data: Any, text: str) -> str | None:
         parse_config(ImportConfig, text, (), "block")
         return "import"
     if {"data", "model", "out"} <= keys:
-        of_videos = isinstance(data["data"], dict) and "videos" in data["data"]
-        parse_config(VideoTrainConfig if of_videos else TrainConfig, text, (), "block")
+        kinds = {"images": ImageTrainConfig, "videos": VideoTrainConfig}
+        found = next((kind for key, kind in kinds.items() if key in (data["data"] or ())), TrainConfig)
+        parse_config(found, text, (), "block")
         return "train"
     if "train" in keys and keys & {"grid", "random", "points"}:
         parse_config(SweepConfig, text, (), "block")

@@ -1,11 +1,12 @@
 """A toy corpus after SemArt: drawn paintings, generated comments and titles, and the type of each.
 
     python examples/semart/corpus.py out/semart
+    python examples/semart/corpus.py out/semart_small 400
 
-1,600 paintings of three shapes, each of a kind, a colour and a size, in three quarters of a coloured ground. A comment
-says all of that in one of several ways, a title two things of it; the type is the kind of the first shape. A painting's
-vector is what a small eye would see: the mean colours of 12 x 12 cells. Writes paintings/*.png, image.npy, texts.csv
-(tabs, as SemArt's) and manifest.csv.
+1,600 paintings, or as many as are asked for, of three shapes, each of a kind, a colour and a size, in three quarters of
+a coloured ground. A comment says all of that in one of several ways, a title two things of it; the type is the kind of
+the first shape. A painting's vector is what a small eye would see: the mean colours of 12 x 12 cells. Writes
+paintings/*.png, image.npy, texts.csv (tabs, as SemArt's), manifest.csv, and images.csv: that with the paintings' paths.
 """
 
 import csv
@@ -15,7 +16,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-NUM_PAINTINGS, NUM_TEST, NUM_VALIDATION = 1600, 300, 100
+NUM_PAINTINGS = 1600
+TEST, VALIDATION = 3 / 16, 1 / 16
+"""Their shares."""
 SIDE, CELLS = 96, 12
 COLOURS = {
     "red": (200, 40, 40), "green": (50, 150, 60), "blue": (40, 70, 190), "yellow": (230, 200, 60),
@@ -65,25 +68,29 @@ def seen(picture: Image.Image) -> np.ndarray:
     return np.asarray(cells.reshape(-1) / 255, np.float32)
 
 
-def main(folder: Path) -> None:
+def main(folder: Path, num_paintings: int = NUM_PAINTINGS) -> None:
     """Writes the corpus."""
     random = np.random.default_rng(0)
     (folder / "paintings").mkdir(parents=True, exist_ok=True)
     vectors, texts, lines = [], [], []
-    for number in range(NUM_PAINTINGS):
+    num_test, num_validation = round(TEST * num_paintings), round(VALIDATION * num_paintings)
+    for number in range(num_paintings):
         name = f"painting {number:04d}"
         picture, comment, title, kind = drawn(random)
         picture.save(folder / "paintings" / f"{name}.png")
         vectors.append(seen(picture))
         texts.append([name, comment, title])
-        part = "test" if number < NUM_TEST else "validation" if number < NUM_TEST + NUM_VALIDATION else "train"
+        part = "test" if number < num_test else "validation" if number < num_test + num_validation else "train"
         lines.append([name, kind, part])
     np.save(folder / "image.npy", np.array(vectors))
     with open(folder / "texts.csv", "w", newline="", encoding="cp1252") as file:
         csv.writer(file, delimiter="\t").writerows([["IMAGE_FILE", "DESCRIPTION", "TITLE"], *texts])
     with open(folder / "manifest.csv", "w", newline="", encoding="utf-8") as file:
         csv.writer(file).writerows([["id", "label", "split"], *lines])
+    with open(folder / "images.csv", "w", newline="", encoding="utf-8") as file:
+        rows = ([name, f"paintings/{name}.png", kind, part] for name, kind, part in lines)
+        csv.writer(file).writerows([["id", "path", "label", "split"], *rows])
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]))
+    main(Path(sys.argv[1]), *map(int, sys.argv[2:]))

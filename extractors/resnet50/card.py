@@ -98,4 +98,5 @@ CARD = ExtractorCard(
     pixel_options=PIXEL_OPTIONS,
     shared_layers=("features", "logits", "probabilities"),
     runtimes=RUNTIMES,
+    trained_options={"fold_batch_norm": False},
 )

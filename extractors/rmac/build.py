@@ -17,6 +17,8 @@ from clipmill.extractors.rmac.card import CARD
 from clipmill.extractors.rmac.network import Maps, unit
 from clipmill.extractors.rmac.options import RMACOptions
 from clipmill.extractors.rmac.regions import Region, regions
+from clipmill.extractors.squeezenet.build import network_of as squeezenet_of
+from clipmill.extractors.squeezenet.network import SqueezeNet
 from clipmill.extractors.torch_extractor import TorchExtractor
 from clipmill.extractors.vgg16.build import network_of as vgg16_of
 from clipmill.extractors.vgg16.network import VGG16
@@ -35,12 +37,15 @@ class RMACExtractor(TorchExtractor):
 
     def __init__(self, recipe: Recipe, device: str) -> None:
         options: RMACOptions = options_of(CARD, recipe)
-        network: VGG16 | ResNet50
+        network: VGG16 | ResNet50 | SqueezeNet
         if options.network == "vgg16":
             network = vgg16_of(recipe, "pool5")
             first = network.features[0]
+        elif options.network == "squeezenet":
+            network = squeezenet_of(recipe, "features")
+            first = network.features[0]
         else:
-            network = resnet50_of(recipe, "features", fold_batch_norm=True)
+            network = resnet50_of(recipe, "features", fold_batch_norm=not options.keep_batch_norm)
             first = network.conv1
         super().__init__(Maps(network, options.last_pool), recipe, device, first, single_frames=True)
         self._options = options
@@ -64,16 +69,23 @@ class RMACExtractor(TorchExtractor):
         Raises:
             VideoError: ``frame_too_small``: VGG-16's maps of these frames would have no cell.
         """
-        if self._options.scales:
-            return self._of_scales(self.prepare(frames))
+        if not self._options.resolutions:
+            return self.rows_of(self.prepare(frames))
         vectors = torch.cat([self._vectors(self.prepare(resized)) for resized in self._resolutions(frames)], dim=1)
+        return vectors if self._recipe.layer == "regions" else unit(vectors.sum(dim=1))
+
+    def rows_of(self, inputs: Tensor) -> Tensor:
+        """Returns what `rows` does of the network's input, at its one resolution."""
+        if self._options.scales:
+            return self._of_scales(inputs)
+        vectors = self._vectors(inputs)
         return vectors if self._recipe.layer == "regions" else unit(vectors.sum(dim=1))
 
     def _resolutions(self, frames: npt.NDArray[np.uint8]) -> list[npt.NDArray[np.uint8]]:
         """Returns the frames at each resolution, sides rounded half to even, as Pillow resizes."""
         kind = Image.Resampling.BICUBIC if self._options.resolutions_filter == "bicubic" else Image.Resampling.NEAREST
         found = []
-        for factor in self._options.resolutions or (1.0,):
+        for factor in self._options.resolutions:
             rows, columns = (round(side * factor) for side in frames.shape[2:4])
             if (rows, columns) == frames.shape[2:4]:
                 found.append(frames)

@@ -9,6 +9,7 @@ from clipmill.extractors.base import RUNTIMES, ExtractorCard, Layer, WeightsCard
 from clipmill.extractors.resnet50 import card as resnet50
 from clipmill.extractors.rmac.options import NO_WHITENING, RMACOptions
 from clipmill.extractors.rmac.regions import regions
+from clipmill.extractors.squeezenet import card as squeezenet
 from clipmill.extractors.vgg16 import card as vgg16
 from clipmill.extractors.whitening import PUBLISHED, read_whitening
 from clipmill.schemas.errors import UsageError, WeightsError, describe
@@ -54,15 +55,22 @@ RESNET50_CARDS = (
 )
 
 
+SQUEEZENET_CARDS = tuple(_uncropped(card) for card in squeezenet.CARDS)
+
+
 def _card(options: RMACOptions) -> ExtractorCard:
-    cards, dim, gmac = (VGG16_CARDS, 512, 240.6) if options.network == "vgg16" else (RESNET50_CARDS, 2048, 64.1)
-    stride = 32 if options.last_pool else 16
+    cards, dim, gmac, stride, least = {
+        "vgg16": (VGG16_CARDS, 512, 240.6, 32, 32),
+        # Of ResNet-50's maps a cell is left of any frame.
+        "resnet50": (RESNET50_CARDS, 2048, 64.1, 32, 1),
+        "squeezenet": (SQUEEZENET_CARDS, 512, 12.5, 16, 21),
+    }[options.network]
+    if not options.last_pool:
+        stride = least = 16
     # Of a 4:3 frame; at three scales 3:2 and 16:9 ones have as many (20).
     sides = [(round(LONG_SIDE * factor), round(LONG_SIDE * 3 / 4 * factor)) for factor in options.resolutions or (1.0,)]
     num_regions = sum(len(regions(width // stride, height // stride, options)) for width, height in sides)
     gmac *= sum(factor**2 for factor in options.resolutions or options.scales or (1.0,))
-    # Of ResNet-50's maps a cell is left of any frame.
-    least = 1 if options.network == "resnet50" else stride
     if options.means == "krmac":
         cards = tuple(_with_swapped_means(card) if card.name == CAFFE_CARD else card for card in cards)
     return ExtractorCard(
@@ -86,6 +94,7 @@ def _card(options: RMACOptions) -> ExtractorCard:
         check_videos=_check_videos,
         pixel_options=frozenset({"resize_precision"}),
         runtimes=RUNTIMES,
+        trained_options={"keep_batch_norm": True} if options.network == "resnet50" else {},
     )
 
 
@@ -164,8 +173,9 @@ def _shown(value: Any) -> str:
 def _check(recipe: Recipe) -> None:
     options: RMACOptions = options_of(CARD, recipe)
     where = f"features.{recipe.name}.options"
-    if options.network == "resnet50" and not options.last_pool:
-        raise UsageError(describe(where, "last_pool", "true for resnet50, which has none to cut", "false", "remove it"))
+    if options.network != "vgg16" and not options.last_pool:
+        expected = f"true for {options.network}, which has none to cut"
+        raise UsageError(describe(where, "last_pool", expected, "false", "remove it"))
     if options.means == "krmac" and recipe.weights.card != CAFFE_CARD:
         got = f"krmac for {recipe.weights.card}"
         raise UsageError(describe(where, "means", f"published, but for weights {CAFFE_CARD}", got, "remove it"))

@@ -16,7 +16,7 @@ class RMACOptions(Model):
     """Switches of R-MAC; the defaults are Garcia and Vogiatzis's, but for the whitening, which needs a file.
 
     Attributes:
-        network: whose last maps are pooled.
+        network: whose last maps are pooled; SqueezeNet's are ours, for CPUs.
         grid: ``rmac``, the published regions; ``rmac_plus``, the fixed ones of R-MAC+.
         levels: scales of regions.
         overlap: wanted of neighbouring regions at the first scale, as a share of their side (grid ``rmac``).
@@ -37,9 +37,11 @@ class RMACOptions(Model):
         scales: factors by which the network's input is resized (bilinear); the descriptors of all are combined, as in
             cnnimageretrieval, whose factors are 1, 0.7071 and 0.5. Empty: the input alone.
         scale_power: descriptors are combined by a mean of this power; None: 1.
+        keep_batch_norm: do not fold ResNet-50's batch norm into its convolutions, which is slower, and the same up to
+            rounding: so it is trained.
     """
 
-    network: Literal["vgg16", "resnet50"] = "vgg16"
+    network: Literal["vgg16", "resnet50", "squeezenet"] = "vgg16"
     grid: Literal["rmac", "rmac_plus"] = "rmac"
     levels: int = Field(default=3, ge=1, le=10)
     overlap: float = Field(default=0.4, ge=0, lt=1)
@@ -55,3 +57,4 @@ class RMACOptions(Model):
     resolutions_filter: Literal["nearest", "bicubic"] | None = None
     scales: tuple[Factor, ...] = ()
     scale_power: float | None = Field(default=None, gt=0)
+    keep_batch_norm: bool = False

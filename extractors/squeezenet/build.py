@@ -1,4 +1,4 @@
-"""SqueezeNet as an extractor: one row per frame."""
+"""SqueezeNet as an extractor, and its network with a recipe's weights, which R-MAC pools the maps of."""
 
 from clipmill.extractors.squeezenet.card import CARD
 from clipmill.extractors.squeezenet.layouts import layouts
@@ -8,12 +8,16 @@ from clipmill.extractors.weights import load_network
 from clipmill.schemas.recipe import Recipe
 
 
+def network_of(recipe: Recipe, layer: str) -> SqueezeNet:
+    """Returns the network up to `layer` with the recipe's weights, in the colour order they were published in."""
+    if recipe.weights.file is None:
+        return seeded(recipe.weights.seed or 0, lambda: SqueezeNet(network_layer(layer)))
+    network = empty(lambda: SqueezeNet(network_layer(layer)))
+    load_network(network, recipe.weights.file, layouts(), CARD.layer(layer).unused, recipe.weights.layout)
+    return network
+
+
 def build(recipe: Recipe, device: str) -> TorchExtractor:
     """Returns the extractor with the recipe's weights."""
-    if recipe.weights.file is not None:
-        network = empty(lambda: SqueezeNet(network_layer(recipe.layer)))
-        unused = CARD.layer(recipe.layer).unused
-        load_network(network, recipe.weights.file, layouts(), unused, recipe.weights.layout)
-    else:
-        network = seeded(recipe.weights.seed or 0, lambda: SqueezeNet(network_layer(recipe.layer)))
+    network = network_of(recipe, recipe.layer)
     return TorchExtractor(network, recipe, device, network.features[0], single_frames=True)

@@ -53,12 +53,17 @@ class SqueezeNet(nn.Module):
         """Replaces the last layer."""
         self.classifier[1] = nn.Conv2d(512, num_classes, 1)
 
+    def maps(self, images: Tensor) -> Tensor:
+        """Returns fire9's maps, ``[N, 512, H / 16, W / 16]``, about."""
+        maps: Tensor = self.features(images)
+        return maps
+
     def forward(self, images: Tensor) -> Tensor:
         return self.layers(images, {self._layer})[self._layer]
 
     def layers(self, images: Tensor, wanted: Set[str]) -> dict[str, Tensor]:
         """Returns the wanted ones of ``features`` and ``logits``."""
-        maps = self.features(images)
+        maps = self.maps(images)
         found = {"features": maps.mean(dim=(2, 3))}
         if "logits" in wanted:
             found["logits"] = self.classifier(maps).mean(dim=(2, 3))

@@ -173,4 +173,5 @@ CARD = ExtractorCard(
     pixel_options=PIXEL_OPTIONS,
     shared_layers=("conv5_3", "pool5", "fc6_before_relu", "fc6", "fc7_before_relu", "fc7", "logits", "probabilities"),
     runtimes=RUNTIMES,
+    trained_options={},
 )

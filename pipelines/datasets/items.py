@@ -161,8 +161,8 @@ def read_items(
     )
     items = split_items(items, config.split, store.videos())
     if needs_labels and config.split.from_ != "none":
-        _check_trained_labels(items)
-    return _with_texts(items, config, inputs, vocabularies or {})
+        check_trained_labels(items)
+    return with_texts(items, config.sources, inputs, vocabularies or {})
 
 
 def check_inputs(config: DataConfig, inputs: Mapping[str, Input]) -> None:
@@ -241,7 +241,12 @@ def _are_apart(left: ClipRows, right: ClipRows) -> bool:
     return any(abs(mine - other) > _TIME_TOLERANCE_SECONDS for mine, other in pairs)
 
 
-def _check_trained_labels(items: Items) -> None:
+def check_trained_labels(items: Items) -> None:
+    """Makes sure that there are two labels to tell apart among the clips that train.
+
+    Raises:
+        UsageError: there is one alone.
+    """
     trained = np.unique(items.label[items.part == "train"])
     if items.label_names and len(trained) < 2:
         got = f"only {items.label_names[int(trained[0])]!r}"
@@ -329,12 +334,19 @@ def _labels(clips: list[ClipRows], needs_labels: bool) -> tuple[npt.NDArray[np.i
     return np.array([position[label] for label in labels], np.int64), names
 
 
-def _with_texts(
-    items: Items, config: DataConfig, inputs: Mapping[str, Input], vocabularies: Mapping[str, tuple[str, ...]]
+def with_texts(
+    items: Items,
+    sources: Mapping[str, str | TextConfig],
+    inputs: Mapping[str, Input],
+    vocabularies: Mapping[str, tuple[str, ...]],
 ) -> Items:
-    """Returns `items` with the inputs that read tokens, by the given vocabularies or those of the training clips."""
+    """Returns `items` with the inputs that read tokens, by the given vocabularies or those of the training clips.
+
+    Raises:
+        ManifestError: a file cannot be read, or has no word for a clip.
+    """
     for name, kind in inputs.items():
-        text = config.sources[name]
+        text = sources[name]
         if not isinstance(kind, Tokens) or not isinstance(text, TextConfig):
             continue
         texts = read_tokens(text, items.clip_ids, items.video_ids, kind.tokeniser)
@@ -350,4 +362,6 @@ def _with_texts(
             sources={**items.sources, name: source},
             vocabularies={**items.vocabularies, name: vocabulary.words},
         )
-    return replace(items, inputs={name: items.inputs[name] for name in inputs})
+    # In the order of `inputs`; what is none of them comes first.
+    others = {name: rows for name, rows in items.inputs.items() if name not in inputs}
+    return replace(items, inputs=others | {name: items.inputs[name] for name in inputs})

@@ -4,7 +4,7 @@ Runs in the child process only (`inspection`, `session`). The reason codes of it
 
 ===================== =========================================================================================
 missing_file          gone since it was planned (`inspection` tells it, and ``empty_file``, before a child is asked)
-not_a_video           no container format we read recognises it (pictures and playlists count as none)
+not_a_video           no container format we read recognises it (playlists count as none, and pictures named otherwise)
 truncated             a file that ends in its header, or before its index (moov); what ends later is `scan`'s to tell
 missing_init_segment  a media segment (.m4s) without the part that says what is in it
 unreadable            a container whose header is broken
@@ -33,7 +33,7 @@ import numpy as np
 import numpy.typing as npt
 from av.stream import Discard
 
-from clipmill.pipelines.decode import boxes, ebml, endings
+from clipmill.pipelines.decode import boxes, ebml, endings, images
 from clipmill.pipelines.decode.complaints import Complaints, listen
 from clipmill.pipelines.decode.continuity import DISCONTINUOUS_FORMATS, LONG_DISPLAY_SECONDS, Layout, lay_out
 from clipmill.pipelines.decode.hidden_frames import lead_in, shown_test
@@ -47,7 +47,7 @@ FORMATS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,flv,live_flv,asf,ogg,h264,hevc,m4v,mpegvideo,ivf,mxf,rm,dv,nut,"
     "yuv4mpegpipe,gif,apng,swf,wtv,av1,obu,nsv,vc1,vc1test,h263,h261,r3d,bink,smk,roq,film_cpk,4xm,ea"
 )
-"""Demuxers that read one file of video. Not among them: pictures, playlists (which name other files), text."""
+"""Demuxers that read one file of video. Not among them: pictures (`images`), playlists (they name others), text."""
 
 COUNTED_FORMATS = frozenset({"avi", "h264", "hevc", "m4v", "mpegvideo", "vc1", "h263", "h261"})
 """Formats that store no presentation times: libavformat guesses them, and guesses wrongly with B-frames in AVI."""
@@ -159,6 +159,8 @@ def check_upright(path: str, orientation: Orientation) -> None:
 
 def read_header(path: str, stream_wanted: str | None = None) -> dict[str, Any]:
     """Returns the fields of `clipmill.schemas.records.VideoHeader`; sizes are those before rotation."""
+    if images.is_image(path):
+        return images.header_of(path)
     with open_video(path, stream_wanted) as video:
         stream, container = video.stream, video.container
         orientation = _first_orientation(video) or IDENTITY
@@ -201,6 +203,8 @@ def read_timeline(path: str, stream_wanted: str | None = None) -> tuple[dict[str
     Raises:
         Refused: see the table above.
     """
+    if images.is_image(path):
+        return images.timeline_of(path)
     with open_video(path, stream_wanted) as video:
         stream_index = video.stream.index
         counted = video.container.format.name in COUNTED_FORMATS

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode import images
 from clipmill.pipelines.decode.channel import Channel
 from clipmill.pipelines.decode.choice import why_not_decord
 from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames, version
@@ -139,6 +140,8 @@ def serve(request: Message, channel: Channel, ring: RingWriter, num_threads: int
         asked, timeline, emitter.wanted, resource.getrlimit(resource.RLIMIT_AS)[0]
     )
     decoder = "pyav" if reason or asked == "pyav" else "decord"
+    if images.is_image(path):
+        decoder, reason = "pillow", None
     careful, is_stretch = bool(data["careful"]), bool(data["is_stretch"])
     while True:
         counts = PassCounts()
@@ -186,6 +189,9 @@ def _frames(
     counts: PassCounts,
     is_stretch: bool,
 ) -> Frames:
+    if decoder == "pillow":
+        counts.num_decoded = 1
+        return iter([(0, images.frame_of(path))])
     if decoder == "pyav":
         return pyav_frames(path, timeline, wanted, num_threads, careful, counts, is_stretch)
     from clipmill.pipelines.decode.decord_frames import decord_frames
@@ -194,6 +200,8 @@ def _frames(
 
 
 def _version(decoder: str) -> str:
+    if decoder == "pillow":
+        return images.version()
     if decoder == "pyav":
         return version()
     import decord

@@ -37,7 +37,7 @@ class DecodeSummary:
     """How a video was decoded.
 
     Attributes:
-        decoder: ``decord`` or ``pyav``.
+        decoder: ``decord`` or ``pyav``; of an image file ``pillow``.
         fallback_reason: why it was not decord; None where it was, or where PyAV was asked for.
         num_frames_decoded: frames that left the decoder, wanted or not.
         substituted: indices of wanted frames that do not decode, each replaced by the nearest earlier one that does.

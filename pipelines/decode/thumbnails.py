@@ -39,10 +39,13 @@ def thumbnails(
 
 def draw(path: str, seconds: Sequence[float], width: int, stream: str | None = None) -> dict[str, npt.NDArray[Any]]:
     """Returns the JPEGs one after another and their lengths; runs in the child process."""
+    from clipmill.pipelines.decode import images
     from clipmill.pipelines.decode.containers import read_timeline
     from clipmill.pipelines.decode.pyav_frames import FaultError, PassCounts, pyav_frames
     from clipmill.pipelines.decode.scan import Timeline
 
+    if images.is_image(path):
+        return _joined([_jpeg(images.frame_of(path), width)] * len(seconds))
     facts, arrays = read_timeline(path, stream)
     timeline = Timeline(**facts, **arrays)
     shown = np.searchsorted(timeline.pts_seconds, np.asarray(seconds), side="right") - 1
@@ -54,7 +57,10 @@ def draw(path: str, seconds: Sequence[float], width: int, stream: str | None = N
     except FaultError:
         frames = pyav_frames(path, timeline, wanted, 1, careful=True, counts=PassCounts())
         pictures = {index: _jpeg(pixels, width) for index, pixels in frames}
-    chosen = [pictures[int(index)] for index in shown]
+    return _joined([pictures[int(index)] for index in shown])
+
+
+def _joined(chosen: Sequence[bytes]) -> dict[str, npt.NDArray[Any]]:
     return {
         "jpegs": np.frombuffer(b"".join(chosen), dtype=np.uint8),
         "lengths": np.array([len(picture) for picture in chosen], dtype=np.int64),

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clipmill.extractors.base import Extractor
 from clipmill.extractors.preprocess import apply_geometry
+from clipmill.pipelines.decode import images
 from clipmill.pipelines.decode.scan import scan
 from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
 from clipmill.pipelines.features.pooling import pool
@@ -20,8 +20,6 @@ from clipmill.schemas.records import Clip, Window
 
 IMAGE_SUFFIXES = frozenset(".avif .bmp .gif .jp2 .jpeg .jpg .jpe .pgm .png .pnm .ppm .tga .tif .tiff .webp".split())
 """ours: what a folder's queries are taken by, in lower case; its other files are left out and counted."""
-PAPER = (255, 255, 255)
-"""ours: what shows through transparent pixels."""
 
 
 class QueryError(Exception):
@@ -61,47 +59,15 @@ def images_of(folder: str) -> Folder:
 
 
 def read_image(path: str) -> Pixels:
-    """Returns the image in the file at `path` as ``uint8[H, W, 3]``, RGB, as a viewer would show it.
-
-    It is turned as its EXIF orientation says; transparent pixels lie on white (ours); 16-bit samples keep their high
-    byte, as libpng's reduction to 8 bits does; grey becomes three equal channels; of an animation, the first frame.
+    """Returns the image in the file at `path` as ``uint8[H, W, 3]``; see `pipelines.decode.images`.
 
     Raises:
         QueryError: no file, no image, a damaged one, or samples that are neither 8 nor 16 bits.
     """
     try:
-        with Image.open(os.path.expanduser(path)) as opened:
-            opened.load()
-            image = ImageOps.exif_transpose(opened)
-            return _rgb(path, image)
-    except FileNotFoundError:
-        raise QueryError(describe("query", path, "an image file", "nothing there", "correct the path")) from None
-    except IsADirectoryError:
-        raise QueryError(describe("query", path, "an image file", "a folder", "name it under queries.folder")) from None
-    except UnidentifiedImageError:
-        raise QueryError(
-            describe("query", path, "an image", "a file of another kind", "convert it to PNG or JPEG")
-        ) from None
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError, EOFError) as error:
-        # Pillow's readers raise all of these for damaged files.
-        got = next(iter(str(getattr(error, "strerror", None) or error).splitlines()), "") or type(error).__name__
-        raise QueryError(describe("query", path, "a whole image", got, "save it again, as PNG or JPEG")) from None
-
-
-def _rgb(path: str, image: Image.Image) -> Pixels:
-    mode = image.mode
-    if mode.startswith("I;16"):
-        grey = (np.asarray(image).astype(np.uint16) >> 8).astype(np.uint8)
-        return np.ascontiguousarray(np.repeat(grey[:, :, np.newaxis], 3, axis=2))
-    if mode in ("I", "F"):
-        raise QueryError(
-            describe("query", path, "samples of 8 or 16 bits", f"Pillow's mode {mode}, 32 bits", "save it with 8 bits")
-        )
-    if "A" in mode or "a" in mode or "transparency" in image.info:
-        layer = image.convert("RGBA")
-        paper = Image.new("RGBA", layer.size, (*PAPER, 255))
-        image = Image.alpha_composite(paper, layer)
-    return np.ascontiguousarray(np.asarray(image.convert("RGB"), dtype=np.uint8))
+        return images.read_image(os.path.expanduser(path))
+    except images.ImageError as error:
+        raise QueryError(describe("query", path, error.expected, error.got, error.remedy)) from None
 
 
 def check_recipe(recipe: Recipe) -> None:

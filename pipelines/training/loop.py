@@ -15,7 +15,7 @@ from torch import Tensor
 from clipmill.models.base import ALONE, Batch, MeasuresValidation, Side, Step, Values
 from clipmill.pipelines.training.optimiser import Optimiser, autocast, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel, share
-from clipmill.pipelines.training.phases import PlannedPhase
+from clipmill.pipelines.training.phases import PlannedPhase, Turns
 from clipmill.schemas.arrays import Array, Ints
 from clipmill.schemas.config import LoopConfig
 from clipmill.schemas.inputs import InputRows
@@ -112,6 +112,7 @@ class Training:
     Attributes:
         couples_batch: the losses are scalars over the whole batch, the same numbers on every worker.
         gathers: then each worker has its share alone and the losses gather what they compare; else each has all of it.
+        turns: whose turn it is, where parts of the model learn in turns.
     """
 
     model: Any
@@ -122,6 +123,7 @@ class Training:
     parallel: Parallel
     couples_batch: bool = False
     gathers: bool = False
+    turns: Turns = field(default_factory=Turns)
 
     @property
     def device(self) -> torch.device:
@@ -162,7 +164,7 @@ def train_epoch(training: Training, epoch: int) -> dict[str, float]:
         progress = (epoch + number / batches) / config.epochs
         batch = _share_of(training, taken, epoch, number, progress, phase.name)
         factor = learning_rate_factor(config, epoch, number, batches)
-        for place, step in enumerate(phase.steps):
+        for place, step in enumerate(phase.steps_of(training.turns.number)):
             losses = _step(training, batch, step, factor, len(taken))
             if place == 0:
                 _add(sums, losses, len(taken), training)
@@ -226,6 +228,7 @@ def _share_of(training: Training, taken: Tensor, epoch: int, number: int, progre
         draws={name: noise[ours].to(device) for name, noise in draws.items()},
         progress=progress,
         phase=phase,
+        turn=training.turns.number,
         workers=ALONE if is_whole else parallel.sharing(len(taken)),
     )
 

@@ -25,7 +25,7 @@ class Optimiser:
     """
 
     def __init__(self, model: nn.Module, config: LoopConfig, phases: Sequence[PlannedPhase]) -> None:
-        steps = [step for phase in phases for step in phase.steps]
+        steps = [step for phase in phases for step in (*phase.steps, *phase.others)]
         # Parameters that always move at one rate share a group, so a model of one phase and step has a single one.
         groups: dict[tuple[float | None, ...], list[nn.Parameter]] = {}
         for name, parameter in model.named_parameters():

@@ -1,6 +1,7 @@
 """The phases of a training, laid over its epochs."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,35 @@ class PlannedPhase:
     name: str
     stop: int
     steps: tuple[Step, ...]
+    others: tuple[Step, ...] = ()
+
+    def steps_of(self, turn: int) -> tuple[Step, ...]:
+        """Returns the steps of a turn: every second one is the others'."""
+        return self.others if self.others and turn % 2 else self.steps
+
+
+class Turns:
+    """Who learns, where parts of a model learn in turns: they change places when one has stopped to help.
+
+    Args:
+        patience: epochs without a value that is less than all before, after which they change: of the first change, of
+            the second and so on; the last counts for all that follow. None: they never do.
+        values: by which it is decided, of the epochs that are done.
+    """
+
+    def __init__(self, patience: Sequence[int] = (), values: Iterable[float] = ()) -> None:
+        self._patience = patience
+        self._best, self._waited = math.inf, 0
+        self.number = 0
+        for value in values:
+            self.add(value)
+
+    def add(self, value: float) -> None:
+        """Takes note of an epoch."""
+        self._waited = 0 if value < self._best else self._waited + 1
+        self._best = min(self._best, value)
+        if self._patience and self._waited >= self._patience[min(self.number, len(self._patience) - 1)]:
+            self.number, self._waited = self.number + 1, 0
 
 
 def planned_phases(model: Any, loop: LoopConfig) -> tuple[PlannedPhase, ...]:
@@ -34,5 +64,5 @@ def planned_phases(model: Any, loop: LoopConfig) -> tuple[PlannedPhase, ...]:
     planned, start = [], 0
     for phase in phases:
         start += loop.epochs - fixed if phase.epochs is None else phase.epochs
-        planned.append(PlannedPhase(phase.name, start, phase.steps))
+        planned.append(PlannedPhase(phase.name, start, phase.steps, phase.others))
     return tuple(planned)

@@ -17,7 +17,7 @@ from clipmill.pipelines.datasets.items import Items
 from clipmill.pipelines.datasets.provenance import all_rows_changed
 from clipmill.pipelines.training.event_files import remove_event_files
 from clipmill.schemas.arrays import Array
-from clipmill.schemas.config import LoopConfig, SplitConfig, TrainConfig, dump_config
+from clipmill.schemas.config import LoopConfig, ModelTrainConfig, SplitConfig, dump_config
 from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.errors import StorageUnavailableError, UsageError, describe
 from clipmill.schemas.features import FeatureSource
@@ -38,6 +38,7 @@ MAY_CHANGE = (
     "loop.device",
     "loop.threads",
     "decode",
+    "network.at_once",
 )
 """Config keys that may change while a run goes on: none decides what an epoch learns, device and threads only the last
 bits. The store may have moved; what is read from it is compared by its bytes."""
@@ -81,7 +82,7 @@ def _shared(rows: InputRows) -> Iterator[Array]:
     yield places.astype(np.int64)
 
 
-def identity(config: TrainConfig, options: Mapping[str, Any], items: Items) -> dict[str, Any]:
+def identity(config: ModelTrainConfig, options: Mapping[str, Any], items: Items) -> dict[str, Any]:
     """Returns what must be equal for a run to go on from a checkpoint: flat and plain, so that it compares readably."""
     plain = config.model_dump(mode="json", by_alias=True)
     plain["model"]["options"] = dict(options)
@@ -163,7 +164,7 @@ class Resumable(Protocol):
 
 
 C = TypeVar("C", bound=Resumable)
-Config = TrainConfig | VideoTrainConfig
+Config = ModelTrainConfig | VideoTrainConfig
 
 
 class RunFolder:
@@ -282,10 +283,13 @@ class RunFolder:
         """
         best = None
         if select != "last":
-            for line in self.metrics():
-                if "validation" in line:
-                    best = better(best, line["epoch"], line["validation"], select)
+            for line in self.validated():
+                best = better(best, line["epoch"], line["validation"], select)
         return best
+
+    def validated(self) -> list[dict[str, Any]]:
+        """Returns the lines of metrics.jsonl with losses on the validation split."""
+        return [line for line in self.metrics() if "validation" in line]
 
     def select(self, epoch: int) -> None:
         """Writes down that the run is used by this epoch."""

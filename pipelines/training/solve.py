@@ -10,14 +10,14 @@ import torch
 from clipmill.pipelines.training.event_files import event_files
 from clipmill.pipelines.training.run_folder import RunFolder
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, check_finite, placed, save_epoch, start
-from clipmill.schemas.config import LoopConfig, TrainConfig
+from clipmill.schemas.config import LoopConfig, ModelTrainConfig
 from clipmill.schemas.errors import UsageError, describe
 
 LOOP_KEYS = {"seed", "device", "threads"}
 """Keys of `loop` that a solution takes."""
 
 
-def check_config(config: TrainConfig) -> None:
+def check_config(config: ModelTrainConfig) -> None:
     """Makes sure that a config asks a model in closed form for nothing it cannot do.
 
     Raises:

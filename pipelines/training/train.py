@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 
@@ -23,11 +23,14 @@ from clipmill.pipelines.training.phases import planned_phases
 from clipmill.pipelines.training.run_folder import RunFolder, has_run_out, identity, rows_changed
 from clipmill.pipelines.training.solve import check_config, solve
 from clipmill.pipelines.training.worker import EpochDone, TrainJob, work
-from clipmill.schemas.config import DataConfig, LoopConfig, TrainConfig
+from clipmill.schemas.config import DataConfig, LoopConfig, ModelTrainConfig, TrainConfig
 from clipmill.schemas.errors import UsageError, describe
 
 EpochObserver = Callable[[EpochDone], None]
 """Is told of each epoch, in the process that called `train`; must not raise."""
+
+
+C = TypeVar("C", bound=ModelTrainConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +112,7 @@ def items_for(data: DataConfig, card: ModelCard) -> Items:
     return read_items(data, card.inputs, card.needs_labels)
 
 
-def resolve(config: TrainConfig) -> TrainConfig:
+def resolve(config: C) -> C:
     """Returns `config` with the loop as the model's publication has it, where the job says nothing else.
 
     Raises:
@@ -123,8 +126,19 @@ def resolve(config: TrainConfig) -> TrainConfig:
     return config.model_copy(update={"loop": resolved_loop(card, config.loop)})
 
 
-def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObserver] = ()) -> TrainReport:
-    """Returns the report of a finished run on `items` as they are; see `train`."""
+def train_items(
+    config: ModelTrainConfig,
+    items: Items,
+    observers: Sequence[EpochObserver] = (),
+    job_of: Callable[[ModelTrainConfig, Items, Mapping[str, Any], str, int], TrainJob] = TrainJob,
+    moved: tuple[str, ...] = (),
+) -> TrainReport:
+    """Returns the report of a finished run on `items` as they are; see `train`.
+
+    Args:
+        job_of: what makes the job of the attributes of `TrainJob`.
+        moved: beginnings of keys of the config that may change while a run goes on, beside `MAY_CHANGE`.
+    """
     started = time.monotonic()
     config = resolve(config)
     options = registry.resolve_options(config.model.name, config.model.options)
@@ -136,7 +150,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
         _check_batch(config, card, items)
     if config.tensorboard:
         check_installed()
-    wanted = identity(config, plain, items)
+    wanted = {key: value for key, value in identity(config, plain, items).items() if not key.startswith(moved)}
     on_ray = config.trainer.name == "ray"
     device = "ray" if on_ray else "cpu" if card.closed_form else str(resolve_device(config.loop.device))
     checkpoint = folder.open(
@@ -144,7 +158,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     )
     if checkpoint is not None and not card.closed_form:
         _check_same_phases(config, checkpoint)
-    job = TrainJob(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
+    job = job_of(config, items, wanted, str(folder.path), checkpoint.epoch if checkpoint else 0)
 
     def tell(done: EpochDone) -> None:
         for observer in observers:
@@ -200,7 +214,7 @@ def train_items(config: TrainConfig, items: Items, observers: Sequence[EpochObse
     return report
 
 
-def _check_validation(config: TrainConfig, items: Items) -> None:
+def _check_validation(config: ModelTrainConfig, items: Items) -> None:
     if config.loop.select != "last" and not (items.part == "validation").any():
         raise UsageError(
             describe(
@@ -213,7 +227,7 @@ def _check_validation(config: TrainConfig, items: Items) -> None:
         )
 
 
-def _check_batch(config: TrainConfig, card: ModelCard, items: Items) -> None:
+def _check_batch(config: ModelTrainConfig, card: ModelCard, items: Items) -> None:
     """Makes sure that a batch the job asks for is there; of fewer items than the publication's it is all of them."""
     num_items, batch = int((items.part == "train").sum()), config.loop.batch
     if batch > num_items and batch != resolved_loop(card, LoopConfig()).batch:
@@ -222,7 +236,7 @@ def _check_batch(config: TrainConfig, card: ModelCard, items: Items) -> None:
         raise UsageError(describe("loop", "batch", expected, str(batch), remedy))
 
 
-def _check_same_phases(config: TrainConfig, checkpoint: TrainedModel) -> None:
+def _check_same_phases(config: ModelTrainConfig, checkpoint: TrainedModel) -> None:
     """Makes sure that the epochs behind a checkpoint were those that `config` would have given.
 
     The phases of a model, and a cosine, are laid over all epochs, so another number of them moves what is done already.
@@ -244,7 +258,7 @@ def _check_same_phases(config: TrainConfig, checkpoint: TrainedModel) -> None:
         raise UsageError(describe("loop", "epochs", expected, str(now.epochs), remedy))
 
 
-def _notes(card: ModelCard, config: TrainConfig, items: Items, stopped_early: bool) -> tuple[str, ...]:
+def _notes(card: ModelCard, config: ModelTrainConfig, items: Items, stopped_early: bool) -> tuple[str, ...]:
     notes, num_items = [], int((items.part == "train").sum())
     if card.couples_batch and not card.gathers and config.trainer.name == "ray" and config.trainer.workers > 1:
         notes.append(

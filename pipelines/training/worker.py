@@ -16,9 +16,9 @@ from clipmill.pipelines.training.event_files import event_files
 from clipmill.pipelines.training.loop import Training, TrainingItems, num_batches, train, validation_losses
 from clipmill.pipelines.training.optimiser import Optimiser, learning_rate_factor
 from clipmill.pipelines.training.parallel import Parallel
-from clipmill.pipelines.training.phases import planned_phases
+from clipmill.pipelines.training.phases import Turns, planned_phases
 from clipmill.pipelines.training.run_folder import RunFolder, better, data_fingerprint, has_run_out
-from clipmill.schemas.config import TrainConfig
+from clipmill.schemas.config import ModelTrainConfig
 from clipmill.schemas.errors import UsageError, describe
 from clipmill.schemas.inputs import InputRows, Tokens
 
@@ -34,7 +34,7 @@ class TrainJob:
         start_epoch: of the checkpoint to go on from; 0: start.
     """
 
-    config: TrainConfig
+    config: ModelTrainConfig
     items: Items
     identity: Mapping[str, Any]
     folder: str
@@ -54,6 +54,25 @@ class TrainJob:
         """The card of the model as its options make it."""
         model = self.config.model
         return registry.card(model.name, registry.resolve_options(model.name, model.options))
+
+    @property
+    def swap_patience(self) -> tuple[int, ...]:
+        """When parts of the model that learn in turns change places; see `Turns`."""
+        return ()
+
+    def start(self, device: torch.device) -> TrainedModel:
+        """Returns the model to train, on its device; see `start`."""
+        trained = start(self)
+        trained.model.to(device)
+        return trained
+
+    def save(self, trained: TrainedModel) -> None:
+        """Writes the checkpoint of an epoch."""
+        save(checkpoint_path(self.folder, trained.epoch), trained)
+
+    def delete(self, epoch: int) -> None:
+        """Deletes the checkpoint of an epoch."""
+        checkpoint_path(self.folder, epoch).unlink(missing_ok=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,31 +162,37 @@ def work(
         UsageError: a loss is not finite, or the model has no loss `loop.select`; TensorBoard is wanted and not there.
     """
     config = job.config.loop
-    trained = start(job)
-    trained.model.to(device)
+    trained = job.start(device)
     phases = planned_phases(trained.model, config)
     optimiser = Optimiser(trained.model, config, phases)
     if trained.epoch:
         optimiser.load_state(trained.training)
         torch.set_rng_state(trained.training["torch_rng"])
     items, card = placed(trained, job.items.of("train"), device), job.card
-    training = Training(trained.model, optimiser, items, config, phases, parallel, card.couples_batch, card.gathers)
     validation = None if config.select == "last" else placed(trained, job.items.of("validation"), device)
     folder, began = RunFolder(job.folder), time.monotonic()
     best = folder.best(config.select)
+    turns = Turns(job.swap_patience, (line["validation"][config.select] for line in folder.validated()))
+    training = Training(
+        trained.model, optimiser, items, config, phases, parallel, card.couples_batch, card.gathers, turns
+    )
 
     def after_epoch(epoch: int, losses: dict[str, float]) -> bool:
         nonlocal began, best
         check_finite(epoch, losses)
         line: dict[str, Any] = {"epoch": epoch, "losses": losses}
+        if job.swap_patience:
+            line["turn"] = turns.number
         stopping = False
         if parallel.rank == 0:
             if validation is not None:
                 line["validation"] = validation_losses(training, validation)
                 best = better(best, epoch, line["validation"], config.select)
+                turns.add(line["validation"][config.select])
             stopping = stop_requested() or has_run_out(best, epoch, config.patience)
-        flag = torch.tensor(float(stopping), device=device)
-        stopping = bool(parallel.add_up(flag) > 0)
+        told = torch.tensor([stopping, turns.number if parallel.rank == 0 else 0], dtype=torch.float32, device=device)
+        told = parallel.add_up(told)
+        stopping, turns.number = bool(told[0] > 0), int(told[1])
         if parallel.rank == 0:
             done = EpochDone(epoch, config.epochs, losses, time.monotonic() - began, len(items))
             # Before the checkpoint: a line too many is dropped when the run goes on, a missing one could not be filled.
@@ -219,9 +244,9 @@ def save_epoch(job: TrainJob, trained: TrainedModel, state: Mapping[str, Any], b
         "torch_rng": torch.get_rng_state(),
         "identity": dict(job.identity),
     }
-    save(checkpoint_path(job.folder, trained.epoch), replace(trained, training=training))
+    job.save(replace(trained, training=training))
     if best is not None:
         RunFolder(job.folder).select(best)
-    for epoch, path in list(checkpoints(job.folder).items())[: -job.config.loop.keep_checkpoints]:
+    for epoch in list(checkpoints(job.folder))[: -job.config.loop.keep_checkpoints]:
         if epoch != best:
-            path.unlink(missing_ok=True)
+            job.delete(epoch)

@@ -17,6 +17,7 @@ from clipmill.extractors.learner import Annotated, Buffers
 from clipmill.pipelines.datasets.split import manifest_parts, random_parts
 from clipmill.pipelines.decode.scan import Timeline, scan
 from clipmill.schemas.arrays import Ints
+from clipmill.schemas.config import SplitConfig
 from clipmill.schemas.config_truth import TruthConfig
 from clipmill.schemas.config_videos import VideoDataConfig
 from clipmill.schemas.errors import UsageError, VideoError, describe
@@ -122,8 +123,8 @@ def read_video_items(
         raise UsageError(describe("data", "annotations", "segments to train detection on", "none", remedy))
     else:
         _check_labels(videos)
-    part = _split(videos, config)
-    timelines = _scanned(videos)
+    part = split_of(videos, config.split)
+    timelines = scanned(videos)
     clips: list[list[Segment]] = []
     for video, timeline in zip(videos, timelines, strict=True):
         whole = Segment(0.0, _seconds(timeline), video.label)
@@ -238,23 +239,40 @@ def _check_labels(videos: Sequence[Video]) -> None:
         raise UsageError(describe("data", "labels", "a class for every video", f"none for {_listed(bare)}", remedy))
 
 
-def _split(videos: Sequence[Video], config: VideoDataConfig) -> list[str]:
+def split_of(videos: Sequence[Video], split: SplitConfig, label_names: Sequence[str] | None = None) -> list[str]:
+    """Returns the part of each video: ``train``, ``validation`` or ``test``.
+
+    Args:
+        label_names: none at all: videos have no labels, and are drawn whatever they show.
+
+    Raises:
+        ManifestError: the manifest's column `split` is incomplete.
+        UsageError: nothing is left to train on.
+    """
     ids = [video.id for video in videos]
-    if config.split.from_ == "manifest":
+    if split.from_ == "manifest":
         part = manifest_parts(ids, {video.id: video.split for video in videos})
     else:
         # Of a video with several classes its most frequent one.
         labels = [
-            video.label or Counter(str(item.label) for item in video.segments).most_common(1)[0][0] for video in videos
+            video.label or Counter(str(item.label) for item in video.segments).most_common(1)[0][0]
+            if label_names is None or label_names
+            else ""
+            for video in videos
         ]
-        split = config.split
         part = random_parts(ids, labels, split.test_fraction, split.validation_fraction, split.seed)
     if not (part == "train").any():
-        raise UsageError(describe("data.split", config.split.from_, "videos to train on", "none", "mark some as train"))
+        raise UsageError(describe("data.split", split.from_, "videos to train on", "none", "mark some as train"))
     return [str(side) for side in part.tolist()]
 
 
-def _scanned(videos: Sequence[Video]) -> list[Timeline]:
+def scanned(videos: Sequence[Video]) -> list[Timeline]:
+    """Returns the timeline of each video.
+
+    Raises:
+        UsageError: some cannot be read, or break off before their end.
+    """
+
     def timeline_of(video: Video) -> Timeline | VideoError:
         try:
             found = scan(video.uri, video.stream)

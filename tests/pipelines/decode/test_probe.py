@@ -78,9 +78,10 @@ def test_text_is_not_a_video(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp", "bmp"])
-def test_picture_is_not_a_video(tmp_path: Path, suffix: str) -> None:
+def test_picture_that_is_named_a_video_is_none(tmp_path: Path, suffix: str) -> None:
     Image.new("RGB", (64, 48), (200, 10, 10)).save(tmp_path / f"a.{suffix}")
-    assert refused(tmp_path / f"a.{suffix}").reason == "not_a_video"
+    (tmp_path / f"a.{suffix}").rename(tmp_path / "a.mp4")
+    assert refused(tmp_path / "a.mp4").reason == "not_a_video"
 
 
 def test_playlist_is_not_a_video_although_it_names_one(tmp_path: Path) -> None:
