@@ -4,12 +4,15 @@ This module is a `clipmill.pipelines.evaluation.tasks.clip_views.ClipViews`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from clipmill.pipelines.decode.inspection import idle_children
 from clipmill.pipelines.decode.thumbnails import thumbnails
+from clipmill.pipelines.features.engines.cores import num_cores
 from clipmill.pipelines.features.pooling import KEEPS_ROWS
 from clipmill.pipelines.features.prepare import PreparedVideo, prepare
 from clipmill.pipelines.features.sources import local_copy
@@ -26,17 +29,22 @@ def stills(
 ) -> dict[str, list[bytes]]:
     """Returns JPEGs of each clip at its `seconds`, decoding each video once; a clip whose video is gone has none."""
     videos = store.videos()
-    images: dict[str, list[bytes]] = {}
-    for video_id, of_video in _by_video(clips).items():
+
+    def drawn(video: Video, of_video: Sequence[ClipPlace]) -> list[tuple[str, bytes]]:
         moments = [(clip.clip_id, time) for clip in of_video for time in seconds[clip.clip_id]]
         try:
-            video = videos[video_id]
             with local_copy(video.uri) as path:
-                drawn = thumbnails(path, [time for _, time in moments], width, video.stream)
+                pictures = thumbnails(path, [time for _, time in moments], width, video.stream)
         except VideoError:
-            continue
-        for (clip_id, _), image in zip(moments, drawn, strict=True):
-            images.setdefault(clip_id, []).append(image)
+            return []
+        return [(clip_id, picture) for (clip_id, _), picture in zip(moments, pictures, strict=True)]
+
+    images: dict[str, list[bytes]] = {}
+    grouped = _by_video(clips)
+    with ThreadPoolExecutor(num_cores(), thread_name_prefix="stills") as pool, idle_children(num_cores()):
+        for found in pool.map(drawn, [videos[video_id] for video_id in grouped], grouped.values()):
+            for clip_id, picture in found:
+                images.setdefault(clip_id, []).append(picture)
     return images
 
 

@@ -35,7 +35,7 @@ def main() -> None:
     """Serves until the parent closes its end."""
     descriptor, life = (int(item) for item in sys.argv[1:])
     child.die_with_parent(life)
-    from clipmill.pipelines.decode import containers, thumbnails  # noqa: F401
+    from clipmill.pipelines.decode import containers, pyav_frames, thumbnails  # noqa: F401
 
     with socket.socket(fileno=descriptor) as connection:
         while True:

@@ -61,8 +61,12 @@ def inspect(
     operation: str,
     options: Mapping[str, Any] | None = None,
     limits: InspectionLimits = DEFAULT_LIMITS,
+    decodes: bool = False,
 ) -> Message:
     """Returns the child's answer to `operation` on `path`: ``probe``, ``scan``, ``thumbnails`` or ``rate``.
+
+    Args:
+        decodes: ask a new child that has what decoding takes.
 
     A child that dies, runs out of memory or does not answer in time is replaced by a fresh one, which tries again.
 
@@ -76,7 +80,7 @@ def inspect(
     attempt = 1
     while True:
         try:
-            answer = _ask(path, request, seconds, limits.memory_bytes, fresh=attempt > 1)
+            answer = _ask(path, request, seconds, limits.memory_bytes, decodes or attempt > 1, decodes)
             break
         except _NoAnswerError as problem:
             if attempt >= limits.max_attempts:
@@ -87,8 +91,8 @@ def inspect(
     return answer
 
 
-def _ask(path: str, request: bytes, seconds: float, memory_bytes: int, fresh: bool) -> Message:
-    child = _start(memory_bytes) if fresh else _borrow(memory_bytes)
+def _ask(path: str, request: bytes, seconds: float, memory_bytes: int, fresh: bool, decodes: bool) -> Message:
+    child = _start(memory_bytes, decodes) if fresh else _borrow(memory_bytes)
     sound = False
     try:
         child.send(request)
@@ -131,8 +135,8 @@ def _check_file(stage: str, path: str) -> int:
     return num_bytes
 
 
-def _start(memory_bytes: int) -> ChildProcess:
-    return start_child(memory_bytes, num_threads=1, ring_bytes=RING_BYTES, decodes=False)
+def _start(memory_bytes: int, decodes: bool = False) -> ChildProcess:
+    return start_child(memory_bytes, num_threads=1, ring_bytes=RING_BYTES, decodes=decodes)
 
 
 def _borrow(memory_bytes: int) -> ChildProcess:

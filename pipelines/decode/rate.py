@@ -22,7 +22,7 @@ def raw_decode_rate(
         VideoError: the video cannot be decoded.
     """
     options = {"seconds": seconds, "num_threads": num_threads or decoder_threads(), "stream": stream}
-    return float(inspect("decode", path, "rate", options).data["frames_per_second"])
+    return float(inspect("decode", path, "rate", options, decodes=True).data["frames_per_second"])
 
 
 def measure(path: str, seconds: float, num_threads: int, stream: str | None = None) -> float:

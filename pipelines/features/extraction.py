@@ -5,6 +5,7 @@ from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TypeVar
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy.typing as npt
 from clipmill.extractors import registry
 from clipmill.extractors.base import Extractor, FilesExtractor, Outputs, QueueingExtractor, Reducer, WindowExtractor
 from clipmill.extractors.flow_files import FlowFiles
-from clipmill.extractors.runtime import runtime_use_of
+from clipmill.extractors.runtime import RuntimeUse, runtime_use_of
 from clipmill.pipelines.features.assemble import MOST_SHAPES, Batcher, Ticket, WindowAssembler
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, empty_cache, is_out_of_memory
 from clipmill.pipelines.features.pooling import pool
@@ -61,6 +62,13 @@ a network leaves to it in the middle of a pass (R-C3D's choice of proposals), an
 _Found = TypeVar("_Found")
 
 
+@dataclass(frozen=True, slots=True)
+class Loading:
+    """An extractor that is being loaded: `result` waits for it."""
+
+    result: Callable[[], Extractor]
+
+
 @dataclass(slots=True)
 class _VideoState:
     """What one attempt at one video has come to."""
@@ -80,10 +88,10 @@ class _VideoState:
     next_window: int = 0
     rows: Rows | None = None
 
-    def start(self, extractor: Extractor) -> None:
+    def start(self) -> None:
         self.windows = [window for group in self.groups for window in group.windows]
         self.assembler = WindowAssembler(self.windows)
-        self.reducers = {clip.index: extractor.reducer(clip) for clip in self.clips}
+        self.reducers = {}
         self.early = {}
         self.next_window = 0
         self.error = None
@@ -94,6 +102,7 @@ class RecipeExtraction:
     """Runs one recipe over the videos of a task, in batches that span videos and have one size, filled up where needed.
 
     Args:
+        extractor: one that is being loaded is waited for when the first batch is full.
         watching: makes what each forward pass runs in, of the recipe, the batch size and the names of the videos.
         num_decoders: so many videos come at a time.
 
@@ -105,24 +114,42 @@ class RecipeExtraction:
     def __init__(
         self,
         recipe: Recipe,
-        extractor: Extractor,
+        extractor: Extractor | Loading,
         batch_windows: int | None,
         watching: Callable[[Recipe, int, Sequence[str]], AbstractContextManager[None]] | None = None,
         num_decoders: int = 1,
     ) -> None:
         self.recipe = recipe
-        self.seconds = 0.0
+        self.seconds = self.load_seconds = 0.0
         self.num_windows = 0
         card = registry.card_of(recipe)
         self.batch_windows = batch_windows or card.batch_windows
         self._fills_batches = card.fills_batches
         self._watching = watching
-        self._extractor = extractor
-        self.runtime_use = runtime_use_of(extractor)
-        self._queue = extractor if isinstance(extractor, QueueingExtractor) and extractor.queues else None
+        self._given = extractor
         self._under_way: deque[tuple[Sequence[Ticket], Pixels, Callable[[], Outputs]]] = deque()
         self._batcher = Batcher(self.batch_windows, MOST_SHAPES + num_decoders - 1)
         self._videos: dict[int, _VideoState] = {}
+
+    @cached_property
+    def _extractor(self) -> Extractor:
+        if not isinstance(self._given, Loading):
+            return self._given
+        started = time.monotonic()
+        try:
+            return self._given.result()
+        finally:
+            self.load_seconds += time.monotonic() - started
+
+    @cached_property
+    def _queue(self) -> QueueingExtractor | None:
+        extractor = self._extractor
+        return extractor if isinstance(extractor, QueueingExtractor) and extractor.queues else None
+
+    @property
+    def runtime_use(self) -> RuntimeUse | None:
+        """What its runtime was measured to be; None under PyTorch."""
+        return runtime_use_of(self._extractor)
 
     def start_video(
         self,
@@ -139,14 +166,14 @@ class RecipeExtraction:
             name: of the video, for messages.
         """
         state = _VideoState(name, clips, groups, files)
-        state.start(self._extractor)
+        state.start()
         self._videos[position] = state
 
     def restart_video(self, position: int) -> None:
         """Forgets all that came of the video so far."""
         state = self._videos[position]
         state.attempt += 1
-        state.start(self._extractor)
+        state.start()
 
     def drop_video(self, position: int) -> None:
         """Gives the video up."""
@@ -188,10 +215,11 @@ class RecipeExtraction:
             return None
         return state.error if state.error is not None else state.rows
 
-    def take_counts(self) -> tuple[float, int]:
-        """Returns the seconds in the network and the windows through it since this was asked last."""
-        counts = self.seconds, self.num_windows
-        self.seconds, self.num_windows = 0.0, 0
+    def take_counts(self) -> tuple[float, float, int]:
+        """Returns what came since this was asked last: seconds in the network, those it was waited for, windows."""
+        counts = self.seconds, self.load_seconds, self.num_windows
+        self.seconds = self.load_seconds = 0.0
+        self.num_windows = 0
         return counts
 
     def failures(self) -> list[tuple[int, VideoError]]:
@@ -321,7 +349,7 @@ class RecipeExtraction:
         try:
             while state.next_window in state.early:
                 window = state.windows[state.next_window]
-                state.reducers[window.clip].add(window, state.early.pop(state.next_window))
+                self._reducers(state)[window.clip].add(window, state.early.pop(state.next_window))
                 state.next_window += 1
             if state.next_window == len(state.windows):
                 state.rows = self._rows(state)
@@ -329,8 +357,13 @@ class RecipeExtraction:
         except VideoError as error:
             state.error = error
 
+    def _reducers(self, state: _VideoState) -> dict[int, Reducer]:
+        if not state.reducers:
+            state.reducers = {clip.index: self._extractor.reducer(clip) for clip in state.clips}
+        return state.reducers
+
     def _rows(self, state: _VideoState) -> Rows:
-        parts = [pool(state.reducers[clip.index].rows(), self.recipe.pooling, clip) for clip in state.clips]
+        parts = [pool(self._reducers(state)[clip.index].rows(), self.recipe.pooling, clip) for clip in state.clips]
         parts = [part for part in parts if len(part)]
         if not parts:
             raise VideoError("extract", "no_rows", f"{self.recipe.name}: expected rows, got none from this video")

@@ -103,11 +103,6 @@ class TaskPass:
         self._since = clock()
         self._batches_before = self._session.num_batches, self._session.num_batches_ahead
 
-    def count_loading(self, seconds: float) -> None:
-        """Counts the time that the models took to load."""
-        self._tally.seconds["load"] += seconds
-        self._tally.seconds["total"] += seconds
-
     def parts(self) -> Generator[Part]:
         """Yields what is done whenever the time to commit has come, and at the end; videos left out are in no part.
 
@@ -265,7 +260,8 @@ class TaskPass:
                     rows[fingerprint][position] = found
                 elif isinstance(found, VideoError):
                     self._quarantine(self._prepared[position], [extraction.recipe], found, attempts=1)
-            seconds, num_windows = extraction.take_counts()
+            seconds, load_seconds, num_windows = extraction.take_counts()
+            self._tally.seconds["load"] += load_seconds
             self._tally.seconds["forward"] += seconds
             self._tally.seconds[f"forward/{extraction.recipe.key}"] += seconds
             self._tally.num_windows[extraction.recipe.key] += num_windows

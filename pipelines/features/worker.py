@@ -11,8 +11,10 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from types import TracebackType
 
 import pyarrow as pa
@@ -23,7 +25,7 @@ from clipmill.pipelines.decode.inspection import idle_children
 from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.features.attempts import write_last_words
 from clipmill.pipelines.features.device_memory import BatchTooLargeError, is_out_of_memory
-from clipmill.pipelines.features.extraction import RecipeExtraction, resolve_device
+from clipmill.pipelines.features.extraction import Loading, RecipeExtraction, resolve_device
 from clipmill.pipelines.features.forward_deadline import ForwardDeadline, longest_seconds
 from clipmill.pipelines.features.heartbeat import TaskNotes
 from clipmill.pipelines.features.machine_faults import check_share, is_machine_fault
@@ -56,8 +58,9 @@ class Worker:
     def __init__(self, spec: WorkerSpec, clock: Callable[[], float] = time.monotonic) -> None:
         self._spec = spec
         self._clock = clock
-        self._device = ""
-        self._extractors: dict[str, Extractor] = {}
+        self._loader = ThreadPoolExecutor(1, thread_name_prefix="load")
+        self._device_found: Future[str] = Future()
+        self._extractors: dict[str, tuple[Future[list[Extractor]], int]] = {}
         self._batch_windows: dict[str, int] = {}
         self._sessions: tuple[DecodeSession, Sequence[DecodeSession]] | None = None
         self._idle_readers = ExitStack()
@@ -73,13 +76,14 @@ class Worker:
     def __enter__(self) -> "Worker":
         spec = self._spec
         session = self._session(spec.num_decoders)
-        # While the networks' library loads.
         session.warm()
+        # Networks, and their library, load while the first videos are decoded.
+        self._device_found = self._loader.submit(resolve_device, spec.device, spec.num_threads)
         try:
-            self._device = resolve_device(spec.device, spec.num_threads)
             self._store = open_seen_store(spec)
         except BaseException:
             session.__exit__(None, None, None)
+            self._loader.shutdown(wait=False, cancel_futures=True)
             raise
         self._stop = StopRule(spec, self._store)
         self._notes = TaskNotes(self._store, spec.run_id, spec.note_seconds)
@@ -109,6 +113,7 @@ class Worker:
                 session.__exit__(kind, error, traceback)
         self._sessions = None
         self._idle_readers.close()
+        self._loader.shutdown(wait=False, cancel_futures=True)
         self._extractors.clear()
 
     def run(
@@ -172,13 +177,10 @@ class Worker:
         """Makes the rows of `videos`, some of the task's, and commits them."""
         _, _, _, sessions = self._entered()
         while videos:
-            loading = self._clock()
             extractions = self._extractions(recipes)
-            load_seconds = self._clock() - loading
             part = replace(task, videos=videos, recipes=tuple(recipes))
             num_done = len(progress.done - _ids(videos))
             running = TaskPass(part, extractions, sessions, self._spec, watch, num_done, self._clock, self._calls)
-            running.count_loading(load_seconds)
             made: set[str] = set()
             try:
                 with closing(running.parts()) as parts:
@@ -202,17 +204,38 @@ class Worker:
 
     def _extractions(self, recipes: Sequence[Recipe]) -> dict[str, RecipeExtraction]:
         found = {}
-        missing = [recipe for recipe in recipes if recipe.fingerprint not in self._extractors]
+        missing = [recipe for recipe in recipes if self._must_load(recipe)]
         for group in registry.groups(missing):
-            for recipe, extractor in zip(group, self._built(group), strict=True):
-                self._extractors[recipe.fingerprint] = extractor
+            loading = self._loader.submit(self._built, group)
+            for number, recipe in enumerate(group):
+                self._extractors[recipe.fingerprint] = loading, number
         for recipe in recipes:
             key = recipe.fingerprint
             batch_windows = self._batch_windows.get(key, self._spec.batch_windows)
             found[key] = RecipeExtraction(
-                recipe, self._extractors[key], batch_windows, self._watching, self._spec.num_decoders
+                recipe,
+                Loading(partial(self._loaded, *self._extractors[key])),
+                batch_windows,
+                self._watching,
+                self._spec.num_decoders,
             )
         return found
+
+    def _must_load(self, recipe: Recipe) -> bool:
+        if recipe.fingerprint not in self._extractors:
+            return True
+        loading, _ = self._extractors[recipe.fingerprint]
+        return loading.done() and loading.exception() is not None
+
+    def _loaded(self, loading: "Future[list[Extractor]]", number: int) -> Extractor:
+        extractor = loading.result()[number]
+        # How many threads PyTorch computes with is kept for each thread that asks it to.
+        resolve_device(self._spec.device, self._spec.num_threads)
+        return extractor
+
+    @property
+    def _device(self) -> str:
+        return self._device_found.result()
 
     def _built(self, group: Sequence[Recipe]) -> list[Extractor]:
         try:

@@ -233,7 +233,7 @@ def test_a_device_has_its_next_batch_before_the_last_one_is_waited_for() -> None
     extraction.flush()
     assert extractor.events == [*begun, "submit 3", "collect 1", "collect 2", "collect 3"]
     np.testing.assert_array_equal(extraction.finished()[0].values[:, 0], range(7))
-    assert extraction.take_counts()[1] == 7
+    assert extraction.take_counts()[2] == 7
 
 
 def test_a_queued_batch_that_fails_costs_the_window_at_fault_alone() -> None:
