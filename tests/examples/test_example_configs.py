@@ -11,6 +11,7 @@ from clipmill.models import registry
 from clipmill.pipelines.sweeps.points import points_of, with_settings
 from clipmill.pipelines.training.videos.train import resolve
 from clipmill.schemas.config import TrainConfig, parse_config
+from clipmill.schemas.config_images import ImageTrainConfig
 from clipmill.schemas.config_sweep import SweepConfig
 from clipmill.schemas.config_videos import VideoTrainConfig
 from clipmill.schemas.model import validate
@@ -29,7 +30,10 @@ def check(keys: dict[str, Any], source: str) -> None:
     if "videos" in keys["data"]:
         resolve(validate(VideoTrainConfig, keys, source))
         return
-    config = validate(TrainConfig, keys, source)
+    if "images" in keys["data"]:
+        config: ImageTrainConfig | TrainConfig = validate(ImageTrainConfig, keys, source)
+    else:
+        config = validate(TrainConfig, keys, source)
     registry.resolve_options(config.model.name, config.model.options)
 
 
