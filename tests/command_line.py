@@ -12,13 +12,14 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from typer.testing import CliRunner
 
 from clipmill.jobs.cli import app
+from tests.outside_packages import found_in
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -76,18 +77,18 @@ def _of_one_command() -> Iterator[None]:
             signal.signal(number, handler)
 
 
-def invoke(*arguments: str) -> Done:
+def invoke(*arguments: str, site: Path | None = None) -> Done:
     """Runs the command line in this process; all else is as with `clipmill`."""
-    with _of_one_command():
+    with _of_one_command(), found_in(site) if site is not None else nullcontext():
         done = CliRunner().invoke(app, arguments, prog_name="clipmill")
     assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
     assert "Traceback" not in done.stderr, done.stderr
     return Done(arguments, done.exit_code, done.stdout, done.stderr)
 
 
-def invoked_result(*arguments: str, code: int = 0) -> dict[str, Any]:
+def invoked_result(*arguments: str, site: Path | None = None, code: int = 0) -> dict[str, Any]:
     """`result` in this process."""
-    return _only_object(invoke(*arguments, "--json"), code)
+    return _only_object(invoke(*arguments, "--json", site=site), code)
 
 
 def _only_object(done: Done, code: int) -> dict[str, Any]:

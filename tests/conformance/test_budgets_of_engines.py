@@ -23,7 +23,7 @@ from tests.encoded_videos import encode_video
 
 ENGINES = [
     "local",
-    "process_pool",
+    pytest.param("process_pool", marks=pytest.mark.slow),
     pytest.param("ray", marks=pytest.mark.ray),
     pytest.param("beam", marks=pytest.mark.beam),
 ]
@@ -85,7 +85,7 @@ def test_a_run_ends_early_and_the_next_one_does_the_rest(engine: Engine, config:
     "engine",
     [
         "local",
-        "process_pool",
+        pytest.param("process_pool", marks=pytest.mark.slow),
         pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
         pytest.param("beam", marks=pytest.mark.beam),
     ],

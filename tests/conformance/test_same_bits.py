@@ -1,10 +1,9 @@
 """A video's rows have the same bits however a store was filled: cut, order, kills and engines make no difference."""
 
+import multiprocessing
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import weakref
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,6 +16,8 @@ from clipmill.pipelines.decode import slots
 from clipmill.pipelines.decode.session import DecodeSession
 from clipmill.pipelines.features.build import build
 from clipmill.pipelines.features.build_config import parse_build_config
+from clipmill.pipelines.features.build_report import BuildReport
+from clipmill.pipelines.features.engines.base import Observer
 from clipmill.schemas.task import ShardTask, TaskResult
 from clipmill.stores import FeatureStore
 from clipmill.stores.feature import Feature
@@ -88,26 +89,28 @@ def at_once(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return root / "store"
 
 
-KILLED = """
-import os, signal, sys
-from pathlib import Path
-from clipmill.pipelines.features.build import build
-from clipmill.pipelines.features.build_config import parse_build_config
+def _build(path: Path, observers: Sequence[Observer] = ()) -> BuildReport:
+    return build(parse_build_config(path.read_text()), observers)
+
 
 class Killed:
-    def on_start(self, tasks): pass
-    def on_video(self, task, video_id): pass
-    def on_task(self, result): os.kill(os.getpid(), signal.SIGKILL)
+    """Kills the process it is in when the first task is done."""
 
-build(parse_build_config(Path(sys.argv[1]).read_text()), [Killed()])
-"""
+    def on_start(self, tasks: Sequence[ShardTask]) -> None: ...
+
+    def on_video(self, task: ShardTask, video_id: str) -> None: ...
+
+    def on_task(self, result: TaskResult) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def test_one_killed_after_a_task_and_resumed_in_other_tasks(videos: Path, at_once: Path, tmp_path: Path) -> None:
     path = config(tmp_path, videos, "store", task_seconds=0.02)
-    command = [sys.executable, "-c", KILLED, str(path)]
-    done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=280, check=False)
-    assert done.returncode == -signal.SIGKILL
+    # A fork has everything imported.
+    killed = multiprocessing.get_context("fork").Process(target=_build, args=(path, [Killed()]))
+    killed.start()
+    killed.join(280)
+    assert killed.exitcode == -signal.SIGKILL
     left = {video_id for _, video_id in rows(tmp_path / "store")}
     assert 0 < len(left) < len(NAMES), "the kill came between tasks"
     build(parse_build_config(config(tmp_path, videos, "store", task_seconds=1e6).read_text()))
@@ -178,11 +181,12 @@ ENGINES: dict[str, Any] = {
     "beam": {"name": "beam", "runner": "in_process"},
     "process_pool": {"name": "process_pool", "processes": 2},
 }
-# tests/conformance/test_engines.py holds Ray and Beam to the bytes of the local engine, too.
+# tests/conformance/test_engines.py holds Ray and Beam to the bytes of the local engine, too, and
+# tests/pipelines/features/test_engine_from_outside.py the pool of processes.
 MARKS: dict[str, Any] = {
     "ray": (pytest.mark.ray, pytest.mark.slow),
     "beam": (pytest.mark.beam, pytest.mark.slow),
-    "process_pool": (),
+    "process_pool": pytest.mark.slow,
 }
 
 

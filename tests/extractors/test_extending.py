@@ -12,6 +12,7 @@ import pytest
 import yaml
 
 from clipmill.stores import FeatureStore
+from tests.command_line import invoke
 from tests.encoded_videos import encode_video
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -117,7 +118,7 @@ def test_a_folder_from_outside_is_laid_out_like_those_of_the_project(tmp_path: P
     installed.mkdir()
     install_folder(installed, card=CARD, build=BUILD)
     encode_video(tmp_path / "videos" / "grey.mp4", 10, fps=5, pattern="plain", width=32, height=32)
-    done = run(installed, "-m", "clipmill", "build", "--config", build_config(tmp_path, "mean_colour"))
+    done = invoke("build", "--config", build_config(tmp_path, "mean_colour"), site=installed)
     assert done.returncode == 0, done.stderr
     rows = FeatureStore(str(tmp_path / "store"))["mean_colour"]["grey.mp4"]
     assert rows.values.shape == (10, 3)
@@ -132,7 +133,7 @@ def test_a_folder_from_outside_is_laid_out_like_those_of_the_project(tmp_path: P
 
 def test_a_folder_without_what_builds_it_is_named(tmp_path: Path) -> None:
     install_folder(tmp_path, card=CARD)
-    done = run(tmp_path, "-m", "clipmill", "build", "--config", build_config(tmp_path, "mean_colour"))
+    done = invoke("build", "--config", build_config(tmp_path, "mean_colour"), site=tmp_path)
     assert done.returncode == 2
     assert "extractor mean_colour: expected a package that imports, got ImportError: mean_colour has no" in done.stderr
     assert "Traceback" not in done.stderr

@@ -28,7 +28,14 @@ def fails(root: Path, engine: dict[str, Any]) -> tuple[int, str]:
     return done.returncode, lines[0]
 
 
-@pytest.mark.parametrize("runner", ["in_process", "multi_processing", "dask"])
+@pytest.mark.parametrize(
+    "runner",
+    [
+        "in_process",
+        pytest.param("multi_processing", marks=pytest.mark.slow),
+        pytest.param("dask", marks=pytest.mark.slow),
+    ],
+)
 def test_a_workers_own_error(runner: str, tmp_path: Path) -> None:
     code, line = fails(tmp_path, {"runner": runner, "device": "cuda:7"})
     assert line == "clipmill: engine device: expected a CUDA GPU, got none on this machine; use device: auto or cpu"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import yaml
 
-from tests.command_line import ROOT, clipmill, refused
+from tests.command_line import ROOT, clipmill, invoke, refused
 from tests.encoded_videos import encode_video
 
 CANARY = "c4n4ry"
@@ -29,7 +29,7 @@ def test_a_secret_of_a_url_reaches_no_outlet(tmp_path: Path) -> None:
     (tmp_path / "build.yaml").write_text(yaml.safe_dump(config))
     built = clipmill("build", "--config", str(tmp_path / "build.yaml"))
     shown = [built.stdout, built.stderr]
-    shown += [clipmill(*words).stdout for words in (("status", str(tmp_path / "store")),)]
+    shown += [invoke("status", str(tmp_path / "store")).stdout]
     shown += [path.read_text() for path in (tmp_path / "store" / "runs").rglob("*.html")]
     assert built.returncode == 3, built.stderr
     assert not any(CANARY in text for text in shown)
@@ -73,4 +73,4 @@ def test_a_config_that_is_nested_too_deeply_is_one_line(tmp_path: Path) -> None:
     for number, text in enumerate(("[" * 5000 + "]" * 5000, "{a: " * 5000 + "1" + "}" * 5000)):
         path = tmp_path / f"{number}.yaml"
         path.write_text("store: " + text)
-        refused(clipmill("build", "--config", str(path)), "expected YAML, got one too deeply nested; correct the file")
+        refused(invoke("build", "--config", str(path)), "expected YAML, got one too deeply nested; correct the file")

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import clipmill
+from tests.command_line import invoke
 
 
 def command(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -39,14 +40,14 @@ def test_the_version_is_the_package_s() -> None:
 
 
 def test_a_file_is_an_argument_or_an_option_but_not_both_and_not_none(plan_config: str) -> None:
-    as_argument, as_option = command("plan", plan_config), command("plan", "--config", plan_config)
+    as_argument, as_option = command("plan", plan_config), invoke("plan", "--config", plan_config)
     assert as_argument.stderr == as_option.stderr != ""
     assert as_argument.returncode == as_option.returncode
-    twice = command("plan", plan_config, "--config", plan_config)
+    twice = invoke("plan", plan_config, "--config", plan_config)
     assert (twice.returncode, twice.stderr.count("\n")) == (2, 1)
     assert "option --config: expected one config file" in twice.stderr
     for verb in ("build", "evaluate", "search"):
-        none = command(verb)
+        none = invoke(verb)
         assert (none.returncode, none.stderr) == (
             2,
             "clipmill: argument FILE: expected the YAML file of the job, got none; name it behind the verb\n",
@@ -54,7 +55,7 @@ def test_a_file_is_an_argument_or_an_option_but_not_both_and_not_none(plan_confi
 
 
 def test_the_resolved_config_is_told_when_asked_and_an_error_comes_last(plan_config: str) -> None:
-    quiet, verbose = (command("plan", plan_config, *more) for more in ((), ("--verbose",)))
+    quiet, verbose = (invoke("plan", plan_config, *more) for more in ((), ("--verbose",)))
     assert "max_fault_share" not in quiet.stderr
     assert "max_fault_share" in verbose.stderr
     assert quiet.returncode == verbose.returncode == 2  # an empty folder
@@ -86,7 +87,7 @@ def test_a_value_of_set_is_blamed_as_set_and_one_of_the_file_as_the_file_s(plan_
 def test_every_verb_blames_set(tmp_path: Path, verb: str, settings: list[str], blamed: str) -> None:
     (tmp_path / "empty.yaml").write_text("")
     overrides = [word for setting in settings for word in ("--set", setting)]
-    found = command(verb, str(tmp_path / "empty.yaml"), *overrides)
+    found = invoke(verb, str(tmp_path / "empty.yaml"), *overrides)
     assert found.returncode == 2
     assert f"clipmill: {blamed}" in found.stderr
 

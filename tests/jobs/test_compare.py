@@ -1,10 +1,8 @@
-"""``clipmill compare A B``, and what ``--against`` leaves in results and page: fresh processes, official files."""
+"""``clipmill compare A B``, and what ``--against`` leaves in results and page: official files."""
 
 import json
 import math
 import random
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +11,10 @@ import pytest
 import yaml
 from scipy.stats import permutation_test
 
+from tests.command_line import clipmill, invoke
 from tests.jobs.evaluation_command import Done, evaluate
 
 FAST = {"resamples": 50, "baselines": False}
-
-
-def clipmill(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "clipmill", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +49,7 @@ def test_each_metric_has_its_difference_with_interval_and_p_value_on_one_line(tw
 
 def test_the_p_value_is_that_of_a_paired_randomisation_test(two: tuple[Path, Done, Done]) -> None:
     folder, first, second = two
-    done = clipmill("compare", str(folder / "a"), str(folder / "b"), "--json")
+    done = invoke("compare", str(folder / "a"), str(folder / "b"), "--json")
     found = {row["metric"].partition("/")[2]: row for row in json.loads(done.stdout)["comparison"]}
     sides = [np.array(side.run()["units"]["values"]["miou"]) for side in (first, second)]
     truth = permutation_test(
@@ -69,7 +63,7 @@ def test_gates_end_with_5_and_stand_on_the_page(two: tuple[Path, Done, Done]) ->
     folder, _, _ = two
     page = folder / "compare.html"
     gates = ["--fail-if", "r1@0.5 < -0.001", "--fail-if", "value(map) < 0.01"]
-    done = clipmill("compare", str(folder / "b"), str(folder / "a"), *gates, "--page", str(page), "--json")
+    done = invoke("compare", str(folder / "b"), str(folder / "a"), *gates, "--page", str(page), "--json")
     assert done.returncode == 5
     assert done.stderr.startswith("clipmill: gate 'r1@0.5 < -0.001': failed, worse/r1@0.5 is 0.")
     assert len(done.stderr.splitlines()) == 1
@@ -84,7 +78,7 @@ def test_gates_end_with_5_and_stand_on_the_page(two: tuple[Path, Done, Done]) ->
 
 def test_what_cannot_be_compared_is_one_line(two: tuple[Path, Done, Done], shared_data: Path, tmp_path: Path) -> None:
     folder, _, _ = two
-    done = clipmill("compare", str(folder / "a"), str(folder / "none"))
+    done = invoke("compare", str(folder / "a"), str(folder / "none"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "compare" in done.stderr
     official = shared_data / "evaluation" / "moment-detr-qvhighlights"
@@ -94,7 +88,7 @@ def test_what_cannot_be_compared_is_one_line(two: tuple[Path, Done, Done], share
         "predictions": str(official / "sample_val_preds.jsonl"),
     }
     evaluate(tmp_path, other)
-    done = clipmill("compare", str(folder / "a"), str(tmp_path / "out"))
+    done = invoke("compare", str(folder / "a"), str(tmp_path / "out"))
     assert (done.returncode, len(done.stderr.splitlines())) == (2, 1)
     assert "expected an evaluation of task moments, got task highlights" in done.stderr
 
@@ -111,10 +105,10 @@ def test_another_protocol_is_told_and_what_one_side_lacks_is_named(
         "iou_thresholds": [0.3, 0.5],
     }
     evaluate(tmp_path, config)
-    refused = clipmill("compare", str(folder / "a"), str(tmp_path / "out"))
+    refused = invoke("compare", str(folder / "a"), str(tmp_path / "out"))
     assert (refused.returncode, len(refused.stderr.splitlines())) == (2, 1)
     assert "expected the same protocol" in refused.stderr
-    done = clipmill("compare", str(folder / "a"), str(tmp_path / "out"), "--other-data")
+    done = invoke("compare", str(folder / "a"), str(tmp_path / "out"), "--other-data")
     assert done.returncode == 0
     assert "note: not the same protocol" in done.stdout
     assert "note: not compared, for the other run has no such metric: r1@0.7" in done.stdout
@@ -133,7 +127,7 @@ def test_against_and_gates_stand_in_results_and_page(two: tuple[Path, Done, Done
     path = folder / "again.yaml"
     path.write_text(yaml.safe_dump(config))
     gates = ["--fail-if", "r1@0.5 < -0.001", "--fail-if", "value(coverage) < 0.99"]
-    done = clipmill("evaluate", "--config", str(path), "--against", str(folder / "a"), *gates)
+    done = invoke("evaluate", "--config", str(path), "--against", str(folder / "a"), *gates)
     assert done.returncode == 5
     results = json.loads((folder / "c" / "results.json").read_text())
     assert results["runs"] == second.results["runs"]
@@ -151,5 +145,5 @@ def test_against_and_gates_stand_in_results_and_page(two: tuple[Path, Done, Done
     assert "✗ failed" in text
     assert f"{rows['worse/r1@0.5']['difference']:+.4f}" in text
     # Compared with something else the results of this evaluation are the same for whoever compares with it.
-    again = clipmill("compare", str(folder / "c"), str(folder / "b"), "--json")
+    again = invoke("compare", str(folder / "c"), str(folder / "b"), "--json")
     assert {row["difference"] for row in json.loads(again.stdout)["comparison"]} == {0.0}

@@ -4,16 +4,15 @@ The packages are those of ``examples/extending_evaluation``, laid out as pip wou
 """
 
 import json
-import os
 import shutil
-import subprocess
-import sys
 import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 import yaml
+
+from tests.command_line import invoke, python
 
 ROOT = Path(__file__).resolve().parents[2]
 EXAMPLE = ROOT / "examples" / "extending_evaluation"
@@ -50,23 +49,10 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(site: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    search = os.pathsep.join([str(site), str(ROOT)])
-    return subprocess.run(
-        [sys.executable, *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": search},
-        timeout=280,
-        check=False,
-    )
-
-
 def evaluate(site: Path, folder: Path, config: dict[str, Any], *arguments: str, out: str = "out") -> Any:
     path = folder / "evaluate.yaml"
     path.write_text(yaml.safe_dump({"resamples": 50, "out": str(folder / out), **config}))
-    return run(site, "-m", "clipmill", "evaluate", "--config", str(path), *arguments)
+    return invoke("evaluate", "--config", str(path), *arguments, site=site)
 
 
 def results(folder: Path) -> Any:
@@ -122,7 +108,7 @@ def test_a_task_from_outside_is_called_from_python(site: Path, tmp_path: Path) -
         "found = clipmill.evaluate('counting', ground_truth=truth, predictions=good, resamples=50)\n"
         "print(task_results_json(found).decode(), end='')\n"
     )
-    done = run(site, "-c", code)
+    done = python("-c", code, site=site)
     assert done.returncode == 0, done.stderr
     assert done.stdout == (tmp_path / "out" / "results.json").read_text()
 

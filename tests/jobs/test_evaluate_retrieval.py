@@ -16,6 +16,7 @@ from clipmill.jobs.train import run_train
 from clipmill.pipelines.evaluation.retrieval.evaluate import Gallery, Queries
 from clipmill.schemas.errors import ConfigError, UsageError
 from clipmill.stores import FeatureStore
+from tests.command_line import invoke
 from tests.jobs.evaluation_command import Done, evaluate, refused
 from tests.pipelines.reports.page_text import page_text
 
@@ -184,10 +185,7 @@ def test_results_lie_beside_the_run_and_old_keys_are_read(blobs: Path, tmp_path:
     assert not (run / "evaluation").exists()
     path = tmp_path / "old.yaml"
     path.write_text(f"run: {run}\nat: [1]\nreport: false\n")
-    done = subprocess.run(
-        [sys.executable, "-m", "clipmill", "evaluate", "--config", str(path)],
-        cwd=ROOT, capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    done = invoke("evaluate", "--config", str(path))
     assert done.returncode == 0, done.stderr
     assert "'at' is now 'cutoffs'" in done.stderr
     results = json.loads((run / "evaluation" / "results.json").read_text())

@@ -1,9 +1,6 @@
 """``clipmill reproduce map-ivr-table`` as a user runs it."""
 
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +13,8 @@ from clipmill.models import registry
 from clipmill.pipelines.reproductions.map_ivr_table.experiment import undone
 from clipmill.pipelines.reproductions.map_ivr_table.rows import ROWS
 from clipmill.schemas.errors import UsageError
+from tests.command_line import Done, invoke
 from tests.jobs.retrieval_store import retrieval_config
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 def written(folder: Path, **keys: Any) -> Path:
@@ -40,16 +36,8 @@ def written(folder: Path, **keys: Any) -> Path:
     return folder / "table.yaml"
 
 
-def ran(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "clipmill", "reproduce", "map-ivr-table", *arguments],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)},
-        timeout=280,
-        check=False,
-    )
+def ran(*arguments: str) -> Done:
+    return invoke("reproduce", "map-ivr-table", *arguments)
 
 
 def test_the_table_beside_the_published_one_and_again_without_training(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A model of moments from a config to a score, as a user runs it: in fresh processes, alone and killed and resumed."""
+"""A model of moments from a config to a score, as a user runs it: trained in a fresh process, scored and searched."""
 
 from pathlib import Path
 from typing import Any
@@ -78,7 +78,7 @@ def test_a_run_is_trained_and_scored(made: Path, tmp_path: Path) -> None:
     assert report["num_train"] + report["num_validation"] == 48
     assert report["losses"][-1]["total"] < report["losses"][0]["total"]
     assert any("6 videos of steps have no query" in note for note in report["notes"])
-    scored = result("evaluate", "--config", evaluation(made, tmp_path / "run", tmp_path / "scored"))
+    scored = invoked_result("evaluate", "--config", evaluation(made, tmp_path / "run", tmp_path / "scored"))
     run = scored["runs"]["run"]
     assert run["metrics"]["r1@0.3"] == pytest.approx(found_by_hand(made, tmp_path / "run", 0.3))
     assert run["counts"]["num_missing"] == 0
@@ -88,13 +88,13 @@ def test_a_run_is_trained_and_scored(made: Path, tmp_path: Path) -> None:
     assert "a person starts to" in page
     # On its own training queries the score says so.
     seen = evaluation(made, tmp_path / "run", tmp_path / "seen", ground_truth=str(made / "train.txt"))
-    notes = result("evaluate", "--config", seen)["runs"]["run"]["notes"]
+    notes = invoked_result("evaluate", "--config", seen)["runs"]["run"]["notes"]
     assert any("24 of 24 videos scored are among those it was trained" in note for note in notes)
 
 
 def test_what_is_kept_apart_of_a_run_is_kept_of_all_its_spans(made: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
+    invoked_result("train", "--config", train(made, run, loop={"epochs": 1, "batch": 16, "device": "cpu"}))
     trained = load(find_checkpoint(run))
     truth = read_moment_truth(TruthConfig(file=str(made / "test.txt")), None, Sources()).truth
     # 12 steps have 78 spans.

@@ -10,7 +10,7 @@ from clipmill.extractors.presets import PRESETS
 from clipmill.extractors.resolve import resolve_recipe
 from clipmill.schemas.config import DecodeConfig, FeatureConfig
 from clipmill.schemas.recipe import ClipRule
-from tests.command_line import clipmill, invoke, invoked_result, refused, result
+from tests.command_line import invoke, invoked_result, refused, result
 from tests.encoded_videos import encode_video
 
 
@@ -24,7 +24,7 @@ def test_all_are_listed_with_their_rows() -> None:
     assert rows["charades-i3d-lgi"] == {"i3d": 89}
     assert rows["charades-i3d-vslnet"] == {"i3d": 60}
     assert rows["map-ivr"] == {"rc3d": 64, "vgg16": 1}
-    listed = clipmill("presets").stdout.splitlines()
+    listed = invoke("presets").stdout.splitlines()
     assert [line.split()[0] for line in listed[:-1]] == list(PRESETS)
 
 

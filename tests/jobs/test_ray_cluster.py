@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT
+from tests.command_line import ROOT, invoke
 from tests.held_builds import LIMIT_SECONDS, MARK, build_config, environment, held_build, marked
 
 pytestmark = pytest.mark.ray
@@ -154,8 +154,10 @@ def test_what_listens_there_says_nothing(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("address", ["ray://127.0.0.1:10001", "http://127.0.0.1:8265"])
-def test_rays_other_protocols_are_refused(address: str, tmp_path: Path) -> None:
-    line = line_of(build(tmp_path, {"address": address}), 2)
+def test_rays_other_protocols_are_refused(address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = build_config(tmp_path, {"name": "ray", "address": address}, SQUEEZENET)
+    monkeypatch.chdir(tmp_path)
+    line = line_of(invoke("build", "--config", str(config)), 2)
     assert f"expected host:port of a cluster's head, or auto, got {address}; run the command on a machine of" in line
 
 

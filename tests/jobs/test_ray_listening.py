@@ -1,4 +1,4 @@
-"""Ray that a verb starts itself listens on the loopback address alone; of `sweep`, test_sweep.py says so."""
+"""Ray that a verb starts itself listens on the loopback address alone; of `sweep`, test_sweep.py does."""
 
 import contextlib
 import json
@@ -51,6 +51,7 @@ def addresses_of(folder: Path, verb: str, config: dict[str, Any]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_build(tmp_path: Path) -> None:
     encode_video(tmp_path / "videos" / "0.mp4", num_frames=20, fps=10)
     config = {

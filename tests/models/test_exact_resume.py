@@ -121,8 +121,15 @@ def assert_the_same(one: TrainReport, two: TrainReport) -> None:
     assert [name for name in ours if not torch.equal(ours[name], theirs[name])] == []
 
 
-@pytest.mark.parametrize("way", ["plain, SIGKILL", "everything, SIGTERM"])
-@pytest.mark.parametrize("form", LEARNING, ids=str)
+@pytest.mark.parametrize(
+    ("form", "way"),
+    [
+        # Each form once: as it is, or with all that a loop keeps account of; the other way is slow.
+        pytest.param(form, way, id=f"{form}-{way}", marks=pytest.mark.slow if (number + bool(every)) % 2 else ())
+        for number, form in enumerate(LEARNING)
+        for every, way in enumerate(("plain, SIGKILL", "everything, SIGTERM"))
+    ],
+)
 def test_a_killed_training_goes_on_with_the_same_bits(form: Form, way: str, tmp_path: Path) -> None:
     kept: dict[str, Any] = {"epochs": 8, "batch": 9, "learning_rate": 0.003, "checkpoint_every_epochs": 2}
     kept |= {"keep_checkpoints": 9, "device": "cpu", "threads": 1} | (EVERYTHING if "every" in way else {})

@@ -89,7 +89,7 @@ def alone() -> dict[str, dict[str, Any]]:
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("num_workers", [2, 3])
+@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
 def test_workers_numbers_are_those_of_one(num_workers: int, alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
     workers = run_workers("tests.models.test_shared_batches:trained_states", num_workers, tmp_path)
     for case, expected in alone.items():

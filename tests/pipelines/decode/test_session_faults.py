@@ -146,7 +146,7 @@ def test_nothing_is_left_behind(video: Path) -> None:
         run(session, [request(video)])
     gc.collect()
     before = (children(), descriptors())
-    for _ in range(3):
+    for _ in range(2):
         with DecodeSession(videos_per_child=1, ring_bytes=SMALL_RING) as session:
             events_with(session, video, crash, times=2)
             run(session, [request(video, [0])] * 3)

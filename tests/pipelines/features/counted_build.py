@@ -1,4 +1,4 @@
-"""A build, in the process this file is run in, that prints what it decoded, loaded and read.
+"""A build that counts what it decodes, loads and reads, and prints it if this file is run.
 
 ``python tests/pipelines/features/counted_build.py CONFIG``
 """
@@ -9,6 +9,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 from clipmill.extractors import registry
 from clipmill.pipelines.decode.session import DecodeRequest, DecodeSession, Event
@@ -18,22 +19,23 @@ from clipmill.pipelines.features.build_config import parse_build_config
 from clipmill.schemas.recipe import Recipe
 
 
-def main(path: str) -> None:
+def counted(path: str) -> dict[str, Any]:
+    """Runs the build of a config in this process."""
     decoded: Counter[str] = Counter()
     read: Counter[str] = Counter()
     loaded: list[str] = []
     run, make, fingerprint = DecodeSession.run, registry.build, probing.video_fingerprint
 
-    def counted_run(
+    def run_counting(
         self: DecodeSession, requests: Iterable[DecodeRequest | None], at_a_time: int | None = None
     ) -> Iterator[Event]:
-        def counted() -> Iterator[DecodeRequest | None]:
+        def each() -> Iterator[DecodeRequest | None]:
             for request in requests:
                 if request is not None:
                     decoded[Path(request.path).name] += 1
                 yield request
 
-        return run(self, counted(), at_a_time)
+        return run(self, each(), at_a_time)
 
     def counted_make(recipe: Recipe, *rest: Any) -> Any:
         loaded.append(recipe.name)
@@ -43,11 +45,13 @@ def main(path: str) -> None:
         read[Path(path).name] += 1
         return fingerprint(path, stream)
 
-    DecodeSession.run = counted_run  # type: ignore[method-assign,assignment]
-    registry.build = counted_make
-    probing.video_fingerprint = counted_fingerprint
-    report = build(parse_build_config(Path(path).read_text()))
-    found = {
+    with (
+        patch.object(DecodeSession, "run", run_counting),
+        patch.object(registry, "build", counted_make),
+        patch.object(probing, "video_fingerprint", counted_fingerprint),
+    ):
+        report = build(parse_build_config(Path(path).read_text()))
+    return {
         "decoded": dict(decoded),
         "loaded": sorted(loaded),
         "read": dict(read),
@@ -56,8 +60,7 @@ def main(path: str) -> None:
         "torch": "torch" in sys.modules,
         "decoders": sorted({"decord", "av"} & sys.modules.keys()),
     }
-    print(json.dumps(found))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    print(json.dumps(counted(sys.argv[1])))

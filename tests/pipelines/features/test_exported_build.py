@@ -136,12 +136,10 @@ def test_stored_rows_are_the_networks_own(root: Path, local: Path, feature: str)
         assert np.abs(found - expected).max() / np.abs(expected).max() < tolerance
 
 
+# tests/conformance/test_engines.py holds them to the same bytes with a network of ours.
+@pytest.mark.slow
 @pytest.mark.parametrize(
-    "engine",
-    [
-        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
-        pytest.param("beam-in-process", marks=pytest.mark.beam),
-    ],
+    "engine", [pytest.param("ray", marks=pytest.mark.ray), pytest.param("beam-in-process", marks=pytest.mark.beam)]
 )
 def test_every_engine_writes_the_same_bytes(root: Path, local: Path, engine: str) -> None:
     config, store = write(root, engine, ENGINES[engine])

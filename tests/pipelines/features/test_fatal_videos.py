@@ -16,7 +16,7 @@ import yaml
 from clipmill.pipelines.features.machine_faults import is_passing
 from clipmill.stores import FeatureStore
 from clipmill.stores.store import Store
-from tests.command_line import ROOT
+from tests.command_line import ROOT, invoked_result
 
 NAMES = [f"{number}.mp4" for number in range(7)]
 
@@ -145,9 +145,8 @@ def test_after_a_run_that_was_killed_the_next_one_finds_the_video(videos: Path, 
     [message] = [row["message"] for row in booked if row["video_id"] == "3.mp4"]
     assert "3.mp4: expected a worker that outlives it, got a worker killed by SIGKILL, 3 times" in message
     # What is in quarantine waits; the run after that has nothing to do.
-    third = build(tmp_path, videos, site, fatal)
-    assert third.returncode == 3
-    assert json.loads(third.stdout)["num_tasks"] == 0
+    third = invoked_result("build", "--config", str(tmp_path / "build.yaml"), site=site, code=3)
+    assert third["num_tasks"] == 0
 
 
 def test_a_forward_pass_that_hangs_ends_its_process_and_its_video_is_found(
@@ -163,7 +162,9 @@ def test_a_forward_pass_that_hangs_ends_its_process_and_its_video_is_found(
     check(tmp_path, {"4.mp4": "forward_deadline"})
 
 
+# Ray and Beam within one run: tests/conformance/test_engines.py kills a worker of each in every suite.
 @pytest.mark.ray
+@pytest.mark.slow
 def test_ray_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: Path) -> None:
     done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, name="ray", workers=2, task_seconds=0.05)
     assert done.returncode == 3, done.stderr
@@ -171,7 +172,8 @@ def test_ray_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: 
 
 
 @pytest.mark.beam
-@pytest.mark.parametrize("runner", ["multi_processing", pytest.param("dask", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("runner", ["multi_processing", "dask"])
 def test_beam_finds_the_video_within_one_run(videos: Path, site: Path, tmp_path: Path, runner: str) -> None:
     engine = {"name": "beam", "runner": runner, "workers": 2, "task_seconds": 0.05}
     done = build(tmp_path, videos, site, {"FATAL_KILL": "2"}, **engine)

@@ -1,4 +1,7 @@
-"""A nightly build does what is due and no more: decodes, loaded models and files read, counted in fresh processes."""
+"""A nightly build does what is due and no more: decodes, loaded models and files read, counted.
+
+Runs that have nothing to do are fresh processes, which says what they import, too.
+"""
 
 import json
 from pathlib import Path
@@ -8,8 +11,10 @@ import pytest
 import yaml
 
 from clipmill.stores import FeatureStore
-from tests.command_line import ROOT, python
+from tests.command_line import python
 from tests.encoded_videos import encode_video
+from tests.pipelines.features import counted_build
+from tests.pipelines.features.counted_build import counted
 
 
 class Dataset:
@@ -26,8 +31,8 @@ class Dataset:
         encode_video(self._root / "videos" / name, num_frames=num_frames, fps=10)
         self.segments[name] = segment
 
-    def build(self) -> dict[str, Any]:
-        """Builds in a fresh process and returns what it counted."""
+    def build(self, fresh: bool = False) -> dict[str, Any]:
+        """Builds, in a process of its own if `fresh`, and returns what was counted."""
         lines = [f"{name},{start},{stop}" for name, (start, stop) in self.segments.items()]
         (self._root / "videos" / "list.csv").write_text("\n".join(["path,start_seconds,stop_seconds", *lines]))
         features = {
@@ -42,8 +47,9 @@ class Dataset:
             "engine": {"device": "cpu", "threads": 1},
         }
         (self._root / "build.yaml").write_text(yaml.safe_dump(config))
-        script = ROOT / "tests" / "pipelines" / "features" / "counted_build.py"
-        done = python(str(script), str(self._root / "build.yaml"))
+        if not fresh:
+            return counted(str(self._root / "build.yaml"))
+        done = python(counted_build.__file__, str(self._root / "build.yaml"))
         assert done.returncode == 0, done.stderr
         found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
         return found
@@ -71,7 +77,7 @@ def test_each_night_decodes_what_is_due_once_and_loads_what_it_needs(dataset: Da
     assert first["num_rows"] == 2 * (2 + 5)
 
     # Unchanged: no decode, no model, no file read, not even the libraries.
-    assert dataset.build() == NOTHING
+    assert dataset.build(fresh=True) == NOTHING
 
     # A new video.
     dataset.put("c.mp4", 30)
@@ -91,7 +97,7 @@ def test_each_night_decodes_what_is_due_once_and_loads_what_it_needs(dataset: Da
 
     # A video less.
     removed = dataset.segments.pop("c.mp4")
-    assert dataset.build() == NOTHING
+    assert dataset.build(fresh=True) == NOTHING
     dataset.segments["c.mp4"] = removed
 
     # New weights of one feature: that model alone is loaded, all videos are decoded for it.
@@ -111,4 +117,4 @@ def test_each_night_decodes_what_is_due_once_and_loads_what_it_needs(dataset: Da
     assert everything["loaded"] == ["fast", "slow"]
     # Of a, b and d both features are due, of c the one with new weights.
     assert everything["num_rows"] == 3 * (2 + 5) + 5
-    assert dataset.build() == NOTHING
+    assert dataset.build(fresh=True) == NOTHING

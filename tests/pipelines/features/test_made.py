@@ -1,6 +1,7 @@
 """A report's totals are those of the commits, whichever tries lived to tell what they did."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import chdir
 from pathlib import Path
 
 import pytest
@@ -42,18 +43,26 @@ class LosesTries:
         return LocalEngine().run(tasks, worker, observers)
 
 
-@pytest.fixture
-def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> BuildReport:
-    monkeypatch.chdir(tmp_path)
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A folder with three videos, in which this process is."""
+    root = tmp_path_factory.mktemp("made")
     for index in range(3):
-        encode_video(tmp_path / "videos" / f"{index}.mp4", num_frames=20 + index, fps=10)
+        encode_video(root / "videos" / f"{index}.mp4", num_frames=20 + index, fps=10)
+    with chdir(root):
+        yield root
+
+
+@pytest.fixture(scope="module")
+def clean(folder: Path) -> BuildReport:
     return build(parse_build_config(CONFIG % "clean"))
 
 
 @pytest.mark.parametrize("has_told", [True, False])
-def test_lost_tries_change_no_total(has_told: bool, clean: BuildReport, tmp_path: Path) -> None:
-    report = build(parse_build_config(CONFIG % "lost"), engine=LosesTries(has_told))
-    store = FeatureStore(str(tmp_path / "lost"))
+def test_lost_tries_change_no_total(has_told: bool, clean: BuildReport, folder: Path) -> None:
+    name = f"lost {has_told}"
+    report = build(parse_build_config(CONFIG % name), engine=LosesTries(has_told))
+    store = FeatureStore(str(folder / name))
     stored = [sum(store[name].index().column("num_rows").to_pylist()) for name in store.features]
     assert sorted(report.num_rows.values()) == sorted(stored)
     for name in ("num_rows", "num_tail_windows_padded", "num_tail_windows_dropped", "num_frames_substituted"):

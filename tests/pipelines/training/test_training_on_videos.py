@@ -49,7 +49,9 @@ def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.mark.parametrize(
-    "model", [RC3D, pytest.param(C3D, marks=pytest.mark.slow), CPNET], ids=lambda model: model["name"]
+    "model",
+    [pytest.param(RC3D, marks=pytest.mark.slow), pytest.param(C3D, marks=pytest.mark.slow), CPNET],
+    ids=lambda model: model["name"],
 )
 def test_a_killed_training_goes_on_with_the_same_bits(videos: Path, tmp_path: Path, model: dict[str, Any]) -> None:
     loop = {"epochs": 2, "milestones": [1], "keep_checkpoints": 1} | LOOPS[model["name"]]
@@ -61,11 +63,12 @@ def test_a_killed_training_goes_on_with_the_same_bits(videos: Path, tmp_path: Pa
     assert_the_same(run(broken), whole)
 
 
-def test_two_workers_give_the_numbers_of_one(videos: Path, tmp_path: Path) -> None:
-    alone = run(config_of(videos, tmp_path / "alone", RC3D, validates=True, **UNEVEN))
+@pytest.mark.parametrize("model", [pytest.param(RC3D, marks=pytest.mark.slow), CPNET], ids=lambda model: model["name"])
+def test_two_workers_give_the_numbers_of_one(videos: Path, tmp_path: Path, model: dict[str, Any]) -> None:
+    alone = run(config_of(videos, tmp_path / "alone", model, validates=True, **UNEVEN[model["name"]]))
     out = tmp_path / "shared"
     function = "tests.pipelines.training.video_runs:share_of_a_run"
-    ours, _ = run_workers(function, 2, tmp_path / "workers", videos=str(videos), out=str(out))
+    ours, _ = run_workers(function, 2, tmp_path / "workers", model=model["name"], videos=str(videos), out=str(out))
     line = json.loads((out / "metrics.jsonl").read_text())
     assert line["losses"] == pytest.approx(alone.losses[0], rel=1e-4, abs=1e-5)
     assert line["validation"] == pytest.approx(validation_of(alone)[0], rel=1e-3, abs=1e-5)
@@ -141,15 +144,20 @@ def test_nothing_is_dropped_out_of_clips_that_validate(videos: Path, tmp_path: P
     assert losses(0)["total"] != losses(1)["total"]
 
 
-def test_a_run_of_another_kind_is_not_gone_on_with(videos: Path, tmp_path: Path) -> None:
-    run(config_of(videos, tmp_path, RC3D, epochs=1))
-    before = state_of(run(config_of(videos, tmp_path, RC3D, epochs=1)))
+@pytest.fixture(scope="module")
+def rc3d_run(videos: Path, tmp_path_factory: pytest.TempPathFactory) -> TrainReport:
+    """R-C3D, trained for an epoch."""
+    return run(config_of(videos, tmp_path_factory.mktemp("rc3d"), RC3D, epochs=1))
+
+
+def test_a_run_of_another_kind_is_not_gone_on_with(videos: Path, rc3d_run: TrainReport, tmp_path: Path) -> None:
+    out, before = Path(rc3d_run.out), state_of(rc3d_run)
     with pytest.raises(UsageError, match=r"another loop.learning_rate \(0.0001 there, 0.01 now\)"):
-        run(config_of(videos, tmp_path, RC3D, epochs=2, learning_rate=0.01))
+        run(config_of(videos, out, RC3D, epochs=2, learning_rate=0.01))
     other = RC3D | {"options": {**RC3D["options"], "scales": [1, 2]}}
     with pytest.raises(UsageError, match="another"):
-        run(config_of(videos, tmp_path, other, epochs=2))
-    assert state_of(run(config_of(videos, tmp_path, RC3D, epochs=1))).keys() == before.keys()
+        run(config_of(videos, out, other, epochs=2))
+    assert state_of(run(config_of(videos, out, RC3D, epochs=1))).keys() == before.keys()
     with pytest.raises(UsageError, match="at most the 4 items there are to train on"):
         run(config_of(videos, tmp_path / "batch", RC3D, batch=50))
 
@@ -203,9 +211,8 @@ def report_classes(report: Any) -> tuple[str, ...]:
     return load(checkpoints(report.out)[report.epoch]).classes
 
 
-def test_other_classes_than_the_weights_are_refused(videos: Path, tmp_path: Path) -> None:
-    report = run(config_of(videos, tmp_path, RC3D, epochs=1))
-    feature = {"extractor": "rc3d", "layer": "detections", "weights": {"file": report.checkpoint}, **rest_of(RC3D)}
+def test_other_classes_than_the_weights_are_refused(rc3d_run: TrainReport) -> None:
+    feature = {"extractor": "rc3d", "layer": "detections", "weights": {"file": rc3d_run.checkpoint}, **rest_of(RC3D)}
     recipe = resolve_recipe("rc3d", validate(FeatureConfig, feature, "feature"), ClipRule(), DecodeConfig())
     with pytest.raises(WeightsError, match=r"expected 21 classes with the background and 2 scales"):
         registry.build(recipe, "cpu")

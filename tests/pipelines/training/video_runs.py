@@ -35,14 +35,9 @@ CPNET: dict[str, Any] = {
     "options": {"input_size": 112, "k": 4},
 }
 
-UNEVEN: dict[str, Any] = {
-    "epochs": 1,
-    "batch": 3,
-    "learning_rate": 1e-3,
-    "max_gradient_norm": 10.0,
-    "select": "total",
-}
-"""Four buffers in batches of three: of two workers one has none of the last. Each validates on one of two more."""
+_ONCE: dict[str, Any] = {"epochs": 1, "learning_rate": 1e-3, "max_gradient_norm": 10.0, "select": "total"}
+UNEVEN: dict[str, dict[str, Any]] = {"rc3d": _ONCE | {"batch": 3}, "cpnet": _ONCE | {"batch": 1}}
+"""Four buffers in batches of three, two clips one by one: of two workers one has none of the last."""
 
 
 def make_videos(folder: Path) -> Path:
@@ -80,12 +75,13 @@ def run(config: VideoTrainConfig) -> TrainReport:
     return train_on_videos(config, clip_windows)
 
 
-def share_of_a_run(videos: str, out: str) -> dict[str, torch.Tensor]:
-    """Trains R-C3D as one of the workers of a process group; returns its weights as every worker has them."""
-    job = prepared(config_of(Path(videos), Path(out), RC3D, validates=True, **UNEVEN), clip_windows)
+def share_of_a_run(model: str, videos: str, out: str) -> dict[str, torch.Tensor]:
+    """Trains as one of the workers of a process group; returns the weights as every worker has them."""
+    settings = {"rc3d": RC3D, "cpnet": CPNET}[model]
+    job = prepared(config_of(Path(videos), Path(out), settings, validates=True, **UNEVEN[model]), clip_windows)
     Path(out).mkdir(exist_ok=True)
     job.work(ProcessGroup(), torch.device("cpu"), lambda: False)
-    return dict(load(checkpoints(out)[UNEVEN["epochs"]]).weights) if torch.distributed.get_rank() == 0 else {}
+    return dict(load(checkpoints(out)[_ONCE["epochs"]]).weights) if torch.distributed.get_rank() == 0 else {}
 
 
 def killed(config: VideoTrainConfig, at_step: int) -> int:
