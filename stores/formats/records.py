@@ -320,6 +320,65 @@ class ReportedSeconds:
         return replace(self, seconds=_renamed(self.seconds, rename))
 
 
+@dataclass(frozen=True, slots=True)
+class ShownFrame:
+    """The frame that a query image was taken from: its video, and the second at which it begins."""
+
+    video: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFrames:
+    """Query to its frame."""
+
+    shown: Mapping[str, ShownFrame]
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.shown)
+
+    def renamed(self, rename: Rename) -> "ShownFrames":
+        """Returns the same with other query ids."""
+        return ShownFrames(_renamed(self.shown, rename))
+
+    def to_fingerprint(self) -> str:
+        """Returns the fingerprint of the ground truth."""
+        return fingerprint(sorted([query, item.video, item.seconds] for query, item in self.shown.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrame:
+    """What was found first of a query: a shot of a video, and the frame in it."""
+
+    video: str
+    start_seconds: float
+    stop_seconds: float
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class FoundFrames:
+    """Query to what was found first; None: nothing.
+
+    Attributes:
+        index_bytes: size of what was searched; None: not told.
+    """
+
+    found: Mapping[str, FoundFrame | None]
+    index_bytes: int | None = None
+
+    @property
+    def ids(self) -> Sequence[str]:
+        """Ids of the queries."""
+        return tuple(self.found)
+
+    def renamed(self, rename: Rename) -> "FoundFrames":
+        """Returns the same with other query ids."""
+        return replace(self, found=_renamed(self.found, rename))
+
+
 SEGMENTS = Kind("segments", SegmentTable)
 """Segments of videos with classes: annotations, detections, proposals."""
 WINDOWS = Kind("windows", SegmentTable)
@@ -335,6 +394,8 @@ RANKINGS = Kind("rankings", Rankings)
 LANDMARKS = Kind("landmarks", LandmarkTruth)
 SCENES = Kind("scenes", ShownScenes)
 REPORTED_SECONDS = Kind("reported_seconds", ReportedSeconds)
+SHOWN_FRAMES = Kind("shown_frames", ShownFrames)
+FOUND_FRAMES = Kind("found_frames", FoundFrames)
 
 
 def _renamed(table: Mapping[str, V], rename: Rename) -> dict[str, V]:

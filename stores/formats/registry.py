@@ -33,6 +33,7 @@ BUILT_IN = {
     "ranks": f"{_FORMATS}.oxford_buildings:RANKS_READER",
     "stanford_i2v": f"{_FORMATS}.stanford_i2v:READER",
     "search": f"{_FORMATS}.search_results:READER",
+    "query_frames": f"{_FORMATS}.query_frames:READER",
 }
 """Name to module and attribute."""
 _REGISTRY: Registry[Reader] = Registry("format", "clipmill.formats", Reader, BUILT_IN, "format")

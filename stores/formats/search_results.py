@@ -10,7 +10,7 @@ from typing import Any
 
 from clipmill.schemas.errors import FormatError, describe
 from clipmill.stores.formats.reader import Head, Reader
-from clipmill.stores.formats.records import Rankings
+from clipmill.stores.formats.records import FoundFrame, FoundFrames, Rankings
 from clipmill.stores.formats.sniff import read_text, wrong_format
 
 _EXPECTED = "results.json of clipmill search with images"
@@ -30,6 +30,30 @@ def read_search_results(path: str | Path) -> dict[str, list[str]]:
         raise
     except (ValueError, KeyError, TypeError):
         raise wrong_format(path, _EXPECTED) from None
+
+
+def read_found_frames(path: str | Path) -> FoundFrames:
+    """Returns the first shot of each query of a search by key features, and the best frame in it.
+
+    Raises:
+        FormatError: the file is something else, or of a search that finds no shots.
+    """
+    expected = "results.json of clipmill search by key features"
+    try:
+        found = json.loads(read_text(path, expected))
+        frames: dict[str, FoundFrame | None] = {}
+        for item in found["queries"]:
+            shots = _best_first(item["shots"])
+            keys = ("start_seconds", "stop_seconds", "frame_seconds")
+            first = FoundFrame(str(shots[0]["video"]), *(float(shots[0][key]) for key in keys)) if shots else None
+            frames[str(item["query"])] = first
+        failed = {str(item["query"]): None for item in found["failed"]}
+        size = found["about"].get("index_bytes")
+        return FoundFrames(frames | failed, None if size is None else int(size))
+    except FormatError:
+        raise
+    except (ValueError, KeyError, TypeError):
+        raise wrong_format(path, expected) from None
 
 
 def _ids(query: Mapping[str, Any], path: str | Path) -> list[str]:
@@ -55,5 +79,8 @@ READER = Reader(
     "search",
     _EXPECTED,
     _is_search,
-    predictions={"rankings": lambda request: Rankings(order=read_search_results(request.path))},
+    predictions={
+        "rankings": lambda request: Rankings(order=read_search_results(request.path)),
+        "found_frames": lambda request: read_found_frames(request.path),
+    },
 )

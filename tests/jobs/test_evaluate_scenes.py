@@ -132,7 +132,8 @@ def test_the_page_shows_which_clips_are_correct_and_what_was_read(tmp_path: Path
 def test_other_clips_and_other_files_are_refused(tmp_path: Path) -> None:
     refused(scenes(tmp_path, "Query 0\nelsewhere.mp4\n"), "clips of the ground truth")
     refused(scenes(tmp_path, "Query 0\na/01.mp4\n", protocol="seconds"), "expected Stanford I2V seconds")
-    refused(scenes(tmp_path, protocol="frames"), "protocol")
+    refused(scenes(tmp_path, protocol="minutes"), "protocol")
+    refused(scenes(tmp_path, protocol="frames"), "ground_truth file", "query_frames")
 
 
 def test_data_in_memory_score_as_the_files_do(tmp_path: Path) -> None:

@@ -11,14 +11,14 @@ import yaml
 
 from clipmill.jobs.build import run_build
 from clipmill.pipelines.evaluation.retrieval.key_features import (
-    Shot,
     best_frame,
     hamming_distances,
     read_frames,
     read_key_features,
-    track_score,
 )
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.frames import frame_hits
 from clipmill.stores import FeatureStore
+from clipmill.stores.formats.records import FoundFrame, ShownFrame
 from tests.command_line import invoke, invoked_result, refused
 from tests.shot_videos import encode_frames, shots
 
@@ -81,11 +81,12 @@ def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Pa
     features, frames = read_key_features(store["tracks"]), store["frames"]
     assert found["num_shots"] == len(features.shots) == 9
     assert found["about"]["index_bytes"] == 32 * found["about"]["num_key_features"]
-    truth = [(f"film {video}.mp4", frame / FPS) for video, frame in QUERIES]
-    best = [item["shots"][0] for item in found["queries"]]
-    keys = ("video", "clip", "shot", "start_seconds", "stop_seconds")
-    score = track_score(truth, [(Shot(*(item[key] for key in keys)), item["frame_seconds"]) for item in best])
-    assert (score.video_at_1, score.shot_at_1) == (1, 1)
+    truth = [ShownFrame(f"film {video}.mp4", frame / FPS) for video, frame in QUERIES]
+    lines = [f"{item['query']},{own.video},{own.seconds}" for item, own in zip(found["queries"], truth, strict=True)]
+    (tmp_path / "frames.csv").write_text("\n".join(["query,video_id,seconds", *lines]) + "\n")
+    scored = evaluated(tmp_path)
+    assert (scored["metrics"]["video@1"], scored["metrics"]["shot@1"]) == (1, 1)
+    assert scored["counts"]["index_bytes"] == found["about"]["index_bytes"]
     for item in found["queries"]:
         votes = [shot["votes"] for shot in item["shots"]]
         assert votes == sorted(votes, reverse=True)
@@ -100,9 +101,10 @@ def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Pa
         (seconds, num), shot = max(ranked, key=lambda answer: answer[0][1])
         assert num > 0
         per_frame.append((shot, seconds))
-    direct = track_score(truth, per_frame)
-    assert direct.shot_at_1 == 1
-    assert score.recall[0.5] >= direct.recall[0.5] > 0.7
+    firsts = [FoundFrame(shot.video_id, shot.start_seconds, shot.stop_seconds, at) for shot, at in per_frame]
+    direct = frame_hits(truth, firsts, (0.5,))
+    assert direct["shot@1"].mean() == 1
+    assert scored["metrics"]["recall@0.5s"] >= direct["recall@0.5s"].mean() > 0.7
     # As scenes, of photographs named by number: each finds its video before any other.
     numbered = {item["query"]: str(number) for number, item in enumerate(found["queries"])}
     lines = [f"{numbered[item['query']]} film_{Path(item['query']).name[0]}.mp4 0:00 0:03" for item in found["queries"]]
@@ -120,6 +122,43 @@ def test_photographs_find_their_video_shot_and_moment(filmed: Path, tmp_path: Pa
     report = (tmp_path / "out" / "report.html").read_text()
     assert "film 0.mp4" in report
     assert "queries a second" in report
+
+
+def evaluated(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Returns what ``clipmill evaluate`` makes of a search's results and the frames that were photographed."""
+    files = {"ground_truth": str(folder / "frames.csv"), "predictions": str(folder / "out" / "results.json")}
+    config = files | {"task": "scene_retrieval", "protocol": "frames", "out": str(folder / "frames")} | changes
+    (folder / "frames.yaml").write_text(yaml.safe_dump(config))
+    (run,) = invoked_result("evaluate", "--config", str(folder / "frames.yaml"))["runs"].values()
+    return dict(run)
+
+
+def test_queries_without_a_shot_are_misses_and_what_does_not_fit_is_refused(tmp_path: Path) -> None:
+    shot = {"rank": 1, "video": "a", "start_seconds": 2.0, "stop_seconds": 5.0, "frame_seconds": 3.5}
+    queries = [{"query": "1", "shots": [shot, shot | {"rank": 2, "video": "b"}]}, {"query": "2", "shots": []}]
+    results = {"about": {"index_bytes": 640}, "k": 3, "queries": queries, "failed": [{"query": "3", "message": "no"}]}
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "results.json").write_text(json.dumps(results))
+    (tmp_path / "frames.csv").write_text("query,video_id,seconds\n1,a,3.0\n2,a,1\n3,b,0\n")
+    scored = evaluated(tmp_path, min_coverage=0.3, tolerances=[0.4, 0.5])
+    assert scored["metrics"] == {
+        "coverage": pytest.approx(1 / 3), "video@1": pytest.approx(1 / 3), "shot@1": pytest.approx(1 / 3),
+        "recall@0.4s": 0, "recall@0.5s": pytest.approx(1 / 3),
+    }  # fmt: skip
+    assert scored["counts"]["num_without_answer"] == 2
+    path = str(tmp_path / "frames.yaml")
+    assert "shot@1" in (tmp_path / "frames" / "report.html").read_text()
+    for text, message in {
+        "query,video_id,seconds\n1,a,soon\n": "line 2 seconds: expected a number of seconds, got 'soon'",
+        "query,video_id,seconds\n1,a,1\n1,a,2\n": "line 3 query: expected each query once, got '1'",
+        "query,video_id,seconds\n1,x,1\n": "videos of the ground truth",
+    }.items():
+        (tmp_path / "frames.csv").write_text(text)
+        refused(invoke("evaluate", "--config", path), message)
+    (tmp_path / "frames.csv").write_text("query,video_id,seconds\n1,a,3.0\n")
+    clips = {"query": "1", "spaces": {"cosine": [{"rank": 1, "clip": "a#0"}]}}
+    (tmp_path / "out" / "results.json").write_text(json.dumps(results | {"queries": [clips], "failed": []}))
+    refused(invoke("evaluate", "--config", path), "results.json of clipmill search by key features")
 
 
 def query_codes(path: str, recipe: Any) -> np.ndarray:

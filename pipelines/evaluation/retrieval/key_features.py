@@ -10,7 +10,6 @@ into some of its lists. The authors' kd-tree is not copied: what it approximates
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -275,47 +274,3 @@ def read_frames(feature: Feature, shot: Shot) -> ShotFrames:
     seconds, first = np.unique(rows.start_seconds[kept], return_index=True)
     offsets = np.append(first, len(kept)).astype(np.int64)
     return ShotFrames(np.asarray(rows.values[kept], np.uint8), offsets, seconds)
-
-
-@dataclass(frozen=True, slots=True)
-class TrackScore:
-    """What a search by key features found of queries whose frames are known.
-
-    Attributes:
-        video_at_1, shot_at_1: share of queries whose video, whose shot has most votes.
-        recall: by seconds, the share of queries whose frame was found within so many of its own, in its video.
-        num_queries: how many.
-    """
-
-    video_at_1: float
-    shot_at_1: float
-    recall: dict[float, float]
-    num_queries: int
-
-
-def track_score(
-    truth: Sequence[tuple[str, float]], found: Sequence[tuple[Shot, float]], tolerances: Sequence[float] = (0, 0.5, 1)
-) -> TrackScore:
-    """Returns the score of the first shot and frame found for each query.
-
-    Args:
-        truth: of each query, the video it was taken from and the time its frame begins.
-        found: its best shot and the time of the best frame there.
-        tolerances: seconds of the recalls.
-
-    Raises:
-        UsageError: there is no query.
-    """
-    if not truth:
-        raise UsageError(describe("evaluation", "queries", "at least one", "none", "give queries whose frame is known"))
-    same = [video == shot.video_id for (video, _), (shot, _) in zip(truth, found, strict=True)]
-    inside = [
-        one and shot.start_seconds - 1e-6 <= seconds <= shot.stop_seconds + 1e-6
-        for one, (_, seconds), (shot, _) in zip(same, truth, found, strict=True)
-    ]
-    apart = [
-        abs(seconds - at) if one else math.inf for one, (_, seconds), (_, at) in zip(same, truth, found, strict=True)
-    ]
-    # Times of one frame that were computed twice may differ in their last bits.
-    recall = {float(most): float(np.mean([value <= most + 1e-6 for value in apart])) for most in tolerances}
-    return TrackScore(float(np.mean(same)), float(np.mean(inside)), recall, len(truth))

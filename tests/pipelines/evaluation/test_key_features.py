@@ -13,10 +13,10 @@ from clipmill.pipelines.evaluation.retrieval.key_features import (
     hamming_distances,
     make_index,
     top_shots,
-    track_score,
     votes,
 )
-from clipmill.schemas.errors import UsageError
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.frames import frame_hits
+from clipmill.stores.formats.records import FoundFrame, ShownFrame
 
 
 def codes(num: int, seed: int = 0) -> np.ndarray:
@@ -115,11 +115,20 @@ def test_the_frame_with_most_matches_and_of_equal_ones_the_first() -> None:
 
 
 def test_scores_by_hand() -> None:
-    shots = [Shot("a", 0, 0, 0.0, 2.0), Shot("a", 0, 1, 2.0, 5.0), Shot("b", 0, 0, 0.0, 9.0)]
-    truth = [("a", 1.0), ("a", 1.0), ("b", 4.0), ("a", 3.0)]
-    found = [(shots[0], 1.4), (shots[1], 2.0), (shots[2], 4.0), (shots[2], 3.0)]
-    score = track_score(truth, found)
-    assert (score.video_at_1, score.shot_at_1, score.num_queries) == (0.75, 0.5, 4)
-    assert score.recall == {0.0: 0.25, 0.5: 0.5, 1.0: 0.75}
-    with pytest.raises(UsageError, match="expected at least one, got none"):
-        track_score([], [])
+    shots = [("a", 0.0, 2.0), ("a", 2.0, 5.0), ("b", 0.0, 9.0)]
+    truth = [
+        ShownFrame("a", 1.0),
+        ShownFrame("a", 1.0),
+        ShownFrame("b", 4.0),
+        ShownFrame("a", 3.0),
+        ShownFrame("a", 0.0),
+    ]
+    found = [FoundFrame(*shots[place], at) for place, at in ((0, 1.4), (1, 2.0), (2, 4.0), (2, 3.0))]
+    hits = frame_hits(truth, [*found, None], (0, 0.5, 1))
+    assert {name: values.tolist() for name, values in hits.items()} == {
+        "video@1": [1, 1, 1, 0, 0],
+        "shot@1": [1, 0, 1, 0, 0],
+        "recall@0s": [0, 0, 1, 0, 0],
+        "recall@0.5s": [1, 0, 1, 0, 0],
+        "recall@1s": [1, 1, 1, 0, 0],
+    }

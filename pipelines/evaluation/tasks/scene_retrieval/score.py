@@ -12,7 +12,7 @@ from clipmill.pipelines.evaluation.metrics.retrieval_state import PerQuery
 from clipmill.pipelines.evaluation.tasks.result import RunScore, Units, mean_intervals
 from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
 from clipmill.schemas.errors import FormatError, UsageError, describe
-from clipmill.stores.formats.records import ReportedSeconds, ShownScenes
+from clipmill.stores.formats.records import ReportedSeconds, ShownFrames, ShownScenes
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +20,11 @@ class SceneEvaluation:
     """One set of predictions, scored; all that a report of it needs.
 
     Attributes:
-        ranked: query to distinct clips, best first; empty where seconds were scored.
+        ranked: query to distinct clips, best first; empty where seconds or frames were scored.
     """
 
     name: str
-    truth: ShownScenes
+    truth: ShownScenes | ShownFrames
     ranked: Mapping[str, Sequence[str]]
     run: RunScore
 
@@ -94,6 +94,8 @@ def scenes_of_frames(ranked: Mapping[str, Sequence[str]], separator: str, name: 
 
 def scene_protocol(config: SceneRetrievalConfig) -> dict[str, Any]:
     """Returns every switch that changes a number; later ones only where they are set."""
+    if config.protocol == "frames":
+        return {"protocol": "frames", "tolerances": list(config.tolerances)}
     more: dict[str, Any] = {} if config.release is None else {"release": config.release}
     if config.protocol == "scenes":
         if config.scene_separator is not None:

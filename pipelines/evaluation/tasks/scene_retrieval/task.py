@@ -8,6 +8,7 @@ from clipmill.pipelines.evaluation.coverage import Asked, check_answers
 from clipmill.pipelines.evaluation.inputs import bootstrap_of, read_predictions, read_truth, run_names
 from clipmill.pipelines.evaluation.tasks.base import Evaluation, Sources, Task
 from clipmill.pipelines.evaluation.tasks.result import TaskScore
+from clipmill.pipelines.evaluation.tasks.scene_retrieval.frames import evaluate_frames
 from clipmill.pipelines.evaluation.tasks.scene_retrieval.score import (
     SceneEvaluation,
     check_release,
@@ -17,8 +18,9 @@ from clipmill.pipelines.evaluation.tasks.scene_retrieval.score import (
     scenes_of_frames,
 )
 from clipmill.schemas.config_scene_retrieval import SceneRetrievalConfig
+from clipmill.schemas.errors import UsageError, describe
 from clipmill.stores.formats.ids import match_ids, require_ids
-from clipmill.stores.formats.records import RANKINGS, REPORTED_SECONDS, SCENES
+from clipmill.stores.formats.records import FOUND_FRAMES, RANKINGS, REPORTED_SECONDS, SCENES, SHOWN_FRAMES
 
 if TYPE_CHECKING:
     from clipmill.pipelines.evaluation.tasks.page import TaskReport
@@ -30,6 +32,8 @@ def evaluate(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[Scene
     Raises:
         UsageError: a file is something else, or its queries or clips share nothing with the ground truth's.
     """
+    if config.protocol == "frames":
+        return _frames(config, sources)
     names = run_names(config.predictions)
     truth = read_truth(SCENES, config.ground_truth, sources)
     if config.release is not None:
@@ -66,6 +70,32 @@ def evaluate(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[Scene
     return Evaluation(score, tuple(evaluations))
 
 
+def _frames(config: SceneRetrievalConfig, sources: Sources) -> Evaluation[SceneEvaluation]:
+    for key in ("release", "num_scenes", "scene_separator"):
+        if getattr(config, key) is not None:
+            got = str(getattr(config, key))
+            raise UsageError(describe("evaluation", key, "none with protocol: frames", got, "leave it out"))
+    truth = read_truth(SHOWN_FRAMES, config.ground_truth, sources)
+    videos = {item.video for item in truth.shown.values()}
+    evaluations = []
+    for name, item in zip(run_names(config.predictions), config.predictions, strict=True):
+        found = read_predictions(FOUND_FRAMES, item, sources)
+        answered = {query for query, frame in found.found.items() if frame is not None}
+        told = check_answers(Asked(list(truth.shown)), answered, config.min_coverage, "the search", found.found, name)
+        listed = {frame.video for frame in found.found.values() if frame is not None}
+        require_ids(match_ids(videos, listed, "videos of the ground truth", f"videos of {name}"))
+        evaluation = evaluate_frames(name, truth, found, config)
+        evaluations.append(replace(evaluation, run=told.told(evaluation.run)))
+    data = {
+        "fingerprint": truth.to_fingerprint(),
+        "num_queries": len(truth.shown),
+        "num_videos": len(videos),
+    }
+    runs = tuple(item.run for item in evaluations)
+    score = TaskScore(config.task, scene_protocol(config), data, runs, bootstrap_of(config, RESAMPLES))
+    return Evaluation(score, tuple(evaluations))
+
+
 def report(evaluation: Evaluation[SceneEvaluation], config: SceneRetrievalConfig, sources: Sources) -> "TaskReport":
     """Returns what the page shows."""
     from clipmill.pipelines.evaluation.tasks.scene_retrieval.report import scenes_report
@@ -75,7 +105,7 @@ def report(evaluation: Evaluation[SceneEvaluation], config: SceneRetrievalConfig
 
 TASK = Task(
     "scene_retrieval",
-    "clips that show a query image: mAP@100, or the seconds found in them",
+    "clips that show a query image: mAP@100, the seconds found in them, or its very frame",
     SceneRetrievalConfig,
     evaluate,
     report,
