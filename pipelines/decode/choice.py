@@ -47,6 +47,9 @@ def why_not_decord(asked: str, timeline: Timeline, wanted: Ints, memory_bytes: i
     ahead_bytes = min(DECORD_AHEAD_BYTES, memory_limit.allowed_bytes(memory_bytes) // 4)
     if timeline.num_frames * timeline.frame_bytes > ahead_bytes:
         return f"more than {ahead_bytes >> 20} MiB of frames, which decord decodes ahead without bound"
+    if len(wanted) >= DECORD_SHARE * timeline.num_frames:
+        # However it is sought, as many are decoded.
+        return None
     sparse = len(wanted) < SPARSE_SHARE * timeline.num_frames
     if sparse or seek_plan(timeline, wanted)[1] < DECORD_SHARE * timeline.num_frames:
         return f"sparse: {len(wanted)} of {timeline.num_frames} frames"

@@ -5,6 +5,7 @@ out of a process that parses hostile files is only ever data.
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -76,7 +77,7 @@ class Unpacker:
         head = json.loads(body[NUMBER.size : position])
         arrays: dict[str, Array] = {}
         for name, dtype, shape in head["arrays"]:
-            count = int(np.prod(shape, dtype=np.int64))
+            count = math.prod(shape)
             arrays[name] = np.frombuffer(body, dtype=dtype, count=count, offset=position).reshape(shape)
             position += arrays[name].nbytes
         return Message(kind, head["data"], arrays)
