@@ -185,6 +185,7 @@ def environment(site: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "venv" / "bin" / "python"
 
 
+@pytest.mark.slow
 def test_a_users_script_is_type_checked_against_the_installed_package(environment: Path, tmp_path: Path) -> None:
     def checked(text: str) -> tuple[int, str]:
         (tmp_path / "script.py").write_text(text)

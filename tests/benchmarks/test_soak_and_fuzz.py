@@ -34,7 +34,7 @@ def test_builds_killed_at_random_instants_end_as_if_they_had_not_been(
     built: tuple[Path, float], tmp_path: Path
 ) -> None:
     root, length = built
-    tally = soak.soak("local", tmp_path, root / "videos", str(root / "clean"), 2, 120, 1, length)
+    tally = soak.soak("local", tmp_path, root / "videos", str(root / "clean"), 1, 120, 1, length)
     assert tally.found.total() == 0, tally.notes
     assert tally.num_kills >= 1
     assert tally.num_stores >= 1

@@ -87,7 +87,7 @@ def test_a_run_ends_early_and_the_next_one_does_the_rest(engine: Engine, config:
         "local",
         pytest.param("process_pool", marks=pytest.mark.slow),
         pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
-        pytest.param("beam", marks=pytest.mark.beam),
+        pytest.param("beam", marks=[pytest.mark.beam, pytest.mark.slow]),
     ],
     indirect=True,
 )

@@ -22,7 +22,7 @@ MARKS: dict[str, Any] = {
     "local": (),
     "ray": pytest.mark.ray,
     "beam-in-process": pytest.mark.beam,
-    # The kills below hold the worker processes of these to the values of the local engine.
+    # The kill of a Dask worker below holds processes of Beam to the values of the local engine, too.
     "beam-multi-processing": (pytest.mark.beam, pytest.mark.slow),
     "beam-dask": (pytest.mark.beam, pytest.mark.slow),
     "beam-portable": (pytest.mark.beam, pytest.mark.slow),
@@ -35,36 +35,35 @@ def _build(path: Path) -> BuildReport:
 
 
 @pytest.fixture(scope="session")
-def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The bytes the local engine writes."""
+def reference(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store the local engine fills."""
     root = tmp_path_factory.mktemp("reference")
     _build(write_config(root / "build.yaml", folder, root / "store", ENGINES["local"]))
-    return digests(root / "store")
+    return root / "store"
 
 
 @pytest.mark.parametrize("name", PARAMS)
 def test_same_plan_same_bytes_and_a_second_run_executes_nothing(
-    name: str, folder: Path, tmp_path: Path, reference: dict[str, str]
+    name: str, folder: Path, tmp_path: Path, reference: Path
 ) -> None:
     with serving(ENGINES[name]) as engine:
         config = write_config(tmp_path / "build.yaml", folder, tmp_path / "store", engine)
         report = _build(config)
         assert report.num_tasks_executed == report.num_tasks >= 3
-        assert digests(tmp_path / "store") == reference
+        assert digests(tmp_path / "store") == digests(reference)
         assert report.num_quarantined == len(POISON)
         assert report.reasons == {reason: 1 for reason in POISON.values()}
 
         again = _build(config)
     assert (again.num_tasks, again.num_tasks_executed) == (0, 0)
     assert again.num_quarantined == len(POISON)
-    assert digests(tmp_path / "store") == reference
+    assert digests(tmp_path / "store") == digests(reference)
     quarantine = sorted((tmp_path / "store" / "quarantine").iterdir())
     assert len(quarantine) == 1, "a poisonous file is quarantined once"
 
 
-def test_every_video_has_rows_or_a_reason(folder: Path, tmp_path: Path) -> None:
-    _build(write_config(tmp_path / "build.yaml", folder, tmp_path / "store", ENGINES["local"]))
-    store = FeatureStore(str(tmp_path / "store"))
+def test_every_video_has_rows_or_a_reason(reference: Path) -> None:
+    store = FeatureStore(str(reference))
     assert set(store["squeezenet"].video_ids) == {
         f"{label}/{index}.mp4" for label in ("left", "right") for index in range(3)
     }
@@ -149,10 +148,10 @@ KILLED: dict[str, dict[str, Any]] = {
     name: ENGINES[name] | {"threads": os.cpu_count()} for name in ("local", "ray", "beam-multi-processing")
 }
 MARKS_OF_KILLED: dict[str, Any] = {
-    # tests/pipelines/features/test_fatal_videos.py kills a local build, too.
+    # tests/pipelines/features/test_fatal_videos.py kills a local build, and the test of Dask below a worker of Beam.
     "local": pytest.mark.slow,
     "ray": pytest.mark.ray,
-    "beam-multi-processing": pytest.mark.beam,
+    "beam-multi-processing": (pytest.mark.beam, pytest.mark.slow),
 }
 
 

@@ -140,7 +140,11 @@ def test_the_resnets_are_the_releases(depth: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("form", "layer", "dim"), [("pytorch-thumos14-resnet18", "features", 512), ("caffe-charades", "fc7", 4096)]
+    ("form", "layer", "dim"),
+    [
+        ("pytorch-thumos14-resnet18", "features", 512),
+        pytest.param("caffe-charades", "fc7", 4096, marks=pytest.mark.slow),
+    ],
 )
 def test_a_file_of_each_makes_rows(form: str, layer: str, dim: int, tmp_path: Path) -> None:
     network = seeded(0, lambda: RC3D(RELEASES[form]))

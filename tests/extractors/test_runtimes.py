@@ -60,8 +60,12 @@ def test_a_recipe_that_names_no_runtime_keeps_its_fingerprint() -> None:
     [
         ("squeezenet", "openvino", {}, (2, 1, 227, 227, 3)),
         ("squeezenet", "onnxruntime", {"layer": "probabilities"}, (2, 1, 227, 227, 3)),
-        ("resnet50", "onnxruntime", {"preprocess": {"crop": [64, 64], "size": [64]}}, (2, 1, 64, 64, 3)),
-        ("i3d", "onnxruntime", I3D, (2, 10, 64, 64, 3)),
+        pytest.param(
+            *("resnet50", "onnxruntime", {"preprocess": {"crop": [64, 64], "size": [64]}}, (2, 1, 64, 64, 3)),
+            marks=pytest.mark.slow,
+        ),
+        # Both streams of it below.
+        pytest.param("i3d", "onnxruntime", I3D, (2, 10, 64, 64, 3), marks=pytest.mark.slow),
         pytest.param("i3d", "openvino", I3D, (2, 10, 64, 64, 3), marks=pytest.mark.slow),
         pytest.param("c3d", "openvino", {"layer": "pool5"}, (1, 16, 112, 112, 3), marks=pytest.mark.slow),
     ],

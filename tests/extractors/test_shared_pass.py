@@ -53,7 +53,7 @@ def _one_thread() -> Any:
         ("vgg16", ["fc6_before_relu", "fc6", "conv5_3"], {}),
         ("i3d", ["features", "probabilities", "logits"], I3D),
         ("i3d", ["logits", "features"], I3D | {"options": {"window_steps": True}}),
-        ("i3d", ["features", "logits"], I3D | {"runtime": "onnxruntime"}),
+        pytest.param("i3d", ["features", "logits"], I3D | {"runtime": "onnxruntime"}, marks=pytest.mark.slow),
         pytest.param("i3d", ["features", "logits"], I3D | {"runtime": "openvino"}, marks=pytest.mark.slow),
         pytest.param("rc3d", ["fc6", "detections"], RC3D | {"runtime": "openvino"}, marks=pytest.mark.slow),
         ("rc3d", ["fc6", "detections"], RC3D),

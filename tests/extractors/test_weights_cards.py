@@ -355,7 +355,7 @@ def keras_file(path: Path, state: State, ordering: str, linear: bool) -> Path:
 
 
 KERAS = [
-    ("th_kernels", "imagenet-caffe", "vgg16_keras_th_kernels"),
+    pytest.param("th_kernels", "imagenet-caffe", "vgg16_keras_th_kernels", marks=pytest.mark.slow),
     ("tf_kernels", "imagenet-keras-tf-kernels", "vgg16_keras_th_ordering_tf_kernels"),
     ("tf", "imagenet-caffe", "vgg16_keras_tf"),
 ]

@@ -222,10 +222,10 @@ def test_full_disk_loses_nothing_that_is_committed(videos: Path) -> None:
     mount = videos.parent / "mount"
     mount.mkdir()
     if subprocess.run(
-        ["mount", "-t", "tmpfs", "-o", "size=200k", "tmpfs", mount], capture_output=True, check=False
+        ["mount", "-t", "tmpfs", "-o", "size=120k", "tmpfs", mount], capture_output=True, check=False
     ).returncode:
         pytest.skip("mounting a small file system needs root")
-    features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 10}, "layer": "logits"}}
+    features = {"squeezenet": {"weights": {"random": 0}, "sampling": {"fps": 5}, "layer": "logits"}}
     try:
         settings = {
             "engine": {"device": "cpu", "threads": 1, "batch_windows": 4, "task_seconds": 0.5},
@@ -261,7 +261,8 @@ if "build" in sys.orig_argv:
 """
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+# A verb turns SIGTERM into what SIGINT is.
+@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
 def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
     videos: Path, number: signal.Signals
 ) -> None:

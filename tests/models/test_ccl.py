@@ -205,6 +205,7 @@ def test_a_small_batch_is_learned_by_heart() -> None:
 
 
 @needs_wikipedia
+@pytest.mark.slow
 def test_it_is_above_cca_on_wikipedia(tmp_path: Path) -> None:
     """CCA has .257 and .205 there. CCL's authors used other vectors, so there is no published number beside it."""
     small = {"layer_dims": [256, 128], "correlated_dim": 128, "category_dims": [128, 128], "common_dim": 128}

@@ -1,5 +1,6 @@
 """Several workers over gloo against one, for every registered model that learns: losses, weights and statistics."""
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -33,16 +34,23 @@ VARIANTS: dict[str, list[tuple[str, dict[str, Any]]]] = {
 """Options of a model under which other code runs."""
 
 LEARNING = [name for name in registry.BUILT_IN if not registry.registration(name).card.closed_form]
-CASES = [(name, "", {}) for name in LEARNING] + [(name, *form) for name in LEARNING for form in VARIANTS.get(name, [])]
+PLAIN: list[tuple[str, str, dict[str, Any]]] = [(name, "", {}) for name in LEARNING]
+CASES = PLAIN + [(name, *form) for name in LEARNING for form in VARIANTS.get(name, [])]
 EPOCHS = {"ccl": 4, "cmdn": 7, "similarity_network": 5}
 """As many as there are phases; of others two."""
 
 
-def trained_states(parallel: Any = None) -> dict[str, dict[str, Any]]:
+def trained_states_of_plain_cases() -> dict[str, dict[str, Any]]:
+    return trained_states(cases=PLAIN)
+
+
+def trained_states(
+    parallel: Any = None, cases: Sequence[tuple[str, str, dict[str, Any]]] = CASES
+) -> dict[str, dict[str, Any]]:
     """Returns, by case, the weights, buffers, losses and one batch's share of work after some epochs in float64."""
     group = ProcessGroup() if parallel is None else parallel
     found = {}
-    for name, form, options in CASES:
+    for name, form, options in cases:
         resolved = registry.resolve_options(name, SMALL.get(name, {}) | options)
         card = registry.card(name, resolved)
         # 22 items in batches of 7: the last has one, so the other workers have nothing of it.
@@ -78,20 +86,24 @@ def watched(model: Any) -> list[int]:
     return seen
 
 
-@pytest.fixture(scope="module")
-def alone() -> dict[str, dict[str, Any]]:
-    """What one process makes of them."""
+@pytest.mark.parametrize(
+    ("num_workers", "function", "cases"),
+    [
+        pytest.param(2, "trained_states_of_plain_cases", PLAIN, id="2-plain"),
+        pytest.param(2, "trained_states", CASES, id="2", marks=pytest.mark.slow),
+        pytest.param(3, "trained_states", CASES, id="3", marks=pytest.mark.slow),
+    ],
+)
+def test_workers_numbers_are_those_of_one(
+    num_workers: int, function: str, cases: list[tuple[str, str, dict[str, Any]]], tmp_path: Path
+) -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:
-        return trained_states(OneProcess())
+        alone = trained_states(OneProcess(), cases)
     finally:
         torch.set_num_threads(threads)
-
-
-@pytest.mark.parametrize("num_workers", [2, pytest.param(3, marks=pytest.mark.slow)])
-def test_workers_numbers_are_those_of_one(num_workers: int, alone: dict[str, dict[str, Any]], tmp_path: Path) -> None:
-    workers = run_workers("tests.models.test_shared_batches:trained_states", num_workers, tmp_path)
+    workers = run_workers(f"tests.models.test_shared_batches:{function}", num_workers, tmp_path)
     for case, expected in alone.items():
         most = max(found[case]["most_items"] for found in workers)
         assert most == -(-7 // num_workers), f"{case}: each worker has its share alone"

@@ -173,7 +173,12 @@ class HeldEngine:
 
 
 @pytest.mark.parametrize(
-    "name", ["local", "process_pool", pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow])]
+    "name",
+    [
+        "local",
+        pytest.param("process_pool", marks=pytest.mark.slow),
+        pytest.param("ray", marks=[pytest.mark.ray, pytest.mark.slow]),
+    ],
 )
 def test_a_build_beats_on_every_engine_and_leaves_no_notes(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -120,8 +120,15 @@ def test_a_share_of_one_goes_on_all_the_same(root: Path) -> None:
     assert build(_config(root, max_fault_share=1)).reasons == {"missing_file": NUM_VIDEOS}
 
 
-@pytest.mark.parametrize("recheck_bytes", [False, True])
-@pytest.mark.parametrize("stream", [None, "0"])
+@pytest.mark.parametrize(
+    ("stream", "recheck_bytes"),
+    [
+        (None, False),
+        ("0", True),
+        pytest.param(None, True, marks=pytest.mark.slow),
+        pytest.param("0", False, marks=pytest.mark.slow),
+    ],
+)
 def test_files_that_were_seen_and_have_vanished_end_the_run(
     root: Path, stream: str | None, recheck_bytes: bool
 ) -> None:

@@ -165,7 +165,7 @@ class _Killed(BaseException):
     """What no handler of a worker takes for a failure of a video."""
 
 
-@pytest.mark.parametrize("fatal_pass", [3, 8, 12])
+@pytest.mark.parametrize("fatal_pass", [8, *(pytest.param(number, marks=pytest.mark.slow) for number in (3, 12))])
 def test_a_second_try_makes_only_what_the_first_one_did_not_commit(
     run: Run, whole: dict[tuple[str, str], bytes], fatal_pass: int
 ) -> None:

@@ -211,7 +211,7 @@ def ended(server: VideoServer, names: tuple[str, ...]) -> BuildReport | str:
     [
         pytest.param(401, "access_denied", marks=pytest.mark.slow),
         (403, "access_denied"),
-        (429, "storage_unavailable"),
+        pytest.param(429, "storage_unavailable", marks=pytest.mark.slow),
         (500, "storage_unavailable"),
         pytest.param(503, "storage_unavailable", marks=pytest.mark.slow),
     ],
