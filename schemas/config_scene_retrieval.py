@@ -11,9 +11,9 @@ class SceneRetrievalConfig(PredictionTaskConfig):
     """``task: scene_retrieval``: which clips show what a query image shows, and when, or which frame it is.
 
     Attributes:
-        protocol: ``scenes``: mAP and mP@1 of ranked clips (Stanford I2V); ``seconds``: temporal refinement, how well the
-            seconds reported inside the clips agree with the annotated ones; ``frames``: the first video, shot and frame
-            that were found of an image whose frame is known.
+        protocol: ``scenes``: mAP and mP@1 of ranked clips (Stanford I2V); ``seconds``: temporal refinement: how well
+            the seconds reported inside the clips agree with those annotated; ``frames``: the first video, shot and
+            frame that were found of an image whose frame is known.
         cutoff: ``scenes``: distinct clips of a list that count.
         release: of Stanford I2V; its number of clips is that of the collection, and a ground truth with other numbers
             of queries and clips than the release's is refused. None: not checked.

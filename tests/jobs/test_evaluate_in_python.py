@@ -267,9 +267,14 @@ REFUSED: list[tuple[dict[str, Any], type[UsageError], str]] = [
         FormatError,
         "a mapping of query .* got Segments",
     ),
-    ({"task": "ranking", "ground_truth": {"q": {"d": 1}}, "predictions": {"q": ["d"]}}, FormatError, "their order"),
     ({"task": "classification", "ground_truth": {"a": "x"}, "predictions": {"id": ["a"]}}, FormatError, "no column of"),
 ]
+
+
+def test_an_order_of_documents_is_scored_as_it_stands() -> None:
+    judged = {"q": {"d": 1, "f": 1}, "r": {"d": 1}}
+    found = score_of(task="ranking", ground_truth=judged, predictions={"q": ["e", "d", "f"], "r": ["d", "e"]})
+    assert found.run().metrics["map"] == pytest.approx(((1 / 2 + 2 / 3) / 2 + 1) / 2)
 
 
 @pytest.mark.parametrize(("given", "kind", "message"), REFUSED, ids=[message for _, _, message in REFUSED])

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from clipmill.pipelines.evaluation.inputs import read_predictions, read_truth
 from clipmill.pipelines.evaluation.tasks.base import Sources
 from clipmill.schemas.config_evaluate import PredictionsConfig, TruthConfig
-from clipmill.schemas.errors import FormatError, describe
 from clipmill.stores.formats.records import JUDGEMENTS, RANKINGS
 
 
@@ -19,13 +18,15 @@ def read_qrels(config: TruthConfig, sources: Sources) -> Mapping[str, Mapping[st
 
 
 def read_run(config: PredictionsConfig, sources: Sources) -> Mapping[str, Mapping[str, float]]:
-    """Returns query to document to score.
+    """Returns query to document to score; where only their order is known, to numbers that fall in that order.
 
     Raises:
-        FormatError: the file is something else, or has no scores.
+        FormatError: the file is something else.
     """
-    scores = read_predictions(RANKINGS, config, sources).scores
-    if scores is None:
-        remedy = "give a run with scores"
-        raise FormatError(describe("predictions file", str(config.file), "scores of documents", "their order", remedy))
-    return scores
+    ranked = read_predictions(RANKINGS, config, sources)
+    if ranked.scores is not None:
+        return ranked.scores
+    return {
+        query: {document: float(len(names) - place) for place, document in enumerate(names)}
+        for query, names in (ranked.order or {}).items()
+    }
