@@ -25,7 +25,7 @@ ENGINES = [
     "local",
     pytest.param("process_pool", marks=pytest.mark.slow),
     pytest.param("ray", marks=pytest.mark.ray),
-    pytest.param("beam", marks=pytest.mark.beam),
+    pytest.param("beam", marks=[pytest.mark.beam, pytest.mark.slow]),
 ]
 OUTSIDE = (1, 2, 3, 5)
 """Videos whose annotation lies outside of them."""

@@ -47,7 +47,7 @@ def _one_thread() -> Any:
 @pytest.mark.parametrize(
     ("name", "layers", "written"),
     [
-        ("c3d", ["pool5", "fc6_before_relu", "fc6"], {}),
+        pytest.param("c3d", ["pool5", "fc6_before_relu", "fc6"], {}, marks=pytest.mark.slow),
         ("resnet50", ["features", "probabilities"], {}),
         ("squeezenet", ["logits", "features"], {}),
         ("vgg16", ["fc6_before_relu", "fc6", "conv5_3"], {}),

@@ -85,8 +85,15 @@ def outputs(model: TrainedModel, items: Items) -> dict[str, Any]:
 
 
 @pytest.mark.filterwarnings("error")
-@pytest.mark.parametrize("batch", [1, None])
-@pytest.mark.parametrize("form", FORMS, ids=str)
+@pytest.mark.parametrize(
+    ("form", "batch"),
+    [
+        # One by one, each model as it is; its other forms are slow.
+        pytest.param(form, batch, id=f"{form}-{batch}", marks=pytest.mark.slow if batch and form[1] else ())
+        for form in FORMS
+        for batch in (1, None)
+    ],
+)
 def test_it_ends_in_finite_numbers_or_says_why_not(form: Form, batch: int | None, tmp_path: Path) -> None:
     closed = registry.registration(form[0]).card.closed_form
     if closed and batch is not None:
