@@ -262,7 +262,7 @@ if "build" in sys.orig_argv:
 
 
 # A verb turns SIGTERM into what SIGINT is.
-@pytest.mark.parametrize("number", [pytest.param(signal.SIGINT, marks=pytest.mark.slow), signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupt_ends_cleanly_says_how_to_go_on_and_the_next_run_finishes(
     videos: Path, number: signal.Signals
 ) -> None:
