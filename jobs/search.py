@@ -105,7 +105,8 @@ def run_search(path: str, overrides: Sequence[str]) -> Outcome:
         asked, failures = read_sentences(trained, sentences)
     else:
         asked, failures = _read_images(searched, config)
-    searches = _search(searched, asked, spaces, config.k) if asked.queries else []
+    shown = config.spaces or tuple(spaces)
+    searches = _search(searched, asked, spaces, shown, config.k) if asked.queries else []
     primary = next(reversed(spaces))
     results = _results(searched, config, searches, failures, asked.unknown_words)
     page = _page(searched, config, searches, failures, primary)
@@ -212,8 +213,10 @@ def _read_images(searched: _Searched, config: SearchConfig) -> tuple[Asked, list
     return asked, [item for item in read if isinstance(item, Failure)]
 
 
-def _search(searched: _Searched, asked: Asked, spaces: Spaces, k: int) -> list[SearchedQuery]:
-    """Returns the exact top `k` of every query and space; equal scores go by clip id."""
+def _search(
+    searched: _Searched, asked: Asked, spaces: Spaces, shown: Sequence[str], k: int
+) -> list[SearchedQuery]:
+    """Returns the exact top `k` of every query and space of `shown`; equal scores go by clip id."""
     queries = asked.queries
     left: dict[str, Any] = arrays_of(asked.inputs)
     if searched.trained is None:
@@ -235,6 +238,9 @@ def _search(searched: _Searched, asked: Asked, spaces: Spaces, k: int) -> list[S
     for number, query in enumerate(queries):
         lists: dict[str, tuple[FoundClip, ...]] = {}
         for space in result.spaces:
+            # One that another is made of has been scored too.
+            if space.space not in shown:
+                continue
             pairs = zip(space.top[number].tolist(), space.top_scores[number].tolist(), strict=True)
             lists[space.space] = tuple(
                 _found_clip(searched.clips[item], videos[searched.clips[item].video_id].uri, score)

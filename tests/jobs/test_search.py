@@ -21,6 +21,7 @@ from clipmill.pipelines.reports.lineage import ClipPlace
 from clipmill.schemas.errors import ConfigError, StoreError, UsageError, WeightsError
 from clipmill.schemas.inputs import InputRows
 from clipmill.stores import FeatureStore
+from clipmill.stores.formats.search_results import read_search_results
 from tests.models.plain_scores import plain_scores
 from tests.pipelines.reports.browser import CHROMIUM, browser
 
@@ -108,6 +109,10 @@ def test_a_trained_run_searches_its_spaces_as_the_model_scores_them(blobs: Path,
         assert [item["score"] for item in found] == pytest.approx(sorted(scores.values())[::-1][:4], abs=1e-4)
         assert [scores[item["video"]] for item in found] == pytest.approx([item["score"] for item in found], abs=1e-4)
     assert outcome.data["about"]["model"] == "map_ivr"
+    named = search(data=None, run=str(blobs / "run"), queries={"frames": frames}, spaces=["combined"])
+    assert named.data["queries"][0]["spaces"] == {"combined": spaces["combined"]}
+    ranked = read_search_results(named.data["results"])
+    assert list(ranked.values()) == [[item["clip"] for item in spaces["combined"]]]
 
 
 def test_equal_scores_go_by_clip_id_and_the_same_search_gives_the_same_bytes(

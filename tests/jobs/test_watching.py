@@ -84,7 +84,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "build.yaml").write_text(yaml.safe_dump(config))
     build = ("build", "--config", str(root / "build.yaml"))
     log = ("--log-file", str(root / "build.log"))
-    first = invoked_result(*build, "--max-quarantine", "1", *log, code=4)
+    first = result(*build, "--max-quarantine", "1", *log, code=4)
     assert (first["ended_by"], first["num_complete"], first["num_videos_left"]) == ("max_quarantine", 0, 3)
     done = clipmill(*build, "--deadline", "9h", *log)
     assert done.returncode == 3, done.stderr
