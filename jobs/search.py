@@ -213,9 +213,7 @@ def _read_images(searched: _Searched, config: SearchConfig) -> tuple[Asked, list
     return asked, [item for item in read if isinstance(item, Failure)]
 
 
-def _search(
-    searched: _Searched, asked: Asked, spaces: Spaces, shown: Sequence[str], k: int
-) -> list[SearchedQuery]:
+def _search(searched: _Searched, asked: Asked, spaces: Spaces, shown: Sequence[str], k: int) -> list[SearchedQuery]:
     """Returns the exact top `k` of every query and space of `shown`; equal scores go by clip id."""
     queries = asked.queries
     left: dict[str, Any] = arrays_of(asked.inputs)
