@@ -62,5 +62,6 @@ def test_two_workers_of_which_one_is_lost_give_the_numbers_of_one(
     assert len(kill.killed) == 1
     assert (report.epoch, report.num_workers) == (2, 2)
     # Not the weights: the last bits of a sum decide which of nearly equal regions are sampled, in the second epoch on.
+    # C3D's convolutions of one clip are summed in another order than those of two: 5e-4 apart after a step of it.
     for one, two in zip(report.losses, alone.losses, strict=True):
-        assert one == pytest.approx(two, rel=1e-4, abs=1e-5)
+        assert one == pytest.approx(two, rel=1e-3 if model is C3D else 1e-4, abs=1e-5)
