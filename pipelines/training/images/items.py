@@ -8,7 +8,7 @@ from clipmill.extractors.preprocess import values_of
 from clipmill.models.base import ModelCard
 from clipmill.pipelines.datasets.items import Items, check_trained_labels, clip_id, with_texts
 from clipmill.pipelines.decode.scan import Timeline
-from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, Finished, View
+from clipmill.pipelines.decode.session import DecodedFrame, DecodeRequest, DecodeSession, Failed, View
 from clipmill.pipelines.training.videos.items import WindowsOf, scanned, split_of
 from clipmill.schemas.arrays import Array, Ints
 from clipmill.schemas.config import DecodeConfig
@@ -140,10 +140,9 @@ def _pixels(
     )
     starts = np.cumsum([0, *(len(found) for found in frames)])
     pixels: Array | None = None
-    under_way = iter(wanted)
-    number = next(under_way)
     with session:
         for event in session.run(requests):
+            number = wanted[event.request]
             if isinstance(event, DecodedFrame):
                 values = values_of(event.pixels, preprocess)
                 if pixels is None:
@@ -155,8 +154,6 @@ def _pixels(
             elif isinstance(event, Failed):
                 remedy = "leave it out of the manifest; clipmill build lists all that do not decode"
                 raise UsageError(describe("image", videos[number].id, "pixels", event.error.message, remedy))
-            elif isinstance(event, Finished):
-                number = next(under_way, number)
     if pixels is None:
         raise UsageError(describe("data", "images", "pixels", "none", "check the manifest"))
     return pixels
