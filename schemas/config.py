@@ -5,7 +5,15 @@ from contextlib import contextmanager
 from typing import Annotated, Any, Literal, TypeVar
 
 import yaml
-from pydantic import BaseModel, Field, SerializeAsAny, field_serializer, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Field,
+    SerializeAsAny,
+    field_serializer,
+    field_validator,
+    model_validator,
+)
 
 from clipmill.schemas.config_queries import MomentQueriesConfig
 from clipmill.schemas.errors import ConfigError
@@ -247,6 +255,16 @@ class SplitConfig(Model):
     model_config = Model.model_config | {"populate_by_name": True}
 
 
+def _with_training_part(split: SplitConfig) -> SplitConfig:
+    if split.from_ == "none":
+        raise ValueError("split: {from: none} keeps everything for the test; take random or manifest")
+    return split
+
+
+TrainingSplit = Annotated[SplitConfig, AfterValidator(_with_training_part)]
+"""A split that leaves something to train on."""
+
+
 class TextConfig(Model):
     """A table (.csv or .parquet) with a text for each clip; `id` and `text` name its columns.
 
@@ -379,6 +397,15 @@ def _default(model: Model, key: str) -> Any:
     return type(model).model_fields[key].default
 
 
+def _to_train_on(data: DataConfig) -> DataConfig:
+    _with_training_part(data.split)
+    return data
+
+
+TrainingData = Annotated[DataConfig, AfterValidator(_to_train_on)]
+"""What a model is trained on: some of it is left to train on."""
+
+
 class ModelTrainConfig(Model):
     """What trainings of a model have in common, whatever it is given. `out` is the folder of the run.
 
@@ -403,14 +430,7 @@ class ModelTrainConfig(Model):
 class TrainConfig(ModelTrainConfig):
     """``clipmill train FILE`` on stored features."""
 
-    data: DataConfig
-
-    @field_validator("data")
-    @classmethod
-    def _something_to_train_on(cls, data: DataConfig) -> DataConfig:
-        if data.split.from_ == "none":
-            raise ValueError("split: {from: none} keeps every clip for the test; take random or manifest")
-        return data
+    data: TrainingData
 
 
 T = TypeVar("T", bound=BaseModel)

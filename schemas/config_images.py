@@ -4,7 +4,15 @@ from typing import Any
 
 from pydantic import Field, field_serializer, field_validator, model_validator
 
-from clipmill.schemas.config import DecodeConfig, ModelTrainConfig, SplitConfig, TextConfig, VideosConfig, WeightsConfig
+from clipmill.schemas.config import (
+    DecodeConfig,
+    ModelTrainConfig,
+    SplitConfig,
+    TextConfig,
+    TrainingSplit,
+    VideosConfig,
+    WeightsConfig,
+)
 from clipmill.schemas.model import Model
 from clipmill.schemas.recipe import Sampling
 
@@ -20,14 +28,7 @@ class ImageDataConfig(Model):
 
     images: VideosConfig
     inputs: dict[str, TextConfig] = Field(default_factory=dict)
-    split: SplitConfig = Field(default_factory=SplitConfig)
-
-    @field_validator("split")
-    @classmethod
-    def _something_to_train_on(cls, split: SplitConfig) -> SplitConfig:
-        if split.from_ == "none":
-            raise ValueError("split: {from: none} keeps every image for the test; take random or manifest")
-        return split
+    split: TrainingSplit = Field(default_factory=SplitConfig)
 
 
 class ImageNetworkConfig(Model):

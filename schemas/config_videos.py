@@ -2,12 +2,13 @@
 
 from typing import Any
 
-from pydantic import Field, field_serializer, field_validator, model_validator
+from pydantic import Field, field_serializer, model_validator
 
 from clipmill.schemas.config import (
     DecodeConfig,
     SplitConfig,
     TrainerConfig,
+    TrainingSplit,
     VideosConfig,
     WeightsConfig,
 )
@@ -27,14 +28,7 @@ class VideoDataConfig(Model):
 
     videos: VideosConfig
     annotations: TruthConfig | None = None
-    split: SplitConfig = Field(default_factory=SplitConfig)
-
-    @field_validator("split")
-    @classmethod
-    def _something_to_train_on(cls, split: SplitConfig) -> SplitConfig:
-        if split.from_ == "none":
-            raise ValueError("split: {from: none} keeps every video for the test; take random or manifest")
-        return split
+    split: TrainingSplit = Field(default_factory=SplitConfig)
 
 
 class LearnerConfig(Model):

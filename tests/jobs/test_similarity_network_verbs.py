@@ -53,7 +53,7 @@ def test_a_search_scores_the_nearest_again(run: Path, blobs: Path, tmp_path: Pat
     config = {
         "run": str(run),
         "queries": queries,
-        "spaces": ["reranked"],
+        "spaces": ["cosine", "reranked"],
         "rerank": 3,
         "k": 6,
         "out": str(tmp_path / "s"),

@@ -43,7 +43,7 @@ def test_a_network_and_its_head_are_used_like_any_others(images: Path, tmp_path:
     assert found["runs"]["similarity"]["metrics"]["map@10"] == pytest.approx(expected, abs=1e-6)
     before = invoked_result("evaluate", "--config", str(run / "held_out" / "evaluate_initial.yaml"))
     assert set(before["runs"]) == {"cosine"}
-    search = {"run": str(run), "k": 4, "spaces": ["reranked"], "out": str(tmp_path / "found")}
+    search = {"run": str(run), "k": 4, "spaces": ["cosine", "reranked"], "out": str(tmp_path / "found")}
     search["queries"] = {"files": [str(images / "cross test 1.png")]}
     (tmp_path / "search.yaml").write_text(yaml.safe_dump(search))
     (asked,) = invoked_result("search", "--config", str(tmp_path / "search.yaml"))["queries"]

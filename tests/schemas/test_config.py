@@ -154,7 +154,7 @@ def test_train_and_evaluate_files() -> None:
     )
     assert train.data.split.from_ == "manifest"
     assert parse_config(TrainConfig, dump_config(train)) == train
-    with pytest.raises(ConfigError, match="keeps every clip for the test"):
+    with pytest.raises(ConfigError, match="keeps everything for the test"):
         parse_config(TrainConfig, dump_config(train), ["data.split.from=none"])
     evaluate = parse_config(RetrievalConfig, "run: run\ncutoffs: [5, 1]\n")
     assert (evaluate.cutoffs, evaluate.out) == ((1, 5), "run/evaluation")
